@@ -23,7 +23,7 @@ LAYERS = 10**4
 """Layers, heads or experts of a model's configuration."""
 QUERY_SECONDS = 60.0
 """Seconds that a condition of `results --where` may take."""
-QUERY_BYTES = 4 * 2**30
+QUERY_BYTES = 2**30
 """Bytes of memory that such a query may take."""
 
 

@@ -321,7 +321,13 @@ def _make_pair(
         split=split,
         set=problem.set_of(base, source) if problem.set_of else None,
         choices=_choices(problem, base, source),
+        values={v: {"base": _number(base[v]), ONE_SOURCE: _number(source[v])} for v in variables},
     )
+
+
+def _number(value: Value) -> int:
+    """Returns a number for a value, the same wherever the value is met."""
+    return int.from_bytes(hashlib.sha256(repr(value).encode()).digest()[:7])
 
 
 def _choices(problem: Problem, *settings: Setting) -> tuple[str, ...]:

@@ -147,6 +147,8 @@ class Pair:
     Args:
         index: place of the pair in the run.
         choices: answers among which the model chooses, if it is restricted to some.
+        values: by variable, a number for its value in "base" and in each source; equal numbers mean
+            equal values. Empty where the values are not known, as in a file of pairs.
     """
 
     index: int
@@ -157,6 +159,7 @@ class Pair:
     split: Split
     set: str | None = None
     choices: tuple[str, ...] = ()
+    values: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
     def contents(self) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ def report(
     provenance."""
     from raysearch.cli.terminal import tell
     from raysearch.report.page import page, write_page
-    from raysearch.runner.export import job_of
+    from raysearch.runner.stored_job import job_of
     from raysearch.storage.local import LocalFolder
     from raysearch.store.run_folder import find_run
 

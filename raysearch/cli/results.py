@@ -21,6 +21,7 @@ from raysearch.core.controls import JOB_CONTROLS
 from raysearch.report.control_rows import COLUMNS, ControlComparison
 from raysearch.report.dropped_pairs import describe_dropped
 from raysearch.report.results_table import MAIN_COLUMNS, TEXT_COLUMNS, results
+from raysearch.report.rows import Rows
 from raysearch.report.unit_text import is_plain, unit_texts, words
 from raysearch.report.warnings import warning_lines
 from raysearch.storage.open import FolderLike
@@ -144,9 +145,9 @@ def _print_list(table: pa.Table) -> None:
 
 
 def _objects(table: pa.Table) -> Iterator[dict[str, Any]]:
-    """Yields the rows, of which few are Python objects at once."""
-    for batch in table.to_batches(max_chunksize=1000):
-        yield from ({k: _finite(v) for k, v in row.items()} for row in batch.to_pylist())
+    """Yields the rows; what is not finite is null."""
+    for row in Rows(table):
+        yield {name: _finite(value) for name, value in row.items()}
 
 
 def _finite(value: Any) -> Any:

@@ -33,6 +33,7 @@ class Encoded:
         counterfactual: compared ids by variable.
         aliases: pairs (ids of an alias, ids of the answer that it counts as).
         choices: ids among which an answer is chosen; empty for no restriction.
+        values: as in `Pair`.
     """
 
     index: int
@@ -44,6 +45,7 @@ class Encoded:
     counterfactual: Mapping[str, Ids]
     aliases: tuple[tuple[Ids, Ids], ...] = ()
     choices: Ids = ()
+    values: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
     def tokens(self) -> int:

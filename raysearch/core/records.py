@@ -243,6 +243,26 @@ Stage = Literal["screening", "attributing", "searching", "estimating", "done"]
 
 
 @dataclass(frozen=True, slots=True)
+class Training:
+    """The seeds that train now.
+
+    Args:
+        step: the steps that they have done, the fewest of them; `steps`: of how many.
+        loss: mean training loss when it was last seen, in nats; None before.
+        of: what they are trained for: variables, and controls of these.
+        done: steps of all seeds of the search so far.
+        left: steps that may still come.
+    """
+
+    step: int
+    steps: int
+    loss: float | None
+    of: tuple[str, ...]
+    done: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """The state of a search in numbers; controls count only in `pairs`, `at_most` and `fitting`.
 
@@ -253,6 +273,7 @@ class Snapshot:
         queued: trials and groups that are ready to run.
         out: tasks that are running.
         fitting: seeds still in training.
+        training: those that train now, or next; None without any.
     """
 
     stage: Stage
@@ -267,6 +288,7 @@ class Snapshot:
     out: int
     conflicts: int = 0
     fitting: int = 0
+    training: Training | None = None
 
     @property
     def decided(self) -> int:

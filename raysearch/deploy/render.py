@@ -9,11 +9,13 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from raysearch.deploy.launchers import LAUNCHERS
 from raysearch.deploy.settings import FILES_FOLDER, DeploySettings
+from raysearch.errors import JobError
 from raysearch.storage.atomic_write import write_below
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -24,6 +26,11 @@ RAY_VERSION = "2.60.0"
 TORCH_VERSION = "2.13.0"
 """The torch version of a node (constraints.txt); the index determines its build."""
 
+_NO_DIGEST = (
+    " # its digest is your registry's: docker buildx imagetools inspect IMAGE; "
+    "give --image IMAGE@sha256:..."
+)
+_PORTS = {"http": 80, "https": 443}
 _END = ".j2"
 _EXECUTABLE = (".sh", ".sbatch")
 
@@ -70,7 +77,24 @@ def _values(settings: DeploySettings) -> dict[str, object]:
         "submit": [*submit, "--store", locations[0], "--tracking-uri", locations[1]],
         "ray": RAY_VERSION,
         "torch": TORCH_VERSION,
+        "digest": "" if "@sha256:" in getattr(settings.cluster, "image", "") else _NO_DIGEST,
+        "port": _port(getattr(settings.cluster, "endpoint", "")),
     }
+
+
+def _port(endpoint: str) -> int | None:
+    """Returns the port of an object store's endpoint; None without an endpoint.
+
+    Raises: JobError for an endpoint that is no URL.
+    """
+    try:
+        url = urlsplit(endpoint)
+        port = url.port
+    except ValueError as e:
+        raise JobError(f"--endpoint {endpoint!r}: is no URL ({e}); give it as https://HOST") from e
+    if endpoint and (url.scheme not in _PORTS or not url.hostname):
+        raise JobError(f"--endpoint {endpoint!r}: is no URL; give it as https://HOST")
+    return port or _PORTS.get(url.scheme)
 
 
 def _files(target: str) -> Iterator[Path]:

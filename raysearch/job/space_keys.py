@@ -96,6 +96,12 @@ class SpaceKeys(Keys):
         return tuple(subspace for keys in self.subspaces for subspace in subspaces_of(keys))
 
     @property
+    def all_subspaces(self) -> tuple[Subspace, ...]:
+        """The subspaces of the grid and of the named units."""
+        grid = self.meant_subspaces if self.components else ()
+        return (*grid, *(unit.subspace for _, unit in self.named_units))
+
+    @property
     def sae_paths(self) -> tuple[str, ...]:
         """The paths of sparse autoencoders, as written."""
         return tuple(dict.fromkeys(s.file for s in self.meant_subspaces if s.file is not None))

@@ -6,7 +6,7 @@ pages and pictures share the hue; ink is black or white, whichever contrasts mor
 
 from collections.abc import Sequence
 
-from raysearch.report.panels import Row
+from raysearch.report.rows import Row
 from raysearch.report.run_facts import ChartFacts
 
 LEVELS = 20

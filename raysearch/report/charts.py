@@ -59,7 +59,7 @@ def intervals(data: RunData) -> Chart | None:
                 parts.append(_text(_x(value), y + (9 if sign == "◇" else 4), sign, "middle", tip))
     legend = [f"● {score}, line: 95 % interval", f"◇ holdout {score}", "dotted: threshold"]
     legend += [f"{sign} {name.replace('_', ' ')}" for name, sign in symbols.items()]
-    more = len(data.comparisons)
+    more = data.count("accept")
     first = f" The first {MAX_LINES} of {more}." if more > MAX_LINES else ""
     title = "Intervals, holdout and controls"
     return Chart(title, _svg(title, bottom + 42, parts), " · ".join(legend) + "." + first)
@@ -67,7 +67,10 @@ def intervals(data: RunData) -> Chart | None:
 
 def pairs_to_verdict(data: RunData) -> Chart:
     """Draws how many hypotheses reached each verdict after how many pairs."""
-    counts = Counter((_bin(r["n"]), r["verdict"]) for r in data.rows if r["verdict"] in _COLOURS)
+    counts = Counter(
+        (_bin(row["n"]), row["verdict"])
+        for row in data.rows.where("verdict", *_COLOURS).only("n", "verdict")
+    )
     largest = max((b for b, _ in counts), default=0)
     tallest = max((sum(counts[b, v] for v in _COLOURS) for b in range(largest + 1)), default=0)
     parts: list[Markup] = []

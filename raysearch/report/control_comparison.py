@@ -1,8 +1,11 @@
 """Compares the accepted hypotheses of a run with their controls, in the order of `results`."""
 
-from raysearch.report.control_rows import ControlComparison, compare, widths
+import pyarrow as pa
+
+from raysearch.report.control_rows import ControlComparison, compare, indexed
 from raysearch.report.margins import read_margins
-from raysearch.report.results_table import read_table, results
+from raysearch.report.results_table import results, widths_of
+from raysearch.report.rows import Rows
 from raysearch.storage.open import FolderLike
 
 
@@ -11,10 +14,26 @@ def compare_controls(run: FolderLike) -> list[ControlComparison]:
 
     Raises: StoreError if there is nothing to read.
     """
-    rows = results(run, controls=True).to_pylist()
-    controls = [row for row in rows if row["control"] is not None]
-    accepted = [row for row in rows if row["control"] is None and row["verdict"] == "accept"]
-    found = widths(read_table(run, "fits").to_pylist())
-    variables = sorted({row["variable"] for row in rows})
-    margins = read_margins(run, accepted, controls)
-    return [compare(row, controls, found, margins, variables) for row in accepted]
+    rows, controls = hypotheses_and_controls(results(run, controls=True))
+    return compare_accepted(run, rows, rows.where("verdict", "accept"), controls)
+
+
+def hypotheses_and_controls(table: pa.Table) -> tuple[Rows, Rows]:
+    """Splits the rows of `results`."""
+    rows = Rows(table)
+    return rows.where("control", None), rows.where("control", *filter(None, rows.values("control")))
+
+
+def compare_accepted(
+    run: FolderLike, rows: Rows, accepted: Rows, controls: Rows
+) -> list[ControlComparison]:
+    """Returns the same for some accepted hypotheses; `rows` are all hypotheses of the run.
+
+    Raises: StoreError for a damaged table.
+    """
+    widths = widths_of(run, accepted)
+    wanted = list(controls.where("variable", *accepted.values("variable")))
+    margins = read_margins(run, list(accepted), wanted)
+    variables = sorted(rows.values("variable"))
+    of_controls = indexed(wanted)
+    return [compare(row, of_controls, widths, margins, variables) for row in accepted]

@@ -7,14 +7,17 @@ it was not rejected and the interval of the margin over it reaches 0. A bare dif
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from raysearch.core.controls import HOLDOUT_CONTROLS, JOB_CONTROLS
+from raysearch.core.hypothesis import canonical_json
 from raysearch.report.margins import NO_MARGINS, Interval, Margins
+from raysearch.report.rows import Row
 from raysearch.report.unit_text import words
 
+ControlKey = tuple[str, str, str, int | None]
+"""What a control and its hypothesis have in common."""
 COLUMNS = {name: f"{name}_iia" for name in ("no_intervention", "baseline", *HOLDOUT_CONTROLS)}
 """Columns of a hypothesis's own row that hold controls; `baseline` is the best policy that looks
 into no network."""
@@ -33,7 +36,7 @@ class ControlComparison:
             often.
     """
 
-    row: Mapping[str, Any]
+    row: Row
     iia: Mapping[str, float | None]
     as_well: tuple[str, ...]
     margins: Mapping[str, Interval] = field(default_factory=dict)
@@ -78,13 +81,14 @@ class ControlComparison:
 
 
 def compare(
-    row: Mapping[str, Any],
-    controls: Sequence[Mapping[str, Any]],
+    row: Row,
+    controls: Mapping[ControlKey, Row],
     widths: Mapping[str, int],
     margins: Margins = NO_MARGINS,
     variables: Sequence[str] = (),
 ) -> ControlComparison:
-    """Compares an accepted hypothesis; without margins, with its controls by their IIA alone."""
+    """Compares an accepted hypothesis; without margins, with its controls by their IIA alone.
+    `controls`: as `indexed` returns them."""
     iia: dict[str, float | None] = {name: row[column] for name, column in COLUMNS.items()}
     if '"operation"' in row["units"]:  # an ablation takes nothing from the source
         margins = NO_MARGINS
@@ -95,9 +99,7 @@ def compare(
         name for name in HOLDOUT_CONTROLS if _reaches(over.get(name), iia[name], row)
     ]
     for name in JOB_CONTROLS:
-        found = next(
-            (c for c in controls if c["control"] == name and _belongs(c, row, widths)), None
-        )
+        found = controls.get(_key(name, row, widths.get(row["fit"], row["features"])))
         if found is None:
             continue
         iia[name], over[name] = found["iia"], margins.over(row, found)
@@ -112,29 +114,34 @@ def compare(
     return ControlComparison(row, iia, tuple(as_well), known, alike)
 
 
-def _reaches(margin: Interval | None, iia: float | None, row: Mapping[str, Any]) -> bool:
+def _reaches(margin: Interval | None, iia: float | None, row: Row) -> bool:
     """Whether a control may do as well; without common pairs, whether its IIA reaches the lower end
     of the hypothesis's own interval."""
-    return (iia or 0.0) >= row["low"] if margin is None else margin[0] <= 0
+    if margin is not None:
+        return margin[0] <= 0
+    return iia is not None and bool(iia >= row["low"])
 
 
-def _belongs(control: Mapping[str, Any], row: Mapping[str, Any], widths: Mapping[str, int]) -> bool:
-    if control["variable"] != row["variable"]:
-        return False
-    if control["control"] != "random_subspace":
-        return bool(control["units"] == row["units"])
-    return _sites(control) == _sites(row) and control["features"] == widths.get(
-        row["fit"], row["features"]
-    )
+def indexed(controls: Iterable[Row]) -> dict[ControlKey, Row]:
+    """Returns controls that are hypotheses of their own, the first of each kind and place."""
+    found: dict[ControlKey, Row] = {}
+    for control in controls:
+        found.setdefault(_key(control["control"], control, control["features"]), control)
+    return found
 
 
-def _sites(row: Mapping[str, Any]) -> list[Any]:
-    return [{k: v for k, v in unit.items() if k != "subspace"} for unit in json.loads(row["units"])]
+def _key(control: str, row: Row, features: int | None) -> ControlKey:
+    if control != "random_subspace":
+        return control, row["variable"], row["units"], None
+    sites = [{**unit, "subspace": None} for unit in json.loads(row["units"])]
+    return control, row["variable"], canonical_json(sites), features
 
 
-def widths(fits: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+def widths(fits: Iterable[Row]) -> dict[str, int]:
     """Returns the widths found in training, by the fit's digest; `fits` has rows of that table."""
-    found = {row["fit"]: json.loads(row["found"]) for row in fits if row["fit"] and row["found"]}
+    found = {
+        row["fit"]: json.loads(row["found"]) for row in fits if row["fit"] and row.get("found")
+    }
     return {
         fit: max(1, round(values["width"])) for fit, values in found.items() if "width" in values
     }

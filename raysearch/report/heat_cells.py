@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from raysearch.report.cell_style import blend, ink, interval_width, opacity
-from raysearch.report.panels import Panel, Row
+from raysearch.report.panels import Panel
+from raysearch.report.rows import Row
 
 ACCEPTED, FAILED, WAITING = "#e8112d", "#b5b5b5", "#f3f3f3"
 _GREYS = {

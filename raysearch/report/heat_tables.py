@@ -5,19 +5,26 @@ escapes them; of more hypotheses than a page can show, each layer and position s
 """
 
 import json
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
+from markupsafe import escape
+
+from raysearch.report.best_panels import best_panel
 from raysearch.report.cell_style import LEVELS, interval_width, opacity, stopped_early
 from raysearch.report.labels import VERDICT_WORDS, ScoreLabel
 from raysearch.report.panels import Panel, panels
-from raysearch.report.run_data import Row, RunData
+from raysearch.report.rows import Row, Rows
+from raysearch.report.run_data import RunData
 from raysearch.report.unit_text import words
+from raysearch.visible_text import shorten
 
 MAX_CELLS = 12_000
 MAX_PANELS = 60
 """Maximum of cells and of heat maps on a page."""
+MAX_TIPS = 2_000_000
+"""Maximum of bytes of all that the pointer is shown, of each kind of map."""
+_LONGEST = 200
 _MARKS = {"undecided": "?", "failed": "×", None: "…"}
 
 
@@ -66,8 +73,11 @@ def heat_maps(data: RunData) -> HeatMaps:
 
 def effect_maps(data: RunData) -> HeatMaps:
     """Arranges the effects estimated by attribution; none if the proposer requested no effects."""
-    tested = {(row["variable"], site) for row in data.proposed for site in _sites(row)}
-    largest = max((row["effect"] or 0.0 for row in data.effects), default=0.0)
+    if not data.effects:
+        return HeatMaps((), 0)
+    proposed = data.proposed.only("variable", "units")
+    tested = {(row["variable"], site) for row in proposed for site in _sites(row)}
+    largest = max(filter(None, data.effects.values("effect")), default=0.0)
 
     def cell(row: Row) -> Cell:
         chosen = any((row["variable"], site) in tested for site in _sites(row))
@@ -84,49 +94,45 @@ def effect_maps(data: RunData) -> HeatMaps:
     return _arrange(data, data.effects, cell)
 
 
-def _arrange(data: RunData, rows: Sequence[Row], cell: Callable[[Row], Cell]) -> HeatMaps:
+def _arrange(data: RunData, rows: Rows, cell: Callable[[Row], Cell]) -> HeatMaps:
     """Arranges the panels of `rows` for every searched variable, as many as fit on a page."""
-    variables = dict.fromkeys(row["variable"] for row in data.proposed)
-    best = len(rows) > MAX_CELLS
+    variables = data.proposed.values("variable")
+    found: list[Panel] = []
+    if len(rows) <= MAX_CELLS:
+        found = [p for v in variables for p in panels(v, list(rows.where("variable", v)))]
+    best = len(rows) > MAX_CELLS or sum(p.area for p in found) > MAX_CELLS
     if best:
-        rows = _best(rows)
+        most = MAX_CELLS // min(len(variables), MAX_PANELS)
+        found = [best_panel(v, rows.where("variable", v), most) for v in variables]
     drawn: list[HeatMap] = []
-    cells = left_out = 0
-    for panel in (p for variable in variables for p in panels(variable, rows) if p.cells):
-        cells += len(panel.cells)
+    cells, tips, left_out = 0, MAX_TIPS, 0
+    for panel in (p for p in found if p.cells):
+        cells += panel.area
         if cells > MAX_CELLS or len(drawn) == MAX_PANELS:
             left_out += 1
         else:
-            drawn.append(_heat_map(panel, data.tokens, cell))
+            made = {at: cell(row) for at, row in panel.cells.items()}
+            size = sum(len(escape(c.details).encode()) for c in made.values())
+            if size > tips:
+                made = {at: replace(c, details="") for at, c in made.items()}
+            tips -= min(size, tips)
+            drawn.append(_heat_map(panel, data.tokens, made))
     return HeatMaps(tuple(drawn), left_out, best)
 
 
-def _best(rows: Sequence[Row]) -> list[Row]:
-    """Returns the best row at each variable, layer and position: accepted, then the highest."""
-    found: dict[tuple[object, ...], Row] = {}
-    counts = Counter[tuple[object, ...]]()
-    for row in rows:
-        key = row["variable"], row["layer"], row["position"]
-        counts[key] += 1
-        if key not in found or _rank(row) > _rank(found[key]):
-            found[key] = row
-    return [{**row, "of": counts[key]} for key, row in found.items()]
-
-
-def _rank(row: Row) -> tuple[bool, float]:
-    value = row.get("iia", row.get("effect"))
-    return row.get("verdict") == "accept", -1.0 if value is None else value
-
-
-def _heat_map(panel: Panel, tokens: Mapping[str, str], cell: Callable[[Row], Cell]) -> HeatMap:
-    made = {at: cell(row) for at, row in panel.cells.items()}
+def _heat_map(
+    panel: Panel, tokens: Mapping[str, str], made: Mapping[tuple[int, int], Cell]
+) -> HeatMap:
     columns = range(len(panel.labels))
     rows = [
         (label, tuple(made.get((y, x)) for x in columns))
         for y, label in enumerate(panel.layer_labels)
     ]
     position = {x: row["position"] for (_, x), row in panel.cells.items()}
-    note = f"{panel.left_out} hypotheses over several layers are in the tables, not here."
+    notes = [
+        (panel.left_out, "hypotheses over several layers are in the tables, not here."),
+        (panel.columns_left_out, "more positions are left out, whose best cells are no higher."),
+    ]
     return HeatMap(
         " · ".join([panel.variable, *panel.shared]),
         panel.axis,
@@ -135,7 +141,7 @@ def _heat_map(panel: Panel, tokens: Mapping[str, str], cell: Callable[[Row], Cel
         if panel.axis == "position"
         else (),
         tuple(reversed(rows)),
-        note if panel.left_out else "",
+        " ".join(f"{n} {what}" for n, what in notes if n),
     )
 
 
@@ -175,7 +181,8 @@ def _details(row: Row, data: RunData) -> str:
 
 def _lines(row: Row, *lines: str) -> str:
     many = [f"the best of {row['of']} hypotheses here"] if row.get("of", 1) > 1 else []
-    return "\n".join([f"{row['variable']} ~ {words(row['units'])}", *lines, *many])
+    named = shorten(f"{row['variable']} ~ {words(row['units'])}", _LONGEST)
+    return "\n".join([named, *lines, *many])
 
 
 def _sites(row: Row) -> list[str]:

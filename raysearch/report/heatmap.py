@@ -30,8 +30,9 @@ from raysearch.report.heat_cells import (
     fade,
     has_text,
 )
-from raysearch.report.panels import Panel, Row, panels
+from raysearch.report.panels import Panel, panels
 from raysearch.report.results_table import read_table, results
+from raysearch.report.rows import Row, Rows
 from raysearch.report.run_facts import ChartFacts, chart_facts
 from raysearch.storage.folder import Folder
 from raysearch.storage.open import FolderLike, open_folder
@@ -269,9 +270,8 @@ def _caption(panel: Panel, facts: ChartFacts, width: float, with_text: bool) -> 
 
 def _proposed_order(run: Folder) -> list[Row]:
     """Returns all rows in the order of proposal, which is also that of the job's positions."""
-    order = {h: i for i, h in enumerate(read_table(run, "hypotheses")["hypothesis"].to_pylist())}
-    rows: list[Row] = results(run).to_pylist()
-    return sorted(rows, key=lambda r: order[r["hypothesis"]])
+    rows = Rows(results(run)).in_order_of("hypothesis", read_table(run, "hypotheses")["hypothesis"])
+    return list(rows.only("variable", "layer", "units", "verdict", "iia", "low", "high", "n"))
 
 
 def _file_name(variable: str, taken: Sequence[str]) -> str:

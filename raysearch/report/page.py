@@ -7,6 +7,7 @@ Content-Security-Policy forbids every script and request; long tables show their
 import json
 import shlex
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -21,7 +22,8 @@ from raysearch.report.cell_style import level_rules
 from raysearch.report.charts import intervals, pairs_to_verdict, training_curves
 from raysearch.report.control_rows import COLUMNS
 from raysearch.report.heat_tables import effect_maps, heat_maps
-from raysearch.report.run_data import Row, RunData, read_run
+from raysearch.report.rows import Row
+from raysearch.report.run_data import MAX_ACCEPTED, RunData, read_run
 from raysearch.report.sentences import LIMITATIONS, claim, question, title
 from raysearch.report.unit_text import words
 from raysearch.report.warnings import warning_lines
@@ -29,11 +31,12 @@ from raysearch.storage.open import FolderLike, open_folder
 from raysearch.visible_text import visible, visible_lines
 
 FILE = "report.html"
-MAX_ACCEPTED = 200
 MAX_OTHERS = 50
 MAX_SETS = 400
 MAX_WORKERS = 64
 """Maximum of rows in each table."""
+MAX_JOB = 200_000
+"""Maximum of characters of job.yaml."""
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -85,6 +88,8 @@ def page(run: FolderLike) -> str:
                 "sets": MAX_SETS,
                 "seeds": MAX_SETS,
                 "workers": MAX_WORKERS,
+                "variables": MAX_SETS,
+                "job": MAX_JOB,
             },
         )
     )
@@ -101,13 +106,10 @@ def _by_variable(found: RunData) -> list[dict[str, Any]]:
     """Counts each variable's verdicts, and how many pairs it took to reject half and all of the
     rejected."""
     rows_of = []
-    for variable in dict.fromkeys(row["variable"] for row in found.proposed):
-        rows = [row for row in found.rows if row["variable"] == variable]
-        counts = {
-            v: sum(row["verdict"] == v for row in rows)
-            for v in ("accept", "reject", "undecided", "failed", None)
-        }
-        gone = sorted(row["n"] for row in rows if row["verdict"] == "reject")
+    for variable in found.proposed.values("variable"):
+        rows = found.rows.where("variable", variable)
+        counts = Counter(rows.table["verdict"].to_pylist())
+        gone = sorted(rows.where("verdict", "reject").table["n"].to_pylist())
         rows_of.append(
             {
                 "variable": variable,
@@ -130,7 +132,7 @@ def _others(found: RunData) -> list[tuple[str, Sequence[Row], int]]:
     )
     rows_of: list[tuple[str, Sequence[Row], int]] = []
     for verdict, name in kinds:
-        rows = [row for row in found.rows if row["verdict"] == verdict]
+        rows = found.rows.where("verdict", verdict)
         if rows:
             rows_of.append((name, rows[:MAX_OTHERS], len(rows)))
     return rows_of

@@ -8,13 +8,12 @@ sites, one for each featurizer and size.
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from raysearch.core.hypothesis import is_in_layers
+from raysearch.report.rows import Row
 from raysearch.report.unit_text import UnitText, unit_texts
 from raysearch.visible_text import shorten
 
-Row = Mapping[str, Any]
 Columns = tuple[tuple[UnitText, ...], ...]
 _LONGEST = 84
 """Maximum of characters in a part of a label."""
@@ -27,7 +26,8 @@ class Panel:
 
     `shared`: what all columns have in common, e.g. ("head", "last"), or the subspace ("das 4",);
     empty for whole vectors. `axis`: what the columns are. `left_out`: hypotheses of the variable
-    over several layers, counted in its first panel.
+    over several layers, counted in its first panel; `columns_left_out`: those that a page has no
+    room for.
     """
 
     variable: str
@@ -37,11 +37,17 @@ class Panel:
     labels: tuple[str, ...]
     cells: Mapping[tuple[int, int], Row]
     left_out: int = 0
+    columns_left_out: int = 0
 
     @property
     def layer_labels(self) -> tuple[str, ...]:
         """Labels of the rows."""
         return tuple("-" if layer is None else str(layer) for layer in self.layers)
+
+    @property
+    def area(self) -> int:
+        """The number of cells, empty ones too."""
+        return len(self.layers) * len(self.labels)
 
     @property
     def max_pairs(self) -> int:
@@ -59,7 +65,7 @@ def panels(variable: str, rows: Sequence[Row]) -> tuple[Panel, ...]:
         column = unit_texts(row["units"])
         if row["variable"] != variable:
             continue
-        if row["layer"] is None and not _has_no_layer(column):
+        if row["layer"] is None and not has_no_layer(column):
             left_out += 1
         elif len(column) == 1 and column[0].head is not None:
             heads.setdefault(replace(column[0], head=None), []).append((column, row))
@@ -81,7 +87,7 @@ def _panel(
     columns: Columns = tuple(dict.fromkeys(column for column, _ in cells))
     if shared is not None:
         columns = tuple(sorted(columns, key=lambda c: c[0].head or 0))
-    rows = [None if _has_no_layer(column) else row["layer"] for column, row in cells]
+    rows = [None if has_no_layer(column) else row["layer"] for column, row in cells]
     layers = tuple(sorted(set(rows), key=lambda layer: -1 if layer is None else layer))
     x = {column: i for i, column in enumerate(columns)}
     y = {layer: i for i, layer in enumerate(layers)}
@@ -101,7 +107,7 @@ def _panel(
     )
 
 
-def _has_no_layer(column: tuple[UnitText, ...]) -> bool:
+def has_no_layer(column: tuple[UnitText, ...]) -> bool:
     """Whether all units are outside of the layers, for which older runs store layer 0."""
     return not any(is_in_layers(unit.component) for unit in column)
 
@@ -118,4 +124,9 @@ def _site_label(unit: UnitText, component: bool) -> str:
     head = "" if unit.head is None else f" {unit.head}"
     named = f"{unit.component}{head}" if component or head else ""
     parts = [w for w in (unit.position, named, *unit.extra) if w]
-    return "\n".join(textwrap.fill(shorten(part, _LONGEST), 14) for part in parts)
+    return "\n".join(map(site_label, parts))
+
+
+def site_label(text: str) -> str:
+    """Returns a part of a label in short lines."""
+    return textwrap.fill(shorten(text, _LONGEST), 14)

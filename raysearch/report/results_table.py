@@ -4,8 +4,11 @@ Invariants: columns are those of the tables `hypotheses` and `verdicts`, in orde
 user's condition is SQL over these columns and can access no file, network or other table.
 """
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
-from threading import Timer
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -13,17 +16,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from raysearch.core.hypothesis import layer_of
+from raysearch.core.controls import JOB_CONTROLS
+from raysearch.core.hypothesis import is_in_layers
 from raysearch.errors import JobError, StoreError, check_memory
 from raysearch.limits import QUERY_BYTES, QUERY_SECONDS
-from raysearch.report.control_rows import compare, widths
+from raysearch.report import query as query_program
+from raysearch.report.control_rows import compare, indexed, widths
 from raysearch.report.population import earlier_population
+from raysearch.report.query import ROW, rows_of
+from raysearch.report.rows import Rows
 from raysearch.report.warnings import PAIR_COLUMNS, PairFacts, warnings_of
 from raysearch.storage.digests import TABLES, each_checked, read_checked
 from raysearch.storage.open import FolderLike, open_folder
 from raysearch.storage.parquet import from_parquet
 from raysearch.store import schemas
 
+_BEYOND = ("InterruptException", "OutOfMemoryException", "MemoryError")
+"""Kinds of errors of a condition that passes a limit."""
 _ORDER = (
     "verdict = 'accept' DESC NULLS LAST, iia DESC NULLS LAST, "
     "variable, layer, component, position, head, hypothesis"
@@ -41,20 +50,6 @@ TEXT_COLUMNS = {"subspace", "warnings"} | {
     if pa.types.is_string(field.type)
 }
 """The columns that hold text; the others hold numbers."""
-_JOINED = "SELECT * FROM hypotheses LEFT JOIN verdicts USING (hypothesis)"
-_BY_SET = (
-    "SELECT * FROM hypotheses JOIN (SELECT hypothesis, verdict FROM verdicts) USING (hypothesis) "
-    "JOIN sets USING (hypothesis)"
-)
-_CONFIG: dict[str, str | bool | int | float | list[str]] = {
-    "enable_external_access": "false",
-    "autoload_known_extensions": "false",
-    "autoinstall_known_extensions": "false",
-    "python_enable_replacements": "false",
-    "lock_configuration": "true",
-    "threads": 2,
-    "memory_limit": f"{QUERY_BYTES // 2**20}MiB",
-}
 
 
 def results(
@@ -83,48 +78,55 @@ def results(
             f"{open_folder(run).place}: there are no hypotheses in its tables yet; let the run go "
             f"on, or `resume` it"
         )
-    con = duckdb.connect(":memory:", config=_CONFIG)
-    timer = Timer(QUERY_SECONDS, con.interrupt)
-    timer.daemon = True
-    timer.start()
+    joined = _join(_clear_wrong_layers(hypotheses), read_table(run, "verdicts"))
+    joined = with_warnings(run, _with_population(run, joined))
+    if sets:
+        joined = _join_sets(joined, _sets(run))
+    conditions = [
+        c for c, on in (("verdict = 'accept'", accepted), ("control IS NULL", not controls)) if on
+    ]
+    if variable is not None:
+        _check_variable(variable, hypotheses)
+        conditions.append("variable = '{}'".format(variable.replace("'", "''")))
+    if where is not None:
+        conditions.append(f"({where}\n)")  # the newline ends a trailing comment
+    chosen, order = " AND ".join(conditions) or "true", _ORDER + ", set" * sets
+    limit = "" if top is None else f"LIMIT {int(top)}"
+    query = f'SELECT "{ROW}" FROM results WHERE {chosen} ORDER BY {order} {limit}'
+    return joined.take(_rows(joined, where, query))
+
+
+def _rows(joined: pa.Table, where: str | None, query: str) -> pa.ChunkedArray | pa.Array:
+    """Returns the numbers of the chosen rows. A condition that calls a function, or asks another
+    query, is asked in a process that the system can end.
+
+    Raises: JobError for a bad condition.
+    """
     try:
-        con.register("hypotheses", _clear_wrong_layers(hypotheses))
-        con.register("verdicts", read_table(run, "verdicts"))
-        if sets:
-            con.register("sets", _sets(run))
-        joined = con.sql(_BY_SET if sets else _JOINED).to_arrow_table()
-        joined = with_warnings(run, _with_population(run, joined))
-        con.register("results", joined)
-        conditions = [
-            c
-            for c, on in (("verdict = 'accept'", accepted), ("control IS NULL", not controls))
-            if on
-        ]
-        if variable is not None:
-            _check_variable(variable, hypotheses)
-            conditions.append("variable = '{}'".format(variable.replace("'", "''")))
-        if where is not None:
-            _check_condition(con, where, joined.column_names)
-            conditions.append(f"({where}\n)")  # the newline ends a trailing comment
-        limit = "" if top is None else f"LIMIT {int(top)}"
-        try:
-            condition, order = " AND ".join(conditions) or "true", _ORDER + ", set" * sets
-            query = f"SELECT * FROM results WHERE {condition} ORDER BY {order} {limit}"
-            return con.sql(query).to_arrow_table()
-        except duckdb.Error as e:
-            raise _bad_condition(where or "", joined.column_names, e) from e
-    finally:
-        timer.cancel()
-        con.close()
+        if where is None or "(" not in where:
+            return rows_of(joined, where, query, QUERY_SECONDS, QUERY_BYTES)
+    except duckdb.Error as e:
+        raise _bad_condition(where or "", joined.column_names, type(e).__name__, str(e)) from e
+    asked = pa.BufferOutputStream()
+    asked.write(f"{json.dumps([where, query, QUERY_SECONDS, QUERY_BYTES])}\n".encode())
+    with pa.ipc.new_stream(asked, joined.schema) as stream:
+        stream.write_table(joined)
+    command = [sys.executable, "-P", str(Path(query_program.__file__))]
+    done = subprocess.run(
+        command, input=asked.getvalue(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    found = json.loads(done.stdout) if done.returncode == 0 else ["MemoryError", ""]
+    if found and isinstance(found[0], str):
+        raise _bad_condition(where, joined.column_names, *found)
+    return pa.array(found, pa.int64())
 
 
 def _clear_wrong_layers(hypotheses: pa.Table) -> pa.Table:
     """Removes the layer of components outside of all layers; older runs store 0 for them."""
-    pairs = zip(hypotheses["layer"].to_pylist(), hypotheses["component"].to_pylist(), strict=True)
-    layers = pa.array(
-        [layer if component is None else layer_of(component, layer) for layer, component in pairs],
-        pa.int32(),
-    )
+    components = hypotheses["component"]
+    outside = [c for c in pc.unique(components).to_pylist() if c and not is_in_layers(c)]
+    wrong = pc.is_in(components, pa.array(outside, pa.string()))
+    layers = pc.if_else(wrong, pa.scalar(None, pa.int32()), hypotheses["layer"])
     return hypotheses.set_column(hypotheses.column_names.index("layer"), "layer", layers)
 
 
@@ -148,24 +150,57 @@ def with_warnings(run: FolderLike, found: pa.Table) -> pa.Table:
     """Adds the column `warnings`: the codes of each accepted hypothesis, separated by commas; null
     for others.
     """
-    rows = found.to_pylist() if "copies" in found.column_names else []
-    accepted = [r for r in rows if r["verdict"] == "accept" and r["control"] is None]
     codes: dict[str, str] = {}
-    if accepted:
-        fits = widths(read_table(run, "fits").to_pylist())
-        controls = [r for r in rows if r["control"] is not None]
-        folder = open_folder(run)
-        pairs = PairFacts(
-            from_parquet(read_checked(folder, "pairs.parquet"), PAIR_COLUMNS).to_pylist()
-            if folder.exists("pairs.parquet")
-            else []
-        )
-        threshold = (_job(run).get("test") or {}).get("threshold", 1.0)
-        for row in accepted:
-            as_well = compare(row, controls, fits).as_well
-            codes[row["hypothesis"]] = ", ".join(warnings_of(row, pairs, as_well, threshold))
+    if "copies" in found.column_names:
+        rows = Rows(found)
+        accepted = rows.where("control", None).where("verdict", "accept")
+        if accepted:
+            codes = _codes(run, accepted, rows.where("control", *JOB_CONTROLS))
     column = [codes.get(h) for h in found["hypothesis"].to_pylist()]
     return found.append_column("warnings", pa.array(column, pa.string()))
+
+
+def _codes(run: FolderLike, accepted: Rows, controls: Rows) -> dict[str, str]:
+    """Returns the codes of accepted hypotheses, by the hypothesis."""
+    folder, widths = open_folder(run), widths_of(run, accepted)
+    of_controls = indexed(controls.where("variable", *accepted.values("variable")))
+    pairs = PairFacts(
+        from_parquet(read_checked(folder, "pairs.parquet"), PAIR_COLUMNS).to_pylist()
+        if folder.exists("pairs.parquet")
+        else []
+    )
+    threshold = (_job(run).get("test") or {}).get("threshold", 1.0)
+    found = {}
+    for row in accepted:
+        as_well = compare(row, of_controls, widths).as_well
+        found[row["hypothesis"]] = ", ".join(warnings_of(row, pairs, as_well, threshold))
+    return found
+
+
+def widths_of(run: FolderLike, accepted: Rows) -> dict[str, int]:
+    """Returns the widths found in the training of accepted hypotheses, by the fit's digest."""
+    wanted = accepted.values("fit")
+    parts = (Rows(part).where("fit", *wanted) for part in read_parts(run, "fits", ("fit", "found")))
+    return widths(row for part in parts for row in part)
+
+
+def _join(left: pa.Table, right: pa.Table) -> pa.Table:
+    """Adds the columns of `right`, which has at most one row for each hypothesis; null without."""
+    at = pc.index_in(left["hypothesis"], right["hypothesis"].combine_chunks())
+    for name in right.column_names:
+        if name != "hypothesis":
+            left = left.append_column(name, right[name].take(at))
+    return left
+
+
+def _join_sets(joined: pa.Table, sets: pa.Table) -> pa.Table:
+    """Returns the rows of `sets` of decided hypotheses, after their hypothesis and verdict."""
+    known = set(schemas.TABLES["hypotheses"].names) | {"verdict"}
+    decided = joined.select([name for name in joined.column_names if name in known])
+    found = _join(sets, decided).filter(pc.field("verdict").is_valid())
+    return found.select(
+        [*decided.column_names, *(n for n in sets.column_names if n != "hypothesis")]
+    )
 
 
 def _sets(run: FolderLike) -> pa.Table:
@@ -220,24 +255,15 @@ def _check_variable(variable: str, hypotheses: pa.Table) -> None:
         )
 
 
-def _check_condition(con: duckdb.DuckDBPyConnection, where: str, columns: Sequence[str]) -> None:
-    """Raises JobError unless `where` is a single condition that also stays one inside brackets."""
-    try:
-        if len(con.extract_statements(f"SELECT {where}\n FROM results")) != 1:
-            raise duckdb.ParserException("more than one statement")
-        con.sql(f"SELECT {where}\n FROM results LIMIT 0")
-    except duckdb.Error as e:
-        raise _bad_condition(where, columns, e) from e
-
-
-def _bad_condition(where: str, columns: Sequence[str], e: Exception) -> JobError:
-    if isinstance(e, duckdb.InterruptException):
+def _bad_condition(where: str, columns: Sequence[str], kind: str, text: str) -> JobError:
+    if kind in _BEYOND or "bad_alloc" in text:
         return JobError(
-            f"--where: {where!r} takes more than {QUERY_SECONDS:.0f} s; give a condition on the "
-            f"columns of a row, without tables of its own"
+            f"--where: {where!r:.300} takes more than {QUERY_SECONDS:.0f} s or "
+            f"{QUERY_BYTES / 2**30:.0f} GiB of memory; give a condition on the columns of a row, "
+            "without tables or long texts of its own"
         )
-    why = str(e).splitlines()[0] if str(e) else type(e).__name__
+    why = text.splitlines()[0] if text else kind
     return JobError(
-        f"--where: {where!r} is no condition ({why}); it is SQL over the columns "
+        f"--where: {where!r:.300} is no condition ({why}); it is SQL over the columns "
         f"{', '.join(columns)}"
     )

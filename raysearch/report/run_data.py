@@ -2,7 +2,8 @@
 
 Invariants: reads only run.json, job.yaml, pairs.parquet and the tables, so that one folder always
 gives the same page, even for an unfinished run; of observations, only the cost's columns are
-loaded, part by part.
+loaded, part by part; hypotheses stay Arrow (rows.py), and of accepted ones as many are compared with
+their controls as a page shows.
 """
 
 import json
@@ -16,19 +17,21 @@ import pyarrow.compute as pc
 import yaml
 
 from raysearch.errors import StoreError, check_memory
-from raysearch.report.control_comparison import compare_controls
+from raysearch.report.control_comparison import compare_accepted, hypotheses_and_controls
 from raysearch.report.control_rows import ControlComparison
 from raysearch.report.dropped_pairs import describe_dropped
 from raysearch.report.population import population_words
 from raysearch.report.results_table import read_parts, read_table, results
+from raysearch.report.rows import Row, Rows
 from raysearch.report.run_facts import ChartFacts, chart_facts
 from raysearch.storage.digests import read_checked
 from raysearch.storage.folder import Folder
 from raysearch.storage.open import FolderLike, open_folder
 from raysearch.storage.parquet import from_parquet
+from raysearch.store import schemas
 
-Row = Mapping[str, Any]
-
+MAX_ACCEPTED = 200
+"""Accepted hypotheses that a page shows at most."""
 _COST = ("split", "pairs", "near_ties", "conflicts", "rows", "seconds", "device", "worker")
 _PAIRS = (
     "split",
@@ -93,19 +96,19 @@ class Example:
 @dataclass(frozen=True, slots=True)
 class RunData:
     """All data of a run. `rows`: its hypotheses as in `results`; `proposed`: in the order of
-    proposal."""
+    proposal; `comparisons`, `sets` and `fits`: of the accepted ones that a page shows."""
 
     facts: ChartFacts
     info: Mapping[str, Any]
     job: Mapping[str, Any]
     job_text: str
-    rows: tuple[Row, ...]
-    proposed: tuple[Row, ...]
-    controls: tuple[Row, ...]
+    rows: Rows
+    proposed: Rows
+    controls: Rows
     comparisons: tuple[ControlComparison, ...]
-    sets: tuple[Row, ...]
-    fits: tuple[Row, ...]
-    effects: tuple[Row, ...]
+    sets: Rows
+    fits: Rows
+    effects: Rows
     failures: tuple[tuple[str, str, int], ...]
     cost: Cost
     splits: tuple[SplitCounts, ...]
@@ -125,17 +128,18 @@ class RunData:
     @property
     def waiting(self) -> int:
         """Number of hypotheses and controls without a verdict."""
-        return sum(row["verdict"] is None for row in (*self.rows, *self.controls))
+        return self.count(None) + len(self.controls.where("verdict", None))
 
     @property
     def unestimated(self) -> int:
         """Number of accepted hypotheses still to be measured on the holdout pairs."""
-        holdout = any(s.name == "holdout" and s.used for s in self.splits)
-        return sum(holdout and b.row["holdout_n"] is None for b in self.comparisons)
+        if not any(s.name == "holdout" and s.used for s in self.splits):
+            return 0
+        return len(self.rows.where("verdict", "accept").where("holdout_n", None))
 
     def count(self, verdict: str | None) -> int:
         """Returns the number of hypotheses with this verdict, without controls."""
-        return sum(row["verdict"] == verdict for row in self.rows)
+        return len(self.rows.where("verdict", verdict))
 
 
 def read_run(run: FolderLike) -> RunData:
@@ -144,28 +148,36 @@ def read_run(run: FolderLike) -> RunData:
     Raises: StoreError if it has no hypotheses yet, or a file of it cannot be read.
     """
     folder = open_folder(run)
-    all_rows: list[Row] = results(folder, controls=True).to_pylist()
-    order = {h: i for i, h in enumerate(read_table(folder, "hypotheses")["hypothesis"].to_pylist())}
-    rows = [row for row in all_rows if row["control"] is None]
+    rows, controls = hypotheses_and_controls(results(folder, controls=True))
+    accepted = rows.where("verdict", "accept")[:MAX_ACCEPTED]
+    order = read_table(folder, "hypotheses")["hypothesis"]
     pairs = _pairs(folder)
     return RunData(
         facts=_read("run.json, job.yaml or pairs.parquet", folder, lambda: chart_facts(folder)),
         info=_read("run.json", folder, lambda: json.loads(folder.read("run.json"))),
         job=_read("job.yaml", folder, lambda: yaml.safe_load(folder.read("job.yaml")) or {}),
         job_text=folder.read("job.yaml").decode("utf-8", errors="replace"),
-        rows=tuple(rows),
-        proposed=tuple(sorted(rows, key=lambda row: order[row["hypothesis"]])),
-        controls=tuple(row for row in all_rows if row["control"] is not None),
-        comparisons=tuple(compare_controls(folder)),
-        sets=tuple(read_table(folder, "sets").to_pylist()),
-        fits=tuple(read_table(folder, "fits").to_pylist()),
-        effects=tuple(read_table(folder, "effects").to_pylist()),
+        rows=rows,
+        proposed=rows.in_order_of("hypothesis", order),
+        controls=controls,
+        comparisons=tuple(compare_accepted(folder, rows, accepted, controls)),
+        sets=_of(folder, "sets", "hypothesis", accepted),
+        fits=_of(folder, "fits", "intervention", accepted),
+        effects=Rows(read_table(folder, "effects")),
         failures=_failures(read_table(folder, "failures")),
         cost=cost_of(folder),
         splits=_splits(pairs),
         example=_example(pairs),
         dropped=tuple(describe_dropped(folder)),
     )
+
+
+def _of(folder: Folder, table: str, key: str, rows: Rows) -> Rows:
+    """Returns the rows of a table whose key is that of one of `rows`."""
+    wanted = rows.values(key)
+    parts = [Rows(part).where(key, *wanted).table for part in read_parts(folder, table)]
+    empty = schemas.TABLES[table].remove_metadata().empty_table()
+    return Rows(pa.concat_tables([empty, *parts], promote_options="default"))
 
 
 def _read(name: str, folder: Folder, read: Any) -> Any:
@@ -205,7 +217,7 @@ def cost_of(folder: Folder) -> Cost:
 def _failures(table: pa.Table) -> tuple[tuple[str, str, int], ...]:
     """Returns (error type, first line of its message, count), most frequent first."""
     counts: Counter[tuple[str, str]] = Counter()
-    for row in table.select(["error_type", "message"]).to_pylist():
+    for row in Rows(table).only("error_type", "message"):
         counts[row["error_type"] or "", (row["message"] or "").partition("\n")[0]] += 1
     return tuple((kind, message, n) for (kind, message), n in counts.most_common())
 

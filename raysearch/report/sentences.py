@@ -15,7 +15,7 @@ from raysearch.report.run_data import RunData
 
 def title(data: RunData) -> str:
     """Returns the question in one line."""
-    variables = list(dict.fromkeys(row["variable"] for row in data.proposed))
+    variables = data.proposed.values("variable")
     named = [*variables[:6], f"{len(variables) - 6} more"] if len(variables) > 7 else variables
     listed = " and ".join(filter(None, [", ".join(named[:-1]), named[-1]]))
     model = "/".join(Path(data.facts.model or "the model").parts[-2:])
@@ -40,7 +40,7 @@ def question(data: RunData) -> list[str]:
         f"Model: {data.facts.model or 'not named'}. Problem: "
         f"{problem.get('use') or problem.get('pairs') or 'not named'}"
         f"{f' ({options})' if options else ''}. Variables of its causal model: "
-        f"{', '.join(variables)}.",
+        f"{_listed(variables)}.",
         f"A hypothesis says: “{variables[0]} is at this site”. It is tested by interchange: the "
         f"model reads the base, but at the site "
         "it is given the activation of its run on the source. Then the answer should become the "
@@ -72,7 +72,7 @@ def claim(data: RunData) -> list[str]:
         *(f"Pairs that do not count for {line}." for line in data.dropped),
         *_baselines(data),
     ]
-    if any('"operation":' in row["units"] for row in data.rows):
+    if any('"operation":' in row["units"] for row in data.rows.only("units")):
         sentences.append(
             "Ablations (zero, mean, resample) are of necessity: a pair counts as a match where the "
             "output is no longer the base's answer, so that an accept says that the answer needs "
@@ -191,19 +191,18 @@ def _percent(share: float | None) -> str:
 
 
 def _in_order(data: RunData, key: str) -> list[str]:
-    return [
-        str(value)
-        for value in dict.fromkeys(row[key] for row in data.proposed)
-        if value is not None
-    ]
+    return [str(value) for value in data.proposed.values(key) if value is not None]
 
 
 def _counted(names: Sequence[str], one: str, many: str) -> str:
     """Formats names as "3 layers (0, 1, 2)", naming at most a dozen."""
     if not names:
         return ""
-    shown = ", ".join(names) if len(names) <= 12 else f"{', '.join(names[:6])}, … {names[-1]}"
-    return f"{_n(len(names), one, many)} ({shown})"
+    return f"{_n(len(names), one, many)} ({_listed(names)})"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 12 else f"{', '.join(names[:6])}, … {names[-1]}"
 
 
 def _n(n: int, one: str, many: str) -> str:

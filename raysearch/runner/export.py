@@ -12,19 +12,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import ValidationError
-
 from raysearch.core.codec import from_json_values
 from raysearch.core.hypothesis import Intervention
 from raysearch.errors import JobError, StoreError
 from raysearch.interventions.card import Finding, ModelOrigin
 from raysearch.interventions.saved import SavedIntervention, push_intervention, save_intervention
 from raysearch.job import Job
-from raysearch.job.named_files import is_beside, only_looked_at
+from raysearch.job.named_files import is_beside
 from raysearch.report.results_table import results
 from raysearch.runner.export_tensors import tensors
-from raysearch.store.run_folder import JOB_FILE, RunFolder
+from raysearch.runner.stored_job import job_of
+from raysearch.store.run_folder import RunFolder
 
 
 def export(run: RunFolder, hypothesis: str, to: Path) -> SavedIntervention:
@@ -117,24 +115,6 @@ def _intervention(row: Mapping[str, Any], run: RunFolder) -> Intervention:
             f"another one"
         )
     return intervention
-
-
-def job_of(run: RunFolder) -> Job:
-    """The job as the run has kept it. Not `Job.load`: the model and the problem's files may lie
-    elsewhere by now."""
-    try:
-        job = Job.model_validate(yaml.safe_load(run.job_text), context=only_looked_at)
-    except (ValueError, yaml.YAMLError, ValidationError) as e:
-        raise StoreError(
-            f"{run.folder.shown(JOB_FILE)}: cannot be read ({str(e).splitlines()[0]}); it is "
-            f"written by raysearch"
-        ) from e
-    if job.digest() != run.info.job_digest:
-        raise StoreError(
-            f"{run.folder.shown(JOB_FILE)}: was edited since the run began, so its model and test "
-            f"may be others; put it back"
-        )
-    return job
 
 
 def _finite(value: Any) -> Any:

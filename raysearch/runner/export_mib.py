@@ -20,8 +20,9 @@ from raysearch.interventions.saved import SavedIntervention, save_intervention
 from raysearch.interventions.tensors import tensors_of_width
 from raysearch.job import Job
 from raysearch.report.results_table import results
-from raysearch.runner.export import export, found, job_of, row_of
+from raysearch.runner.export import export, found, row_of
 from raysearch.runner.export_tensors import tokens_at, width_at
+from raysearch.runner.stored_job import job_of
 from raysearch.store.run_folder import RunFolder
 
 _log = logging.getLogger(__name__)

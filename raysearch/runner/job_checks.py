@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raysearch.causal import Pair, Problem
-from raysearch.core.featurizers import is_trained, names
+from raysearch.core.featurizers import is_trained, kind_of, names
 from raysearch.core.hypothesis import Subspace
 from raysearch.errors import JobError, PairsError
 from raysearch.job import Job
@@ -51,6 +51,41 @@ def check_choices(job: Job, pairs: Sequence[Pair], of: str) -> None:
         )
 
 
+def check_values(job: Job, variables: Sequence[str], pairs: Sequence[Pair], of: str) -> None:
+    """Raises: JobError where a subspace is computed from the values of a variable and the fit pairs
+    do not determine two of them.
+
+    Where values are not known, the source's answer stands for its value: it does if the
+    counterfactual is that answer.
+    """
+    named = [s.featurizer for s in job.space.all_subspaces if kind_of(s.featurizer).labelled]
+    fit = [p for p in pairs if p.split == "fit"]
+    for variable in variables if named else ():
+        mixed = next((p for p in fit if not _determines(p, variable)), None)
+        if mixed is not None:
+            raise JobError(
+                f"space.subspaces: {named[0]} needs the value of {variable!r} in each input, and "
+                f"{of} does not say it: in pair {mixed.index} the counterfactual is not the "
+                "source's answer, so that it depends on the base too; give a problem with a causal "
+                "model, leave the variable out, or use das"
+            )
+        values = {
+            value
+            for p in fit
+            for value in p.values.get(variable, {"": p.counterfactual[variable]}).values()
+        }
+        if len(values) < 2:
+            raise JobError(
+                f"space.subspaces: {named[0]} needs two values of {variable!r}, and the "
+                f"{len(fit)} fit pairs of {of} have one; give more (pairs.fit), or use das"
+            )
+
+
+def _determines(pair: Pair, variable: str) -> bool:
+    answers = [pair.answers.get(name) for name in pair.sources]
+    return variable in pair.values or pair.counterfactual[variable] in answers
+
+
 def _check_score(job: Job) -> None:
     """Raises: JobError where a score has no meaning: of several tokens; where a test on the logit
     difference has nothing to compare, or nothing to take its scale from."""
@@ -91,11 +126,7 @@ def _check_counts(job: Job) -> None:
 def _check_controls(job: Job) -> None:
     """Raises: JobError for a control that nothing in this job could have; what a proposer of the
     user's own makes is not known here."""
-    keys = job.space
-    subspaces = [
-        *(keys.meant_subspaces if keys.components else ()),
-        *(unit.subspace for _, unit in keys.named_units),
-    ]
+    subspaces = job.space.all_subspaces
     if job.propose.use not in READY:
         return
     if "arbitrary_labels" in job.controls and not any(is_trained(s.featurizer) for s in subspaces):

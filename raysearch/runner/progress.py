@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from raysearch.core.records import Snapshot, Stage
+from raysearch.core.records import Snapshot, Stage, Training
 from raysearch.visible_text import visible
 
 LINE_SECONDS = 30.0
@@ -36,6 +36,7 @@ class ProgressDisplay:
         self._clock = clock
         self._began = self._last_line = clock()
         self._first_pairs: tuple[float, int] | None = None
+        self._first_steps: tuple[float, int] | None = None
         self._bar: Progress | None = None
 
     def __enter__(self) -> Self:
@@ -102,11 +103,24 @@ class ProgressDisplay:
         ]
         counts = ", ".join(f"{getattr(snapshot, name)} {name}" for name in shown)
         if snapshot.fitting:  # how long that takes, pairs do not tell
-            return f"{counts}; {snapshot.fitting} seeds in training"
+            training = snapshot.training and f": {training_words(snapshot.training)}"
+            return f"{counts}; {snapshot.fitting} seeds in training{training or ''}{self._left(snapshot)}"
         rate = self.rate(snapshot)
         if rate is None:
             return counts
         return f"{counts}; {rate:.0f} pairs/s, at most {_span(snapshot.at_most / rate)} left"
+
+    def _left(self, snapshot: Snapshot) -> str:
+        """At most how long training takes still, by the steps a second since it was first seen."""
+        if snapshot.training is None:
+            return ""
+        now, done = self._clock(), snapshot.training.done
+        if self._first_steps is None:
+            self._first_steps = now, done
+        since, before = self._first_steps
+        if now - since <= 1 or done == before:
+            return ""
+        return f", at most {_span(snapshot.training.left * (now - since) / (done - before))} left"
 
     def rate(self, snapshot: Snapshot) -> float | None:
         """Pairs evaluated per second since screening was over; None before there is a figure."""
@@ -127,6 +141,13 @@ class ProgressDisplay:
 class _Words(ProgressColumn):
     def render(self, task: Task) -> Text:
         return Text(str(task.fields.get("words", "")))
+
+
+def training_words(training: Training) -> str:
+    """Describes the seeds that train now."""
+    loss = "" if training.loss is None else f", loss {training.loss:.3g}"
+    of = ", ".join(training.of[:3]) + (", ..." if len(training.of) > 3 else "")
+    return f"step {training.step} of {training.steps}{loss}, of {visible(of)}"
 
 
 def _span(seconds: float) -> str:

@@ -19,6 +19,7 @@ from raysearch.runner.job_checks import (
     check_keys,
     check_rendered,
     check_sources,
+    check_values,
 )
 from raysearch.runner.load_proposer import fit_pairs_of
 from raysearch.runner.resolve_positions import check_positions, owned, with_positions, with_tokens
@@ -68,6 +69,7 @@ def _from_problem(job: Job, problem: Problem, used: int) -> ResolvedJob:
     check_rendered(problem, pairs, owned(resolved.positions, problem.positions))
     check_sources(job, pairs, problem.name)
     check_choices(job, pairs, f"problem {problem.name}")
+    check_values(job, variables, pairs, f"problem {problem.name}")
     return resolved
 
 
@@ -109,6 +111,7 @@ def _from_file(job: Job, used: int) -> ResolvedJob:
     check_positions(job, shared, path.name)
     check_sources(job, pairs, path.name)
     check_choices(job, pairs, path.name)
+    check_values(job, variables, pairs, path.name)
     known = (*shared, LAST)
     filled = _resolved(job, variables, known, "these_pairs")
     return _with_pairs(filled, drawn)

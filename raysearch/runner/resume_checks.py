@@ -22,11 +22,13 @@ from raysearch.runner.given_objects import GivenObjects
 from raysearch.runner.resolve import resolve
 from raysearch.runner.resolved_job import ResolvedJob
 from raysearch.search.search import EVIDENCE_VERSION
+from raysearch.storage.digests import read_digests
 from raysearch.storage.folder import Folder
 from raysearch.storage.local import LocalFolder
 from raysearch.storage.uris import without_credentials
-from raysearch.store.journal import drivers
+from raysearch.store.journal import driver_of, drivers
 from raysearch.store.pairs_table import PairsTable, pairs_digest
+from raysearch.store.progress import read_progress
 from raysearch.store.run_folder import JOB_FILE, RunFolder
 from raysearch.tracking.uris import tracking_uri
 
@@ -42,9 +44,17 @@ def check_version(run: RunFolder) -> None:
 
 
 def check_journal(run: RunFolder) -> None:
-    """Raises: ResumeError where the run has tables or a page and no journal, for then a resume
-    would delete them and search again."""
-    if drivers(run.journal):
+    """Raises: ResumeError where the journal, or that of a driver which has written a part of a table
+    or counted its search, is lost: a resume would delete what was found and search again."""
+    found = drivers(run.journal)
+    lost = sorted(_writers(run) - set(found)) if found else []
+    if lost:
+        raise ResumeError(
+            f"{run.journal.at(lost[0]).place}: this part of the journal is lost, though the driver "
+            f"of that name has written to the run: a resume would search again what it held; "
+            f"restore it from a copy, or submit the job again"
+        )
+    if found:
         return
     there = [f"tables/{name}" for name in run.tables.folders() if run.tables.at(name).names()]
     there += [PAGE] if run.folder.exists(PAGE) else []
@@ -61,6 +71,14 @@ def sent_with(job_file: Path) -> Path | None:
     workers stand."""
     folder = job_file.resolve().parent
     return folder if job_environment() is not None and (folder / FILES).is_dir() else None
+
+
+def _writers(run: RunFolder) -> set[str]:
+    """Returns the names of the drivers that the run's files name."""
+    progress, digests = read_progress(run.folder), read_digests(run.folder)
+    parts = (file.rpartition("/")[2] for file in (digests.files if digests else ()))
+    named = {driver for part in parts if (driver := driver_of(part)) is not None}
+    return named | ({progress.driver} if progress else set())
 
 
 def keep_files(sent: Path, run: RunFolder) -> None:

@@ -1,44 +1,47 @@
-"""Reports the state of a run in a folder or an object store: its journal is replayed into a new
-search, without the model.
+"""Reports the state of a run in a folder or an object store, from what its driver last counted.
 
-Invariants: nothing is written, and no code that the run names is run; a run that is being driven is
-read as far as its journal goes.
+Invariants: nothing is written, no journal is replayed, and no code that the run names is run; of a
+run of an earlier version, the rows of its tables are counted.
 """
 
 import shlex
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import Any
 
-from raysearch.core.events import JournalledEvent
-from raysearch.core.records import Snapshot
-from raysearch.report.results_table import read_table
-from raysearch.runner.recorded_proposals import UnrecordedError, recorded_search
-from raysearch.runner.reopen import reopened_job
+from raysearch.core.records import Training
+from raysearch.report.results_table import read_parts
+from raysearch.runner.progress import training_words
 from raysearch.storage.digests import check_parts
 from raysearch.storage.local import LocalFolder
+from raysearch.store.progress import read_progress
 from raysearch.store.run_folder import RunFolder
-from raysearch.store.run_history import JournalSummary, journal_summary, read_entries
+from raysearch.store.run_history import LastDriver, last_driver
 from raysearch.tracking.registry import tracker_of
 
-_VERDICTS = ("alive", "accepted", "rejected", "undecided", "failed")
-_COUNTS = (*_VERDICTS, "fitting", "pairs", "at_most")
-"""What is told of a search, as its snapshot has it."""
+_VERDICTS = {
+    "accepted": "accept",
+    "rejected": "reject",
+    "undecided": "undecided",
+    "failed": "failed",
+}
+"""Counts of hypotheses, and their verdict in the tables."""
+_COUNTS = ("stage", "alive", *_VERDICTS, "fitting", "training", "pairs", "at_most")
+"""What is reported of a search, as its snapshot has it."""
 
 
 def local_status(run: RunFolder) -> list[str]:
-    """Lines on how `run` stands. Raises: StoreError, ResumeError where its journal cannot be told
-    to a search of this version."""
+    """Returns lines on the state of `run`. Raises: StoreError where a file of it is damaged."""
     now = local_facts(run)
     lines = [f"run       {now['run']}", f"status    {now['status']}"]
     if now["started"] is not None:
         lines.append(f"started   {now['started']}")
     if now["last_event"] is not None:
         lines.append(f"last      event at {now['last_event']}")
-    if now["stage"] is not None:
+    if now["alive"] is not None:
         lines += _search_words(now)
-    elif now["not_shown"] is not None:
-        lines += [_verdicts(now), f"stage     not known: {now['not_shown']}"]
     if (uri := run.info.tracking_uri) is not None:
         line = (
             f"{uri} was not told of it: `raysearch sync {run.info.id}`"
@@ -49,74 +52,64 @@ def local_status(run: RunFolder) -> list[str]:
     return lines
 
 
-def local_facts(run: RunFolder) -> dict[str, str | int | None]:
-    """The same for a program. Raises: StoreError, ResumeError."""
+def local_facts(run: RunFolder) -> dict[str, Any]:
+    """Returns the same for a program. Raises: StoreError."""
     check_parts(run.folder)
-    summary = journal_summary(run)
-    now, counts, why = None, dict[str, int | None](), None
-    if summary.events:
-        try:
-            now = _snapshot(run)
-            counts = {name: getattr(now, name) for name in _COUNTS}
-        except UnrecordedError as e:
-            counts, why = _in_tables(run), str(e)
+    last, progress = last_driver(run), read_progress(run.folder)
+    counts: dict[str, Any] = {}
+    if progress is not None:
+        counts = asdict(progress.snapshot)
+    elif last is not None:
+        counts = _in_tables(run)
     return {
         "run": run.place,
-        "status": _status(run, summary),
-        "started": next((start.at for start in summary.starts[-1:]), None),
+        "status": _status(run, last),
+        "started": None if last is None else last.started.at,
         "last_event": _last_written(run),
-        "stage": None if now is None else now.stage,
+        "counted": None if progress is None else progress.at,
         **{name: counts.get(name) for name in _COUNTS},
-        "not_shown": why,
         "tracking_run_id": run.info.tracking_run_id,
         "tracking_uri": run.info.tracking_uri,
     }
 
 
-def _status(run: RunFolder, summary: JournalSummary) -> str:
+def _status(run: RunFolder, last: LastDriver | None) -> str:
+    ended = None if last is None else last.ended
     if isinstance(run.folder, LocalFolder):
         holder = run.folder.holder()
         if holder is not None:
             return f"{holder} works on it"
-    elif summary.ended is None and summary.starts:
+    elif last is not None and ended is None:
         return "its driver works, or was killed (an object store cannot say which)"
-    if summary.ended == "done":
+    if ended == "done":
         return "done"
-    ended = summary.ended or "its driver was killed"
-    return f"{ended}; go on with: raysearch resume {shlex.quote(run.place)}"
+    why = ended or "its driver was killed"
+    return f"{why}; go on with: raysearch resume {shlex.quote(run.place)}"
 
 
-def _snapshot(run: RunFolder) -> Snapshot:
-    with reopened_job(run) as (stored, resolved):
-        search = recorded_search(run, stored, resolved)
-        for batch in read_entries(run):
-            search.tell([e for e in batch if isinstance(e, JournalledEvent)])
-    return search.snapshot()
-
-
-def _in_tables(run: RunFolder) -> dict[str, int | None]:
+def _in_tables(run: RunFolder) -> dict[str, int]:
     """Counts hypotheses by verdict from the tables, as far as their last parts."""
-    found = Counter(read_table(run.folder, "verdicts")["verdict"].to_pylist())
-    proposed = read_table(run.folder, "hypotheses").num_rows
-    names = {
-        "accepted": "accept",
-        "rejected": "reject",
-        "undecided": "undecided",
-        "failed": "failed",
-    }
-    counts: dict[str, int | None] = {name: found[verdict] for name, verdict in names.items()}
-    return counts | {"alive": proposed - found.total()}
+    verdicts = Counter[str]()
+    for part in read_parts(run.folder, "verdicts", ["verdict"]):
+        verdicts.update(part["verdict"].to_pylist())
+    proposed = sum(p.num_rows for p in read_parts(run.folder, "hypotheses", ["hypothesis"]))
+    counts = {name: verdicts[verdict] for name, verdict in _VERDICTS.items()}
+    return counts | {"alive": proposed - verdicts.total()}
 
 
-def _verdicts(now: Mapping[str, str | int | None]) -> str:
-    return f"verdicts  {', '.join(f'{now[name]} {name}' for name in _VERDICTS)}"
-
-
-def _search_words(now: Mapping[str, str | int | None]) -> list[str]:
+def _search_words(now: Mapping[str, Any]) -> list[str]:
+    counts = ", ".join(f"{now[name]} {name}" for name in ("alive", *_VERDICTS))
+    if now["stage"] is None:
+        return [f"verdicts  {counts}", "stage     not known: an earlier version drove it"]
     fitting = f", {now['fitting']} fits in training" if now["fitting"] else ""
+    training = (
+        [f"training  {training_words(Training(**now['training']))}"] if now["training"] else []
+    )
     return [
         f"stage     {now['stage']}",
-        f"{_verdicts(now)}{fitting}",
+        f"counted   at {now['counted']}",
+        f"verdicts  {counts}{fitting}",
+        *training,
         f"pairs     {now['pairs']} evaluated, at most {now['at_most']} to come",
     ]
 

@@ -190,6 +190,7 @@ class Search:
             out=scheduler.out + halving.out + self.preparation.out,
             conflicts=self._conflicts,
             fitting=halving.running,
+            training=halving.training,
         )
 
     @property

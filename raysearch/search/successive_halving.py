@@ -26,7 +26,7 @@ from raysearch.core.events import Block, Failed, Fitted, Lost, Task
 from raysearch.core.fit_keys import FitKeys
 from raysearch.core.fitted_interventions import is_closed_form, is_rotation, without_size
 from raysearch.core.hypothesis import Intervention
-from raysearch.core.records import Concluded, FitStatus, Record, Trained
+from raysearch.core.records import Concluded, FitStatus, Record, Trained, Training
 from raysearch.search.seed_run import SeedGroup, SeedRun, batch_groups
 
 ATTEMPTS = 3
@@ -54,12 +54,30 @@ class SuccessiveHalving:
         self._rung = 0
         self._sizes: dict[tuple[Intervention, int], list[SeedRun]] = {}
         self._running = 0
+        self._steps_done = self._steps_left = 0
         self._ended: list[str] = []
 
     @property
     def running(self) -> int:
         """Number of seeds that have not ended."""
         return self._running
+
+    @property
+    def training(self) -> Training | None:
+        """The seeds that train now, or next if none does; None without any."""
+        groups = list(self._out.values()) or [g for g in self._ready if g.fits][:1]
+        fits = [f for g in groups for f in g.fits if not is_closed_form(f.intervention)]
+        if not fits:
+            return None
+        losses = [f.last.losses[-1] for f in fits if f.last is not None and f.last.losses]
+        return Training(
+            min(f.step for f in fits),
+            self._keys.steps,
+            sum(losses) / len(losses) if losses else None,
+            tuple(dict.fromkeys(_trained_for(f.intervention) for f in fits)),
+            self._steps_done,
+            self._steps_left,
+        )
 
     @property
     def queued(self) -> int:
@@ -85,6 +103,7 @@ class SuccessiveHalving:
             self._fits[fit.key] = fit
             self._seeds_of.setdefault(fit.intervention.id, []).append(fit)
             self._running += 1
+        self._steps_left += self._keys.steps * len(trained)
         if self._keys.warm_start:
             self._link([fit for fit in trained if is_rotation(fit.intervention)])
         self._queue_closed(closed)
@@ -111,6 +130,7 @@ class SuccessiveHalving:
             assert fit.failure is not None, (fit.key, "has not failed")
             fit.reset()
             self._running += 1
+            self._steps_left += self._left_of(fit)
         self._queue_closed([f for f in restarted.values() if is_closed_form(f.intervention)])
         self._later += [f for f in restarted.values() if not is_closed_form(f.intervention)]
         self._start_race()
@@ -158,6 +178,8 @@ class SuccessiveHalving:
         if first is None and not fit.ended:
             assert event.first == fit.step, (fit.key, "goes on from", fit.step, "not", event.first)
             fit.last = fit.seen[event.first] = event
+            self._steps_done += event.last - event.first
+            self._steps_left -= event.last - event.first
             fit.failed_attempts = 0
             records.append(Trained(event, 0 if is_closed_form(fit.intervention) else self._rung))
             if event.stopped or event.last >= self._keys.steps or is_closed_form(fit.intervention):
@@ -337,16 +359,24 @@ class SuccessiveHalving:
     def _end(self, fit: SeedRun) -> None:
         """Removes a run that has just ended from the counts."""
         self._running -= 1
+        self._steps_left -= self._left_of(fit)
         self._racing.pop(fit.key, None)
         self._behind.discard(fit.key)
         if all(f.ended for f in self._seeds_of[fit.intervention.id]):
             self._ended.append(fit.intervention.id)
+
+    def _left_of(self, fit: SeedRun) -> int:
+        """Returns the steps that a seed may still take."""
+        return 0 if is_closed_form(fit.intervention) else self._keys.steps - fit.step
 
     def validate(self) -> None:
         """Checks the invariants; for tests."""
         places = [f.key for g in (*self._ready, *self._out.values()) for f in g.fits]
         assert all(a < b for a, b in pairwise(self._keys.ends)), self._keys
         assert self._running == sum(not fit.ended for fit in self._fits.values())
+        assert self._steps_left == sum(
+            self._left_of(fit) for fit in self._fits.values() if not fit.ended
+        )
         assert not any(fit.ended for fit in self._racing.values())
         assert self._behind == {
             key for key, fit in self._racing.items() if fit.step < self._next_rung()
@@ -363,3 +393,8 @@ class SuccessiveHalving:
                 fit.key,
                 "did not wait for the larger",
             )
+
+
+def _trained_for(intervention: Intervention) -> str:
+    control = "" if intervention.control is None else f" (control {intervention.control})"
+    return f"{intervention.variable}{control}"

@@ -161,6 +161,12 @@ def drivers(folder: Folder) -> list[str]:
     return found
 
 
+def driver_of(part: str) -> str | None:
+    """Returns the driver that the name of a table's part begins with, or None."""
+    found = _DRIVER.match(part)
+    return found and found[0]
+
+
 def history(folder: Folder | Path, driver: str) -> dict[str, int | None]:
     """Returns which lines before `driver` count, as `until` of `read_journal`.
 
@@ -181,6 +187,23 @@ def history(folder: Folder | Path, driver: str) -> dict[str, int | None]:
         if follows is not None:
             return counts | dict(follows.read)
     return counts
+
+
+def ends_of(folder: Folder, driver: str) -> tuple[JournalLine, JournalLine] | None:
+    """Returns the first and the last whole line of a driver, without reading what is between; None
+    if it has none.
+    """
+    own = folder.at(driver)
+    names = [name for name in own.names() if name.endswith(".jsonl")]
+    first = next(_read_driver(own, files=1), None)
+    if first is None:
+        return None
+    last = (
+        _parse(text, driver, None)
+        for name in reversed(names)
+        for text in reversed(own.read(name).rsplit(b"\n", 3))
+    )
+    return first, next(filter(None, last), first)
 
 
 def _read_driver(
@@ -228,8 +251,8 @@ def _read_file(
         )
 
 
-def _parse(text: bytes, driver: str, expected: int) -> JournalLine | None:
-    """Returns the line, or None if it is incomplete or not the next one."""
+def _parse(text: bytes, driver: str, expected: int | None) -> JournalLine | None:
+    """Returns the line, or None if it is incomplete or not the expected one."""
     try:
         text = text.removesuffix(b"\n")
         if text != _with_checksum(text[:-_CHECKSUM_LENGTH] + b"}"):
@@ -237,7 +260,7 @@ def _parse(text: bytes, driver: str, expected: int) -> JournalLine | None:
         raw = json.loads(text)
         return (
             JournalLine(driver, raw["seq"], raw["batch"], raw["entry"])
-            if raw["seq"] == expected
+            if expected in (None, raw["seq"])
             else None
         )
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):

@@ -43,6 +43,8 @@ from raysearch.store.fit_store import FitStore
 from raysearch.store.journal import Journal, history, read_journal
 from raysearch.store.pairs_table import FILE as PAIRS_FILE
 from raysearch.store.pairs_table import pairs_content, read_pairs
+from raysearch.store.progress import SECONDS as PROGRESS_SECONDS
+from raysearch.store.progress import write_progress
 from raysearch.store.retractions import Retractions
 from raysearch.store.run_folder import RunFolder, installed_versions
 from raysearch.store.run_history import group_batches
@@ -82,6 +84,9 @@ class RunLedger:
     ) -> None:
         self._run = run
         self._observer = observer
+        self._clock = clock
+        self._snapshot: Snapshot | None = None
+        self._counted: float | None = None
         self.past_events = 0
         self.ended: str | None = None
         self._journal = Journal(run.journal)
@@ -208,9 +213,17 @@ class RunLedger:
         self._tick()
 
     def snapshot(self, snapshot: Snapshot) -> None:
-        """Passes a snapshot to the observer and closes old parts. Cheap: call it at every turn."""
-        if self._observer is not None and not self._to_replay:
+        """Passes a snapshot to the observer, counts it in progress.json now and then, and closes
+        old parts. Cheap: call it at every turn.
+        """
+        if self._to_replay:
+            return
+        if self._observer is not None:
             self._observer.snapshot(snapshot)
+        self._snapshot = snapshot
+        if self._counted is None or self._clock() - self._counted >= PROGRESS_SECONDS:
+            self._journal.check_latest()
+            self._write_progress()
         self._tick()
 
     def close(self, status: str) -> None:
@@ -228,6 +241,7 @@ class RunLedger:
             self._fits.delete_others(self._tables.finish())
         if not self._to_replay:
             self._tables.flush()
+            self._write_progress()
         self._journal.append([Ended(status)])
         self._journal.close()
         self._store_observer_id()
@@ -299,6 +313,11 @@ class RunLedger:
         self._digests.write(
             self._run.tables.at(table), f"{DIGESTED}/{table}/", name, content, before
         )
+
+    def _write_progress(self) -> None:
+        if self._snapshot is not None:
+            write_progress(self._run.folder, self._journal.driver, self._snapshot)
+            self._counted = self._clock()
 
     def _append_checked(self, entries: Sequence[JournalEntry]) -> None:
         """Journals entries before a file is written, and checks that no later driver is there."""

@@ -30,6 +30,7 @@ _SOURCES = pa.list_(
     )
 )
 _COUNTERFACTUAL = pa.list_(pa.struct({"variable": TEXT, "answer": TEXT, "ids": IDS}))
+_VALUES = pa.list_(pa.struct({"variable": TEXT, "input": TEXT, "value": pa.int64()}))
 _ALIASES = pa.list_(pa.struct({"said": IDS, "answer": IDS}))
 
 PAIRS = table_schema(
@@ -78,6 +79,13 @@ PAIRS = table_schema(
         pa.list_(TEXT),
         "answers among which the model chooses; null: among all",
         "text",
+    ),
+    (
+        "values",
+        _VALUES,
+        "a number for the value that a variable has in an input (base or a source): equal numbers, "
+        "equal values; null where the values are not known",
+        "struct",
     ),
     ("choice_ids", IDS, "their compared ids", "token id"),
     ("base_output", IDS, "the model's own answer; null before screening", "token or class id"),

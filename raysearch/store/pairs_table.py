@@ -159,6 +159,12 @@ def _row(pair: Pair, encoded: Encoded | None, screened: PairScreened | None) -> 
         "aliases": encoded
         and [{"said": alias, "answer": answer} for alias, answer in encoded.aliases],
         "choices": pair.choices or None,
+        "values": [
+            {"variable": variable, "input": name, "value": value}
+            for variable, of in pair.values.items()
+            for name, value in of.items()
+        ]
+        or None,
         "choice_ids": encoded and (encoded.choices or None),
         "base_output": screened and screened.base_output,
         "solved": screened and screened.solved,
@@ -231,6 +237,7 @@ def _pair(row: dict[str, Any]) -> Pair:
         split=row["split"],
         set=row["set"],
         choices=tuple(row.get("choices") or ()),
+        values=_values(row),
     )
 
 
@@ -279,7 +286,15 @@ def _encoded(row: dict[str, Any]) -> Encoded:
         },
         aliases=tuple((tuple(a["said"]), tuple(a["answer"])) for a in row.get("aliases") or ()),
         choices=tuple(row.get("choice_ids") or ()),
+        values=_values(row),
     )
+
+
+def _values(row: dict[str, Any]) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for value in row.get("values") or ():
+        found.setdefault(value["variable"], {})[value["input"]] = value["value"]
+    return found
 
 
 def _tokens(positions: list[dict[str, Any]]) -> dict[str, Ids]:

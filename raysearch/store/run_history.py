@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
+from raysearch.errors import StoreError
 from raysearch.store.codec import OF_DRIVERS, Ended, JournalEntry, Started, decode
-from raysearch.store.journal import JournalLine, history, read_journal
+from raysearch.store.journal import JournalLine, drivers, ends_of, history, read_journal
 from raysearch.store.run_folder import RunFolder
 
 _AFTER_ALL = "~"
@@ -47,6 +48,30 @@ def group_batches(lines: Iterable[JournalLine]) -> Iterator[list[JournalEntry]]:
     """Yields the entries of journal lines, batch by batch."""
     for _, together in groupby(lines, key=lambda line: (line.driver, line.batch)):
         yield [decode(line.raw) for line in together]
+
+
+@dataclass(frozen=True, slots=True)
+class LastDriver:
+    """The last start of a driver. `ended`: as in JournalSummary."""
+
+    started: Started
+    ended: str | None
+
+
+def last_driver(run: RunFolder) -> LastDriver | None:
+    """Returns the last start of a driver, without reading the journal in between.
+
+    Raises:
+        StoreError: the journal is damaged.
+    """
+    for driver in reversed(drivers(run.journal)):
+        found = ends_of(run.journal, driver)
+        if found is not None:
+            started, last = (decode(line.raw) for line in found)
+            if not isinstance(started, Started):
+                raise StoreError(f"{run.journal.at(driver).place}: does not begin with its start")
+            return LastDriver(started, last.status if isinstance(last, Ended) else None)
+    return None
 
 
 def journal_summary(run: RunFolder) -> JournalSummary:

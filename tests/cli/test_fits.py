@@ -89,9 +89,9 @@ def test_accepted_hypotheses_stand_beside_all_their_controls(undisturbed: Path) 
     assert len(real) == 2 * 6
     accepted = [r for r in real if r["verdict"] == "accept"]
     assert {r["featurizer"] for r in accepted} >= {"identity", "pca"}
-    (failed,) = [r for r in real if r["verdict"] == "failed"]
-    assert (failed["variable"], failed["featurizer"]) == ("c", "mean_difference")
-    assert "the classes of 'c' are not told by the pairs" in failed["reason"]
+    assert not [r["reason"] for r in real if r["verdict"] == "failed"]
+    (of_c,) = [r for r in real if (r["variable"], r["featurizer"]) == ("c", "mean_difference")]
+    assert of_c["n"] > 0  # c is no answer: its classes are the values that the problem knows
     assert all(r["self_swap_iia"] == 0 and r["random_source_iia"] < 0.5 for r in accepted)
     controls = [r for r in rows if r["control"] is not None]
     assert {r["control"] for r in controls} == {"random_subspace", "random_model", "placebo"}

@@ -10,7 +10,10 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from raysearch.core.records import Snapshot
 from raysearch.runner.status import local_status
+from raysearch.storage.local import LocalFolder
+from raysearch.store.progress import write_progress
 from raysearch.store.run_folder import find_run
 from tests.cli.conftest import QUICKSTART, Shell
 
@@ -180,7 +183,15 @@ def test_a_status_of_a_run_that_was_killed_says_how_to_go_on(shell: Shell, run: 
     (journal,) = (run / "journal").glob("*/*.jsonl")
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join(lines[: len(lines) // 2]))
+    write_progress(
+        LocalFolder(run),
+        journal.parent.name,
+        Snapshot("searching", 7, 1, 2, 0, 0, 64, 99, 3, 1, 0, 2),
+    )
     said = dict(line.split(maxsplit=1) for line in local_status(find_run(run.parent, "latest")))
     assert said["status"] == f"its driver was killed; go on with: raysearch resume {run}"
-    assert said["stage"] in ("screening", "searching", "estimating")
-    assert not said["verdicts"].startswith("0 alive")
+    assert said["stage"] == "searching"
+    assert said["counted"].startswith("at 20")
+    assert said["verdicts"].startswith("7 alive, 1 accepted, 2 rejected, ")
+    assert said["verdicts"].endswith(", 2 fits in training")
+    assert said["pairs"] == "64 evaluated, at most 99 to come"

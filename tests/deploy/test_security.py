@@ -77,7 +77,10 @@ def test_a_secret_would_be_seen(line: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(DEPLOY).as_posix())
 def test_what_listens_on_all_interfaces_asks_who_comes(path: Path) -> None:
-    if any("0.0.0.0" in line.partition("#")[0] for line in path.read_text().splitlines()):
+    if any(
+        "0.0.0.0" in line.replace("0.0.0.0/0", "").partition("#")[0]
+        for line in path.read_text().splitlines()
+    ):
         assert any(sign in path.read_text() for sign in ASKS)
 
 
@@ -137,10 +140,10 @@ def test_no_pod_is_root_or_may_become_it_or_goes_without_bounds_and_probes() -> 
 
 def test_every_pod_is_behind_a_network_policy_that_lets_in_named_pods_only() -> None:
     policies = list(_documents(DEPLOY / "kuberay" / "base" / "network.yaml"))
-    (nobody,) = (p["spec"] for p in policies if "ingress" not in p["spec"])
+    (nobody,) = (p["spec"] for p in policies if p["metadata"]["name"] == "raysearch-nobody")
     assert nobody == {
         "podSelector": {"matchLabels": {"app.kubernetes.io/part-of": "raysearch"}},
-        "policyTypes": ["Ingress"],
+        "policyTypes": ["Ingress", "Egress"],
     }
     for policy in policies:
         for rule in policy["spec"].get("ingress", []):

@@ -6,7 +6,7 @@ from io import StringIO
 
 from rich.console import Console
 
-from raysearch.core.records import Snapshot
+from raysearch.core.records import Snapshot, Training
 from raysearch.runner.progress import ProgressDisplay
 
 START = Snapshot("screening", 0, 0, 0, 0, 0, pairs=0, at_most=0, queued=3, out=2)
@@ -75,3 +75,28 @@ def test_on_a_terminal_a_bar_shows_it_and_goes_away_before_anything_is_printed()
 def test_quiet_is_quiet() -> None:
     assert _run(quiet=True) == ""
     assert _run(quiet=True, terminal=True) == ""
+
+
+def test_while_subspaces_train_a_line_says_step_loss_what_is_trained_and_the_time_left() -> None:
+    now, out = 0.0, StringIO()
+    first = Training(0, 400, None, ("c",), 0, 8000)
+    later = Training(100, 400, 0.3125, ("c", "c (control arbitrary_labels)"), 1000, 4000)
+    with ProgressDisplay(False, True, lambda: now, Console(file=out, width=200)) as watch:
+        for seconds, training in ((31.0, first), (71.0, later), (120.0, None)):
+            now = seconds
+            watch(replace(MIDDLE, fitting=20, training=training))
+    told = [line.partition("; ")[2] for line in out.getvalue().splitlines()]
+    assert told == [
+        "20 seeds in training: step 0 of 400, of c",
+        "20 seeds in training: step 100 of 400, loss 0.312, of c, c (control arbitrary_labels), at "
+        "most 3 min left",
+        "20 seeds in training",
+    ]
+
+
+def test_a_name_in_a_line_of_progress_is_literal() -> None:
+    out = StringIO()
+    training = Training(1, 2, 1e-9, ("[red]\x1b[2J", "b", "c", "d"), 1, 1)
+    with ProgressDisplay(False, True, lambda: 0.0, Console(file=out, width=200)) as watch:
+        words = watch.words(replace(MIDDLE, fitting=1, training=training))
+    assert words.endswith(r"step 1 of 2, loss 1e-09, of [red]\x1b[2J, b, c, ...")

@@ -16,6 +16,7 @@ from raysearch.runner.repair import repair
 from raysearch.storage.digests import FILE, each_checked
 from raysearch.storage.open import open_folder
 from raysearch.store.codec import Sealed
+from raysearch.store.progress import FILE as PROGRESS
 from raysearch.store.run_folder import RunFolder
 from raysearch.store.run_history import read_entries
 from tests.runner.finished import JOB, PROPOSER, files, make, raysearch
@@ -168,7 +169,7 @@ def test_a_run_on_an_object_store_is_repaired_in_the_same_way(finished: Path, s3
 def test_what_the_journal_does_not_hold_is_named_and_wants_a_copy(copied: Path, file: str) -> None:
     path = copied / file
     path.write_bytes(flipped(path.read_bytes(), random.Random(2)))
-    for command in ("status", "report", "repair"):
+    for command in ("report", "repair", *(["status"] if file == "run.json" else [])):
         code, _, error = raysearch(command, str(copied))
         assert code == 2, command
         assert file in error
@@ -178,7 +179,7 @@ def test_what_the_journal_does_not_hold_is_named_and_wants_a_copy(copied: Path, 
 def test_a_job_that_was_damaged_or_edited_is_no_text_for_a_page(copied: Path) -> None:
     path = copied / "job.yaml"
     path.write_text(path.read_text().replace("max_pairs: 32", "max_pairs: 33"))
-    for command in ("report", "status", "repair"):
+    for command in ("report", "repair"):
         broken = next((copied / "tables/verdicts").iterdir())
         if command == "repair":
             broken.unlink()
@@ -273,6 +274,7 @@ def test_of_a_run_of_before_whose_proposer_alone_could_say_it_the_tables_are_sho
         patch.setattr("raysearch.runner.run.recording", lambda proposer, question: proposer)
         run = make(tmp_path, {**JOB, "propose": {"use": "mine.py:Proposer"}})
     (tmp_path / "ran").unlink()
+    (run / PROGRESS).unlink()
     code, said, _ = raysearch("status", str(run))
     assert code == 0
     assert "stage     not known: " in said

@@ -42,7 +42,8 @@ def encode(
     """
     for pair in pairs:
         _check_is_text(pair)
-    texts = TokenizedTexts(tokenizer, prompt_format)
+    inputs = (given.text for pair in pairs for given in (pair.base, *pair.sources.values()))
+    texts = TokenizedTexts(tokenizer, prompt_format, inputs)
     texts.read(text for pair in pairs for text in _texts_of(pair, texts, prompt_format, variables))
     return tuple(
         _Encoder(pair, texts, prompt_format).encoded(positions, variables) for pair in pairs
@@ -137,6 +138,7 @@ class _Encoder:
             counterfactual=counterfactual,
             aliases=self._aliases(variables),
             choices=self._choices(),
+            values=pair.values,
         )
         self._check_chosen(encoded)
         return encoded

@@ -71,6 +71,7 @@ class _Encoder:
             source_positions=dict(zip(pair.sources, theirs, strict=True)),
             answers={n: self._class(pair.answers, n, f"{what}answer of {n}") for n in questions},
             counterfactual={v: self._class(*of) for v, of in expected.items()},
+            values=pair.values,
         )
 
     def _side(self, name: str, given: Input, what: str) -> PairSide:

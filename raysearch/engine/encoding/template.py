@@ -1,6 +1,6 @@
 """Tries a chat template, which is foreign code, within limits of time, memory and characters.
 
-The first prompt is rendered in a process of its own, which is ended when it takes too long; memory
+All prompts are rendered in a process of its own first, which is ended when one takes too long; memory
 that it would take is refused by the system. Templates that end there are then run here.
 
 Invariants: the other process is a new interpreter (no fork: this one has threads), which gets only
@@ -10,14 +10,13 @@ the template and its tokens, and no open file of ours.
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from raysearch.limits import PROMPT_CHARACTERS, TEMPLATE_BYTES, TEMPLATE_SECONDS
 
-_START_SECONDS = 120.0
-"""Seconds that the other process may take to start, on a busy machine."""
 _TRIAL = Path(__file__).with_name("template_trial.py")
 
 
@@ -25,19 +24,21 @@ class EndlessTemplateError(ValueError):
     """A template takes too long, or makes too much."""
 
 
-def check_template(template: str, text: str, tokens: dict[str, Any]) -> None:
-    """Renders the user turn `text` once, elsewhere. `tokens`: the special tokens, by name.
+def check_template(template: str, texts: Sequence[str], tokens: dict[str, Any]) -> None:
+    """Renders each of `texts` as a user turn, elsewhere. `tokens`: the special tokens, by name.
 
     Errors of the template's own are left to whoever renders it next.
 
     Raises: EndlessTemplateError if it passes a limit.
     """
-    given = [template, text, tokens, TEMPLATE_SECONDS, TEMPLATE_BYTES]
+    given = [template, list(texts), tokens, TEMPLATE_SECONDS, TEMPLATE_BYTES]
     said = _tried(json.dumps(given, default=str))
     if said == "memory":
         raise EndlessTemplateError(f"it takes more than {TEMPLATE_BYTES / 2**30:.0f} GiB of memory")
     if said == "begun":
         raise EndlessTemplateError(f"it takes more than {TEMPLATE_SECONDS:.0f} s or memory")
+    if not said:
+        raise EndlessTemplateError("it cannot be tried in a process of its own; try again")
     if said.isdigit():
         check_length(int(said))
 
@@ -51,15 +52,14 @@ def check_length(characters: int) -> None:
         )
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=4)
 def _tried(given: str) -> str:
-    """Returns the last word of the trial."""
+    """Returns the last word of the trial; "" if it ended before it began."""
     done = subprocess.run(
         [sys.executable, "-P", str(_TRIAL)],
         input=given,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        timeout=_START_SECONDS,
     )
-    return (done.stdout.split() or ["error"])[-1]
+    return (done.stdout.split() or [""])[-1]

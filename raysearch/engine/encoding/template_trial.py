@@ -1,7 +1,8 @@
-"""Renders one chat template; run as a script, in a process of its own, by template.py.
+"""Renders texts by a chat template; run as a script, in a process of its own, by template.py.
 
-Reads [template, text, special tokens, seconds, bytes] as JSON. Writes "begun", then the number of
-characters that the template makes, "memory" or "error"; nothing more where its time is up.
+Reads [template, texts, special tokens, seconds of a text, bytes] as JSON. Writes "begun", then the
+number of characters of the longest prompt, "memory" or "error"; nothing more where the time of a text
+is up.
 
 Invariants: imports nothing of raysearch, which the interpreter may not find.
 """
@@ -13,32 +14,35 @@ import sys
 from typing import Any
 
 
-def _limit(seconds: float, more_bytes: int) -> None:
-    """Ends this process after `seconds`, even inside C code; refuses memory beyond `more_bytes`."""
+def _limit(more_bytes: int) -> None:
+    """Refuses memory beyond `more_bytes`; an alarm ends this process, even inside C code."""
     with open("/proc/self/statm") as pages:
         has = int(pages.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (has + more_bytes,) * 2)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
-def _try(template: str, text: str, tokens: dict[str, Any], seconds: float, more: int) -> str:
+def _try(template: str, texts: list[str], tokens: dict[str, Any], seconds: float, more: int) -> str:
     from transformers.utils.chat_template_utils import render_jinja_template
 
     print("begun", flush=True)
-    _limit(seconds, more)
+    _limit(more)
+    longest = 0
     try:
-        rendered: Any = render_jinja_template(
-            conversations=[[{"role": "user", "content": text}]],
-            chat_template=template,
-            add_generation_prompt=True,
-            **tokens,
-        )
+        for text in texts:
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+            rendered: Any = render_jinja_template(
+                conversations=[[{"role": "user", "content": text}]],
+                chat_template=template,
+                add_generation_prompt=True,
+                **tokens,
+            )
+            longest = max(longest, len(rendered[0][0]))
     except MemoryError:
         return "memory"
     except Exception:  # noqa: BLE001  whoever renders it next reports it
         return "error"
-    return str(len(rendered[0][0]))
+    return str(longest)
 
 
 if __name__ == "__main__":

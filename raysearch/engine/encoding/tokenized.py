@@ -60,11 +60,15 @@ class Prompt:
 
 
 class TokenizedTexts:
-    """Tokenizes texts and keeps the results. Raises: ModelError for a tokenizer without offsets, or
-    without a chat template if the prompt format needs one."""
+    """Tokenizes texts and keeps the results. `inputs`: the texts that a chat template will get.
+    Raises: ModelError for a tokenizer without offsets, or without a chat template if the prompt
+    format needs one."""
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat = PLAIN
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt_format: PromptFormat = PLAIN,
+        inputs: Iterable[str] = (),
     ) -> None:
         if not tokenizer.is_fast:
             raise ModelError(
@@ -73,6 +77,7 @@ class TokenizedTexts:
             )
         self._tokenizer = tokenizer
         self._prompt_format = prompt_format
+        self._inputs = tuple(dict.fromkeys((_MARK, *inputs)))
         self._frame = (
             self._frame_of(_MARK).split(_MARK) if prompt_format.chat_template else ["", ""]
         )
@@ -114,7 +119,7 @@ class TokenizedTexts:
         try:
             if text is _MARK:
                 used: Any = self._tokenizer
-                check_template(used.get_chat_template(), text, used.special_tokens_map)
+                check_template(used.get_chat_template(), self._inputs, used.special_tokens_map)
             rendered = self._rendered(text)
             check_length(len(rendered))
         except Exception as e:  # templates are foreign code: errors of jinja2, ValueError, ...

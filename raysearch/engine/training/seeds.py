@@ -85,16 +85,17 @@ def _computed(
 def _check_classes(intervention: Intervention, pairs: Sequence[Encoded]) -> None:
     """Raises: JobError if the pairs do not determine the class of a source.
 
-    A replica knows answers, not the variable's values. If the counterfactual is the source's own
-    answer it is the source's class; otherwise it depends on the base too, and class means would mix
-    classes.
+    Where the variable's values are not known, answers stand for them: if the counterfactual is the
+    source's own answer it is the source's class; otherwise it depends on the base too, and class
+    means would mix classes.
     """
     variable, name = intervention.variable or "", intervention.units[0].subspace.featurizer
     mixed = next(
         (
             p
             for p in pairs
-            if p.counterfactual[variable] not in [p.answers.get(name) for name in p.sources]
+            if variable not in p.values
+            and p.counterfactual[variable] not in [p.answers.get(name) for name in p.sources]
         ),
         None,
     )

@@ -106,12 +106,13 @@ class Trainer:
 
     def activations(
         self, intervention: Intervention, pairs: Sequence[Encoded]
-    ) -> tuple[Float[Tensor, "input width"], tuple[Ids | None, ...]]:
+    ) -> tuple[Float[Tensor, "input width"], tuple[int | Ids | None, ...]]:
         """Returns the activation at the unit (float32) of each distinct input of the training part
         of `pairs`, sources first, and its label.
 
-        The label of a source is the counterfactual of the first pair that has it; an input that is
-        only a base has none. Raises: as `unit.captured`.
+        The label is the number of the variable's value there. Where values are not known, that of a
+        source is the counterfactual of the first pair that has it, and an input that is only a base
+        has none. Raises: as `unit.captured`.
         """
         train, _ = split_pairs([pair.index for pair in pairs], self._recipe.validation)
         chosen = [pair for pair in pairs if pair.index in set(train)]
@@ -119,10 +120,8 @@ class Trainer:
         inputs = inputs_of([unit.pair_rows[pair.index].row for pair in chosen]).values()
         vectors = [(unit.source if is_source else unit.base)[at] for is_source, at in inputs]
         variable = intervention.variable or ""
-        labels = tuple(
-            chosen[at].counterfactual.get(variable) if is_source else None
-            for is_source, at in inputs
-        )
+        source = intervention.units[0].source or next(iter(pairs[0].sources))
+        labels = tuple(_label(chosen[at], variable, source, is_source) for is_source, at in inputs)
         return torch.stack(vectors), labels
 
     def _captured(
@@ -347,3 +346,10 @@ class Trainer:
             else group.alive[at].fit(self._recipe)
             for at, one in enumerate(requests)
         ]
+
+
+def _label(pair: Encoded, variable: str, source: str, is_source: bool) -> int | Ids | None:
+    values = pair.values.get(variable)
+    if values is not None:
+        return values[source if is_source else "base"]
+    return pair.counterfactual.get(variable) if is_source else None

@@ -611,6 +611,8 @@ def test_activations_of_distinct_inputs_with_the_labels_of_sources() -> None:
     vectors, labels = trainer.activations(das(1, 2), pairs)
     assert vectors.shape == (6, 32)
     assert labels == ((0,), None, None, None, None, None)
+    known = [replace(p, values={"x": {"base": p.index, ONE_SOURCE: 9}}) for p in pairs]
+    assert trainer.activations(das(1, 2), known)[1] == (9, 0, 1, 2, 3, 4)
     plain = trainer_on(world, changed(RECIPE, validation=0.0), "plain").activations(
         das(1, 2), pairs
     )[0]

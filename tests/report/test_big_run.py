@@ -1,0 +1,180 @@
+"""What it costs to look at a big run, and what its page shows of more hypotheses than fit."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from raysearch.report import heat_tables
+from raysearch.report.best_panels import best_panel
+from raysearch.report.control_comparison import compare_controls
+from raysearch.report.page import page
+from raysearch.report.results_table import results
+from raysearch.report.rows import AT_ONCE, Rows
+from raysearch.report.run_data import MAX_ACCEPTED
+from raysearch.store.run_folder import RunFolder
+from tests.command import environment
+from tests.report.big_run import LAYERS, big_run
+from tests.report.test_page import Page
+
+MB = 10**6
+SMALL, BIG = 1_000, 20_000
+MAIN = """
+import re, sys
+from pathlib import Path
+from typing import Any
+from raysearch.cli.main import cli
+try:
+    cli(sys.argv[1:])
+finally:  # VmHWM: of this program alone; ru_maxrss has what the process was before
+    print(re.search("VmHWM:.* ([0-9]+) kB", Path("/proc/self/status").read_text())[1], file=sys.stderr)
+"""
+
+
+def peak(folder: Path, *arguments: str) -> tuple[int, str]:
+    """The most memory that a command took, in bytes, and its stdout."""
+    command = [sys.executable, "-c", MAIN, *arguments]
+    done = subprocess.run(
+        command, cwd=folder, env=environment(), capture_output=True, text=True, check=True
+    )
+    return 1024 * int(done.stderr.splitlines()[-1]), done.stdout
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, RunFolder]:
+    """A small run and a bigger one."""
+    store = tmp_path_factory.mktemp("big")
+    return big_run(store / "small", SMALL), big_run(store / "big", BIG)
+
+
+@pytest.mark.parametrize(
+    ("command", "bytes_each"),
+    [
+        (("results", "-o", "json"), 4_500),
+        (("report", "--to", "page.html"), 4_500),
+        (("status",), 300),
+    ],
+)
+def test_a_hypothesis_more_costs_few_bytes(
+    runs: tuple[RunFolder, RunFolder], tmp_path: Path, command: tuple[str, ...], bytes_each: int
+) -> None:
+    """Each was 9 to 14 kB of Python objects."""
+    name, *flags = command
+    small, big = (peak(tmp_path, name, str(run.path), *flags)[0] for run in runs)
+    print(command, small // MB, big // MB, (big - small) / (BIG - SMALL))
+    assert (big - small) / (BIG - SMALL) < bytes_each
+    assert small < 250 * MB  # no torch, no transformers
+
+
+@pytest.mark.slow  # 20 s
+def test_a_run_of_a_hundred_thousand_hypotheses_is_read_in_half_a_gigabyte(tmp_path: Path) -> None:
+    for heads in (0, 32):
+        run = big_run(tmp_path / f"of {heads}", 100_000, heads)
+        assert peak(tmp_path, "report", str(run.path))[0] < 500 * MB
+        assert (run.path / "report.html").stat().st_size < 5 * MB
+        used, said = peak(tmp_path, "results", str(run.path), "-o", "json")
+        assert used < 500 * MB
+        assert len(json.loads(said)) == 100_000
+        assert peak(tmp_path, "status", str(run.path))[0] < 250 * MB
+
+
+def test_few_rows_are_python_objects_at_once(runs: tuple[RunFolder, RunFolder]) -> None:
+    rows = Rows(results(runs[1].folder))
+    sizes = [len(batch) for batch in rows.table.to_batches(max_chunksize=AT_ONCE)]
+    assert max(sizes) <= AT_ONCE < len(rows) == sum(sizes)
+    assert [r["hypothesis"] for r in rows] == rows.table["hypothesis"].to_pylist()
+    assert rows[-1] == next(iter(rows[BIG - 1 :])) == rows.take([BIG - 1])[0]
+    assert len(rows.where("verdict", "accept", None)) == BIG // 100
+    assert rows.values("variable") == ["country", "relation"]
+
+
+def titled(seen: Page) -> list[dict[str, str]]:
+    return [cell for cells in seen.maps().values() for cell in cells]
+
+
+def test_of_more_hypotheses_than_fit_a_cell_shows_the_best_and_says_of_how_many(
+    runs: tuple[RunFolder, RunFolder], tmp_path: Path
+) -> None:
+    run = big_run(tmp_path, 16_384, heads=16)
+    seen = Page(page(run.folder))
+    rows = results(run.folder).to_pylist()
+    assert "A cell shows the best of its hypotheses, an accepted one first" in seen.text
+    assert len(seen.maps()) == 2
+    assert len(titled(seen)) == 2 * 16 * LAYERS
+    for variable in ("country", "relation"):
+        for layer, position in ((0, "p0"), (17, "p9"), (31, "p15")):
+            here = [
+                r
+                for r in rows
+                if (r["variable"], r["layer"], r["position"]) == (variable, layer, position)
+            ]
+            best = max(here, key=lambda r: (r["verdict"] == "accept", r["iia"]))
+            (cell,) = [
+                c
+                for c in titled(seen)
+                if c["title"].startswith(f"{variable} ~ {layer}: head ")
+                and f" at {position}\n" in c["title"]
+            ]
+            assert "the best of 16 hypotheses here" in cell["title"]
+            assert f"IIA {best['iia']:.3f}" in cell["title"]
+            assert ("accept" in cell["look"]) == (best["verdict"] == "accept")
+    assert "left out" not in seen.text
+
+
+def test_of_more_positions_than_fit_those_with_the_best_cells_are_shown(
+    runs: tuple[RunFolder, RunFolder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heat_tables, "MAX_CELLS", 32 * 2 * 50)
+    seen = Page(page(runs[1].folder))
+    rows = results(runs[1].folder).to_pylist()
+    positions = len({r["position"] for r in rows})
+    assert f"{positions - 50} more positions are left out" in seen.text
+    for name in ("map-1", "map-2"):
+        head, *body = seen.tables[name]
+        assert len(head) == 51
+        assert len(body) == LAYERS
+    accepted = {
+        r["position"] for r in rows if r["verdict"] == "accept" and r["variable"] == "country"
+    }
+    assert set(seen.tables["map-1"][0][1:]) <= accepted
+
+
+def test_a_page_is_small_whatever_is_in_it(tmp_path: Path) -> None:
+    """Long names, long texts, a long job."""
+    run = big_run(tmp_path, 13_000, 0, 90 * "&<é")
+    with (run.path / "job.yaml").open("a") as job:
+        job.write("# long\n" * 50_000)
+    assert len(page(run.folder).encode()) < 5 * MB
+
+
+def test_the_comparison_of_a_page_is_that_of_all_accepted_ones(
+    runs: tuple[RunFolder, RunFolder],
+) -> None:
+    from raysearch.report.run_data import read_run
+
+    for run in runs:
+        every = compare_controls(run.folder)
+        shown = read_run(run.folder).comparisons
+        assert list(shown) == every[:MAX_ACCEPTED]
+
+
+def test_an_accepted_hypothesis_stands_before_a_higher_one_and_layers_apart_are_counted() -> None:
+    def units(*layers: int) -> str:
+        site = {"component": "residual", "position": "last"}
+        return json.dumps([{"site": {**site, "layer": n}, "subspace": None} for n in layers])
+
+    table: list[dict[str, Any]] = [
+        {"layer": 0, "position": "last", "units": units(0), "verdict": "undecided", "iia": 0.9},
+        {"layer": 0, "position": "last", "units": units(0), "verdict": "accept", "iia": 0.8},
+        {"layer": 0, "position": "last", "units": units(0), "verdict": "failed", "iia": None},
+        {"layer": None, "position": "last", "units": units(0, 1), "verdict": "reject", "iia": 1.0},
+    ]
+    for row in table:
+        row["units"] = row["units"].replace("null", '{"featurizer": "identity", "features": null}')
+    panel = best_panel("x", Rows(pa.Table.from_pylist(table)), 100)
+    (cell,) = panel.cells.values()
+    assert (cell["verdict"], cell["of"], panel.left_out) == ("accept", 3, 1)
