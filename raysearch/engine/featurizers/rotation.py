@@ -46,7 +46,7 @@ class Learned(LinearSubspace):
         return cls(random_directions(context.width, context.size, context.generator))
 
     @property
-    def directions(self) -> Float[Tensor, "width k"]:
+    def directions(self) -> Float[Tensor, "*fit width k"]:
         if self.fixed is not None:
             return self.fixed
         if self.raw._version == self._retracted_at:

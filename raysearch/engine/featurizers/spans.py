@@ -26,7 +26,7 @@ class LinearSubspace(Featurizer):
 
     @property
     @abstractmethod
-    def directions(self) -> Float[Tensor, "width k"]:
+    def directions(self) -> Float[Tensor, "*fit width k"]:
         """Orthonormal."""
 
     def forward(self, vectors: Vectors) -> tuple[FeatureVectors, Vectors]:

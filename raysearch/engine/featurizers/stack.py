@@ -8,26 +8,21 @@ import copy
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from raysearch.engine.featurizers.featurizer import Featurizer
 
 
 def are_alike(one: Featurizer, other: Featurizer) -> bool:
     """Returns whether two featurizers may be stacked: they differ in trained parameters alone."""
-    shapes, fixed = (
-        [
-            [(n, t.shape, t.device) for n, t in named]
-            for named in (one.named_parameters(), other.named_parameters())
-        ],
-        [dict(f.named_buffers()) for f in (one, other)],
-    )
+    ours, theirs = _saved(one), _saved(other)
+    trained = {name for name, _ in one.named_parameters()}
     return (
         (type(one), one.width, one.cooling, one.weight)
         == (type(other), other.width, other.cooling, other.weight)
-        and shapes[0] == shapes[1]
-        and fixed[0].keys() == fixed[1].keys()
-        and all(_are_equal(t, fixed[1][name]) for name, t in fixed[0].items())
+        and {name: (t.shape, t.device) for name, t in ours.items()}
+        == {name: (t.shape, t.device) for name, t in theirs.items()}
+        and all(torch.equal(t, theirs[n]) for n, t in ours.items() if n not in trained)
     )
 
 
@@ -36,14 +31,13 @@ def stacked(featurizers: Sequence[Featurizer]) -> Featurizer:
     first = featurizers[0]
     stack = copy.deepcopy(first, {id(buffer): buffer for buffer in first.buffers()})
     for name, _ in first.named_parameters():
-        whole = nn.Parameter(
-            torch.stack([featurizer.get_parameter(name).detach() for featurizer in featurizers])
-        )
-        setattr(stack, name, whole)
-        for featurizer, part in zip(featurizers, whole.detach(), strict=True):
+        whole = torch.stack([one.get_parameter(name).detach() for one in featurizers])
+        setattr(stack, name, nn.Parameter(whole))
+        for featurizer, part in zip(featurizers, whole.unbind(), strict=True):
             featurizer.get_parameter(name).data = part
     return stack
 
 
-def _are_equal(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return one is other or torch.equal(one, other)
+def _saved(featurizer: Featurizer) -> dict[str, Tensor]:
+    saved: dict[str, Tensor] = featurizer.state_dict()  # without directions that `harden` keeps
+    return saved

@@ -1,0 +1,128 @@
+"""Steps of many fits between two looks at what they found.
+
+Invariants: within a step nothing waits for the device and nothing is done for each row or pair;
+losses, and whether parameters are finite, are read once, at the end; a stack that fails changes no
+fit: its fits are tried by themselves, and one that fails by itself has failed.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from raysearch.core.fit_keys import FitKeys
+from raysearch.engine.training.fit_stack import FitStack, stacks_of
+from raysearch.engine.training.fit_state import FitGroup
+from raysearch.engine.training.recipe import batches_of
+from raysearch.engine.training.schedule import Schedule
+from raysearch.engine.training.training_rows import RowRunner
+from raysearch.engine.training.unit_vectors import UnitVectors, by_width
+
+MOST_SLOTS = 2**20
+"""Slots that are scheduled at once: some 50 MB."""
+
+Result = TypeVar("Result")
+
+
+class _StackFailedError(Exception):
+    """A stack failed before it took a step."""
+
+    def __init__(self, stack: FitStack, reason: Exception) -> None:
+        super().__init__()
+        self.stack, self.reason = stack, reason
+
+
+class Stretch:
+    """The steps from `first` on, at most to `last`, of the fits of `group` that are going."""
+
+    def __init__(
+        self,
+        group: FitGroup,
+        recipe: FitKeys,
+        runner: RowRunner,
+        first: int,
+        last: int,
+    ) -> None:
+        self._group, self._recipe, self._runner = group, recipe, runner
+        self._stacks = stacks_of(group.going, recipe, group.apart)
+        self._fits = {at: fit for stack in self._stacks for at, fit in stack.fits.items()}
+        self._units = units = UnitVectors(fit.unit for fit in self._fits.values())
+        slots = sum(stack.slots for stack in self._stacks)
+        self._steps = range(first, min(last, first + max(1, MOST_SLOTS // slots)))
+        fits = [
+            fit.rows_of(
+                batches_of(fit.train, recipe.batch, fit.request.seed, self._steps),
+                units.first[id(fit.unit)],
+            )
+            for fit in self._fits.values()
+        ]
+        self._schedule = Schedule(fits, runner.order, units.device)
+        self._seen: list[Float[Tensor, "2 fit"]] = []
+
+    def run(self) -> int:
+        """Takes the steps, up to the first in which a fit fails; returns the step that is next."""
+        faults: dict[int, Exception] = {}
+        for step in self._steps:
+            try:
+                faults = self.step(step)
+            except _StackFailedError as failed:
+                if len(failed.stack.fits) == 1:
+                    faults = dict.fromkeys(failed.stack.fits, failed.reason)
+                else:
+                    self._group.apart |= failed.stack.fits.keys()
+                break
+            if faults:
+                break
+        for stack in self._stacks:
+            stack.release()
+        self._group.fail(faults)
+        self._read()
+        return self._steps.start + len(self._seen)
+
+    def step(self, step: int) -> dict[int, Exception]:
+        """Takes one step; returns the fits whose rows failed in it."""
+        recipe, rows, stacks = self._recipe, self._schedule[step - self._steps.start], self._stacks
+        progress = step / max(1, recipe.steps - 1)
+        both = self._units.at(rows.pairs, by_width((s.width, s.vectors) for s in stacks))
+        made = self._each(lambda stack, _: stack.interchange(*next(both[stack.width]), progress))
+        written = by_width((v.shape[-1], v.detach().flatten(0, 1)) for v in made)
+        vectors = {width: _joined(some) for width, some in written.items()}
+        losses, gradients, faults = self._runner.gradients(rows, vectors)
+        sizes = by_width((stack.width, stack.slots) for stack in stacks)
+        of_slots = {width: iter(torch.split(g, sizes[width])) for width, g in gradients.items()}
+        self._each(lambda stack, at: stack.backward(made[at], next(of_slots[stack.width])))
+        largest = [stack.take_step(recipe.factor(step)) for stack in stacks]
+        of_stacks = torch.split(losses, [stack.slots for stack in stacks])
+        means = [stack.mean(some) for stack, some in zip(stacks, of_stacks, strict=True)]
+        self._seen.append(torch.stack((_joined(means), _joined(largest))))
+        order = list(self._fits)
+        return {order[at]: error for at, error in faults.items()}
+
+    def _each(self, do: Callable[[FitStack, int], Result]) -> list[Result]:
+        """Returns what is done with each stack, by its index. Raises: _StackFailedError."""
+        results = []
+        for at, stack in enumerate(self._stacks):
+            try:
+                results.append(do(stack, at))
+            except Exception as error:
+                raise _StackFailedError(stack, error) from error
+        return results
+
+    def _read(self) -> None:
+        """Reads the results of all steps in one transfer from the device, and records them."""
+        if not self._seen:
+            return
+        table = torch.stack(self._seen, dim=2).tolist()
+        rates = [self._recipe.rate(step) for step in self._steps[: len(self._seen)]]
+        for at, losses, sizes in zip(self._fits, *table, strict=True):
+            if at in self._group.alive:
+                try:
+                    self._fits[at].record(losses, sizes, rates)
+                except ArithmeticError as error:
+                    self._group.fail({at: error})
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
