@@ -8,6 +8,7 @@ Invariants: the logits are those of `Executor.logits` for the same rows and vect
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -20,7 +21,7 @@ from raysearch.core.events import Ids
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.executors import Executor
 from raysearch.engine.networks.components import Components, HookPoint, hook_at
-from raysearch.engine.networks.hooks import Edit, HookCall, owned_hooks
+from raysearch.engine.networks.hooks import HookCall, owned_hooks
 from raysearch.engine.networks.network import ModelInput, Network
 from raysearch.engine.networks.point import Point
 from raysearch.engine.networks.tensor_network import TensorNetwork
@@ -149,7 +150,7 @@ class StackedInputs:
         given, hooks = self._rows[written.here[0]].base, []
         for start, stop, vectors in written.vectors:
             place = self._places[self.order.ranks[written.here[start]]]
-            edit = place.edit(range(start, stop), vectors)
+            edit = partial(place.write, range(start, stop), vectors)
             hooks.append(hook_at(self._network, place.hook_point, edit, given))
         inputs = self._inputs[self.order.batches[self.order.ranks[written.here[0]]]]
         with owned_hooks(hooks):
@@ -176,23 +177,21 @@ class _Place:
             patch.tokens == tuple(range(len(patch.tokens))),
         )
 
-    def edit(self, rows: range, vectors: Float[Tensor, "part width"]) -> Edit:
-        """Returns the edit that writes `vectors` into these rows of a batch."""
-        values = vectors.view(len(rows), len(self.tokens), -1)
-
-        def write(
-            activation: Float[Tensor, "row token width"], _: HookCall
-        ) -> Float[Tensor, "row token width"]:
-            new = values.to(activation.dtype)
-            if self.columns is None and self.is_first and new.shape == activation.shape:
-                return new
-            at = torch.arange(rows.start, rows.stop, device=new.device)
-            if self.columns is None:
-                return activation.index_put((at[:, None], self.tokens), new)
-            where = at[:, None, None], self.tokens[:, None], self.columns
-            return activation.index_put(where, new)
-
-        return write
+    def write(
+        self,
+        rows: range,
+        vectors: Float[Tensor, "part width"],
+        activation: Float[Tensor, "row token width"],
+        _: HookCall,
+    ) -> Float[Tensor, "row token width"]:
+        """Returns the activation of a batch with `vectors` written into these rows."""
+        new = vectors.view(len(rows), len(self.tokens), -1).to(activation.dtype)
+        if self.columns is None and self.is_first and new.shape == activation.shape:
+            return new
+        at = torch.arange(rows.start, rows.stop, device=new.device)[:, None]
+        if self.columns is None:
+            return activation.index_put((at, self.tokens), new)
+        return activation.index_put((at[..., None], self.tokens[:, None], self.columns), new)
 
 
 def _numbers(keys: Sequence[Hashable]) -> list[int]:

@@ -81,7 +81,8 @@ class Schedule:
         self._rows = flat(lambda fit: fit.answers.rows)
         live = self._rows != NONE
         ranks = np.where(live, order.ranks[self._rows], len(order.batches))
-        by_rank = np.argsort(ranks, axis=1, kind="stable")
+        small = ranks.astype(np.min_scalar_type(len(order.batches)))  # sorted in linear time
+        by_rank = np.argsort(small, axis=1, kind="stable")
         self._counts = live.sum(1)
         self._rows, self._ranks = (np.take_along_axis(a, by_rank, 1) for a in (self._rows, ranks))
         owners, widths, vectors, own_slots = _of_slots(fits)

@@ -5,7 +5,7 @@ losses, and whether parameters are finite, are read once, at the end; a stack th
 fit: its fits are tried by themselves, and one that fails by itself has failed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
@@ -16,12 +16,12 @@ from raysearch.core.fit_keys import FitKeys
 from raysearch.engine.training.fit_stack import FitStack, stacks_of
 from raysearch.engine.training.fit_state import FitGroup
 from raysearch.engine.training.recipe import batches_of
-from raysearch.engine.training.schedule import Schedule
+from raysearch.engine.training.schedule import Schedule, StepRows
 from raysearch.engine.training.training_rows import RowRunner
 from raysearch.engine.training.unit_vectors import UnitVectors, by_width
 
-MOST_SLOTS = 2**20
-"""Slots that are scheduled at once: some 50 MB."""
+MOST_SLOTS = 2**16
+"""Slots that are scheduled at once: some 5 MB."""
 
 Result = TypeVar("Result")
 
@@ -48,25 +48,16 @@ class Stretch:
         self._group, self._recipe, self._runner = group, recipe, runner
         self._stacks = stacks_of(group.going, recipe, group.apart)
         self._fits = {at: fit for stack in self._stacks for at, fit in stack.fits.items()}
-        self._units = units = UnitVectors(fit.unit for fit in self._fits.values())
-        slots = sum(stack.slots for stack in self._stacks)
-        self._steps = range(first, min(last, first + max(1, MOST_SLOTS // slots)))
-        fits = [
-            fit.rows_of(
-                batches_of(fit.train, recipe.batch, fit.request.seed, self._steps),
-                units.first[id(fit.unit)],
-            )
-            for fit in self._fits.values()
-        ]
-        self._schedule = Schedule(fits, runner.order, units.device)
+        self._units = UnitVectors(fit.unit for fit in self._fits.values())
+        self._steps = range(first, last)
         self._seen: list[Float[Tensor, "2 fit"]] = []
 
     def run(self) -> int:
         """Takes the steps, up to the first in which a fit fails; returns the step that is next."""
         faults: dict[int, Exception] = {}
-        for step in self._steps:
+        for step, rows in self._scheduled():
             try:
-                faults = self.step(step)
+                faults = self.step(step, rows)
             except _StackFailedError as failed:
                 if len(failed.stack.fits) == 1:
                     faults = dict.fromkeys(failed.stack.fits, failed.reason)
@@ -81,9 +72,25 @@ class Stretch:
         self._read()
         return self._steps.start + len(self._seen)
 
-    def step(self, step: int) -> dict[int, Exception]:
+    def _scheduled(self) -> Iterator[tuple[int, StepRows]]:
+        """Yields the steps with their rows, which are looked up for many steps at once."""
+        fits, units = self._fits.values(), self._units
+        at_once = max(1, MOST_SLOTS // sum(stack.slots for stack in self._stacks))
+        for first in self._steps[::at_once]:
+            steps = range(first, min(first + at_once, self._steps.stop))
+            chosen = (
+                batches_of(fit.train, self._recipe.batch, fit.request.seed, steps) for fit in fits
+            )
+            of_fits = [
+                fit.rows_of(pairs, units.first[id(fit.unit)])
+                for fit, pairs in zip(fits, chosen, strict=True)
+            ]
+            schedule = Schedule(of_fits, self._runner.order, units.device)
+            yield from ((step, schedule[step - first]) for step in steps)
+
+    def step(self, step: int, rows: StepRows) -> dict[int, Exception]:
         """Takes one step; returns the fits whose rows failed in it."""
-        recipe, rows, stacks = self._recipe, self._schedule[step - self._steps.start], self._stacks
+        recipe, stacks = self._recipe, self._stacks
         progress = step / max(1, recipe.steps - 1)
         both = self._units.at(rows.pairs, by_width((s.width, s.vectors) for s in stacks))
         made = self._each(lambda stack, _: stack.interchange(*next(both[stack.width]), progress))

@@ -161,11 +161,21 @@ class Trainer:
         """Returns the fits as of step `first`, with their rows ready to be run."""
         group, table = FitGroup(), RowTable()
         own = self._base_answers(pairs)
+        parts = split_pairs([pair.index for pair in pairs], self._recipe.validation)
         for at, (one, featurizer) in enumerate(zip(requests, given, strict=True)):
             try:
                 wanted = targets[one.intervention.id]
                 used = [pair for pair in pairs if pair.index in wanted]
-                train, held_out = self._split(one.intervention, pairs, used)
+                places = {pair.index: place for place, pair in enumerate(used)}
+                train, held_out = (
+                    np.array([places[i] for i in part if i in places], dtype=np.int64)
+                    for part in parts
+                )
+                if not len(train):
+                    raise JobError(
+                        f"{one.intervention.variable}: no pairs to fit on, besides those to "
+                        f"validate on"
+                    )
                 self._check_loss(wanted)
                 unit = self._captured(one.intervention, used)
                 both = [wanted[p.index] for p in used], [own[p.index] for p in used]
@@ -182,22 +192,6 @@ class Trainer:
         if self._runner is None or self._runner.rows != tuple(table.rows):
             self._runner = self._runner_of(table.rows)
         return group
-
-    def _split(
-        self, intervention: Intervention, pairs: Sequence[Encoded], used: Sequence[Encoded]
-    ) -> tuple[Indices, Indices]:
-        """Returns which of the `used` pairs are trained on, and which are held out. Raises: JobError
-        if none is trained on."""
-        places = {pair.index: at for at, pair in enumerate(used)}
-        train, held_out = (
-            np.array([places[index] for index in part if index in places], dtype=np.int64)
-            for part in split_pairs([pair.index for pair in pairs], self._recipe.validation)
-        )
-        if not len(train):
-            raise JobError(
-                f"{intervention.variable}: no pairs to fit on, besides those to validate on"
-            )
-        return train, held_out
 
     def _unrun(
         self, table: RowTable, answers: Answers, free: Bool[NDArray[np.bool_], "pair"]

@@ -454,11 +454,11 @@ def test_a_fit_that_diverges_says_so_and_takes_nobody_with_it(optimizer, monkeyp
     trainer = trainer_on(world, recipe)
     take_step = Stretch.step
 
-    def poisoned(stretch, step):
+    def poisoned(stretch, step, rows):
         if step == 2:
             with torch.no_grad():
                 stretch._fits[1].checkpoint.featurizer.raw.fill_(float("inf"))
-        return take_step(stretch, step)
+        return take_step(stretch, step, rows)
 
     monkeypatch.setattr(Stretch, "step", poisoned)
     asked = [COMPANY[0], COMPANY[1]]
