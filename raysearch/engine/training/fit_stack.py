@@ -61,7 +61,8 @@ class FitStack:
         self, vectors: Float[Tensor, "fit pair width"], gradient: Float[Tensor, "slot width"]
     ) -> None:
         """Computes the gradients of the parameters, given those of the losses by the vectors."""
-        by_vector = gradient.view(*vectors.shape[:2], self.tokens, -1).sum(2) / self.batch
+        by_token = gradient.view(*vectors.shape[:2], self.tokens, self.width)
+        by_vector = (by_token[:, :, 0] if self.tokens == 1 else by_token.sum(2)) / self.batch
         penalty = self.featurizer.penalty()
         if penalty.requires_grad:
             torch.autograd.backward([vectors, penalty], [by_vector, torch.ones_like(penalty)])
