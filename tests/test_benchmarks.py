@@ -24,6 +24,7 @@ SMALL = ("--layers", "2", "--positions", "2", "--pairs", "4", "--threads", "1")
     [
         ("static_vs_pyvene.py", SMALL, "ratio: "),
         ("roofline.py", SMALL, "share: "),
+        ("weak_training.py", ("--tiny",), "ratio: "),
         (
             "gpu.py",
             ("--cpu", "--seconds", "0.1", "--shapes", "llama_1b"),

@@ -33,8 +33,8 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class WrittenRows:
-    """Rows of one batch key to run together: their indices among the prepared rows, `here` and on
-    the device.
+    """Prepared rows of one batch key, with the vectors to write into them. Their indices: `here`,
+    and on the device.
 
     `vectors`: those to write, as (start, stop, vectors) of rows that are patched at one place.
     """

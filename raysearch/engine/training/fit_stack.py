@@ -20,7 +20,8 @@ from raysearch.engine.training.recipe import optimizer_of, set_rates
 
 
 class FitStack:
-    """Some fits by their index among the requests, of one batch size and answer length."""
+    """Fits whose featurizers are trained as one. `fits`: by their index among the requests, of one
+    batch size and answer length."""
 
     def __init__(self, fits: Mapping[int, FitState], recipe: FitKeys) -> None:
         self.fits = dict(fits)

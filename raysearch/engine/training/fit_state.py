@@ -15,7 +15,7 @@ from raysearch.core.fit_keys import FitKeys
 from raysearch.engine.execution.prepared import Indices
 from raysearch.engine.featurizers.featurizer import TemperatureSchedule
 from raysearch.engine.featurizers.make import to_bytes
-from raysearch.engine.training.answers import NONE, Answers
+from raysearch.engine.training.answer_table import NONE, AnswerTable
 from raysearch.engine.training.checkpoint import Checkpoint, Validation
 from raysearch.engine.training.fit import CollapsedError, DivergedError, FitOutcome, FitRequest
 from raysearch.engine.training.schedule import FitRows
@@ -34,7 +34,7 @@ class FitState:
     unit: CapturedUnit
     train: Indices
     held_out: Indices
-    answers: Answers
+    answers: AnswerTable
     change: Bool[NDArray[np.bool_], "pair"]
     unrun: Outcomes
     checkpoint: Checkpoint

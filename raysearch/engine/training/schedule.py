@@ -18,16 +18,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raysearch.engine.execution.prepared import Indices, RunOrder
-from raysearch.engine.training.answers import NONE, Answers
+from raysearch.engine.training.answer_table import NONE, AnswerTable
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FitRows:
-    """What a fit brings to a schedule. `chosen`: its pairs in each step. `unrun_losses`: of the
+    """The part that a fit has in a schedule. `chosen`: its pairs in each step. `unrun_losses`: of the
     outcomes that are not run, 0 elsewhere. `width`: of its vectors; `first`: the index of its first
     pair among all vectors of that width."""
 
-    answers: Answers
+    answers: AnswerTable
     unrun_losses: Float[NDArray[np.float32], "pair token"]
     chosen: Int[NDArray[np.int64], "step batch"]
     width: int

@@ -34,8 +34,9 @@ class _StackFailedError(Exception):
         self.stack, self.reason = stack, reason
 
 
-class Stretch:
-    """The steps from `first` on, at most to `last`, of the fits of `group` that are going."""
+class TrainingStretch:
+    """Steps that fits take together between two validations: those of `group` that are going, from
+    `first` on, at most to `last`."""
 
     def __init__(
         self,

@@ -31,14 +31,14 @@ from raysearch.engine.featurizers.featurizer import Featurizer
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import Network
 from raysearch.engine.patching.rows import Row
-from raysearch.engine.training.answers import NONE, Answers, RowTable
+from raysearch.engine.training.answer_table import NONE, AnswerTable, RowTable
 from raysearch.engine.training.checkpoint import Checkpoint, Validation
 from raysearch.engine.training.fit import FitFault, FitOutcome, FitRequest, Targets
 from raysearch.engine.training.fit_state import FitGroup, FitState
 from raysearch.engine.training.initialise import initialise
 from raysearch.engine.training.recipe import split_pairs
 from raysearch.engine.training.schedule import Schedule
-from raysearch.engine.training.stretch import Stretch
+from raysearch.engine.training.stretch import TrainingStretch
 from raysearch.engine.training.training_rows import Outcomes, RowRunner
 from raysearch.engine.training.unit import CapturedUnit, captured, inputs_of, unit_of
 from raysearch.engine.training.unit_vectors import UnitVectors, by_width
@@ -91,11 +91,11 @@ class Trainer:
             f"no steps {first} to {last} of {self._recipe.steps}"
         )
         group = self._start(requests, [None] * len(requests), pairs, targets, first)
-        assert self._runner is not None, "a group has rows"
         step = first
         while step < last and group.going:
+            assert self._runner is not None, "a group that is going has rows"
             looks = (s for s in range(step + 1, last) if self._recipe.is_validated_after(s))
-            step = Stretch(group, self._recipe, self._runner, step, next(looks, last)).run()
+            step = TrainingStretch(group, self._recipe, self._runner, step, next(looks, last)).run()
             if self._recipe.is_validated_after(step):
                 self._validate(group)
         return self._finish(requests, group)
@@ -189,12 +189,12 @@ class Trainer:
                 )
             except Exception as error:  # noqa: BLE001  reported for its fit, sparing the others
                 group.fail({at: error})
-        if self._runner is None or self._runner.rows != tuple(table.rows):
+        if group.alive and (self._runner is None or self._runner.rows != tuple(table.rows)):
             self._runner = self._runner_of(table.rows)
         return group
 
     def _unrun(
-        self, table: RowTable, answers: Answers, free: Bool[NDArray[np.bool_], "pair"]
+        self, table: RowTable, answers: AnswerTable, free: Bool[NDArray[np.bool_], "pair"]
     ) -> Outcomes:
         """Returns the outcomes of the free pairs, by running their bases."""
         found = Outcomes(np.zeros(answers.rows.shape, np.float32), np.zeros_like(answers.rows))

@@ -96,9 +96,7 @@ class RowRunner:
                 written, places = self._written(step, vectors, part)
                 leaves = [leaf.requires_grad_() for _, _, leaf in written.vectors]
                 logits = self._prepared.logits(self._in_dtype(written))
-                of_rows = losses_of(
-                    self._loss, logits, _taken(step.wanted, part), _taken(step.own, part)
-                )
+                of_rows = self._losses(step, part, logits)
                 by_leaf = torch.autograd.grad(of_rows.sum(), leaves)
             losses.index_copy_(0, _taken(step.slots, part), of_rows.detach().to(losses))
             own_slots = _taken(step.own_slots, part)
@@ -120,9 +118,7 @@ class RowRunner:
             logits = self._prepared.logits(self._in_dtype(written))
             some = [self.rows[at] for at in written.here]
             predictions = predict(logits, [row.among for row in some])
-            losses = losses_of(
-                self._loss, logits, _taken(step.wanted, part), _taken(step.own, part)
-            ).tolist()
+            losses = self._losses(step, part, logits).tolist()
             ids = [prediction.id for prediction in predictions]
             near = [] if self._is_plain else near_ties(predictions, self._tolerance)
             for at in near:
@@ -139,8 +135,14 @@ class RowRunner:
         ((_, _, vector),) = self._in_dtype(written).vectors
         own = vector.view(len(row.patches[0].tokens), -1)
         logits = oracle(self._network, self._hook_points, row, [own])[None]
-        loss = losses_of(self._loss, logits, step.wanted[at : at + 1], step.own[at : at + 1])
-        return loss.item(), predict(logits, [row.among])[0].id
+        loss = self._losses(step, range(at, at + 1), logits).item()
+        return loss, predict(logits, [row.among])[0].id
+
+    def _losses(
+        self, step: StepRows, part: "Part", logits: Float[Tensor, "part answer"]
+    ) -> Float[Tensor, "part"]:
+        ids = (_taken(of_all, part).to(logits.device) for of_all in (step.wanted, step.own))
+        return losses_of(self._loss, logits, *ids)
 
     def _written(
         self, step: StepRows, vectors: Vectors, part: "Part"

@@ -38,7 +38,7 @@ from raysearch.engine.patching.oracle import oracle
 from raysearch.engine.patching.rows import Row
 from raysearch.engine.training.fit import DivergedError, FitFault, FitOutcome, FitRequest
 from raysearch.engine.training.recipe import batch_of, split_pairs
-from raysearch.engine.training.stretch import Stretch
+from raysearch.engine.training.stretch import TrainingStretch
 from raysearch.engine.training.trainer import Trainer
 from raysearch.errors import JobError, NotYetError, ResumeError
 from tests.engine.worlds import (
@@ -447,12 +447,18 @@ def test_what_cannot_be_fit_is_said_and_the_others_go_on() -> None:
     assert done[1] == fits(trainer_on(shared_world("llama")), [COMPANY[0]])[0]
 
 
+def test_fits_none_of_which_can_be_started_are_all_faults() -> None:
+    asked = [FitRequest(das(9, 2), 0), FitRequest(das(1, 2, "nowhere"), 0)]
+    done = trainer_on(shared_world("llama")).fit(asked, PAIRS, rows_of(asked), 0, 6)
+    assert [type(one) for one in done] == [FitFault, FitFault]
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_a_fit_that_diverges_says_so_and_takes_nobody_with_it(optimizer, monkeypatch) -> None:
     world = world_of(model_of("llama"))
     recipe = changed(RECIPE, schedule="constant", warmup=0.0, optimizer=optimizer)
     trainer = trainer_on(world, recipe)
-    take_step = Stretch.step
+    take_step = TrainingStretch.step
 
     def poisoned(stretch, step, rows):
         if step == 2:
@@ -460,7 +466,7 @@ def test_a_fit_that_diverges_says_so_and_takes_nobody_with_it(optimizer, monkeyp
                 stretch._fits[1].checkpoint.featurizer.raw.fill_(float("inf"))
         return take_step(stretch, step, rows)
 
-    monkeypatch.setattr(Stretch, "step", poisoned)
+    monkeypatch.setattr(TrainingStretch, "step", poisoned)
     asked = [COMPANY[0], COMPANY[1]]
     good, bad = trainer.fit(asked, PAIRS, rows_of(asked), 0, 6)
     assert isinstance(bad, FitFault)

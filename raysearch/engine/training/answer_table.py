@@ -22,9 +22,9 @@ Numbers = Int[NDArray[np.int64], "pair token"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answers:
-    """For each token of each pair's answer the number of the row whose output it is, the wanted id
-    and the base's own id (as in `losses_of`)."""
+class AnswerTable:
+    """The answers that a fit trains towards, by pair and token. `rows`: the number of the row whose
+    output it is; the wanted id, and the base's own (as in `losses_of`)."""
 
     rows: Numbers
     wanted: Numbers
@@ -39,7 +39,7 @@ class RowTable:
     _first: dict[int, int] = field(default_factory=dict)
     _begun: dict[Row, int] = field(default_factory=dict)
 
-    def answers(self, unit: CapturedUnit, wanted: Sequence[Ids], own: Sequence[Ids]) -> Answers:
+    def answers(self, unit: CapturedUnit, wanted: Sequence[Ids], own: Sequence[Ids]) -> AnswerTable:
         """Returns the answers of a fit of `unit`, whose pairs have these tokens."""
         tokens = max(map(len, wanted))
         rows, ids, owns = (np.full((len(wanted), tokens), NONE) for _ in range(3))
@@ -50,7 +50,7 @@ class RowTable:
             owns[has, at] = [(own[p] if at < len(own[p]) else wanted[p])[at] for p in has]
             if at:
                 rows[has, at] = [self._after(int(rows[p, at - 1]), wanted[p][at - 1]) for p in has]
-        return Answers(rows, ids, owns)
+        return AnswerTable(rows, ids, owns)
 
     def _of(self, unit: CapturedUnit) -> int:
         """Returns the number of the unit's first row; the others follow it."""
