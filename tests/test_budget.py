@@ -26,7 +26,7 @@ BUDGETS = {
     "engine": 4_200,
     "engine/attribution": 3_000,
     "engine/encoding": 5_000,
-    "engine/execution": 15_900,
+    "engine/execution": 19_500,
     "engine/featurizers": 8_600,
     "engine/loading": 8_100,
     "engine/networks": 16_900,
