@@ -24,12 +24,8 @@ SMALL = ("--layers", "2", "--positions", "2", "--pairs", "4", "--threads", "1")
     [
         ("static_vs_pyvene.py", SMALL, "ratio: "),
         ("roofline.py", SMALL, "share: "),
-<<<<<<< HEAD
         ("weak_training.py", ("--tiny",), "ratio: "),
-||||||| 3adcfb7
-=======
         ("weak_cases.py", ("--pairs", "2", "--layers", "15", "--tokens", "10"), "share: "),
->>>>>>> main
         (
             "gpu.py",
             ("--cpu", "--seconds", "0.1", "--shapes", "llama_1b"),
