@@ -1,5 +1,12 @@
 """Causal models, inputs, pairs, and drawing of pairs; standard library only."""
 
+from raysearch.causal.drawing import (
+    digest_of,
+    draw_pairs,
+    draw_sample,
+    split_of,
+    split_of_digest,
+)
 from raysearch.causal.model import CausalModel, Setting, Value, Variable
 from raysearch.causal.pair_sample import LeftOutCount, LeftOutReason, PairSample
 from raysearch.causal.pairs import (
@@ -14,14 +21,7 @@ from raysearch.causal.pairs import (
     named_sources,
 )
 from raysearch.causal.position_names import EVERY, TAKES, Take, split_take, token_index, token_name
-from raysearch.causal.problem import (
-    Problem,
-    digest_of,
-    draw_pairs,
-    draw_sample,
-    split_of,
-    split_of_digest,
-)
+from raysearch.causal.problem import Problem
 from raysearch.causal.stimulus import Stimulus
 from raysearch.old_paths import announce
 

@@ -31,7 +31,15 @@ class LeftOutCount:
 
 @dataclass(frozen=True, slots=True)
 class PairSample:
-    """Pairs in the order of the run, with counts of those left out."""
+    """Pairs in the order of the run, with counts of those left out.
+
+    Args:
+        values: number of values that are held out for the test (pairs.disjoint); None if there are
+            none, or the domain of a variable is not declared.
+        listed: whether the test pairs are all pairs of the domain, each once, in a random order.
+    """
 
     pairs: tuple[Pair, ...]
     left_out: tuple[LeftOutCount, ...] = ()
+    values: int | None = None
+    listed: bool = False

@@ -158,6 +158,11 @@ class Pair:
     set: str | None = None
     choices: tuple[str, ...] = ()
 
+    @property
+    def contents(self) -> tuple[str, ...]:
+        """Contents of base and sources, by which two pairs are the same pair."""
+        return (self.base.content, *(self.sources[name].content for name in sorted(self.sources)))
+
 
 def named_sources(variable: str) -> tuple[str, ...]:
     """Returns the sources that a counterfactual's name lists, each once: a and b for "x<-a,y<-b".

@@ -18,10 +18,11 @@ from rich.text import Text
 
 from raysearch.cli.terminal import PlainTable, console
 from raysearch.core.controls import JOB_CONTROLS
-from raysearch.report.control_comparison import COLUMNS, ControlComparison
+from raysearch.report.control_rows import COLUMNS, ControlComparison
 from raysearch.report.dropped_pairs import describe_dropped
 from raysearch.report.results_table import MAIN_COLUMNS, TEXT_COLUMNS, results
 from raysearch.report.unit_text import is_plain, unit_texts, words
+from raysearch.report.warnings import warning_lines
 from raysearch.storage.open import FolderLike
 from raysearch.visible_text import for_stream, visible
 
@@ -69,7 +70,8 @@ def print_table(table: pa.Table, console: Console, title: str | None = None) -> 
     shown = PlainTable(title)
     rows = [row | _said(row["units"]) for row in table.to_pylist()]
     left_out = {c for c in ("component", "verdict") if rows and not _differ(rows, c)}
-    left_out |= {c for c in ("head", "reason", *_SAID) if all(row.get(c) is None for row in rows)}
+    empty = ("head", "distinct", "population", "warnings", "reason", *_SAID)
+    left_out |= {c for c in empty if all(row.get(c) in (None, "") for row in rows)}
     columns = [
         name
         for name in MAIN_COLUMNS
@@ -108,9 +110,8 @@ def print_controls(found: Sequence[ControlComparison], console: Console) -> None
         )
         shown.row(cells, "yellow" if b.as_well else "")
     console.print(shown)
-    for b in found:
-        if b.warning is not None:
-            console.print(Text(visible(f"warning: {b.warning}"), style="yellow"))
+    for line in [b.warning for b in found if b.warning] + warning_lines([b.row for b in found]):
+        console.print(Text(visible(f"warning: {line}"), style="yellow"))
 
 
 def _differ(rows: Sequence[dict[str, Any]], column: str) -> bool:

@@ -80,16 +80,13 @@ class _Terminal(ProgressDisplay):
         run = ended.run
         order = [(c, "ascending") for c in ("variable", "component", "position", "layer", "head")]
         accepted = results(run.folder, accepted=True).sort_by(order)
-        claim = (
-            "of the test pairs at hand, not of others like them"
-            if ended.these_pairs
-            else "of pairs that the problem draws"
-        )
         stdout = console(self._where.no_color)
         if accepted.num_rows:
-            score = chart_facts(run.folder).score
+            facts = chart_facts(run.folder)
             print_table(
-                accepted, stdout, title=f"Alignment: accepted hypotheses ({score.name} {claim})"
+                accepted,
+                stdout,
+                title=f"Alignment: accepted hypotheses ({facts.score.name} on {facts.population})",
             )
             print_controls(compare_controls(run.folder), stdout)
         else:

@@ -19,6 +19,8 @@ Reason = (
         "not_asked",
         "base_unsolved",
         "source_unsolved",
+        "trained_on",
+        "tested",
         "beyond_max_pairs",
         "same_first_token",
         "keep",
@@ -43,6 +45,14 @@ REASON_TEXTS: Mapping[Reason, tuple[str, str]] = {
     "source_unsolved": (
         "the model does not answer a source as the causal model does",
         "pairs.solved_only: false keeps them",
+    ),
+    "trained_on": (
+        "they are pairs that subspaces are trained on",
+        "a larger domain, or a smaller pairs.fit, leaves more",
+    ),
+    "tested": (
+        "they are pairs that hypotheses are tested on",
+        "a larger domain, or a smaller pairs.test, leaves more",
     ),
     "beyond_max_pairs": ("behind the last pair that the test may use", "raise test.max_pairs"),
     "same_first_token": (

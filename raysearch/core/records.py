@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from raysearch.causal import Split
+from raysearch.core.baselines import Baseline
 from raysearch.core.events import Fitted, Ids, Measured
 from raysearch.core.hypothesis import Hypothesis, Unit
 from raysearch.core.pair_counts import PairCount
+from raysearch.core.population import PopulationName
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,23 @@ class SetCount:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyComparison:
+    """How a hypothesis does against the best policy of its variable, on the pairs that count.
+
+    Args:
+        share: share of these pairs on which the policy is right.
+        low: lower end of the 95 % interval of the difference between the two shares of matches;
+            None unless accepted, and where nothing can beat the policy.
+        high: upper end of that interval.
+    """
+
+    baseline: Baseline
+    share: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Decided:
     """A verdict, with the evidence that led to it.
 
@@ -123,6 +142,13 @@ class Decided:
         sets: the same counts by kind of pair, if the problem tells kinds apart.
         score: mean score, if the test is on one; `keep_score` that of keep pairs.
         means: mean of every score that the job declares.
+        against: the best policy of the variable, which looks into no network.
+        level: chance of a false accept that the verdict spends: `false_accept` / K.
+        population: what the verdict is about; None for runs of before.
+        population_size: number of its pairs, or of its values (these_values), where it is finite.
+        distinct: number of different pairs among the n.
+        no_intervention: share of the pairs that count whose output without intervention is the
+            counterfactual.
     """
 
     hypothesis: Hypothesis
@@ -143,6 +169,12 @@ class Decided:
     score: float | None = None
     keep_score: float | None = None
     means: tuple[tuple[str, float], ...] = ()
+    against: PolicyComparison | None = None
+    level: float | None = None
+    population: PopulationName | None = None
+    population_size: int | None = None
+    distinct: int | None = None
+    no_intervention: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,10 +142,18 @@ class Job(Keys):
             **keys, prompt_format=self.prompt_format, is_factory=self.model.is_factory
         )
 
+    def _content(self) -> dict[str, Any]:
+        """Returns the keys that change an answer; one that runs of before lack only where it is not
+        as they did."""
+        content = self.model_dump(mode="json", by_alias=True, exclude={"name", "resources"})
+        if not self.test.above_baselines:
+            del content["test"]["above_baselines"]
+        return content
+
     def digest(self) -> str:
         """SHA-256 (hex) of the job as resolved, `name` and `resources` left out: whether a kept job
         was edited."""
-        content = self.model_dump(mode="json", by_alias=True, exclude={"name", "resources"})
+        content = self._content()
         return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
     def hash(self, files: Mapping[str, str], pairs: str) -> str:
@@ -154,7 +162,7 @@ class Job(Keys):
         `files`: digest of each file or folder that the job names, by key ("model.path",
         "problem.use", "propose.use", "sae PATH"); `pairs`: digest of the pairs.
         """
-        content = self.model_dump(mode="json", by_alias=True, exclude={"name", "resources"})
+        content = self._content()
         content["problem"].pop("pairs")
         for keys in content["space"]["subspaces"]:
             if isinstance(keys, dict) and "sae" in keys:

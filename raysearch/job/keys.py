@@ -165,7 +165,9 @@ class PairsKeys(Keys):
         default="change", description=f"Which pairs decide. {described(PAIR_KINDS)}."
     )
     disjoint: tuple[str, ...] = Field(
-        default=(), description="Variables of which no value stands in two splits."
+        default=(),
+        description="Variables of which no value stands in two splits; verdicts are then about the "
+        "values that are held out for the test.",
     )
 
 
@@ -229,7 +231,8 @@ class TestKeys(Keys):
     )
     claim: Literal["auto", "sampler", "these_pairs"] = Field(
         default="auto",
-        description="What an IIA is of. sampler: of all pairs that the problem draws; these_pairs: "
+        description="What an IIA is of. sampler: of the pairs that the problem draws (of which of "
+        "them, the column `population` says); these_pairs: "
         "of the test pairs at hand; auto: the "
         "first for a problem, the second for a file of pairs.",
     )
@@ -250,6 +253,13 @@ class TestKeys(Keys):
         default=None,
         description="The threshold of the pairs that should stay as they are, with pairs.kinds: "
         "both; null: as `threshold`.",
+    )
+    above_baselines: bool = Field(
+        default=False,
+        description="Whether a hypothesis is accepted only if it also beats the best pure policy "
+        "(copy the source's answer, act on another variable, always one answer, keep the base's), "
+        "by the paired test on the same pairs; where the variable is that policy, this decides "
+        "nothing.",
     )
     max_pairs: Positive = Field(
         default=512, description="Pairs after which a sequential test ends undecided."

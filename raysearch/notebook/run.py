@@ -18,6 +18,7 @@ from raysearch.notebook.data_frames import frame
 from raysearch.notebook.summary import Summary, html
 from raysearch.report.control_comparison import compare_controls
 from raysearch.report.results_table import read_table, results
+from raysearch.report.warnings import warning_lines
 from raysearch.runner.status import local_status
 from raysearch.storage.digests import read_checked
 from raysearch.storage.parquet import from_parquet
@@ -140,8 +141,10 @@ class Run:
 
     def _summary(self) -> Summary:
         folder = self._folder.folder
+        found = results(folder)
         warnings = tuple(b.warning for b in compare_controls(folder) if b.warning is not None)
-        return Summary(self.info.id, self.place, self.job, results(folder), warnings)
+        warnings += tuple(warning_lines(found.to_pylist()))
+        return Summary(self.info.id, self.place, self.job, found, warnings)
 
     def __repr__(self) -> str:
         try:

@@ -15,13 +15,10 @@ import pyarrow as pa
 from raysearch.job import Job
 from raysearch.old_paths import OldName
 from raysearch.report.labels import VERDICT_WORDS, ScoreLabel, score_label
+from raysearch.report.population import population_words
 from raysearch.report.unit_text import words
 from raysearch.visible_text import visible
 
-_CLAIMS = {
-    "these_pairs": "the pairs at hand, not others like them",
-    "sampler": "pairs that the problem draws",
-}
 _LEFT = "text-align: left"
 
 
@@ -78,10 +75,10 @@ class Summary:
     def claim(self) -> str:
         """The meaning of an accept, and its limits."""
         test = self.job.test
-        of = _CLAIMS.get(test.claim)
+        of = population_words(self.job.model_dump(), self.results.to_pylist())
         return (
             f"Accepted: sufficient under interchange, {self.score.name} above "
-            f"{test.threshold - test.indifference:g}{f' on {of}' if of else ''}; the chance of any "
+            f"{test.threshold - test.indifference:g} on {of}; the chance of any "
             f"false accept is at most {test.false_accept:g}. It does not say that the variable "
             "lives there and nowhere else."
         )

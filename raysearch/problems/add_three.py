@@ -5,7 +5,9 @@ number uniformly.
 """
 
 import random
+from collections.abc import Iterator
 from functools import partial
+from itertools import product
 
 from raysearch.causal import CausalModel, Input, Problem, Setting, Value, Variable
 from raysearch.problems.options import whole
@@ -34,6 +36,7 @@ def problem(highest: int = 9) -> Problem:
         render=_render,
         answer=str,
         positions=POSITIONS,
+        domain=partial(_domain, highest),
     )
 
 
@@ -60,6 +63,13 @@ def _sample(highest: int, rng: random.Random) -> tuple[Setting, Setting]:
     base = {name: rng.randint(0, highest) for name in ("a", "b", "c")}
     source = {name: rng.randint(0, highest) for name in ("a", "b", "c")}
     return base, source
+
+
+def _domain(highest: int) -> Iterator[tuple[Setting, Setting]]:
+    """Yields every base with every source."""
+    numbers = tuple(product(range(highest + 1), repeat=3))
+    for base, source in product(numbers, numbers):
+        yield dict(zip("abc", base, strict=True)), dict(zip("abc", source, strict=True))
 
 
 def _render(values: Setting) -> Input:

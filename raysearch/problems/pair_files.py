@@ -2,9 +2,10 @@
 safetensors files.
 
 Invariants: every line is checked, and an invalid one is refused with its number and field; lines
-without `split` are assigned by the ratio of the counts that the job asks for, and no (base, source)
-is in two splits; the order is permuted by the seed; of a large file, only as many pairs are stored
-as a search can ask for, and those left out are counted.
+without `split` are assigned by the ratio of the counts that the job asks for; no (base, source) is
+in two splits, unless lines are draws, each assigned by itself; the order is permuted by the seed;
+of a large file, only as many pairs are stored as a search can ask for, and those left out are
+counted.
 """
 
 import random
@@ -50,18 +51,24 @@ def read_pairs(path: Path, counts: Mapping[Split, int], seed: int) -> tuple[Pair
     return read_sample(path, counts, seed).pairs
 
 
-def read_sample(path: Path, counts: Mapping[Split, int], seed: int) -> PairSample:
+def read_sample(
+    path: Path, counts: Mapping[Split, int], seed: int, by_line: bool = False
+) -> PairSample:
     """Returns the pairs of a file (or folder of files) in the order of the run, and counts those
     left out.
 
     `index` of a pair is the place of its line in the permuted order of all lines.
+
+    Args:
+        by_line: assign each line by itself, whatever equal lines are assigned to, so that test
+            lines are draws of whatever all lines are draws of.
 
     Raises:
         PairsError: a line is invalid; the text names line and field.
         JobError: the file cannot be read.
     """
     tensors = TensorFiles(_tensor_folder(path))
-    index = _read_index(path, counts, seed, tensors)
+    index = _read_index(path, counts, seed, tensors, by_line)
     places, left_out = index.choose({s: max(FEWEST, SPARE * counts.get(s, 0)) for s in SPLITS})
     found: dict[int, Pair] = {}
     at = 0
@@ -107,6 +114,7 @@ class _LineIndex:
 
     counts: Mapping[Split, int]
     seed: int
+    by_line: bool = False
     splits: bytearray = field(default_factory=bytearray)
     sets: "array[int]" = field(default_factory=lambda: array("l"))
     digests: "array[int]" = field(default_factory=lambda: array("Q"))
@@ -116,9 +124,11 @@ class _LineIndex:
     def add(self, contents: Sequence[str], line_split: Split | None, kind: str | None) -> None:
         """Adds a line; `line_split` is the split that the line itself gives, or None."""
         digest = digest_of(contents, self.seed)
+        line = (*contents, str(len(self.splits)))
+        dealt = digest_of(line, self.seed) if self.by_line else digest
         self.has_splits |= line_split is not None
         self.splits.append(
-            _NUMBERS[split_of_digest(digest, self.counts)]
+            _NUMBERS[split_of_digest(dealt, self.counts)]
             if line_split is None
             else _NUMBERS[line_split] | _EXPLICIT
         )
@@ -162,7 +172,11 @@ _EXPLICIT = 0x80
 
 
 def _read_index(
-    path: Path, counts: Mapping[Split, int], seed: int, tensors: TensorFiles
+    path: Path,
+    counts: Mapping[Split, int],
+    seed: int,
+    tensors: TensorFiles,
+    by_line: bool = False,
 ) -> _LineIndex:
     """Checks every line and returns their index.
 
@@ -170,7 +184,7 @@ def _read_index(
         PairsError: a line is invalid.
         JobError: the file cannot be read.
     """
-    index = _LineIndex(counts, seed)
+    index = _LineIndex(counts, seed, by_line)
     first_line = _FirstLine()
     for batch in _each_batch(path):
         found = plain_pairs(batch.table())

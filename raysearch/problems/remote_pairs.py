@@ -19,9 +19,11 @@ from raysearch.storage.open import open_folder
 from raysearch.storage.uris import is_uri
 
 
-def sample_at(place: str, counts: Mapping[Split, int], seed: int) -> PairSample:
+def sample_at(
+    place: str, counts: Mapping[Split, int], seed: int, by_line: bool = False
+) -> PairSample:
     """Returns the pairs of the file or folder at a path or URI, in the order of the run, and
-    counts those left out.
+    counts those left out; `by_line` is as in `read_sample`.
 
     Raises:
         PairsError: as in `read_sample`.
@@ -29,7 +31,7 @@ def sample_at(place: str, counts: Mapping[Split, int], seed: int) -> PairSample:
         StoreError: the store refuses.
     """
     if not is_uri(place):
-        return read_sample(Path(place), counts, seed)
+        return read_sample(Path(place), counts, seed, by_line)
     parts = urlsplit(place)
     path = PurePosixPath(parts.path)
     folder = open_folder(urlunsplit(parts._replace(path=str(path.parent))))
@@ -48,7 +50,7 @@ def sample_at(place: str, counts: Mapping[Split, int], seed: int) -> PairSample:
                     raise PairsError(_missing(folder, path.name))
             for name in tensor_names(copy):
                 _copy(origin, name, to)
-            return read_sample(copy, counts, seed)
+            return read_sample(copy, counts, seed, by_line)
         except (PairsError, JobError) as e:
             raise type(e)(str(e).replace(f"{copies}/", location)) from e
 

@@ -6,7 +6,7 @@ intervention that is not fit is proposed once, for all variables to test at it, 
 run serves them all.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import ClassVar, Protocol
@@ -93,14 +93,17 @@ def words_of_k(who: str, k: int | None, space: int) -> str:
     if k is not None:
         return f"{who}: what it proposes is judged at K = {k}, the most that it may propose"
     return (
-        f"{who}, open-ended: its j-th proposal is judged at K = j(j + 1); the chances below are of "
-        f"proposal {space} (K = {judged_at(None, space)})"
+        f"{who}, open-ended: the n proposals of its g-th generation are judged at K = n g(g + 1), "
+        f"each generation on pairs that no earlier one has seen; the chances below are of a first "
+        f"generation of {space} (K = {judged_at(None, space)})"
     )
 
 
-def judged_at(k: int | None, nth: int) -> int:
-    """Returns the K of the n-th proposal, where all are from `k` hypotheses or from no set."""
-    return nth * (nth + 1) if k is None else k
+def judged_at(k: int | None, size: int, generation: int = 1) -> int:
+    """Returns the K at which a generation of `size` hypotheses is judged, counted from 1, where
+    all proposals are from a set of `k` hypotheses, or from no set.
+    """
+    return size * generation * (generation + 1) if k is None else k
 
 
 class WithinSpace(Proposer):
@@ -165,35 +168,62 @@ def whole_vectors(intervention: Intervention) -> tuple[Unit, ...]:
 
 
 class AlphaSpending:
-    """Spends the chance of a false accept over proposals that are not from a set fixed before: the
-    j-th spends its 1/(j(j+1)).
+    """Spends the chance of a false accept over generations, and says which of them need test pairs
+    that no earlier one has seen.
 
-    j counts in order of (generation, id), so that it depends on no order of arrival. Controls spend
-    nothing; one is judged as the latest proposal was. Raises: SearchFailedError for more proposals
-    than a proposer said there could be.
+    Proposals that are not from a set fixed before: the g-th generation spends 1/(g(g+1)) of the
+    chance, shared evenly among its hypotheses. Proposals outside of such a set that are made after
+    verdicts were chosen by these, so they are tested on pairs of their own. Controls spend nothing;
+    one is judged as the latest proposals were.
+
+    Args:
+        declared: ids of the hypotheses of the space; None if the proposer is known to choose among
+            a set that is fixed before.
+
+    Raises:
+        SearchFailedError: more proposals than a proposer said there could be.
     """
 
-    def __init__(self, proposer: Proposer) -> None:
+    def __init__(self, proposer: Proposer, declared: Container[str] | None = None) -> None:
         self._proposer = proposer
+        self._declared = declared
         self._proposed = 0
+        self._generation = 0
+        self._judged_at = 0
+        self._fresh = 0
         self._of: dict[str, int] = {}
+        self._parts: dict[str, int] = {}
 
-    def enter(self, hypotheses: Iterable[Hypothesis]) -> None:
-        """Returns the hypotheses of a generation that are new."""
-        for hypothesis in sorted(hypotheses, key=lambda h: h.id):
-            self._proposed += hypothesis.intervention.control is None
-            if self._proposer.max_hypotheses is None:
-                self._of[hypothesis.id] = judged_at(None, self._proposed)
-        if (
-            self._proposer.max_hypotheses is not None
-            and self._proposed > self._proposer.max_hypotheses
-        ):
+    def enter(self, hypotheses: Collection[Hypothesis]) -> None:
+        """Takes the hypotheses of a generation that are new."""
+        k = self._proposer.max_hypotheses
+        proposed = [h for h in hypotheses if h.intervention.control is None]
+        self._proposed += len(proposed)
+        if k is not None and self._proposed > k:
             raise SearchFailedError(
                 f"propose.use: {self._proposer.name} says that its proposals are from "
-                f"{self._proposer.max_hypotheses} hypotheses (max_hypotheses), and has made "
+                f"{k} hypotheses (max_hypotheses), and has made "
                 f"{self._proposed}; let max_hypotheses say how many there are, or be None"
             )
+        if proposed:
+            self._generation += 1
+            self._judged_at = judged_at(None, len(proposed), self._generation)
+            chosen = [h.id for h in proposed if self._generation > 1 and self._is_outside(h)]
+            self._fresh += bool(chosen)
+            self._parts |= dict.fromkeys(chosen, self._fresh)
+        if k is None:
+            self._of |= {h.id: self._judged_at for h in hypotheses}
+            self._parts |= {h.id: self._fresh for h in hypotheses}
 
     def of(self, hypothesis: Hypothesis) -> int | None:
-        """At which K it is judged; None: at the one that all share."""
+        """Returns at which K it is judged; None: at the one that all share."""
         return self._of.get(hypothesis.id)
+
+    def part_of(self, hypothesis: Hypothesis) -> int:
+        """Returns the part of the test pairs that it is tested on."""
+        return self._parts.get(hypothesis.id, 0)
+
+    def _is_outside(self, hypothesis: Hypothesis) -> bool:
+        if self._proposer.max_hypotheses is None:
+            return True
+        return self._declared is not None and hypothesis.id not in self._declared

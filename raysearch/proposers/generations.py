@@ -13,7 +13,11 @@ from raysearch.core.controls import controls_of
 from raysearch.core.fitted_interventions import is_rotation, size_of_rotation, without_size
 from raysearch.core.hypothesis import Hypothesis
 from raysearch.core.records import Decided
+from raysearch.errors import SearchFailedError
 from raysearch.proposers.base import NO_EFFECTS, Effects, History, Proposer
+
+MOST_PROPOSED = 10_000_000
+"""Hypotheses that are taken of one generation, repeats counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +87,26 @@ class Generations:
         if self._silent:
             return None
         tested = {k: d for k, d in decided.items() if d.hypothesis.intervention.control is None}
-        proposals = list(self._proposer.propose(History(self._count, tested, effects)))
+        proposals = self._ask(History(self._count, tested, effects))
         self._silent = all(h.id in decided for h in proposals)
         self._count += 1
         return Generation(proposals, self._proposer.name, self._count - 1)
+
+    def _ask(self, known: History) -> list[Hypothesis]:
+        """Returns the proposals of a generation, each once.
+
+        Raises:
+            SearchFailedError: there is no end of them.
+        """
+        found: dict[str, Hypothesis] = {}
+        for count, hypothesis in enumerate(self._proposer.propose(known)):
+            if count == MOST_PROPOSED:
+                raise SearchFailedError(
+                    f"propose.use: {self._proposer.name} has proposed {MOST_PROPOSED} hypotheses "
+                    "in one generation and goes on; let propose return as many as are to be tested"
+                )
+            found[hypothesis.id] = hypothesis
+        return list(found.values())
 
 
 def _larger(hypothesis: Hypothesis, decided: Mapping[str, Decided]) -> list[Hypothesis]:

@@ -60,10 +60,6 @@ _RESERVED = {
     *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10)),
 }
 """File names that Windows reserves for devices."""
-_CLAIMS = {
-    "these_pairs": "about these pairs alone, not others like them",
-    "sampler": "about the pairs that the problem draws",
-}
 
 
 def heatmaps(run: FolderLike, out: FolderLike, formats: Sequence[str] = ("png",)) -> list[str]:
@@ -211,7 +207,7 @@ def _draw_words(
     bound = [
         f"threshold {facts.threshold:g}" if facts.threshold is not None else None,
         f"at most {max_pairs} change pairs",
-        _CLAIMS.get(facts.claim or ""),
+        facts.population and f"about {facts.population}",
     ]
     figure.text(
         0.12 / width,

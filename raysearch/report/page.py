@@ -19,11 +19,12 @@ from raysearch._version import __version__
 from raysearch.core.controls import JOB_CONTROLS
 from raysearch.report.cell_style import level_rules
 from raysearch.report.charts import intervals, pairs_to_verdict, training_curves
-from raysearch.report.control_comparison import COLUMNS
+from raysearch.report.control_rows import COLUMNS
 from raysearch.report.heat_tables import effect_maps, heat_maps
 from raysearch.report.run_data import Row, RunData, read_run
 from raysearch.report.sentences import LIMITATIONS, claim, question, title
 from raysearch.report.unit_text import words
+from raysearch.report.warnings import warning_lines
 from raysearch.storage.open import FolderLike, open_folder
 from raysearch.visible_text import visible, visible_lines
 
@@ -73,6 +74,7 @@ def page(run: FolderLike) -> str:
                 "courses": training_curves(found),
             },
             controls=_controls(found),
+            warnings=warning_lines(found.rows),
             by_variable=_by_variable(found),
             others=_others(found),
             sets=_sets(found),

@@ -6,14 +6,20 @@ user's condition is SQL over these columns and can access no file, network or ot
 
 from collections.abc import Iterator, Sequence
 from threading import Timer
+from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
 
 from raysearch.core.hypothesis import layer_of
 from raysearch.errors import JobError, StoreError, check_memory
 from raysearch.limits import QUERY_BYTES, QUERY_SECONDS
-from raysearch.storage.digests import TABLES, each_checked
+from raysearch.report.control_rows import compare, widths
+from raysearch.report.population import earlier_population
+from raysearch.report.warnings import PAIR_COLUMNS, PairFacts, warnings_of
+from raysearch.storage.digests import TABLES, each_checked, read_checked
 from raysearch.storage.open import FolderLike, open_folder
 from raysearch.storage.parquet import from_parquet
 from raysearch.store import schemas
@@ -24,10 +30,11 @@ _ORDER = (
 )
 MAIN_COLUMNS = (
     "variable", "layer", "component", "head", "position", "subspace", "units",
-    "verdict", "set", "iia", "low", "high", "n", "holdout_iia", "keep_iia", "reason",
+    "verdict", "set", "iia", "low", "high", "n", "distinct", "holdout_iia", "keep_iia",
+    "population", "warnings", "reason",
 )  # fmt: skip
 """The columns that matter most to people; `subspace` and `units` are shown in words."""
-TEXT_COLUMNS = {"subspace"} | {
+TEXT_COLUMNS = {"subspace", "warnings"} | {
     field.name
     for table in ("hypotheses", "verdicts", "sets")
     for field in schemas.TABLES[table]
@@ -86,6 +93,7 @@ def results(
         if sets:
             con.register("sets", _sets(run))
         joined = con.sql(_BY_SET if sets else _JOINED).to_arrow_table()
+        joined = with_warnings(run, _with_population(run, joined))
         con.register("results", joined)
         conditions = [
             c
@@ -118,6 +126,46 @@ def _clear_wrong_layers(hypotheses: pa.Table) -> pa.Table:
         pa.int32(),
     )
     return hypotheses.set_column(hypotheses.column_names.index("layer"), "layer", layers)
+
+
+def _with_population(run: FolderLike, found: pa.Table) -> pa.Table:
+    """Names the population of verdicts that were written without it."""
+    if "population" not in found.column_names:
+        return found
+    missing = pc.and_(pc.is_valid(found["verdict"]), pc.is_null(found["population"]))
+    if not pc.any(missing).as_py():
+        return found
+    filled = pc.if_else(missing, earlier_population(_job(run)), found["population"])
+    return found.set_column(found.column_names.index("population"), "population", filled)
+
+
+def _job(run: FolderLike) -> dict[str, Any]:
+    folder = open_folder(run)
+    return (yaml.safe_load(folder.read("job.yaml")) if folder.exists("job.yaml") else None) or {}
+
+
+def with_warnings(run: FolderLike, found: pa.Table) -> pa.Table:
+    """Adds the column `warnings`: the codes of each accepted hypothesis, separated by commas; null
+    for others.
+    """
+    rows = found.to_pylist() if "copies" in found.column_names else []
+    accepted = [r for r in rows if r["verdict"] == "accept" and r["control"] is None]
+    codes: dict[str, str] = {}
+    if accepted:
+        fits = widths(read_table(run, "fits").to_pylist())
+        controls = [r for r in rows if r["control"] is not None]
+        folder = open_folder(run)
+        pairs = PairFacts(
+            from_parquet(read_checked(folder, "pairs.parquet"), PAIR_COLUMNS).to_pylist()
+            if folder.exists("pairs.parquet")
+            else []
+        )
+        threshold = (_job(run).get("test") or {}).get("threshold", 1.0)
+        for row in accepted:
+            as_well = compare(row, controls, fits).as_well
+            codes[row["hypothesis"]] = ", ".join(warnings_of(row, pairs, as_well, threshold))
+    column = [codes.get(h) for h in found["hypothesis"].to_pylist()]
+    return found.append_column("warnings", pa.array(column, pa.string()))
 
 
 def _sets(run: FolderLike) -> pa.Table:

@@ -16,8 +16,10 @@ import pyarrow.compute as pc
 import yaml
 
 from raysearch.errors import StoreError, check_memory
-from raysearch.report.control_comparison import ControlComparison, compare_controls
+from raysearch.report.control_comparison import compare_controls
+from raysearch.report.control_rows import ControlComparison
 from raysearch.report.dropped_pairs import describe_dropped
+from raysearch.report.population import population_words
 from raysearch.report.results_table import read_parts, read_table, results
 from raysearch.report.run_facts import ChartFacts, chart_facts
 from raysearch.storage.digests import read_checked
@@ -109,6 +111,11 @@ class RunData:
     splits: tuple[SplitCounts, ...]
     example: Example | None
     dropped: tuple[str, ...] = ()
+
+    @property
+    def population(self) -> str:
+        """What its verdicts are about, in words."""
+        return population_words(self.job, self.rows)
 
     @property
     def tokens(self) -> Mapping[str, str]:

@@ -12,6 +12,8 @@ from typing import Any
 import yaml
 
 from raysearch.report.labels import MATCHES, ScoreLabel, score_label
+from raysearch.report.population import population_words
+from raysearch.report.results_table import read_table
 from raysearch.storage.digests import read_checked
 from raysearch.storage.folder import Folder
 from raysearch.storage.open import FolderLike, open_folder
@@ -27,6 +29,7 @@ class ChartFacts:
     model: str | None = None
     threshold: float | None = None
     claim: str | None = None
+    population: str | None = None
     fixed: bool = False
     score: ScoreLabel = MATCHES
     pairs: Mapping[str, int] = field(default_factory=dict)
@@ -44,6 +47,9 @@ def chart_facts(run: FolderLike) -> ChartFacts:
         model=model.get("path") if isinstance(model, dict) else str(model),
         threshold=test.get("threshold"),
         claim=test.get("claim"),
+        population=population_words(job, read_table(folder, "verdicts").to_pylist())
+        if test
+        else None,
         fixed=test.get("use") == "fixed",
         score=score_label(job),
         pairs=_change_pairs(folder),

@@ -70,6 +70,7 @@ def claim(data: RunData) -> list[str]:
         f"What counts: {PAIR_KINDS.get(kinds, kinds)}. {_stopping(test)}",
         _splits(data),
         *(f"Pairs that do not count for {line}." for line in data.dropped),
+        *_baselines(data),
     ]
     if any('"operation":' in row["units"] for row in data.rows):
         sentences.append(
@@ -126,15 +127,26 @@ def _family(data: RunData) -> str:
 
 def _about(data: RunData) -> str:
     over = "of" if data.facts.score.counted else "over"
-    if data.facts.claim == "these_pairs":
-        return (
-            f"{over} the test pairs at hand: the claim is about these pairs alone; that it holds "
-            "for others rests on the holdout."
-        )
-    return (
-        f"{over} the pairs that the problem draws: the claim is about its sampler, not about other "
-        "texts."
+    fixed = data.facts.claim == "these_pairs"
+    beyond = (
+        "that it holds for others rests on the holdout."
+        if fixed
+        else "it says nothing of other texts."
     )
+    return f"{over} {data.population}: the claim is about these pairs alone; {beyond}"
+
+
+def _baselines(data: RunData) -> list[str]:
+    """Says what the best policy without any network scores on each variable's pairs, and where the
+    variable is that policy."""
+    known = [row for row in data.rows if row["baseline_iia"] is not None]
+    best = {row["variable"]: row for row in sorted(known, key=lambda row: row["n"])}
+    told = [
+        f"{v}: {row['baseline_iia']:.2f} by what {row['baseline']}"
+        + (", which is the variable itself on these pairs" * (row["baseline_iia"] == 1))
+        for v, row in best.items()
+    ]
+    return [f"Without any network, on the same pairs: {'; '.join(told)}."] if told else []
 
 
 def _stopping(test: Mapping[str, Any]) -> str:
@@ -159,9 +171,14 @@ def _splits(data: RunData) -> str:
             else f", of which the model solves {split.solved / split.drawn:.0%}"
         )
         parts.append(f"{split.name}: {split.used} used of {split.drawn} drawn{solved}")
+    none_left = any(s.name == "holdout" and s.drawn and not s.used for s in data.splits)
+    empty = (
+        " No pair is left for the holdout, for all were tested (or the model solves none): there "
+        "is no estimate on other pairs."
+    )
     return (
-        f"Pairs: {'; '.join(parts)}. Verdicts rest on test pairs; holdout pairs decide nothing and "
-        "estimate again what was accepted."
+        f"Pairs: {'; '.join(parts)}. Verdicts rest on test pairs; holdout pairs are none of those, "
+        f"decide nothing and estimate again what was accepted.{empty if none_left else ''}"
     )
 
 

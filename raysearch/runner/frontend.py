@@ -24,12 +24,11 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """A search that was driven to its end, or to an interrupt. `these_pairs`: its claim."""
+    """A search that was driven to its end, or to an interrupt."""
 
     run: RunFolder
     status: Literal["done", "interrupted"]
     snapshot: Snapshot
-    these_pairs: bool
 
 
 class Frontend(Protocol):

@@ -27,6 +27,7 @@ from raysearch.runner.plan_report import GRID, PlanReport
 from raysearch.runner.resolve import resolve
 from raysearch.runner.resolved_job import ResolvedJob, differing
 from raysearch.runner.time_estimate import TimeEstimate, calibrate
+from raysearch.search.baselines import policies_of
 from raysearch.search.pair_blocks import ExpectedAnswers, check_variables
 from raysearch.search.pair_filters import count_pairs_before_screening
 from raysearch.stats.match_test import MatchTest
@@ -81,7 +82,7 @@ def _facts(resolved: ResolvedJob, summary: ModelSummary) -> PlanReport:
         sites=tuple(_sites_words(grid) for grid in space.grids),
         sets=len(space.sets),
         fits=_fits(space, job, proposer.max_hypotheses),
-        claim=job.test.claim,
+        claim=f"{job.test.claim}, about {resolved.about}",
         pairs={s: sum(p.split == s for p in resolved.pairs) for s in splits},
         inputs=len({ids for e in used for ids in (e.base, *e.sources.values())}),
         longest=max(e.tokens for e in encoded),
@@ -89,6 +90,11 @@ def _facts(resolved: ResolvedJob, summary: ModelSummary) -> PlanReport:
         apart={
             f"{v} / {w}": share for (v, w), share in differing(expected, resolved.variables).items()
         },
+        baselines=tuple(
+            p.baseline
+            for v in resolved.variables
+            for p in policies_of(expected, v, job.pairs.kinds)
+        ),
         powers=_powers(resolved, proposer, space, len(test)),
         memory=_footprint(
             job, summary, used, [p.index for p in _first(resolved) if p.split == "test"], len(space)
@@ -211,7 +217,7 @@ def _powers(
         resolved.test(proposer, space), hypotheses=judged_at(proposer.max_hypotheses, len(space))
     )
     rates = test.threshold, test.false_accept, test.miss, test.hypotheses, test.indifference
-    test = MatchTest(*rates, population=used if resolved.these_pairs else None)
+    test = MatchTest(*rates, population=used if resolved.population.fixed else None)
     return tuple(power(test, iia, last, job.test.use == "fixed") for iia in GRID)
 
 

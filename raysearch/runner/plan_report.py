@@ -5,10 +5,12 @@ measured.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from raysearch.causal import Split
+from raysearch.core.baselines import Baseline
 from raysearch.core.pair_counts import UNREPORTED, PairCount
 from raysearch.job import Job
 from raysearch.runner.memory_estimate import MemoryEstimate
@@ -37,7 +39,8 @@ class PlanReport:
     by (None: an open-ended proposer). `sets`: explicit sets of units; `fits`: subspaces trained or
     computed, seeds counted. `inputs`: distinct ones, of at most `longest` tokens. `change`: by
     variable the share of test pairs on which it changes the answer; `apart`: by pair of variables
-    the share that tells them apart. `powers`: chances of each verdict at the true IIAs of `GRID`,
+    the share that tells them apart. `baselines`: by variable what pure policies score on its pairs,
+    the best first. `powers`: chances of each verdict at the true IIAs of `GRID`,
     and `seconds` of the search at each, by `calibration` (None: not measured).
     """
 
@@ -65,6 +68,7 @@ class PlanReport:
     longest: int
     change: dict[str, float]
     apart: dict[str, float]
+    baselines: tuple[Baseline, ...]
     powers: tuple[Power, ...]
     memory: MemoryEstimate
     dropped: tuple[PairCount, ...]
@@ -113,6 +117,7 @@ def _text(facts: PlanReport) -> str:
     if facts.apart:
         lines += ["", "share of test pairs that tell two variables apart"]
         lines += [f"  {names:<24} {share:.2f}" for names, share in facts.apart.items()]
+    lines += _baseline_words(facts.baselines, job)
     lines += ["", _powers_words(job)]
     took = (
         [""] * len(facts.powers)
@@ -169,6 +174,13 @@ def _dropped_words(facts: PlanReport) -> list[str]:
         if lines
         else []
     )
+
+
+def _baseline_words(baselines: Sequence[Baseline], job: Job) -> list[str]:
+    """A line for each variable and policy; a policy that is never right has none."""
+    gates = ", which a hypothesis must beat" if job.test.above_baselines else ""
+    lines = [f"  {b.variable:<24} {b.line}" for b in baselines if b.share]
+    return ["", f"what no network scores{gates}", *lines] if lines else []
 
 
 def _mixed(facts: PlanReport) -> float:

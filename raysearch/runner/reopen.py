@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from raysearch.core.codec import from_json_values
 from raysearch.core.model_facts import ModelFacts
 from raysearch.errors import ResumeError
+from raysearch.job import Job
 from raysearch.job.named_files import only_looked_at
 from raysearch.runner.resolved_job import ResolvedJob
 from raysearch.runner.resume_checks import check_version, files_of, stored_job
@@ -30,8 +31,13 @@ def reopened_job(run: RunFolder) -> Iterator[tuple[PairsTable, ResolvedJob]]:
     with files_of(run) as files:
         yield (
             stored,
-            ResolvedJob(stored_job(run, files, only_looked_at), stored.pairs, stored.left_out),
+            as_stored(stored_job(run, files, only_looked_at), stored),
         )
+
+
+def as_stored(job: Job, stored: PairsTable) -> ResolvedJob:
+    """Returns the job with the pairs that its run keeps."""
+    return ResolvedJob(job, stored.pairs, stored.left_out, stored.population)
 
 
 def stored_facts(run: RunFolder) -> ModelFacts:

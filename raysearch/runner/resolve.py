@@ -7,7 +7,7 @@ here, once, so that the job that is written down, hashed and resumed names them.
 from collections.abc import Sequence
 from pathlib import Path
 
-from raysearch.causal import LAST, Pair, Problem, draw_sample
+from raysearch.causal import LAST, Pair, PairSample, Problem, draw_sample
 from raysearch.errors import JobError, PairsError
 from raysearch.job import Job
 from raysearch.problems import load_problem
@@ -22,7 +22,7 @@ from raysearch.runner.job_checks import (
 )
 from raysearch.runner.load_proposer import fit_pairs_of
 from raysearch.runner.resolve_positions import check_positions, owned, with_positions, with_tokens
-from raysearch.runner.resolved_job import ResolvedJob, pair_counts
+from raysearch.runner.resolved_job import ResolvedJob, is_open, pair_counts, population_of
 from raysearch.suggest import check_known
 
 SPARE = 4
@@ -52,11 +52,19 @@ def _from_problem(job: Job, problem: Problem, used: int) -> ResolvedJob:
     for name in job.pairs.disjoint:
         check_known("pairs.disjoint", "variable", name, problem.model.names, problem.name)
     counts = pair_counts(job, used, SPARE if job.pairs.solved_only else 1)
-    drawn = draw_sample(problem, variables, counts, job.pairs.seed, job.pairs.disjoint)
+    drawn = draw_sample(
+        problem,
+        variables,
+        counts,
+        job.pairs.seed,
+        job.pairs.disjoint,
+        trained=job.space.is_fitted,
+        listed=0 if is_open(job) or job.test.claim == "these_pairs" else job.pairs.test,
+    )
     pairs = drawn.pairs
     known = (*problem.positions, LAST)
     filled = _resolved(job, variables, known, "sampler")
-    resolved = ResolvedJob(filled, with_tokens(pairs, job.space.declared), drawn.left_out)
+    resolved = _with_pairs(filled, drawn)
     check_rendered(problem, pairs, owned(resolved.positions, problem.positions))
     check_sources(job, pairs, problem.name)
     check_choices(job, pairs, f"problem {problem.name}")
@@ -71,7 +79,14 @@ def _from_file(job: Job, used: int) -> ResolvedJob:
             f"{', '.join(job.pairs.disjoint)}; leave it out, and give its lines a split"
         )
     drawn = with_positions(
-        job, sample_at(str(job.problem.pairs), pair_counts(job, used), job.pairs.seed), path.name
+        job,
+        sample_at(
+            str(job.problem.pairs),
+            pair_counts(job, used),
+            job.pairs.seed,
+            by_line=job.test.claim == "sampler" and not job.space.is_fitted,
+        ),
+        path.name,
     )
     pairs = drawn.pairs
     if not any(p.split == "test" for p in pairs):
@@ -96,7 +111,12 @@ def _from_file(job: Job, used: int) -> ResolvedJob:
     check_choices(job, pairs, path.name)
     known = (*shared, LAST)
     filled = _resolved(job, variables, known, "these_pairs")
-    return ResolvedJob(filled, with_tokens(pairs, job.space.declared), drawn.left_out)
+    return _with_pairs(filled, drawn)
+
+
+def _with_pairs(job: Job, drawn: PairSample) -> ResolvedJob:
+    pairs = with_tokens(drawn.pairs, job.space.declared)
+    return ResolvedJob(job, pairs, drawn.left_out, population_of(job, drawn))
 
 
 def _shared_positions(pairs: Sequence[Pair]) -> tuple[str, ...]:

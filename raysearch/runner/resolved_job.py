@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from raysearch.causal import LeftOutCount, Pair, Split, differing_shares
+from raysearch.causal import LeftOutCount, Pair, PairSample, Split, differing_shares
 from raysearch.core.answers import answer_matcher
 from raysearch.core.events import Encoded
 from raysearch.core.model_facts import ModelFacts
+from raysearch.core.population import SAMPLER, THESE_PAIRS, Population, about
 from raysearch.core.space import HypothesisSpace
 from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.engine.loading.digest import digest_of
@@ -20,12 +21,12 @@ from raysearch.job import Job
 from raysearch.job.job_files import named_files
 from raysearch.job.named_files import LAYER, MODEL, PAIRS, PROBLEM, PROPOSER
 from raysearch.proposers.base import Proposer, attribution_plan
-from raysearch.proposers.registry import added
+from raysearch.proposers.registry import READY, added
 from raysearch.runner.load_proposer import proposer_of
 from raysearch.runner.resolve_space import space_of
 from raysearch.search.criteria import DecisionRule
 from raysearch.search.pair_blocks import ExpectedAnswers, check_variables, expected_answers
-from raysearch.search.screening import ScreeningPlan
+from raysearch.search.screening import GENERATIONS, ScreeningPlan
 from raysearch.search.search import Search
 from raysearch.stats.betting_test import BettingTest
 from raysearch.stats.e_process import AnytimeTest
@@ -42,6 +43,7 @@ class ResolvedJob:
     job: Job
     pairs: tuple[Pair, ...]
     left_out: tuple[LeftOutCount, ...] = field(default=(), compare=False)
+    population: Population = SAMPLER
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -63,8 +65,10 @@ class ResolvedJob:
         return tuple(dict.fromkeys((*self.job.space.components, *named)))
 
     @property
-    def these_pairs(self) -> bool:
-        return self.job.test.claim == "these_pairs"
+    def about(self) -> str:
+        """What its verdicts are about, in words."""
+        keys, of = self.job.pairs, self.population
+        return about(of.name, of.values, keys.disjoint, keys.kinds, keys.solved_only)
 
     def space(self, facts: ModelFacts) -> HypothesisSpace:
         """The hypothesis space on a model. Raises: JobError for a layer, head or coordinate that it
@@ -106,6 +110,8 @@ class ResolvedJob:
             job.test.most_pairs,
             job.pairs.solved_only,
             not at_end,
+            job.space.is_fitted,
+            is_open(job),
             self.left_out,
         )
         return Search(
@@ -113,12 +119,19 @@ class ResolvedJob:
             self.test(proposer, space),
             expecteds,
             plan,
-            self.these_pairs,
+            self.population,
             job.resources.rows,
             job.fit if job.space.is_fitted else None,
             job.controls,
-            DecisionRule(job.pairs.kinds, job.test.keep_threshold, at_end, job.test.score),
+            DecisionRule(
+                job.pairs.kinds,
+                job.test.keep_threshold,
+                at_end,
+                job.test.score,
+                job.test.above_baselines,
+            ),
             attribution_plan(proposer, space),
+            frozenset(h.id for h in space) if is_open(job) else None,
         )
 
     def expected_answers(self, encoded: Sequence[Encoded]) -> dict[int, ExpectedAnswers]:
@@ -132,7 +145,9 @@ class ResolvedJob:
             meanings = {v: meant(pair.counterfactual[v]) for v in e.counterfactual} | {
                 "": meant(pair.answers["base"])
             }
-            found[e.index] = expected_answers(e, pair.split, pair.set, readings, meanings)
+            found[e.index] = expected_answers(
+                e, pair.split, pair.set, readings, meanings, pair.contents
+            )
         return found
 
     def test_pairs(self, pairs: Mapping[int, ExpectedAnswers]) -> tuple[list[ExpectedAnswers], str]:
@@ -177,7 +192,27 @@ def pair_counts(job: Job, used: int, spare: int = 1) -> dict[Split, int]:
         used = job.pairs.fit
     used = min(used, job.pairs.fit)
     fit: dict[Split, int] = {"fit": spare * used} if used else {}
-    return {**fit, "test": spare * job.pairs.test, "holdout": spare * job.pairs.holdout}
+    test = job.pairs.test * (GENERATIONS if is_open(job) else 1)
+    return {**fit, "test": spare * test, "holdout": spare * job.pairs.holdout}
+
+
+def is_open(job: Job) -> bool:
+    """Whether hypotheses may be proposed that were chosen by verdicts, and are in no set that was
+    fixed before: by any proposer but ours.
+    """
+    return job.propose.use not in READY
+
+
+def population_of(job: Job, sample: PairSample) -> Population:
+    """Returns what the verdicts of a job are about, whose claim is named."""
+    if job.test.claim == "these_pairs":
+        return THESE_PAIRS
+    if job.pairs.disjoint:
+        return Population("these_values", sample.values)
+    trained = job.space.is_fitted
+    if job.problem.use is None:  # lines are dealt out by content where something is trained
+        return Population("test_part") if trained else SAMPLER
+    return Population("not_trained_on" if trained else "sampler", fixed=sample.listed)
 
 
 def _file_digests(job: Job) -> dict[str, str]:

@@ -25,7 +25,7 @@ from raysearch.runner.job_code import code_of
 from raysearch.runner.messages import report_end, report_model, report_screening
 from raysearch.runner.pools import RunPool, pool_of
 from raysearch.runner.recorded_proposals import Recording, recording
-from raysearch.runner.reopen import reopened_job
+from raysearch.runner.reopen import as_stored, reopened_job
 from raysearch.runner.resolve import resolve
 from raysearch.runner.resolved_job import ResolvedJob
 from raysearch.runner.resume_checks import (
@@ -92,8 +92,18 @@ def begin(
         with run.lock():
             if sent is not None:
                 keep_files(sent, run)
-            run.update(model_digest=opened.facts.digest, facts=to_json_values(opened.facts))
-            write_pairs(run.folder, resolved.pairs, opened.encoded, left_out=resolved.left_out)
+            run.update(
+                model_digest=opened.facts.digest,
+                facts=to_json_values(opened.facts),
+                k=proposer.max_hypotheses or 0,
+            )
+            write_pairs(
+                run.folder,
+                resolved.pairs,
+                opened.encoded,
+                left_out=resolved.left_out,
+                population=resolved.population,
+            )
             tracker = _tracker(run, resolved, opened.facts, digest, uri)
             return _search(run, search, proposer, pool, where, frontend, tracker)
 
@@ -119,18 +129,18 @@ def go_on(
         check_journal(run)
         stored = read_pairs(run.folder)
         with files_of(run) as files:
-            resolved = ResolvedJob(stored_job(run, files), stored.pairs, stored.left_out)
+            resolved = as_stored(stored_job(run, files), stored)
             check_given(run, resolved, stored, given)
             for line in code_of(resolved.job, with_problem=False):
                 frontend.say(line)
             with pool_of(resolved, where, frontend, files, send=True, given=given) as pool:
                 opened = pool.open()
                 check_same(run, resolved, stored, opened)
-                run.update(
-                    facts=to_json_values(opened.facts)
-                )  # which runs of earlier versions lack
                 proposer = recording(
                     resolved.proposer(resolved.space(opened.facts), opened.facts), resolved
+                )
+                run.update(  # what runs of earlier versions lack
+                    facts=to_json_values(opened.facts), k=proposer.max_hypotheses or 0
                 )
                 search = resolved.search(opened.facts, opened.encoded, proposer)
                 uri = tracking_of(run, where.tracking_uri)
@@ -148,7 +158,7 @@ def _as_it_is(
             check_objects(run, resolved, stored, given)
             if given.model is not None:
                 check_digest(run, resolved, given.loaded(resolved.job).digest)
-    ended = RunOutcome(run, "done", done.snapshot(), done.these_pairs)
+    ended = RunOutcome(run, "done", done.snapshot())
     nothing = " and nothing in it failed: there is nothing to try again" if retry else ""
     frontend.stop()
     frontend.say(f"raysearch: run {run.info.id} is done{nothing}")
@@ -188,7 +198,7 @@ def _search(
             ledger.close("interrupted")
             frontend.left("interrupted", run)
             _give(tracker, "interrupted", run, where, frontend)
-            return RunOutcome(run, "interrupted", search.snapshot(), search.these_pairs)
+            return RunOutcome(run, "interrupted", search.snapshot())
         except BaseException as e:
             frontend.stop()
             _end_badly(e, ledger, run, frontend)
@@ -199,7 +209,7 @@ def _search(
             raise
         frontend.stop()
         return _conclude(
-            RunOutcome(run, "done", search.snapshot(), search.these_pairs),
+            RunOutcome(run, "done", search.snapshot()),
             seconds,
             where,
             frontend,

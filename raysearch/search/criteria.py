@@ -13,11 +13,14 @@ from raysearch.core.choices import PairKinds, TestedScore
 from raysearch.core.controls import arbitrary_labels
 from raysearch.core.events import Ids
 from raysearch.core.hypothesis import Hypothesis
+from raysearch.core.population import SAMPLER, Population
 from raysearch.errors import PairsError
+from raysearch.search.baselines import best_policies
 from raysearch.search.pair_blocks import ExpectedAnswers, check_variables
 from raysearch.search.screening import Screening
 from raysearch.stats.e_process import AnytimeTest
 from raysearch.stats.evidence import Evidence
+from raysearch.stats.paired_test import PairedTest
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +33,14 @@ class DecisionRule:
         at_end: look at the evidence once, after the last pair, so that every hypothesis sees all
             pairs.
         score: the quantity that is tested.
+        above_baselines: whether a hypothesis must beat the best policy too, to be accepted.
     """
 
     kinds: PairKinds = "change"
     keep_threshold: float | None = None
     at_end: bool = False
     score: TestedScore = "matches"
+    above_baselines: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class Criterion:
 
     change: AnytimeTest
     keep: AnytimeTest | None = None
+    about: Population = SAMPLER
     sets: Mapping[str | None, int] = field(default_factory=dict)
     """Number of pairs that count, by kind of pair."""
 
@@ -60,6 +66,16 @@ class Criterion:
         """
         population = None if self.change.population is None else self.sets[name]
         return replace(self.change, population=population).interval(evidence)
+
+    @property
+    def size(self) -> int | None:
+        """Size of the population: its pairs that count, or its values; None if it is not finite."""
+        return self.about.values if self.change.population is None else self.change.population
+
+    @property
+    def paired(self) -> PairedTest:
+        """The test of the difference to another score on the same pairs."""
+        return PairedTest(population=self.change.population)
 
     def with_hypotheses(self, hypotheses: int) -> "Criterion":
         """Returns the same criterion for another number of hypotheses (K)."""
@@ -90,6 +106,8 @@ class Criteria:
 
     - `base_match`: share in [0, 1] of the screened test pairs whose counterfactual the model gives
       without intervention; None if no test pair was screened.
+    - `policies`: the best policy of each variable, which looks into no network.
+    - `no_intervention`: the same share of the pairs that count.
     - `labels`: for the control `arbitrary_labels`, the label that replaces each counterfactual.
 
     Args:
@@ -105,12 +123,14 @@ class Criteria:
         screening: Screening,
         pairs: Mapping[int, ExpectedAnswers],
         test: AnytimeTest,
-        these_pairs: bool,
+        population: Population,
         fitting: bool,
         rule: DecisionRule = DecisionRule(),
     ) -> None:
         _check_solved(screening, fitting)
-        used = [pairs[p] for p in screening.usable("test")]
+        self._test, self._rule, self._population = test, rule, population
+        self._parts = [[pairs[p] for p in part.pairs] for part in screening.parts]
+        used = self._parts[0]
         check_variables(used, f"{len(used)} test pairs that the model solves")
         screened = [
             (e, e.read(out))
@@ -118,35 +138,48 @@ class Criteria:
             if e.split == "test" and (out := screening.output(p))
         ]
         self.kinds = rule.kinds
-        self._criteria: dict[str, Criterion] = {}
-        self._relabelled: dict[str, Criterion] = {}
+        self.policies = best_policies(pairs, rule.kinds)
+        self._made: dict[tuple[str, bool, int], Criterion] = {}
         self.base_match: dict[str, float | None] = {}
+        self.no_intervention: dict[str, float | None] = {}
         self.labels: dict[str, Mapping[Ids, Ids]] = {}
         for v in used[0].counterfactual:
-            changing = sum(e.changes(v) for e in used)
-            if rule.kinds == "both" and changing == len(used):
+            if rule.kinds == "both" and all(e.changes(v) for e in used):
                 raise PairsError(
                     f"pairs.kinds: both needs pairs that {v!r} leaves alone, and on all "
                     f"{len(used)} test pairs that the model solves its "
                     "counterfactual differs from the base's answer; give such pairs, or use change"
                 )
-            self._criteria[v] = _criterion(
-                test, rule, used, [e.changes(v) for e in used], these_pairs
-            )
             matches = sum(out == e.counterfactual[v] for e, out in screened)
             self.base_match[v] = matches / len(screened) if screened else None
-            self.labels[v] = labels = arbitrary_labels(e.counterfactual[v] for e in pairs.values())
-            relabelled = [labels[e.counterfactual[v]] != e.base for e in used]
-            self._relabelled[v] = _criterion(test, rule, used, relabelled, these_pairs)
+            self.no_intervention[v] = _matching(
+                [
+                    (e.read(screening.output(p) or ()), e.counterfactual[v])
+                    for p in screening.parts[0].pairs
+                    if (e := pairs[p]).changes(v) or rule.kinds == "unfiltered"
+                ]
+            )
+            self.labels[v] = arbitrary_labels(e.counterfactual[v] for e in pairs.values())
 
-    def of(self, hypothesis: Hypothesis) -> Criterion:
-        """Returns the criterion of the hypothesis's variable.
+    def of(self, hypothesis: Hypothesis, part: int = 0) -> Criterion:
+        """Returns the criterion of the hypothesis's variable on a part of the test pairs.
 
         The control `arbitrary_labels` has its own, since relabelling changes which pairs are change
         pairs.
         """
-        arbitrary = hypothesis.intervention.control == "arbitrary_labels"
-        return (self._relabelled if arbitrary else self._criteria)[hypothesis.variable]
+        key = hypothesis.variable, hypothesis.intervention.control == "arbitrary_labels", part
+        if key not in self._made:
+            self._made[key] = self._make(*key)
+        return self._made[key]
+
+    def _make(self, variable: str, relabelled: bool, part: int) -> Criterion:
+        used = self._parts[part] if part < len(self._parts) else []
+        labels = self.labels[variable]
+        changes = [
+            labels[e.counterfactual[variable]] != e.base if relabelled else e.changes(variable)
+            for e in used
+        ]
+        return _criterion(self._test, self._rule, used, changes, self._population)
 
 
 def _criterion(
@@ -154,7 +187,7 @@ def _criterion(
     rule: DecisionRule,
     used: Sequence[ExpectedAnswers],
     changes: Sequence[bool],
-    these_pairs: bool,
+    population: Population,
 ) -> Criterion:
     """Returns the criterion of a variable; `changes` says which of the `used` pairs are change
     pairs.
@@ -166,19 +199,29 @@ def _criterion(
         if change or rule.kinds == "unfiltered"
     )
 
-    def of(test: AnytimeTest, population: int) -> AnytimeTest:
-        return replace(test, population=population) if these_pairs else test
+    def of(test: AnytimeTest, size: int) -> AnytimeTest:
+        return replace(test, population=size) if population.fixed else test
 
     sets = Counter(counting)
-    if rule.kinds != "both" or changing == pairs:
-        return Criterion(of(test, changing if rule.kinds == "change" else pairs), sets=sets)
+    if rule.kinds != "both" or (pairs and changing == pairs):
+        counted = changing if rule.kinds == "change" else pairs
+        return Criterion(of(test, counted), None, population, sets)
     half = replace(test, miss=test.miss / 2)
     keep = half if rule.keep_threshold is None else replace(half, threshold=rule.keep_threshold)
-    return Criterion(of(half, changing), of(keep, pairs - changing), sets)
+    return Criterion(of(half, changing), of(keep, pairs - changing), population, sets)
+
+
+def _matching(answers: Sequence[tuple[Ids, Ids]]) -> float | None:
+    return sum(a == b for a, b in answers) / len(answers) if answers else None
 
 
 def _check_solved(screening: Screening, fitting: bool) -> None:
     screened, solved, _ = screening.counts("test")
+    if solved and not screening.blocks("test"):
+        raise PairsError(
+            f"all {solved} test pairs that the model solves are pairs that subspaces are trained "
+            "on: lower pairs.fit, or give a problem with more pairs"
+        )
     if not screening.blocks("test"):
         raise PairsError(
             f"the model solves {solved} of the {screened} test pairs that it was given, without "

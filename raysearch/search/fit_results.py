@@ -4,7 +4,7 @@ Invariants: a hypothesis waits until all seeds of its intervention have ended, a
 the best seed or with the reason why there is none.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from raysearch.core.events import Block, Fitted
@@ -23,6 +23,17 @@ class FitResult:
     intervention: Intervention
     tests: list[HypothesisTest]
     failure: str | None
+
+
+def by_intervention(
+    tests: Iterable[HypothesisTest],
+) -> list[tuple[Intervention, list[HypothesisTest]]]:
+    """Groups tests by their intervention, in the order of the first test of each."""
+    found: dict[str, tuple[Intervention, list[HypothesisTest]]] = {}
+    for test in tests:
+        intervention = test.hypothesis.intervention
+        found.setdefault(intervention.id, (intervention, []))[1].append(test)
+    return list(found.values())
 
 
 class WaitingForFits:

@@ -5,14 +5,18 @@ Invariants: an estimate is complete when all of its readings have ended or faile
 has the same controls, and all seeds.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from raysearch.core.controls import HOLDOUT_CONTROLS, with_control
 from raysearch.core.events import Fitted
 from raysearch.core.hypothesis import Hypothesis, Intervention
 from raysearch.core.records import Estimated, Reading
+from raysearch.search.pair_blocks import ExpectedAnswers
+from raysearch.search.scheduler import QUARANTINE
+from raysearch.search.screening import Screening
 from raysearch.search.trial import HypothesisTest, Trial
+from raysearch.search.trial_registry import TrialRegistry
 from raysearch.stats.evidence import Evidence
 
 
@@ -31,7 +35,15 @@ class _Open:
 class HoldoutEstimates:
     """Takes accepted hypotheses and returns an `Estimated` record for each."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        registry: TrialRegistry,
+        screening: Screening,
+        pairs: Mapping[int, ExpectedAnswers],
+    ) -> None:
+        self._registry = registry
+        self._screening = screening
+        self._pairs = pairs
         self._open: dict[str, _Open] = {}
         self._done: dict[str, Estimated] = {}
         self._incomplete: dict[str, _Open] = {}
@@ -53,7 +65,40 @@ class HoldoutEstimates:
         """Complete estimates by hypothesis id."""
         return self._done
 
-    def readings_of(
+    def start(
+        self,
+        hypothesis: Hypothesis,
+        intervention: Intervention,
+        seeds: Sequence[Fitted],
+        new_test: Callable[[Hypothesis, Reading | None], HypothesisTest],
+    ) -> list[Estimated]:
+        """Starts the estimate of an accepted hypothesis; returns it if all was measured before."""
+        found = []
+        for reading, read in self._readings_of(hypothesis, intervention, seeds):
+            found += self._open_reading(new_test(hypothesis, reading), read)
+        return found
+
+    def _open_reading(self, test: HypothesisTest, intervention: Intervention) -> list[Estimated]:
+        trial = self._registry.trial(("holdout", intervention.key, 0))
+        if trial is None:
+            trial = Trial(intervention, "holdout", self._screening.blocks("holdout"), [test])
+            self._registry.open(trial)
+            return self.end_reading(test, trial) if trial.exhausted else []
+        for seen in trial.observations:
+            test.count(seen, [self._pairs[p] for p in seen.pairs])
+        if trial.exhausted or trial.failed_attempts >= QUARANTINE:
+            trial.tests.append(test)
+            return self.end_reading(test, trial)
+        self._registry.join(trial, test)
+        return []
+
+    def end_reading(self, test: HypothesisTest, trial: Trial) -> list[Estimated]:
+        """Ends a reading; returns the estimate if it was the hypothesis's last one."""
+        self._registry.drop(trial, test)
+        estimated = self._add_reading(test, trial)
+        return [] if estimated is None else [estimated]
+
+    def _readings_of(
         self, hypothesis: Hypothesis, intervention: Intervention, seeds: Sequence[Fitted]
     ) -> Iterator[tuple[Reading | None, Intervention]]:
         """Yields (reading, intervention) to measure on the holdout.
@@ -86,7 +131,7 @@ class HoldoutEstimates:
         found.readings = [r for r in found.readings if _reading_key(r) not in retried]
         return incomplete
 
-    def add_reading(self, test: HypothesisTest, trial: Trial) -> Estimated | None:
+    def _add_reading(self, test: HypothesisTest, trial: Trial) -> Estimated | None:
         """Adds a reading that has ended or failed; returns the estimate if it was the last one."""
         name = test.hypothesis.id
         found = self._open[name]

@@ -4,7 +4,7 @@ Invariants: test blocks end at the looks of the sequential test; the pairs of a 
 before anything is measured.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -12,7 +12,7 @@ from raysearch.causal import Split, differing_shares
 from raysearch.core.answers import EXACT_MATCH, AnswerMatcher
 from raysearch.core.events import Block, Encoded, Ids
 from raysearch.errors import PairsError
-from raysearch.stats.evidence import looks
+from raysearch.stats.evidence import FIRST_LOOKS, looks
 
 EVEN_BLOCK = 32
 """Pairs in a block that no test looks at (screening, holdout). Fixed, so that a resumed run cuts
@@ -28,6 +28,8 @@ class ExpectedAnswers:
     Args:
         set: the kind of the pair, if the problem tells kinds apart.
         matcher: finds the answer that an output stands for; the same for all pairs of a run.
+        contents: of base and sources, by which two pairs are the same; empty: this one is like no
+            other.
     """
 
     split: Split
@@ -40,6 +42,7 @@ class ExpectedAnswers:
     """Two answers of the pair (a variable's counterfactual, or "" for the base's) whose texts
     differ and whose compared tokens are equal.
     """
+    contents: tuple[str, ...] = field(default=(), repr=False)
 
     def read(self, output: Ids) -> Ids:
         """Returns the answer that `output` stands for."""
@@ -62,6 +65,7 @@ def expected_answers(
     kind: str | None = None,
     matcher: AnswerMatcher = EXACT_MATCH,
     texts: Mapping[str, str] | None = None,
+    contents: tuple[str, ...] = (),
 ) -> ExpectedAnswers:
     """Builds the expected answers of an encoded pair.
 
@@ -75,18 +79,78 @@ def expected_answers(
         (a, b) for a, b in two if texts is not None and texts[a] != texts[b] and ids[a] == ids[b]
     )
     return ExpectedAnswers(
-        split, encoded.answers["base"], sources, encoded.counterfactual, kind, matcher, ambiguous
+        split,
+        encoded.answers["base"],
+        sources,
+        encoded.counterfactual,
+        kind,
+        matcher,
+        ambiguous,
+        contents,
     )
 
 
-def cut_at_looks(pairs: Sequence[int]) -> tuple[Block, ...]:
-    """Cuts test pairs at the looks of the sequential test."""
+def repeats(pairs: Iterable[tuple[int, tuple[str, ...]]]) -> frozenset[int]:
+    """Returns the pairs that have the contents of an earlier one, of (pair, contents) in order."""
+    seen: set[tuple[str, ...]] = set()
+    found = set()
+    for pair, contents in pairs:
+        if contents and contents in seen:
+            found.add(pair)
+        seen.add(contents)
+    return frozenset(found)
+
+
+def cut_at_looks(pairs: Sequence[int], first: int = 0) -> tuple[Block, ...]:
+    """Cuts test pairs at the looks of the sequential test, into blocks numbered from `first`."""
     ends = looks(len(pairs))
     starts = (0, *ends[:-1])
     return tuple(
-        Block("test", i, tuple(pairs[a:b]))
+        Block("test", first + i, tuple(pairs[a:b]))
         for i, (a, b) in enumerate(zip(starts, ends, strict=False))
     )
+
+
+@dataclass(frozen=True, slots=True)
+class TestPart:
+    """Test pairs that one or several generations of hypotheses are tested on.
+
+    Args:
+        pairs: all of them, in order.
+        blocks: blocks of those that the test may use, numbered after those of the parts before.
+    """
+
+    __test__ = False  # no test of pytest's
+
+    pairs: tuple[int, ...]
+    blocks: tuple[Block, ...]
+
+
+def deal(pairs: tuple[int, ...], most: int) -> list[tuple[int, ...]]:
+    """Deals pairs out to generations: each gets half of what is left, at most `most`, until fewer
+    are left than two looks need. How many generations come is not known beforehand.
+    """
+    parts: list[tuple[int, ...]] = []
+    while (size := min(most, len(pairs) // 2)) >= FIRST_LOOKS[0]:
+        parts.append(pairs[:size])
+        pairs = pairs[size:]
+    return parts or [pairs[:most]]
+
+
+def deal_out(
+    parts: Sequence[tuple[int, ...]], max_pairs: int, at_looks: bool
+) -> tuple[TestPart, ...]:
+    """Cuts each part into blocks, numbered through all parts."""
+    found: list[TestPart] = []
+    first = 0
+    for pairs in parts:
+        used = pairs[:max_pairs]
+        blocks = (
+            cut_at_looks(used, first) if at_looks else even_blocks("test", used, EVEN_BLOCK, first)
+        )
+        found.append(TestPart(pairs, blocks))
+        first += len(blocks)
+    return tuple(found)
 
 
 def even_blocks(split: Split, pairs: Sequence[int], size: int, first: int = 0) -> tuple[Block, ...]:

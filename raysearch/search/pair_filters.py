@@ -32,6 +32,8 @@ def count_pairs(
             return "not_asked"
         if not screening.is_usable(index):
             return "source_unsolved" if screening.base_solved(index) else "base_unsolved"
+        if (elsewhere := screening.used_elsewhere(index)) is not None:
+            return elsewhere
         if index not in placed:
             return "beyond_max_pairs" if pair.split == "test" else "not_asked"
         return _unchanged_reason(pair, variable, change_only)

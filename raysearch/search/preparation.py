@@ -4,21 +4,24 @@ Invariants: screening comes first, then attribution if the proposer asks for it;
 repeated.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from typing import Literal
 
 from raysearch.core.events import Attributed, Failed, Lost, Screened, Task
+from raysearch.core.hypothesis import Hypothesis
 from raysearch.core.pair_counts import PairCount
-from raysearch.core.records import Record
+from raysearch.core.population import Population
+from raysearch.core.records import Reading, Record
 from raysearch.proposers.base import NO_EFFECTS, AttributionPlan, Effects
 from raysearch.search.attribution_stage import AttributionStage
 from raysearch.search.block_queue import BlockQueue
 from raysearch.search.criteria import Criteria, DecisionRule
-from raysearch.search.pair_blocks import ExpectedAnswers
+from raysearch.search.pair_blocks import ExpectedAnswers, repeats
 from raysearch.search.pair_filters import count_pairs
 from raysearch.search.score_scale import ScoreScale, score_scale
 from raysearch.search.screening import Screening, ScreeningPlan
+from raysearch.search.trial import NO_RELABELLING, HypothesisTest
 from raysearch.stats.e_process import AnytimeTest
 
 
@@ -38,14 +41,14 @@ class Preparation:
         pairs: Mapping[int, ExpectedAnswers],
         plan: ScreeningPlan,
         test: AnytimeTest,
-        these_pairs: bool,
+        population: Population,
         fitting: bool,
         rule: DecisionRule,
         attribution: AttributionPlan | None,
     ) -> None:
         self._pairs = pairs
         self._test = test
-        self._these_pairs = these_pairs
+        self._population = population
         self._fitting = fitting
         self._rule = rule
         self._plan = attribution
@@ -53,6 +56,7 @@ class Preparation:
         self.screening = Screening(pairs, plan)
         self.score_scale: ScoreScale | None = None
         self._criteria: Criteria | None = None
+        self._repeats: Set[int] = frozenset()
         self._attribution: AttributionStage | None = None
 
     @property
@@ -83,6 +87,30 @@ class Preparation:
         """Effects from attribution once it is done; empty if nobody asked for them."""
         return NO_EFFECTS if self._attribution is None else self._attribution.effects
 
+    @property
+    def test_pairs(self) -> int:
+        """Number of pairs that a hypothesis can be tested on; 0 until preparation is done."""
+        return sum(len(b.pairs) for b in self.screening.test_blocks(0)) if self.done else 0
+
+    def new_test(
+        self, hypothesis: Hypothesis, reading: Reading | None = None, part: int = 0
+    ) -> HypothesisTest:
+        """Returns the test, or a reading on the holdout, of a hypothesis without evidence."""
+        intervention, policy = hypothesis.intervention, None
+        if intervention.control is None and not intervention.is_ablation and reading is None:
+            policy = self.criteria.policies[hypothesis.variable]
+        arbitrary = intervention.control == "arbitrary_labels"
+        return HypothesisTest(
+            hypothesis,
+            labels=self.criteria.labels[hypothesis.variable] if arbitrary else NO_RELABELLING,
+            reading=reading,
+            part=part,
+            repeats=self._repeats,
+            unfiltered=self._rule.kinds == "unfiltered",
+            score_scale=self.score_scale,
+            policy=policy,
+        )
+
     def ask(self, task: int) -> Task | None:
         """Returns the next task, with the id `task`, or None if no block is ready."""
         return (
@@ -101,7 +129,12 @@ class Preparation:
         if not self.screening.tell(event) or not self.screening.done:
             return []
         self._criteria = Criteria(
-            self.screening, self._pairs, self._test, self._these_pairs, self._fitting, self._rule
+            self.screening, self._pairs, self._test, self._population, self._fitting, self._rule
+        )
+        self._repeats = frozenset(
+            pair
+            for part in self.screening.parts
+            for pair in repeats((p, self._pairs[p].contents) for p in part.pairs)
         )
         self.score_scale = score_scale(self._rule.score, self.screening, self._pairs)
         if self._plan is not None:

@@ -68,11 +68,9 @@ class Scheduler:
         return not self._out and not self._requeue
 
     def add(self, trial: Trial) -> None:
-        """Files an open trial under the number of blocks it has counted; moves it if that has
-        changed.
-        """
+        """Files an open trial under the next block that it counts; moves it if that has changed."""
         self.remove(trial)
-        level = trial.split == "test", trial.counted
+        level = trial.split == "test", trial.next_block
         self._ready.setdefault(level, OrderedDict())[trial.key] = trial
         self._levels[trial.key] = level
 

@@ -2,17 +2,29 @@
 
 Each split needs a number of solved pairs. Pairs are screened in their fixed order, in rounds: as
 many as are still missing, until there are enough or none is left. Invariants: which pairs are used
-is a function of the pairs' order and the model's outputs alone.
+is a function of the pairs' order and the model's outputs alone; no pair that was trained on is
+tested, and no pair that is tested stands in the holdout, however often it was drawn.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from raysearch.causal import SPLITS, LeftOutCount, Split
 from raysearch.core.events import Block, Ids, Screened, Task
 from raysearch.core.records import Blocked, PairScreened
 from raysearch.search.block_queue import BlockQueue
-from raysearch.search.pair_blocks import EVEN_BLOCK, ExpectedAnswers, cut_at_looks, even_blocks
+from raysearch.search.pair_blocks import (
+    EVEN_BLOCK,
+    ExpectedAnswers,
+    TestPart,
+    deal,
+    deal_out,
+    even_blocks,
+)
+
+GENERATIONS = 4
+"""Generations for which as many test pairs are screened as each of them may use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +35,8 @@ class ScreeningPlan:
         max_pairs: the most test pairs that the test may use.
         solved_only: whether pairs that the model does not solve are left out.
         at_looks: cut test pairs where the sequential test looks; otherwise evenly.
+        trained: whether fit pairs are trained on, so that they are left out of the other splits.
+        dealt: whether test pairs are dealt out to several generations of hypotheses.
         left_out: counts of pairs that were dropped before screening.
     """
 
@@ -30,7 +44,14 @@ class ScreeningPlan:
     max_pairs: int
     solved_only: bool
     at_looks: bool = True
+    trained: bool = False
+    dealt: bool = False
     left_out: tuple[LeftOutCount, ...] = ()
+
+    @property
+    def part(self) -> int:
+        """The most test pairs that are dealt out to one generation."""
+        return -(-self.wanted.get("test", 0) // GENERATIONS)
 
 
 @dataclass
@@ -63,8 +84,11 @@ class Screening:
         ]
         self.queue = BlockQueue("screening")
         self._blocks: dict[Split, tuple[Block, ...]] = {}
+        self._parts_of_test: tuple[TestPart, ...] | None = None
         self._seen: dict[int, tuple[Ids, dict[str, Ids]]] = {}
         self._differences: dict[int, dict[str, float]] = {}
+        self._fitted: set[tuple[str, ...]] = set()
+        self._tested: set[tuple[str, ...]] = set()
         self._next_round()
 
     @property
@@ -104,22 +128,52 @@ class Screening:
         return Blocked(tuple(self._screened(pair, place.get(pair)) for pair in self._pairs))
 
     def blocks(self, split: Split) -> tuple[Block, ...]:
-        """Returns the blocks of evidence of a split, once screening is done."""
+        """Returns the blocks of evidence of a split, once screening is done; of the test split,
+        those of all parts.
+        """
+        if split == "test":
+            return tuple(block for part in self.parts for block in part.blocks)
         if split not in self._blocks:
             assert self.done
-            pairs = self.usable(split)
-            if split == "test":
-                pairs = pairs[: self._plan.max_pairs]
-            at_looks = split == "test" and self._plan.at_looks
-            self._blocks[split] = (
-                cut_at_looks(pairs) if at_looks else even_blocks(split, pairs, EVEN_BLOCK)
-            )
+            self._blocks[split] = even_blocks(split, self.usable(split), EVEN_BLOCK)
         return self._blocks[split]
+
+    @property
+    def parts(self) -> tuple[TestPart, ...]:
+        """The parts into which test pairs are dealt out; one if they are not."""
+        if self._parts_of_test is None:
+            assert self.done
+            self._parts_of_test = deal_out(
+                self._deal(self.usable("test")), self._plan.max_pairs, self._plan.at_looks
+            )
+        return self._parts_of_test
+
+    def test_blocks(self, part: int) -> tuple[Block, ...]:
+        """Returns the blocks of a part of the test pairs; none if there are not as many parts."""
+        return self.parts[part].blocks if part < len(self.parts) else ()
+
+    def part_of(self, split: Split, block: int = 0) -> int:
+        """Returns the part of the test pairs that a block is of; 0 for other splits."""
+        if split != "test":
+            return 0
+        return next(i for i, part in enumerate(self.parts) if block <= part.blocks[-1].index)
+
+    def _deal(self, pairs: tuple[int, ...]) -> list[tuple[int, ...]]:
+        return deal(pairs, self._plan.part) if self._plan.dealt else [pairs]
 
     def usable(self, split: Split) -> tuple[int, ...]:
         """Returns the pairs of a split that evidence may come from, in order."""
         part = next(p for p in self._parts if p.split == split)
         return tuple(part.usable[: part.wanted])
+
+    def used_elsewhere(self, pair: int) -> Literal["trained_on", "tested"] | None:
+        """Returns whether a pair is left out because an equal one is used in an earlier split."""
+        contents, split = self._pairs[pair].contents, self._pairs[pair].split
+        if not contents or split == "fit":
+            return None
+        if contents in self._fitted:
+            return "trained_on"
+        return "tested" if split == "holdout" and contents in self._tested else None
 
     def output(self, pair: int) -> Ids | None:
         """Returns the model's output on a pair's base without intervention; None if it was not
@@ -167,8 +221,17 @@ class Screening:
             self.queue.add(new)
 
     def _collect(self, part: _SplitProgress) -> None:
+        """Takes the screened pairs of a split that may be used, once those of the splits before are
+        taken.
+        """
         screened = part.order[: part.asked]
-        part.usable = [p for p in screened if self.is_usable(p)]
+        part.usable = [p for p in screened if self.is_usable(p) and self.used_elsewhere(p) is None]
+        used = tuple(part.usable[: part.wanted])
+        if part.split == "fit" and self._plan.trained:
+            self._fitted = {self._pairs[p].contents for p in used}
+        elif part.split == "test":
+            tested = (p for dealt in self._deal(used) for p in dealt[: self._plan.max_pairs])
+            self._tested = {self._pairs[p].contents for p in tested}
 
     def _screened(self, pair: int, block: int | None) -> PairScreened:
         split = self._pairs[pair].split

@@ -7,9 +7,8 @@ evidence is counted in block order; no further task is made for a decided hypoth
 cancelled.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
-from raysearch.causal import Split
 from raysearch.core.events import (
     Attributed,
     Failed,
@@ -22,13 +21,13 @@ from raysearch.core.events import (
     Task,
 )
 from raysearch.core.fit_keys import FitKeys
-from raysearch.core.hypothesis import Hypothesis, Intervention
+from raysearch.core.hypothesis import Intervention
+from raysearch.core.population import SAMPLER, Population
 from raysearch.core.records import (
     Conflicted,
     Decided,
     Estimated,
     Proposed,
-    Reading,
     Record,
     Snapshot,
     Stage,
@@ -36,19 +35,20 @@ from raysearch.core.records import (
 )
 from raysearch.proposers.base import AlphaSpending, AttributionPlan, Proposer
 from raysearch.proposers.generations import Generation, Generations
-from raysearch.search.criteria import Criterion, DecisionRule
-from raysearch.search.fit_results import WaitingForFits
+from raysearch.search.criteria import DecisionRule
+from raysearch.search.failed_attempts import failed_attempt
+from raysearch.search.fit_results import WaitingForFits, by_intervention
 from raysearch.search.holdout import HoldoutEstimates
+from raysearch.search.judge import NO_PAIRS_LEFT, Judge
 from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.search.preparation import Preparation
-from raysearch.search.scheduler import QUARANTINE
 from raysearch.search.screening import ScreeningPlan
-from raysearch.search.trial import NO_RELABELLING, HypothesisTest, Trial
+from raysearch.search.trial import HypothesisTest, Trial
 from raysearch.search.trial_registry import TrialRegistry
 from raysearch.search.verdicts import Verdicts
 from raysearch.stats.e_process import AnytimeTest
 
-EVIDENCE_VERSION = 7
+EVIDENCE_VERSION = 8
 """Raised when numerics, tests, looks or proposers change: verdicts of two versions do not mix in a
 run.
 """
@@ -58,8 +58,9 @@ class Search:
     """A search over the hypotheses that `proposer` proposes.
 
     Args:
-        test: the test for independent draws; with `these_pairs` its population is set to the number
+        test: the test for independent draws; of a fixed population, its size is set to the number
             of each variable's change pairs.
+        population: what the verdicts are about.
         pairs: expected answers by pair index, in the order of measuring.
         rows: size of a task in pairs x interventions, about what a replica runs in a second or a
             few.
@@ -67,6 +68,7 @@ class Search:
         controls: names of the controls that are tested for every accepted hypothesis.
         rule: which pairs decide, and when evidence is looked at.
         attribution: what is estimated before the first proposal, for a proposer that asks for it.
+        declared: as in `AlphaSpending`.
     """
 
     def __init__(
@@ -75,28 +77,27 @@ class Search:
         test: AnytimeTest,
         pairs: Mapping[int, ExpectedAnswers],
         plan: ScreeningPlan,
-        these_pairs: bool = False,
+        population: Population = SAMPLER,
         rows: int = 64,
         fit: FitKeys | None = None,
         controls: Sequence[str] = (),
         rule: DecisionRule = DecisionRule(),
         attribution: AttributionPlan | None = None,
+        declared: Container[str] | None = None,
     ) -> None:
         self._generations = Generations(proposer, controls, fit is not None and fit.warm_start)
-        self._spending = AlphaSpending(proposer)
         self._pairs = pairs
-        self.these_pairs = these_pairs
         self.preparation = Preparation(
-            pairs, plan, test, these_pairs, fit is not None, rule, attribution
+            pairs, plan, test, population, fit is not None, rule, attribution
         )
         self.screening = self.preparation.screening
         self._registry = TrialRegistry(rows)
         self._fit = fit
         self._enough = test.threshold / 2
         self._fits = WaitingForFits(fit or FitKeys(), self._enough, ())
-        self._rule = rule
+        self._judge = Judge(self.preparation, AlphaSpending(proposer, declared), rule)
         self._verdicts = Verdicts()
-        self._estimates = HoldoutEstimates()
+        self._estimates = HoldoutEstimates(self._registry, self.screening, pairs)
         self._next_task = 0
         self._pairs_seen = 0
         self._conflicts = 0
@@ -165,10 +166,8 @@ class Search:
                     self._on_fitted(event, records)
                 case Measured():
                     self._on_measured(event, records)
-                case Lost():
-                    self._on_lost(event, records)
-                case Failed():
-                    self._on_failed(event, records)
+                case Lost() | Failed():
+                    self._on_unfinished(event, records)
         return records
 
     def snapshot(self) -> Snapshot:
@@ -186,7 +185,7 @@ class Search:
             undecided=verdicts.count("undecided"),
             failed=verdicts.count("failed"),
             pairs=self._pairs_seen,
-            at_most=self._registry.at_most + len(self._fits) * self._test_pairs,
+            at_most=self._registry.at_most + len(self._fits) * self.preparation.test_pairs,
             queued=scheduler.queued + halving.queued + self.preparation.queued,
             out=scheduler.out + halving.out + self.preparation.out,
             conflicts=self._conflicts,
@@ -234,49 +233,17 @@ class Search:
 
     def _enter(self, generation: Generation, records: list[Record]) -> None:
         """Adds each new hypothesis once; those with a fitted subspace wait for their fit."""
-        by_intervention: dict[str, tuple[Intervention, list[HypothesisTest]]] = {}
         new = {h.id: h for h in generation.hypotheses if h.id not in self.verdicts}.values()
-        self._spending.enter(new)
+        entering = by_intervention(self._judge.enter(new))
         for hypothesis in new:
-            tests = by_intervention.setdefault(
-                hypothesis.intervention.id, (hypothesis.intervention, [])
-            )[1]
-            tests.append(self._new_test(hypothesis))
             records.append(Proposed(hypothesis, generation.by, generation.number))
             self._verdicts.enter(hypothesis)
-        self._fits.add([found for found in by_intervention.values() if found[0].is_fitted])
-        for intervention, tests in by_intervention.values():
-            if (trial := self._registry.trial(("test", intervention.key))) is not None:
+        self._fits.add([found for found in entering if found[0].is_fitted])
+        for intervention, tests in entering:
+            if (trial := self._registry.test_of(intervention, tests[0].part)) is not None:
                 self._reopen(trial, tests, records)
             elif not intervention.is_fitted:
-                self._open(intervention, "test", tests, records)
-
-    def _new_test(self, hypothesis: Hypothesis, reading: Reading | None = None) -> HypothesisTest:
-        arbitrary = hypothesis.intervention.control == "arbitrary_labels"
-        labels = (
-            self.preparation.criteria.labels[hypothesis.variable] if arbitrary else NO_RELABELLING
-        )
-        unfiltered = self._rule.kinds == "unfiltered"
-        return HypothesisTest(
-            hypothesis,
-            labels=labels,
-            reading=reading,
-            unfiltered=unfiltered,
-            score_scale=self.preparation.score_scale,
-        )
-
-    def _criterion(self, hypothesis: Hypothesis) -> Criterion:
-        criterion, among = (
-            self.preparation.criteria.of(hypothesis),
-            self._spending.of(hypothesis),
-        )
-        return criterion if among is None else criterion.with_hypotheses(among)
-
-    @property
-    def _test_pairs(self) -> int:
-        return (
-            sum(len(b.pairs) for b in self.screening.blocks("test")) if self.preparation.done else 0
-        )
+                self._open(intervention, tests, records)
 
     # --- fits
 
@@ -292,25 +259,24 @@ class Search:
         """Opens trials for the interventions whose training has ended, with what was fit."""
         for finished in self._fits.take_finished():
             if finished.failure is None:
-                self._open(finished.intervention, "test", finished.tests, records)
+                self._open(finished.intervention, finished.tests, records)
                 continue
             for test in finished.tests:
                 self._decide(None, test, "failed", finished.failure, records)
 
     def _open(
-        self,
-        intervention: Intervention,
-        split: Split,
-        tests: list[HypothesisTest],
-        records: list[Record],
+        self, intervention: Intervention, tests: list[HypothesisTest], records: list[Record]
     ) -> None:
-        trial = Trial(intervention, split, self.screening.blocks(split), tests)
+        part = tests[0].part
+        blocks = self.screening.test_blocks(part)
+        trial = Trial(intervention, "test", blocks, tests, part)
         self._registry.open(trial)
         if trial.exhausted:
-            self._finish(trial, records)
+            self._end(trial, "undecided", NO_PAIRS_LEFT, records)
 
     def _on_measured(self, event: Measured, records: list[Record]) -> None:
-        trial = self._registry.trial((event.split, event.intervention))
+        part = self.screening.part_of(event.split, event.block)
+        trial = self._registry.trial((event.split, event.intervention, part))
         assert trial is not None, (event.key, "was never asked for")
         status = trial.take(event)
         if status == "first":
@@ -329,9 +295,9 @@ class Search:
             for test in trial.tests:
                 test.count(counted.observation, pairs)
             for test in tuple(trial.tests) if trial.split == "test" else ():
-                self._judge(trial, test, trial.counted, records)
+                self._look(trial, test, trial.counted, records)
             if trial.exhausted and not trial.closed:
-                self._finish(trial, records)
+                self._end(trial, "undecided", None, records)
 
     def _reopen(self, trial: Trial, tests: list[HypothesisTest], records: list[Record]) -> None:
         """Adds hypotheses to an existing trial and counts all that it has measured for them.
@@ -345,29 +311,29 @@ class Search:
             for blocks, seen in enumerate(trial.observations, start=1):
                 if test in trial.tests:
                     test.count(seen, [self._pairs[p] for p in seen.pairs])
-                    self._judge(trial, test, blocks, records)
+                    self._look(trial, test, blocks, records)
             if test in trial.tests and trial.exhausted:
                 self._decide(trial, test, "undecided", None, records)
 
-    def _judge(
-        self, trial: Trial, test: HypothesisTest, blocks: int, records: list[Record]
-    ) -> None:
+    def _look(self, trial: Trial, test: HypothesisTest, blocks: int, records: list[Record]) -> None:
         """Decides a hypothesis if its evidence after so many blocks is enough."""
-        if self._rule.at_end and blocks < len(trial.blocks):
-            return
-        verdict = self._criterion(test.hypothesis).verdict(test.evidence, test.keep)
+        verdict = self._judge.verdict(test, blocks == len(trial.blocks))
         if verdict is not None:
             self._decide(trial, test, verdict, None, records)
 
-    def _finish(self, trial: Trial, records: list[Record]) -> None:
-        """Ends a trial that has counted all of its blocks: open hypotheses are undecided, or
-        estimated.
-        """
+    def _end(
+        self,
+        trial: Trial,
+        verdict: VerdictName,
+        reason: str | None,
+        records: list[Record],
+    ) -> None:
+        """Ends a trial: its open hypotheses get the verdict, or their readings end."""
         for test in tuple(trial.tests):
             if trial.split == "test":
-                self._decide(trial, test, "undecided", None, records)
+                self._decide(trial, test, verdict, reason, records)
             else:
-                self._end_reading(trial, test, records)
+                records += self._estimates.end_reading(test, trial)
 
     def _decide(
         self,
@@ -377,120 +343,49 @@ class Search:
         reason: str | None,
         records: list[Record],
     ) -> None:
-        variable, fit = test.hypothesis.variable, None if trial is None else trial.intervention.fit
-        decided = test.decided(
-            verdict,
-            self._criterion(test.hypothesis),
-            self.preparation.criteria.base_match[variable],
-            reason,
-            fit,
-        )
+        fit = None if trial is None else trial.intervention.fit
+        decided = self._judge.decided(test, verdict, reason, fit)
         records.append(decided)
         self._verdicts.decide(decided, test, trial)
         if trial is not None:
             self._registry.drop(trial, test)
         if verdict == "accept" and trial is not None:
             self._generations.accepted(test.hypothesis)
-            self._open_estimate(test.hypothesis, trial.intervention, records)
+            seeds = self._fits.seeds(trial.intervention)
+            records += self._estimates.start(
+                test.hypothesis, trial.intervention, seeds, self.preparation.new_test
+            )
         if not self._verdicts.alive:
             self._propose(records)
 
-    # --- holdout estimates
-
-    def _open_estimate(
-        self, hypothesis: Hypothesis, intervention: Intervention, records: list[Record]
-    ) -> None:
-        seeds = self._fits.seeds(intervention)
-        for reading, read in self._estimates.readings_of(hypothesis, intervention, seeds):
-            self._open_reading(self._new_test(hypothesis, reading), read, records)
-
-    def _open_reading(
-        self, test: HypothesisTest, intervention: Intervention, records: list[Record]
-    ) -> None:
-        trial = self._registry.trial(("holdout", intervention.key))
-        if trial is None:
-            self._open(intervention, "holdout", [test], records)
-            return
-        for seen in trial.observations:
-            test.count(seen, [self._pairs[p] for p in seen.pairs])
-        if trial.exhausted or trial.failed_attempts >= QUARANTINE:
-            trial.tests.append(test)
-            self._end_reading(trial, test, records)
-            return
-        self._registry.join(trial, test)
-
-    def _end_reading(self, trial: Trial, test: HypothesisTest, records: list[Record]) -> None:
-        """Adds a finished reading; records the estimate if it was the hypothesis's last reading."""
-        self._registry.drop(trial, test)
-        estimated = self._estimates.add_reading(test, trial)
-        if estimated is not None:
-            records.append(estimated)
-
     # --- losses and failures
 
-    def _on_lost(self, event: Lost, records: list[Record]) -> None:
-        self.preparation.requeue(event)
-        if event.counts_as_attempt and len(event.group) == 1:
-            self._count_failure(
-                event, event.group[0], event.blocks, f"{event.message} ({event.cause})", records
-            )
-        self._registry.release(self._registry.scheduler.on_lost(event))
-        records += self._fits.halving.on_lost(event)
-        self._open_fitted(records)
-
-    def _on_failed(self, event: Failed, records: list[Record]) -> None:
-        self.preparation.requeue(event)
-        reason = f"{event.error_type}: {event.message}"
-        if event.intervention is not None and event.block is not None:
-            self._count_failure(event, event.intervention, (event.block,), reason, records)
-        elif len(event.group) == 1:
-            self._count_failure(event, event.group[0], event.blocks, reason, records)
-        self._registry.release(self._registry.scheduler.on_failed(event))
-        records += self._fits.halving.on_failed(event)
-        self._open_fitted(records)
-
-    def _count_failure(
-        self,
-        event: Lost | Failed,
-        intervention: str,
-        blocks: tuple[int, ...],
-        reason: str,
-        records: list[Record],
-    ) -> None:
-        """Counts a failed attempt of a single intervention; quarantines it after three in a row at
-        its next block.
-
-        A failure further ahead, or in a run of several blocks, only makes the trial go block by
-        block. The blocks before decide whether that block is reached at all, so no verdict may
-        depend on how far ahead a task was cut.
+    def _on_unfinished(self, event: Lost | Failed, records: list[Record]) -> None:
+        """Takes a lost or failed task: queues it again, and quarantines an intervention that fails
+        too often.
         """
-        trial = self._registry.trial((event.split, intervention))
-        if trial is None or trial.closed:
-            return
-        trial.one_block = True
-        if blocks != (trial.counted,):
-            return
-        trial.failed_attempts += 1
-        if trial.failed_attempts >= QUARANTINE:
-            for test in tuple(trial.tests):
-                if trial.split == "test":
-                    self._decide(trial, test, "failed", reason, records)
-                else:
-                    self._end_reading(trial, test, records)
+        self.preparation.requeue(event)
+        attempt = failed_attempt(event)
+        if attempt is not None:
+            part = self.screening.part_of(event.split, *attempt.blocks[:1])
+            trial = self._registry.count_failure(event.split, attempt, part)
+            if trial is not None:
+                self._end(trial, "failed", attempt.reason, records)
+        self._registry.requeue(event)
+        halving = self._fits.halving
+        records += halving.on_lost(event) if isinstance(event, Lost) else halving.on_failed(event)
+        self._open_fitted(records)
 
     def _on_retried(self, event: Retried) -> None:
         """Opens failed hypotheses again: they are measured on after their last counted block, or
         fit anew.
         """
         assert not event.is_empty, "nothing is tried again"
-        without_fit: dict[str, tuple[Intervention, list[HypothesisTest]]] = {}
-        for failure in self._verdicts.withdraw(event.hypotheses):
-            intervention = failure.test.hypothesis.intervention
+        failures = self._verdicts.withdraw(event.hypotheses)
+        for failure in failures:
             if failure.trial is not None:
                 self._registry.retry(failure.trial, failure.test)
-            else:
-                without_fit.setdefault(intervention.id, (intervention, []))[1].append(failure.test)
-        self._fits.retry(list(without_fit.values()))
+        self._fits.retry(by_intervention(f.test for f in failures if f.trial is None))
         for name in event.estimates:
             for trial, test in self._estimates.retry(name):
                 self._registry.retry(trial, test)

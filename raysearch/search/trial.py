@@ -5,7 +5,7 @@ its verdict; the first observation of a block wins.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
@@ -13,14 +13,22 @@ from typing import Literal
 from raysearch.causal import Split
 from raysearch.core.events import Block, Ids, Measured
 from raysearch.core.hypothesis import Hypothesis, Intervention
-from raysearch.core.records import Counted, Decided, Reading, SetCount, VerdictName
+from raysearch.core.records import (
+    Counted,
+    Decided,
+    PolicyComparison,
+    Reading,
+    SetCount,
+    VerdictName,
+)
+from raysearch.search.baselines import Policy
 from raysearch.search.criteria import Criterion
 from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.search.score_scale import ScoreScale
 from raysearch.stats.evidence import Evidence
 
-TrialKey = tuple[Split, str]
-"""(split, key of the intervention)."""
+TrialKey = tuple[Split, str, int]
+"""(split, key of the intervention, part of the test pairs)."""
 
 ObservationStatus = Literal["first", "repeat", "conflict"]
 """How an observation relates to its block: the first, an equal repeat, or a repeat with other
@@ -41,24 +49,34 @@ class HypothesisTest:
         evidence: matches and scores on the pairs that count.
         keep: the same on keep pairs.
         copies: outputs on change pairs that equal an answer of the source.
+        repeats: pairs that are equal to an earlier pair of the test.
+        distinct: number of different pairs among those that count.
         labels: replacement labels for counterfactuals (control `arbitrary_labels`).
         reading: the reading on the holdout that this is; None for the estimate itself.
+        part: the part of the test pairs that it is tested on.
         unfiltered: whether keep pairs count as evidence too.
         sets: evidence by kind of pair, if the problem tells kinds apart.
         score_scale: the score that the test is on; None for matches.
         sums: sum of every measured score over the pairs that count.
+        policy: the best policy of the variable; None for controls, readings and ablations.
+        margins: for each pair that counts, 1 + match - match of the policy.
     """
 
     hypothesis: Hypothesis
     evidence: Evidence = Evidence()
     keep: Evidence = Evidence()
     copies: int = 0
+    repeats: Set[int] = frozenset()
+    distinct: int = 0
     labels: Mapping[Ids, Ids] = field(default_factory=lambda: NO_RELABELLING)
     reading: Reading | None = None
+    part: int = 0
     unfiltered: bool = False
     sets: dict[str, Evidence] = field(default_factory=dict)
     score_scale: ScoreScale | None = None
     sums: dict[str, float] = field(default_factory=dict)
+    policy: Policy | None = None
+    margins: bytes = b""
 
     def count(self, observation: Measured, pairs: Sequence[ExpectedAnswers]) -> None:
         """Adds one block of evidence; `pairs` are the expected answers in the observation's
@@ -82,7 +100,10 @@ class HypothesisTest:
                 keep_matches += match
             if changes or self.unfiltered:
                 counted.append(at)
+                self.distinct += observation.pairs[at] not in self.repeats
                 matches += match
+                if self.policy is not None:
+                    self.margins += bytes([1 + match - (self.policy.gives(pair) == wanted)])
                 if pair.set is not None:
                     before = self.sets.get(pair.set, Evidence())
                     self.sets[pair.set] = before.add(1, match, scores[at : at + 1])
@@ -92,6 +113,29 @@ class HypothesisTest:
             self.sums[name] = self.sums.get(name, 0.0) + math.fsum(
                 values[variable][at] for at in counted
             )
+
+    def beats_policy(self, criterion: Criterion) -> bool:
+        """Whether it beats the best policy, at the level of its own test; true if none can be
+        beaten.
+        """
+        if self.policy is None or self.policy.baseline.same:
+            return True
+        return criterion.paired.log_evidence(self._differences)[0] >= criterion.change.accept_at
+
+    @property
+    def _differences(self) -> list[float]:
+        """Match minus match of the policy, in {-1, 0, 1}, of each pair that counts."""
+        return [float(margin - 1) for margin in self.margins]
+
+    def _against_policy(self, accepted: bool, criterion: Criterion) -> PolicyComparison | None:
+        """How it does against the best policy; the interval, for accepted ones alone."""
+        if self.policy is None or not self.margins:
+            return None
+        differences, baseline = self._differences, self.policy.baseline
+        share = (self.evidence.matches - math.fsum(differences)) / self.evidence.n
+        if not accepted or baseline.same:
+            return PolicyComparison(baseline, share)
+        return PolicyComparison(baseline, share, *criterion.paired.interval(differences))
 
     def decided(
         self,
@@ -120,7 +164,10 @@ class HypothesisTest:
             else down
             if verdict == "reject"
             else max(up, down),
-            claim=criterion.change.claim,
+            claim=criterion.about.claim,
+            population=criterion.about.name,
+            population_size=criterion.size,
+            distinct=self.distinct,
             reason=reason,
             fit=fit,
             sets=tuple(
@@ -134,6 +181,8 @@ class HypothesisTest:
                 for name, total in sorted(self.sums.items())
                 if self.evidence.n
             ),
+            against=self._against_policy(verdict == "accept", criterion),
+            level=criterion.change.false_accept / criterion.change.hypotheses,
         )
 
 
@@ -147,6 +196,7 @@ class Trial:
 
     Args:
         tests: the open hypotheses.
+        part: the part of the test pairs that `blocks` are of; 0 on the holdout.
         counted: number of blocks counted so far.
         failed_attempts: failed attempts at the next block, in a row.
         one_block: whether it runs one block at a time, because it has failed; so a failure far
@@ -159,11 +209,14 @@ class Trial:
     split: Split
     blocks: tuple[Block, ...]
     tests: list[HypothesisTest]
+    part: int = 0
     counted: int = 0
     failed_attempts: int = 0
     one_block: bool = False
     observations: list[Measured] = field(default_factory=list)
     key: TrialKey = field(init=False)
+    _offset: int = field(init=False, default=0)
+    """Index of the first block."""
     _first: list[int | None] = field(init=False, default_factory=list)
     """Hash of the first outputs of each block that was seen: enough to recognise a repeat that
     differs.
@@ -175,7 +228,8 @@ class Trial:
     _conflicts: dict[int, int] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.key = self.split, self.intervention.key
+        self.key = self.split, self.intervention.key, self.part
+        self._offset = self.blocks[0].index if self.blocks else 0
 
     @property
     def closed(self) -> bool:
@@ -191,14 +245,21 @@ class Trial:
         """Number of pairs that may still be counted."""
         return 0 if self.closed else sum(len(b.pairs) for b in self.blocks[self.counted :])
 
+    @property
+    def next_block(self) -> int:
+        """Index of the next block to count."""
+        return self._offset + self.counted
+
     def has_seen(self, block: int) -> bool:
-        return block < len(self._first) and self._first[block] is not None
+        """Whether the block with this index has been observed."""
+        at = block - self._offset
+        return at < len(self._first) and self._first[at] is not None
 
     def unseen(self) -> tuple[Block, ...]:
         """Returns the run of blocks from the next to count up to the first that was seen."""
         start = self.counted
         end = start
-        while end < len(self.blocks) and not self.has_seen(end):
+        while end < len(self.blocks) and not self.has_seen(self._offset + end):
             end += 1
         return self.blocks[start:end]
 
@@ -206,10 +267,10 @@ class Trial:
         """Stores an observation if it is the first of its block; returns how it relates to that
         block.
         """
-        at = observation.block
+        at = observation.block - self._offset
         assert self.blocks[at].pairs == observation.pairs, (self.blocks[at], observation.pairs)
         output_hash = hash(observation.outputs)
-        if self.has_seen(at):
+        if self.has_seen(observation.block):
             if self._first[at] == output_hash:
                 return "repeat"
             self._conflicts[at] = self._conflicts.get(at, 0) + 1
@@ -229,7 +290,7 @@ class Trial:
         if self.split == "holdout" or self.intervention.control is not None:
             self.observations.append(observation)
         self.counted += 1
-        return Counted(observation, self._conflicts.get(observation.block, 0))
+        return Counted(observation, self._conflicts.get(observation.block - self._offset, 0))
 
     def reopen(self) -> None:
         """Forgets all failures; blocks that were not counted are measured again, since closing

@@ -7,9 +7,12 @@ pairs that the open trials have yet to count.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from raysearch.core.events import Measured
+from raysearch.causal import Split
+from raysearch.core.events import Failed, Lost, Measured
+from raysearch.core.hypothesis import Intervention
 from raysearch.core.records import Decided
-from raysearch.search.scheduler import Scheduler
+from raysearch.search.failed_attempts import FailedAttempt
+from raysearch.search.scheduler import QUARANTINE, Scheduler
 from raysearch.search.trial import HypothesisTest, Trial, TrialKey
 
 
@@ -28,6 +31,10 @@ class TrialRegistry:
     def trial(self, key: TrialKey) -> Trial | None:
         """Returns the trial of a key, or None."""
         return self._trials.get(key)
+
+    def test_of(self, intervention: Intervention, part: int) -> Trial | None:
+        """Returns the trial of an intervention on a part of the test pairs, or None."""
+        return self.trial(("test", intervention.key, part))
 
     @property
     def tests(self) -> int:
@@ -86,6 +93,13 @@ class TrialRegistry:
             if not trial.closed:
                 self.scheduler.add(trial)
 
+    def requeue(self, event: Lost | Failed) -> None:
+        """Queues what a lost or failed task did not finish again."""
+        if isinstance(event, Lost):
+            self.release(self.scheduler.on_lost(event))
+        else:
+            self.release(self.scheduler.on_failed(event))
+
     def retry(self, trial: Trial, test: HypothesisTest) -> None:
         """Measures a failed hypothesis or reading again, from the first block that was not
         counted.
@@ -100,6 +114,23 @@ class TrialRegistry:
         if trial.closed:
             trial.reopen()
         self.join(trial, test)
+
+    def count_failure(self, split: Split, attempt: FailedAttempt, part: int) -> Trial | None:
+        """Counts a failed attempt of a single intervention; returns its trial after three in a row
+        at its next block.
+
+        A failure further ahead, or in a run of several blocks, only makes the trial go block by
+        block. The blocks before decide whether that block is reached at all, so no verdict may
+        depend on how far ahead a task was cut.
+        """
+        trial = self.trial((split, attempt.intervention, part))
+        if trial is None or trial.closed:
+            return None
+        trial.one_block = True
+        if attempt.blocks != (trial.next_block,):
+            return None
+        trial.failed_attempts += 1
+        return trial if trial.failed_attempts >= QUARANTINE else None
 
     def validate(self, decided: Mapping[str, Decided]) -> None:
         """Checks the invariants; for tests."""

@@ -278,7 +278,9 @@ class RunLedger:
     def _write_record(self, record: Record) -> None:
         if isinstance(record, Blocked):
             stored = read_pairs(self._run.folder)
-            content = pairs_content(stored.pairs, stored.encoded, record.pairs, stored.left_out)
+            content = pairs_content(
+                stored.pairs, stored.encoded, record.pairs, stored.left_out, stored.population
+            )
             self._digests.write(self._run.folder, "", PAIRS_FILE, content)
         self._tables.add_record(record, self._retractions.covers(record))
 

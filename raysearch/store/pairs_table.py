@@ -16,6 +16,7 @@ import pyarrow as pa
 from raysearch.causal import Input, LeftOutCount, Pair, Stimulus
 from raysearch.core.events import Encoded, Ids, ModelInput
 from raysearch.core.hypothesis import content_id
+from raysearch.core.population import SAMPLER, Population
 from raysearch.core.records import PairScreened
 from raysearch.errors import StoreError, check_memory
 from raysearch.storage.digests import read_checked
@@ -25,6 +26,7 @@ from raysearch.store.pairs_schema import PAIRS
 
 FILE = "pairs.parquet"
 _LEFT_OUT = b"left_out"
+_POPULATION = b"population"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +34,15 @@ class PairsTable:
     """Contents of pairs.parquet; `encoded` is None before encoding, `screened` before the end of
     screening.
 
-    `left_out` counts what never became a pair of the run.
+    `left_out` counts what never became a pair of the run; `population` is what its verdicts are
+    about.
     """
 
     pairs: tuple[Pair, ...]
     encoded: tuple[Encoded, ...] | None
     screened: tuple[PairScreened, ...] | None
     left_out: tuple[LeftOutCount, ...] = ()
+    population: Population = SAMPLER
 
 
 def write_pairs(
@@ -47,13 +51,14 @@ def write_pairs(
     encoded: Sequence[Encoded] | None = None,
     screened: Sequence[PairScreened] | None = None,
     left_out: Sequence[LeftOutCount] = (),
+    population: Population = SAMPLER,
 ) -> None:
     """Writes pairs.parquet with these pairs, in their order.
 
     Raises:
         StoreError: it cannot be written.
     """
-    run.write(FILE, pairs_content(pairs, encoded, screened, left_out))
+    run.write(FILE, pairs_content(pairs, encoded, screened, left_out, population))
 
 
 def pairs_content(
@@ -61,12 +66,14 @@ def pairs_content(
     encoded: Sequence[Encoded] | None = None,
     screened: Sequence[PairScreened] | None = None,
     left_out: Sequence[LeftOutCount] = (),
+    population: Population = SAMPLER,
 ) -> bytes:
     """Returns the bytes of pairs.parquet with these pairs, in their order."""
     encoded_by = {e.index: e for e in encoded or ()}
     screened_by = {s.pair: s for s in screened or ()}
     rows = [_row(p, encoded_by.get(p.index), screened_by.get(p.index)) for p in pairs]
     flags = {b"encoded": _flag(encoded), b"screened": _flag(screened)}
+    flags[_POPULATION] = json.dumps(asdict(population)).encode()
     if left_out:
         flags[_LEFT_OUT] = json.dumps([asdict(left) for left in left_out]).encode()
     schema = PAIRS.with_metadata({**(PAIRS.metadata or {}), **flags})
@@ -93,6 +100,7 @@ def read_pairs(run: Folder) -> PairsTable:
             tuple(_encoded(r) for r in rows) if flags.get(b"encoded") == b"yes" else None,
             tuple(_screened(r) for r in rows) if flags.get(b"screened") == b"yes" else None,
             tuple(LeftOutCount(**left) for left in json.loads(flags.get(_LEFT_OUT, b"[]"))),
+            Population(**json.loads(flags.get(_POPULATION, b"{}"))),
         )
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as e:
         check_memory(e, f"reading {path}")

@@ -47,6 +47,8 @@ class RunInfo:
     Args:
         store_uri: absolute, without credentials, as `tracking_uri`.
         facts: what was known of the model, so that the search can be rebuilt without it.
+        k: the most hypotheses that the proposer may propose (K); 0 if it is open-ended; None in runs
+            before 2026-11-29.
         scale: scale of logit differences, if the test is on them (search/score_scale.py).
         sealed: whether its files have digests (storage/digests.py); runs of older versions have
             none.
@@ -63,6 +65,7 @@ class RunInfo:
     model_digest: str | None = None
     tracking_run_id: str | None = None
     facts: Mapping[str, Any] | None = None
+    k: int | None = None
     scale: float | None = None
     sealed: bool = False
     versions: Mapping[str, str] = field(default_factory=dict)

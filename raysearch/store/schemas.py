@@ -169,6 +169,13 @@ VERDICTS = table_schema(
         "counterfactual",
         "share",
     ),
+    (
+        "no_intervention_iia",
+        REAL,
+        "control: share of the test pairs that count whose output without intervention is the "
+        "counterfactual",
+        "share",
+    ),
     ("self_swap_iia", REAL, "control: the base's own activation put in", "share"),
     (
         "random_source_iia",
@@ -184,7 +191,22 @@ VERDICTS = table_schema(
         "share",
     ),
     ("evidence", REAL, "log e-value against the null that was rejected", "nats"),
-    ("claim", TEXT, "what the verdict is about: these_pairs or sampler", "name"),
+    ("claim", TEXT, "how its pairs are taken: these_pairs or sampler", "name"),
+    (
+        "population",
+        TEXT,
+        "what the verdict is about, and its bound and interval hold for: sampler, not_trained_on, "
+        "these_values, these_pairs; test_part: the part of the domain that was set apart",
+        "name",
+    ),
+    (
+        "population_size",
+        INT,
+        "number of its pairs that count, or of its values (these_values); null where it is not "
+        "finite",
+        "pairs or values",
+    ),
+    ("distinct", INT, "different pairs among the n", "pairs"),
     (
         "fit",
         TEXT,
@@ -197,6 +219,29 @@ VERDICTS = table_schema(
         TEXT,
         "mean of each declared score over the n pairs; null where none is declared",
         "JSON; as the score",
+    ),
+    (
+        "baseline",
+        TEXT,
+        "the pure policy, which looks into no network, that scores best on pairs of the variable "
+        "that are never tested; null for controls and ablations",
+        "text",
+    ),
+    ("baseline_iia", REAL, "share of the n pairs on which that policy is right", "share"),
+    (
+        "margin_low",
+        REAL,
+        "lower end of the 95 % interval of matches / n minus baseline_iia, on the same pairs; null "
+        "unless accepted, and where the variable is that policy, so that nothing can beat it",
+        "share",
+    ),
+    ("margin_high", REAL, "upper end of that interval", "share"),
+    (
+        "level",
+        REAL,
+        "chance of a false accept that the verdict spends: test.false_accept / K, K as it is for "
+        "this hypothesis; null in runs before 2026-11-29",
+        "share",
     ),
 )
 

@@ -89,6 +89,7 @@ def verdict_row(record: Decided, holdout: Estimated | None) -> dict[str, Any]:
     keep_iia = record.keep_score
     if keep_iia is None:
         keep_iia = share(record.keep_matches, record.keep_n)
+    against = record.against
     necessity = "necessity, " if record.hypothesis.intervention.is_ablation else ""
     return _row(
         "verdicts",
@@ -96,6 +97,7 @@ def verdict_row(record: Decided, holdout: Estimated | None) -> dict[str, Any]:
         hypothesis=record.hypothesis.id,
         iia=iia_of(record),
         keep_iia=keep_iia,
+        no_intervention_iia=record.no_intervention,
         self_swap_iia=_control_iia(holdout, "self_swap"),
         random_source_iia=_control_iia(holdout, "random_source"),
         holdout_n=holdout.n if holdout else None,
@@ -103,6 +105,10 @@ def verdict_row(record: Decided, holdout: Estimated | None) -> dict[str, Any]:
         evidence=record.log_evidence,
         claim=f"{necessity}{record.claim}",
         scores=canonical_json(dict(record.means)) if record.means else None,
+        baseline=against and against.baseline.words,
+        baseline_iia=against and against.share,
+        margin_low=against and against.low,
+        margin_high=against and against.high,
     )
 
 

@@ -24,6 +24,8 @@ _PARAMS = (
     "features",
     "units",
     "claim",
+    "population",
+    "warnings",
     "fit",
 )
 _METRICS = (
@@ -67,7 +69,7 @@ def accepted(run: FolderLike, most: int) -> list[AcceptedHypothesis]:
         figures = {name: row[name] for name in _METRICS} | {
             f"control/{name}": iia for name, iia in b.iia.items()
         }
-        params = {name: row[name] for name in _PARAMS if row[name] is not None}
+        params = {name: row[name] for name in _PARAMS if row[name] not in (None, "")}
         file = f"{row['fit']}.safetensors"
         found.append(
             AcceptedHypothesis(

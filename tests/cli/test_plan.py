@@ -55,7 +55,7 @@ class Open(Some):
         "mine.py:Some: what it proposes is judged at K = 1000, the most that it may"
     )
     said[f"propose.use={mine}:Open"] = (
-        "mine.py:Open, open-ended: its j-th proposal is judged at K = j(j + 1); the chances"
+        "mine.py:Open, open-ended: the n proposals of its g-th generation are judged at K = n g(g + 1)"
     )
     chances = []
     for use, words in said.items():
@@ -63,8 +63,8 @@ class Open(Some):
         facts = json.loads(planned("json", *filter(None, [use])))
         chances.append((facts["k"], next(p["accept"] for p in facts["powers"] if p["iia"] == 0.95)))
     assert [k for k, _ in chances] == [120, 120, 1000, None]
-    at_120, refined, at_1000, at_14520 = (accept for _, accept in chances)
-    assert at_120 == refined > at_1000 > at_14520
+    at_120, refined, at_1000, at_240 = (accept for _, accept in chances)
+    assert at_120 == refined > at_240 > at_1000
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,8 @@ FEWER = ("--set", "space.variables=[sum_ab, total]")
 VOLATILE = ["worker", "attempt", "seconds", "device"]
 COLUMNS = """
     hypothesis intervention variable layer component head position featurizer features units control proposed_by generation
-    verdict n matches iia low high keep_n keep_iia copies base_match_unfiltered self_swap_iia random_source_iia
-    holdout_n holdout_iia evidence claim fit reason scores
+    verdict n matches iia low high keep_n keep_iia copies base_match_unfiltered no_intervention_iia self_swap_iia random_source_iia
+    holdout_n holdout_iia evidence claim population population_size distinct fit reason scores warnings
 """.split()  # noqa: SIM905  (a list of 30 strings is no easier to read)
 
 

@@ -121,7 +121,10 @@ def test_plan_and_schema_say_what_it_is(package: Path, tmp_path: Path) -> None:
     code, out, said = raysearch("plan", str(job))
     assert code == 0, said
     assert f"runs code of: climber, {package / 'climber.py'} (sha256" in said
-    assert "climber, open-ended: its j-th proposal is judged at K = j(j + 1)" in out
+    assert (
+        "climber, open-ended: the n proposals of its g-th generation are judged at K = n g(g + 1)"
+        in out
+    )
     use = json.loads(raysearch("schema")[1])["$defs"]["ProposeKeys"]["properties"]["use"]
     assert "climber" in use["anyOf"][0]["enum"]
     assert "climber: of the package raysearch-climber 1.2; or" in use["description"]

@@ -196,25 +196,21 @@ def test_what_has_no_size_is_asked_about_with_the_largest() -> None:
     assert len(first) == len(world.space) * 2 // 3
 
 
-def test_an_open_ended_proposer_spends_less_on_each_in_order_of_generation_and_id() -> None:
-    world = World(3, test=400, max_pairs=400, rates=lambda layer: 1.0 if layer == 5 else 0.0)
+def test_an_open_ended_proposer_spends_less_in_each_generation_shared_by_its_size() -> None:
+    world = World(3, test=4000, max_pairs=400, rates=lambda layer: 1.0 if layer == 5 else 0.0)
     cluster = Cluster(world, 3, 0)
     search = cluster.drive(world.search(Climb(world.space)))
-    order = [n.hypothesis.id for n in cluster.notes if isinstance(n, Proposed)]
     generation = {n.hypothesis.id: n.generation for n in cluster.notes if isinstance(n, Proposed)}
-    ranks = {id: j for j, id in enumerate(sorted(order, key=lambda id: (generation[id], id)), 1)}
     (accepted,) = (
         d
         for d in search.verdicts.values()
         if d.verdict == "accept" and d.hypothesis.variable == "v"
     )
-    rank = ranks[accepted.hypothesis.id]
-    assert rank in (11, 12)
-    assert (
-        accepted.log_evidence
-        >= math.log(rank * (rank + 1) / 0.05)
-        > math.log(len(world.space) / 0.05)
-    )
+    g = generation[accepted.hypothesis.id] + 1
+    size = sum(of + 1 == g for of in generation.values())
+    assert (g, size) == (6, 2)
+    needed = math.log(size * g * (g + 1) / 0.05)
+    assert accepted.log_evidence >= needed > math.log(len(world.space) / 0.05)
     exhaustive = Cluster(world, 3, 0).drive(world.search()).verdicts[accepted.hypothesis.id]
     assert accepted.n >= exhaustive.n
 

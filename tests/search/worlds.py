@@ -22,6 +22,7 @@ from raysearch.core.events import (
 )
 from raysearch.core.fit_keys import FitKeys
 from raysearch.core.hypothesis import Intervention, Subspace, Unit
+from raysearch.core.population import SAMPLER, THESE_PAIRS
 from raysearch.core.records import Record
 from raysearch.core.space import Grid, HypothesisSpace
 from raysearch.proposers.base import Exhaustive, Proposer, attribution_plan
@@ -100,7 +101,12 @@ class World:
             "fit": self.fit,
         }
         plan = ScreeningPlan(
-            wanted, self.max_pairs, solved_only=True, at_looks=not self.rule.at_end
+            wanted,
+            self.max_pairs,
+            solved_only=True,
+            at_looks=not self.rule.at_end,
+            trained=bool(self.fit),
+            dealt=proposer is not None and getattr(proposer, "max_hypotheses", None) is None,
         )
         fit = (
             FitKeys(
@@ -115,7 +121,8 @@ class World:
             if self.fit
             else None
         )
-        asked = (test, self.pairs, plan, self.these_pairs, self.rows, fit, self.controls, self.rule)
+        population = THESE_PAIRS if self.these_pairs else SAMPLER
+        asked = (test, self.pairs, plan, population, self.rows, fit, self.controls, self.rule)
         wants = getattr(proposer, "inner", proposer)  # of one that is watched
         needs_effects = getattr(wants, "fit_pairs", 0)
         attribution = attribution_plan(wants, self.space) if needs_effects else None

@@ -1,0 +1,140 @@
+"""Compares each accepted hypothesis with its controls, with the best policy that looks into no
+network, and with the other variables, and warns where it is not better.
+
+Invariants: a control belongs to a hypothesis of the same variable at the same sites. Each comparison
+is a paired test on the same pairs (`margins.py`): a control does as well if it was accepted, or if
+it was not rejected and the interval of the margin over it reaches 0. A bare difference never counts.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from raysearch.core.controls import HOLDOUT_CONTROLS, JOB_CONTROLS
+from raysearch.report.margins import NO_MARGINS, Interval, Margins
+from raysearch.report.unit_text import words
+
+COLUMNS = {name: f"{name}_iia" for name in ("no_intervention", "baseline", *HOLDOUT_CONTROLS)}
+"""Columns of a hypothesis's own row that hold controls; `baseline` is the best policy that looks
+into no network."""
+
+
+@dataclass(frozen=True, slots=True)
+class ControlComparison:
+    """An accepted hypothesis and what it is held against.
+
+    Args:
+        row: its row of `results`.
+        iia: IIA of its controls.
+        as_well: the controls that do as well.
+        margins: 95 % interval of its IIA minus that of a control, on the same pairs.
+        alike: the variables from which it is not told apart: outputs are their counterfactual as
+            often.
+    """
+
+    row: Mapping[str, Any]
+    iia: Mapping[str, float | None]
+    as_well: tuple[str, ...]
+    margins: Mapping[str, Interval] = field(default_factory=dict)
+    alike: tuple[str, ...] = ()
+
+    @property
+    def warning(self) -> str | None:
+        """One line on what it is not better than, or None."""
+        reasons = list(filter(None, (self._controls(), self._policy(), self._variables())))
+        if not reasons:
+            return None
+        own = self.row["holdout_iia"] if self.row["holdout_iia"] is not None else self.row["iia"]
+        return (
+            f"{self.row['variable']} ~ {words(self.row['units'])}: IIA {own:.2f} (at least "
+            f"{self.row['low']:.2f}), but {'; '.join(reasons)}"
+        )
+
+    @property
+    def beats_policy(self) -> bool | None:
+        """Whether it does better than the best policy; None where nothing can, or it is not known."""
+        low = self.row.get("margin_low")
+        return None if low is None else low > 0
+
+    def _controls(self) -> str:
+        if not self.as_well:
+            return ""
+        named = ", ".join(f"{name} ({self.iia[name]:.2f})" for name in self.as_well)
+        return f"a control does as well: {named}; the IIA is no evidence for this site"
+
+    def _policy(self) -> str:
+        if self.beats_policy is not False:
+            return ""
+        return (
+            f"what {self.row['baseline']}, without any network, is right on "
+            f"{self.row['baseline_iia']:.2f} of the same pairs, and it is not shown to do better"
+        )
+
+    def _variables(self) -> str:
+        if not self.alike:
+            return ""
+        return f"its outputs are as often what {' or '.join(self.alike)} would make of them"
+
+
+def compare(
+    row: Mapping[str, Any],
+    controls: Sequence[Mapping[str, Any]],
+    widths: Mapping[str, int],
+    margins: Margins = NO_MARGINS,
+    variables: Sequence[str] = (),
+) -> ControlComparison:
+    """Compares an accepted hypothesis; without margins, with its controls by their IIA alone."""
+    iia: dict[str, float | None] = {name: row[column] for name, column in COLUMNS.items()}
+    if '"operation"' in row["units"]:  # an ablation takes nothing from the source
+        margins = NO_MARGINS
+    over: dict[str, Interval | None] = {
+        name: margins.over_holdout(row, name) for name in HOLDOUT_CONTROLS
+    }
+    as_well: list[str] = [
+        name for name in HOLDOUT_CONTROLS if _reaches(over.get(name), iia[name], row)
+    ]
+    for name in JOB_CONTROLS:
+        found = next(
+            (c for c in controls if c["control"] == name and _belongs(c, row, widths)), None
+        )
+        if found is None:
+            continue
+        iia[name], over[name] = found["iia"], margins.over(row, found)
+        undecided = found["verdict"] == "undecided"
+        if found["verdict"] == "accept" or (undecided and _reaches(over[name], iia[name], row)):
+            as_well.append(name)
+    others = {v: margins.over_variable(row, v) for v in variables if v != row["variable"]}
+    alike = tuple(v for v, margin in others.items() if margin is not None and margin[0] <= 0)
+    if row.get("margin_low") is not None:
+        over["baseline"] = row["margin_low"], row["margin_high"]
+    known = {name: margin for name, margin in over.items() if margin is not None}
+    return ControlComparison(row, iia, tuple(as_well), known, alike)
+
+
+def _reaches(margin: Interval | None, iia: float | None, row: Mapping[str, Any]) -> bool:
+    """Whether a control may do as well; without common pairs, whether its IIA reaches the lower end
+    of the hypothesis's own interval."""
+    return (iia or 0.0) >= row["low"] if margin is None else margin[0] <= 0
+
+
+def _belongs(control: Mapping[str, Any], row: Mapping[str, Any], widths: Mapping[str, int]) -> bool:
+    if control["variable"] != row["variable"]:
+        return False
+    if control["control"] != "random_subspace":
+        return bool(control["units"] == row["units"])
+    return _sites(control) == _sites(row) and control["features"] == widths.get(
+        row["fit"], row["features"]
+    )
+
+
+def _sites(row: Mapping[str, Any]) -> list[Any]:
+    return [{k: v for k, v in unit.items() if k != "subspace"} for unit in json.loads(row["units"])]
+
+
+def widths(fits: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Returns the widths found in training, by the fit's digest; `fits` has rows of that table."""
+    found = {row["fit"]: json.loads(row["found"]) for row in fits if row["fit"] and row["found"]}
+    return {
+        fit: max(1, round(values["width"])) for fit, values in found.items() if "width" in values
+    }

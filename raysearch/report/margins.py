@@ -1,0 +1,146 @@
+"""Margins of accepted hypotheses over controls and over other variables, on the same pairs.
+
+Invariants: each is a paired test (`stats/paired_test.py`) of what the run observed, with an interval
+that is valid at any look; what was not observed on common pairs has no margin.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import pyarrow.compute as pc
+import yaml
+
+from raysearch.core.answers import answer_matcher
+from raysearch.core.codec import from_json_values
+from raysearch.core.controls import HOLDOUT_CONTROLS, arbitrary_labels, with_control
+from raysearch.core.events import Ids
+from raysearch.core.hypothesis import Intervention
+from raysearch.search.pair_blocks import ExpectedAnswers, expected_answers
+from raysearch.stats.paired_test import PairedTest
+from raysearch.storage.digests import each_checked
+from raysearch.storage.open import FolderLike, open_folder
+from raysearch.storage.parquet import from_parquet
+from raysearch.store.pairs_table import FILE, read_pairs
+
+Row = Mapping[str, Any]
+Interval = tuple[float, float]
+Key = tuple[str, str, str | None]
+"""(split, intervention, fit)."""
+
+
+@dataclass(frozen=True)
+class Margins:
+    """What was observed of some interventions: for each, the output of each pair in its order."""
+
+    pairs: Mapping[int, ExpectedAnswers]
+    seen: Mapping[Key, Mapping[int, Ids]]
+    unfiltered: bool = False
+
+    def over(self, row: Row, other: Row) -> Interval | None:
+        """Returns the interval of IIA minus that of a control which is a hypothesis of its own."""
+        return self._interval(row, self._matches("test", row), self._matches("test", other))
+
+    def over_holdout(self, row: Row, control: str) -> Interval | None:
+        """Returns the interval of IIA minus that of a control measured on the holdout."""
+        if not self.seen:
+            return None
+        name = with_control(_intervention(row), control).id
+        own, others = (
+            self._matches("holdout", {**row, "intervention": i})
+            for i in (row["intervention"], name)
+        )
+        return self._interval({**row, "population_size": None}, own, others)
+
+    def over_variable(self, row: Row, variable: str) -> Interval | None:
+        """Returns the interval of IIA minus the share of outputs that are another variable's
+        counterfactual, on the same pairs; None where the two never differ.
+        """
+        own = self._matches("test", row)
+        other = self._matches("test", row, variable)
+        wanted = [self.pairs[p].counterfactual for p in own]
+        if all(of[variable] == of[row["variable"]] for of in wanted):
+            return None
+        return self._interval(row, own, other)
+
+    def _interval(
+        self, row: Row, own: Mapping[int, bool], other: Mapping[int, bool]
+    ) -> Interval | None:
+        differences = tuple(float(own[p]) - other[p] for p in own if p in other)
+        fixed = row["claim"].endswith("these_pairs")
+        return (
+            _paired(differences, row["population_size"] if fixed else None) if differences else None
+        )
+
+    def _matches(self, split: str, row: Row, wanted: str | None = None) -> dict[int, bool]:
+        """Returns whether each pair that counts for the row's variable is a match, in the order of
+        the pairs; `wanted`: the variable whose counterfactual is a match.
+        """
+        variable, found = row["variable"], {}
+        labels: Mapping[Ids, Ids] = {}
+        if row["control"] == "arbitrary_labels":
+            labels = arbitrary_labels(e.counterfactual[variable] for e in self.pairs.values())
+        for p, output in self.seen.get((split, row["intervention"], row["fit"]), {}).items():
+            e = self.pairs[p]
+            own, asked = e.counterfactual[variable], e.counterfactual[wanted or variable]
+            if self.unfiltered or labels.get(own, own) != e.base:
+                found[p] = e.read(output) == labels.get(asked, asked)
+        if split == "test":  # later blocks were measured for other hypotheses
+            return dict(list(found.items())[: row["n"]])
+        return found
+
+
+NO_MARGINS = Margins({}, {})
+
+
+def read_margins(run: FolderLike, accepted: Sequence[Row], controls: Sequence[Row]) -> Margins:
+    """Reads what was observed of accepted hypotheses and controls. Raises: StoreError."""
+    folder = open_folder(run)
+    job = yaml.safe_load(folder.read("job.yaml")) or {}
+    matches = (job.get("test") or {}).get("score", "matches") == "matches"
+    swaps = [row for row in accepted if '"operation"' not in row["units"]]
+    if not swaps or not matches or not folder.exists(FILE):
+        return NO_MARGINS
+    stored = read_pairs(folder)
+    if stored.encoded is None:
+        return NO_MARGINS
+    names = {row["intervention"] for row in (*swaps, *controls)}
+    names |= {
+        with_control(_intervention(row), name).id for row in swaps for name in HOLDOUT_CONTROLS
+    }
+    matcher, splits = answer_matcher(stored.encoded), {p.index: p.split for p in stored.pairs}
+    return Margins(
+        {e.index: expected_answers(e, splits[e.index], None, matcher) for e in stored.encoded},
+        _observed(run, names),
+        (job.get("pairs") or {}).get("kinds") == "unfiltered",
+    )
+
+
+def _observed(run: FolderLike, names: Iterable[str]) -> dict[Key, dict[int, Ids]]:
+    columns = ["intervention", "fit", "split", "block", "pairs", "outputs"]
+    rows = [
+        row
+        for _, content in each_checked(open_folder(run), "observations")
+        for row in from_parquet(content, columns)
+        .filter(pc.field("intervention").isin(sorted(names)))
+        .to_pylist()
+    ]
+    found: dict[Key, dict[int, Ids]] = {}
+    for row in sorted(rows, key=lambda row: row["block"]):
+        outputs = zip(row["pairs"], map(tuple, row["outputs"]), strict=True)
+        found.setdefault((row["split"], row["intervention"], row["fit"]), {}).update(outputs)
+    return found
+
+
+def _intervention(row: Row) -> Intervention:
+    plain = {"units": json.loads(row["units"]), "control": row["control"]}
+    found = from_json_values(Intervention, plain, f"hypothesis {row['hypothesis']}")
+    return replace(found, variable=row["variable"]) if found.is_fitted else found
+
+
+@lru_cache(maxsize=1 << 12)
+def _paired(differences: tuple[float, ...], population: int | None) -> Interval:
+    """Page, table and tracker ask for the same ones."""
+    return PairedTest(population=population).interval(differences)

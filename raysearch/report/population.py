@@ -1,0 +1,38 @@
+"""Says in words what the verdicts of a run are about, and names the population of runs of before.
+
+Invariants: the words are those of core/population.py; a run that did not write its population has
+the one that its pairs were drawn from.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from raysearch.core.population import PopulationName, about
+
+
+def population_words(job: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the population of a run's verdicts in words, with its size and its screen.
+
+    Args:
+        job: the keys of the job.
+        rows: its hypotheses as in `results`.
+    """
+    decided = [row for row in rows if row.get("population") is not None]
+    sizes = {row["population_size"] for row in decided}
+    pairs = job.get("pairs") or {}
+    return about(
+        decided[0]["population"] if decided else earlier_population(job),
+        sizes.pop() if len(sizes) == 1 else None,
+        pairs.get("disjoint") or (),
+        pairs.get("kinds", "change"),
+        pairs.get("solved_only", True),
+    )
+
+
+def earlier_population(job: Mapping[str, Any]) -> PopulationName:
+    """Returns the population of a run that did not write it: its domain was divided before pairs
+    were drawn, whether anything was trained or not.
+    """
+    if (job.get("test") or {}).get("claim") != "sampler":
+        return "these_pairs"
+    return "these_values" if (job.get("pairs") or {}).get("disjoint") else "test_part"

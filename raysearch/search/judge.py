@@ -1,0 +1,73 @@
+"""The judge of a search: at which level each hypothesis is tested, on which pairs, and its verdict.
+
+Invariants: a verdict depends on the evidence of its hypothesis and on what was fixed before the
+first pair of it was measured.
+"""
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from raysearch.core.hypothesis import Hypothesis
+from raysearch.core.records import Decided, VerdictName
+from raysearch.proposers.base import AlphaSpending
+from raysearch.search.criteria import Criterion, DecisionRule
+from raysearch.search.preparation import Preparation
+from raysearch.search.trial import HypothesisTest
+
+NO_PAIRS_LEFT = (
+    "no test pairs are left that no earlier generation was tested on; raise pairs.test, or propose "
+    "in fewer generations"
+)
+
+
+class Judge:
+    """Makes the tests of hypotheses and decides them.
+
+    Args:
+        preparation: what screening fixes: criteria, and pairs in blocks.
+        spending: how the chance of a false accept is shared.
+    """
+
+    def __init__(
+        self, preparation: Preparation, spending: AlphaSpending, rule: DecisionRule
+    ) -> None:
+        self._preparation = preparation
+        self._spending = spending
+        self._rule = rule
+
+    def enter(self, hypotheses: Collection[Hypothesis]) -> list[HypothesisTest]:
+        """Returns a test for each new hypothesis of a generation.
+
+        Raises:
+            SearchFailedError: more are proposed than the proposer said there could be.
+        """
+        self._spending.enter(hypotheses)
+        return [self._preparation.new_test(h, part=self._spending.part_of(h)) for h in hypotheses]
+
+    def verdict(self, test: HypothesisTest, at_last: bool) -> VerdictName | None:
+        """Returns the verdict on the evidence so far, or None if more is needed.
+
+        Args:
+            at_last: whether every block is counted.
+        """
+        if self._rule.at_end and not at_last:
+            return None
+        criterion = self._criterion(test)
+        verdict = criterion.verdict(test.evidence, test.keep)
+        held = verdict == "accept" and self._rule.above_baselines
+        return None if held and not test.beats_policy(criterion) else verdict
+
+    def decided(
+        self, test: HypothesisTest, verdict: VerdictName, reason: str | None, fit: str | None
+    ) -> Decided:
+        """Returns the record of a verdict; `fit` is the digest of what was fit for it."""
+        criteria, variable = self._preparation.criteria, test.hypothesis.variable
+        decided = test.decided(
+            verdict, self._criterion(test), criteria.base_match[variable], reason, fit
+        )
+        return replace(decided, no_intervention=criteria.no_intervention[variable])
+
+    def _criterion(self, test: HypothesisTest) -> Criterion:
+        criterion = self._preparation.criteria.of(test.hypothesis, test.part)
+        among = self._spending.of(test.hypothesis)
+        return criterion if among is None else criterion.with_hypotheses(among)
