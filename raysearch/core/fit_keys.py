@@ -113,6 +113,10 @@ class FitKeys(Keys):
             return 1.0 - done
         return 1.0 if self.schedule == "constant" else 0.5 * (1.0 + math.cos(math.pi * done))
 
+    def rate(self, step: int) -> float:
+        """Returns the learning rate of `step` (from 0)."""
+        return self.learning_rate * self.factor(step)
+
     def is_validated_after(self, step: int) -> bool:
         """Whether the validation pairs are run once `step` steps are done."""
         regular = step * self.evaluate // self.steps > (step - 1) * self.evaluate // self.steps

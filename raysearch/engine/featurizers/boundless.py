@@ -59,7 +59,7 @@ class _Bounded(Learned):
         self.temperature = self.cooling.end
 
     def _order(self) -> Float[Tensor, "k"]:
-        return torch.arange(self.raw.shape[1], device=self.raw.device, dtype=self.raw.dtype)
+        return torch.arange(self.raw.shape[-1], device=self.raw.device, dtype=self.raw.dtype)
 
     def tensors(self) -> dict[str, Tensor]:
         return {
@@ -94,9 +94,9 @@ class Boundless(_Bounded):
     def make(cls, context: FeaturizerContext) -> Self:
         return cls(random_directions(context.width, context.width, context.generator))
 
-    def mask(self) -> Float[Tensor, "width"]:
-        order, width = self._order(), self.raw.shape[1]
-        edge = self.boundary.clamp(1e-3, 1.0) * width
+    def mask(self) -> Float[Tensor, "*fit width"]:
+        order, width = self._order(), self.raw.shape[-1]
+        edge = self.boundary.clamp(1e-3, 1.0)[..., None] * width
         return torch.sigmoid(order / self.temperature) * torch.sigmoid(
             (edge - order) / self.temperature
         )
@@ -133,15 +133,15 @@ class BoundlessRank(_Bounded):
         with torch.no_grad():
             self.boundary.clamp_(0.0, 1.0)
 
-    def mask(self) -> Float[Tensor, "k"]:
+    def mask(self) -> Float[Tensor, "*fit k"]:
         order = self._order()
         if self.fixed is not None:
             return (order < self._prefix()).to(order.dtype)
-        return torch.sigmoid((self.boundary * len(order) - order) / self.temperature)
+        return torch.sigmoid((self.boundary[..., None] * len(order) - order) / self.temperature)
 
     def penalty(self) -> Tensor:
         """weight times the mean of the mask."""
-        return self.weight * self.mask().mean()
+        return self.weight * self.mask().mean(-1)
 
     def found(self) -> dict[str, float]:
         """The width ⌈β⌉: 0 where nothing is interchanged."""

@@ -7,7 +7,8 @@ A unit of u tokens is one vector of width u·d. The interchange is
 
 Invariants: inverse(*self(x)) == x up to float32 rounding; everything is computed in float32,
 whatever the model's dtype; a vector interchanged with itself changes no bit; a featurizer that is
-made from `tensors()` of another computes what that one computes once it is hardened.
+made from `tensors()` of another computes what that one computes once it is hardened; of several that
+are stacked (`stack.py`) each maps its own items, as it does by itself.
 """
 
 from abc import abstractmethod
@@ -24,8 +25,8 @@ from raysearch.core.hypothesis import Subspace
 from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.errors import JobError
 
-Vectors = Float[Tensor, "item width"]
-FeatureVectors = Float[Tensor, "item feature"]
+Vectors = Float[Tensor, "*fit item width"]
+FeatureVectors = Float[Tensor, "*fit item feature"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,17 +90,20 @@ class Featurizer(nn.Module):
     def inverse(self, features: FeatureVectors, rest: Vectors) -> Vectors:
         """The vectors."""
 
-    def mask(self) -> Float[Tensor, "feature"] | None:
+    def mask(self) -> Float[Tensor, "*fit feature"] | None:
         """The share of each feature that is interchanged, in [0, 1]; None: every feature in
         full."""
         return None
 
     def interchange(self, base: Vectors, source: Vectors) -> Vectors:
         """`base` with the features of `source`, as much of each as `mask` says."""
-        return self.mix(base, source, self.mask())
+        mask = self.mask()
+        return self.mix(base, source, mask if mask is None else mask[..., None, :])
 
     @abstractmethod
-    def mix(self, base: Vectors, source: Vectors, mask: Float[Tensor, "feature"] | None) -> Vectors:
+    def mix(
+        self, base: Vectors, source: Vectors, mask: Float[Tensor, "*broadcast feature"] | None
+    ) -> Vectors:
         """inverse((1 - mask) * f(base) + mask * f(source), rest(base)), without a round trip of
         what stays; None: all of all."""
 

@@ -45,15 +45,17 @@ class Identity(Featurizer):
         return torch.eye(self.width)[:, self.coordinates]
 
     def forward(self, vectors: Vectors) -> tuple[FeatureVectors, Vectors]:
-        return vectors[:, self.coordinates], vectors.index_fill(1, self.coordinates, 0.0)
+        return vectors[..., self.coordinates], vectors.index_fill(-1, self.coordinates, 0.0)
 
     def inverse(self, features: FeatureVectors, rest: Vectors) -> Vectors:
-        return rest.index_copy(1, self.coordinates, features)
+        return rest.index_copy(-1, self.coordinates, features)
 
-    def mix(self, base: Vectors, source: Vectors, mask: Float[Tensor, "feature"] | None) -> Vectors:
-        ours, theirs = base[:, self.coordinates], source[:, self.coordinates]
+    def mix(
+        self, base: Vectors, source: Vectors, mask: Float[Tensor, "*broadcast feature"] | None
+    ) -> Vectors:
+        ours, theirs = base[..., self.coordinates], source[..., self.coordinates]
         mixed = theirs if mask is None else torch.lerp(ours, theirs, mask.expand_as(ours))
-        return base.index_copy(1, self.coordinates, mixed)
+        return base.index_copy(-1, self.coordinates, mixed)
 
     def tensors(self) -> dict[str, Tensor]:
         return {"coordinates": own(self.coordinates)}

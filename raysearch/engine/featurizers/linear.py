@@ -126,12 +126,14 @@ class Pca(FixedSubspace):
     def inverse(self, features: FeatureVectors, rest: Vectors) -> Vectors:
         return self._back(features) + rest
 
-    def mix(self, base: Vectors, source: Vectors, mask: Float[Tensor, "k"] | None) -> Vectors:
+    def mix(
+        self, base: Vectors, source: Vectors, mask: Float[Tensor, "*broadcast k"] | None
+    ) -> Vectors:
         change = ((source - base) / self.scale) @ self.directions
         return base + self._back(change if mask is None else change * mask)
 
     def _back(self, features: FeatureVectors) -> Vectors:
-        return (features @ self.directions.T) * self.scale
+        return (features @ self.directions.mT) * self.scale
 
     def tensors(self) -> dict[str, Tensor]:
         return {**super().tensors(), "centre": own(self.centre), "scale": own(self.scale)}

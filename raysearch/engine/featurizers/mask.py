@@ -100,11 +100,14 @@ class Mask(Featurizer):
     def inverse(self, features: FeatureVectors, rest: Vectors) -> Vectors:
         return self.basis.inverse(features, rest)
 
-    def mix(self, base: Vectors, source: Vectors, mask: Float[Tensor, "feature"] | None) -> Vectors:
+    def mix(
+        self, base: Vectors, source: Vectors, mask: Float[Tensor, "*broadcast feature"] | None
+    ) -> Vectors:
         return self.basis.mix(base, source, mask)
 
-    def mask(self) -> Float[Tensor, "feature"]:
-        return self._groups().repeat_interleave(self.tied)
+    def mask(self) -> Float[Tensor, "*fit feature"]:
+        groups = self._groups()
+        return groups if self.tied == 1 else groups.repeat_interleave(self.tied, -1)
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
         return {"mask": [self.theta]}
@@ -118,7 +121,7 @@ class Mask(Featurizer):
 
     def penalty(self) -> Tensor:
         """weight times the mean of the mask."""
-        return self.weight * self._groups().mean()
+        return self.weight * self._groups().mean(-1)
 
     def found(self) -> dict[str, float]:
         """The width: how many features are kept; and where they are tied, how many groups."""
@@ -155,7 +158,7 @@ class Mask(Featurizer):
     def _kept(self) -> Tensor:
         return self.theta.detach() > 0
 
-    def _groups(self) -> Float[Tensor, "group"]:
+    def _groups(self) -> Float[Tensor, "*fit group"]:
         return (
             self._kept().to(self.theta.dtype)
             if self.hard

@@ -6,7 +6,7 @@ which k coordinates are interchanged is the same map: no matrix of width x width
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float
@@ -27,10 +27,12 @@ class Learned(LinearSubspace):
     and the same learning rate turns the directions less and less. Adam's moments stay as they are:
     the entries of `raw` move by as little as in the step before.
 
-    While it is hardened the directions are computed once and kept; `anneal` goes on with training.
+    While it is hardened the directions are computed once and kept; `anneal` goes on with training,
+    and its QR is the only one of a step.
     """
 
     fixed: Tensor | None
+    _retracted_at = -1  # the version of `raw` that `anneal` left
 
     def __init__(self, directions: Tensor) -> None:
         # (width, k); of another shape it is refused in words, for it may come from a file.
@@ -44,17 +46,22 @@ class Learned(LinearSubspace):
         return cls(random_directions(context.width, context.size, context.generator))
 
     @property
-    def directions(self) -> Float[Tensor, "width k"]:
-        return orthonormal(self.raw) if self.fixed is None else self.fixed
+    def directions(self) -> Float[Tensor, "*fit width k"]:
+        if self.fixed is not None:
+            return self.fixed
+        if self.raw._version == self._retracted_at:
+            retracted: Tensor = _Retracted.apply(self.raw)  # type: ignore[no-untyped-call]
+            return retracted
+        return orthonormal(self.raw)
 
     def anneal(self, progress: float) -> None:
         self.fixed = None
         with (
             torch.no_grad()
         ):  # by torch.where, for no device is waited for; what is orthonormal stays, bit for bit
-            self.raw.copy_(
-                torch.where(unevenness(self.raw) > _ORTHONORMAL, orthonormal(self.raw), self.raw)
-            )
+            uneven = unevenness(self.raw)[..., None, None] > _ORTHONORMAL
+            self.raw.copy_(torch.where(uneven, orthonormal(self.raw), self.raw))
+        self._retracted_at = self.raw._version
 
     def harden(self) -> None:
         self.fixed = held(orthonormal(self.raw.detach()))
@@ -90,11 +97,29 @@ class Rotation(Learned):
         return type(self)(orthonormal(directions @ axes.flip(1)[:, :features]))
 
 
-def orthonormal(raw: Float[Tensor, "width k"]) -> Float[Tensor, "width k"]:
+class _Retracted(torch.autograd.Function):
+    """The Q of an orthonormal matrix, which is the matrix itself, with the gradient of its QR: the
+    one that `torch.linalg.qr` has at R = 1, without a second decomposition."""
+
+    @staticmethod
+    def forward(ctx: Any, raw: Float[Tensor, "*fit width k"]) -> Float[Tensor, "*fit width k"]:
+        ctx.save_for_backward(raw)
+        return raw.view_as(raw)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Tensor:
+        (q,), (gradient,) = ctx.saved_tensors, gradients
+        upper = (q.mT @ gradient).triu()
+        projected: Tensor = gradient - q @ (upper + upper.triu(1).mT)
+        return projected
+
+
+def orthonormal(raw: Float[Tensor, "*fit width k"]) -> Float[Tensor, "*fit width k"]:
     """The Q of raw = QR with positive diagonal of R: a function of `raw` alone, and `raw` itself
     where it is orthonormal."""
     q, r = torch.linalg.qr(raw)
-    rotated: Tensor = q * torch.where(torch.diagonal(r) < 0, -1.0, 1.0)
+    signs = torch.where(torch.diagonal(r, dim1=-2, dim2=-1) < 0, -1.0, 1.0)
+    rotated: Tensor = q * signs[..., None, :]
     return rotated
 
 

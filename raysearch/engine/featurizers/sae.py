@@ -146,7 +146,9 @@ class Sae(Featurizer):
     def inverse(self, features: FeatureVectors, rest: Vectors) -> Vectors:
         return self.decode(features) + rest
 
-    def mix(self, base: Vectors, source: Vectors, mask: Float[Tensor, "feature"] | None) -> Vectors:
+    def mix(
+        self, base: Vectors, source: Vectors, mask: Float[Tensor, "*broadcast feature"] | None
+    ) -> Vectors:
         change = self.encode(source) - self.encode(base)
         return base + (change if mask is None else change * mask) @ self.decoder
 

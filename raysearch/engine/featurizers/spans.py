@@ -26,21 +26,23 @@ class LinearSubspace(Featurizer):
 
     @property
     @abstractmethod
-    def directions(self) -> Float[Tensor, "width k"]:
+    def directions(self) -> Float[Tensor, "*fit width k"]:
         """Orthonormal."""
 
     def forward(self, vectors: Vectors) -> tuple[FeatureVectors, Vectors]:
         directions = self.directions
         features = vectors @ directions
-        return features, vectors - features @ directions.T
+        return features, vectors - features @ directions.mT
 
     def inverse(self, features: FeatureVectors, rest: Vectors) -> Vectors:
-        return features @ self.directions.T + rest
+        return features @ self.directions.mT + rest
 
-    def mix(self, base: Vectors, source: Vectors, mask: Float[Tensor, "k"] | None) -> Vectors:
+    def mix(
+        self, base: Vectors, source: Vectors, mask: Float[Tensor, "*broadcast k"] | None
+    ) -> Vectors:
         directions = self.directions
         change = (source - base) @ directions
-        return base + (change if mask is None else change * mask) @ directions.T
+        return base + (change if mask is None else change * mask) @ directions.mT
 
     @property
     def count(self) -> int:
@@ -92,7 +94,7 @@ def matrix(directions: Tensor) -> Tensor:
     return directions
 
 
-def unevenness(directions: Float[Tensor, "width k"]) -> Float[Tensor, ""]:
+def unevenness(directions: Float[Tensor, "*fit width k"]) -> Float[Tensor, "*fit"]:
     """The largest entry of |RᵀR - 1|."""
-    found = directions.T @ directions - torch.eye(directions.shape[1], device=directions.device)
-    return found.abs().max()
+    found = directions.mT @ directions - torch.eye(directions.shape[-1], device=directions.device)
+    return found.abs().amax((-2, -1))

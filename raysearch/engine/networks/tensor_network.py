@@ -184,16 +184,22 @@ class TensorNetwork:
         return self.batch([given])[0]
 
     def batch(self, givens: Sequence[ModelInput]) -> Float[Tensor, "row class"]:
+        return self.logits(self.stack(givens))
+
+    def stack(self, givens: Sequence[ModelInput]) -> Shaped[Tensor, "row ..."]:
+        """Returns inputs of one batch key as one tensor, for `logits`."""
         inputs = torch.stack([_tensor(given) for given in givens]).to(self.device)
-        if inputs.is_floating_point():
-            inputs = inputs.to(self._dtype)
+        return inputs.to(self._dtype) if inputs.is_floating_point() else inputs
+
+    def logits(self, inputs: Shaped[Tensor, "row ..."]) -> Float[Tensor, "row class"]:
+        """Computes the logits (float32) of every row of `stack`."""
         with stepwise(self._recurrent, self._steps):
             out = self.module(inputs)
-        logits = _logits(out)
-        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(givens):
+        logits, rows = _logits(out), len(inputs)
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != rows:
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ModelError(
-                f"{self.name} puts out {got} on {len(givens)} row{'s' * (len(givens) > 1)}; need "
+                f"{self.name} puts out {got} on {rows} row{'s' * (rows > 1)}; need "
                 f"class logits (row, class), alone, first "
                 "of a tuple or list, or as logits of a dict or object"
             )

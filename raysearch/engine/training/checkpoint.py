@@ -8,7 +8,7 @@ validation loss, then is the first (the last, without pairs to validate on).
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import safetensors
@@ -47,13 +47,13 @@ class Validation:
 
 @dataclass(slots=True)
 class Checkpoint:
-    """Progress of one fit. `name`: its intervention and seed. `optimizer`: None if nothing is
-    trained. `losses`: of the steps since the last point. `waited`: validations since the best
+    """Progress of one fit. `name`: its intervention and seed. `moments`: of the optimizer, by
+    parameter and name. `losses`: of the steps since the last point. `waited`: validations since the best
     one. `collapsed`: whether the best featurizer interchanges nothing, or everything."""
 
     name: str
     featurizer: Featurizer
-    optimizer: torch.optim.Optimizer | None
+    moments: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     step: int = 0
     losses: tuple[float, ...] = ()
     points: tuple[LossPoint, ...] = ()
@@ -82,11 +82,8 @@ class Checkpoint:
     def to_bytes(self, recipe: FitKeys) -> bytes:
         """Saves all that is needed to resume."""
         tensors = {f"featurizer.{name}": t for name, t in self.featurizer.state_dict().items()}
-        moments_of = {} if self.optimizer is None else self.optimizer.state_dict()["state"]
-        for at, moments in moments_of.items():
-            tensors |= {
-                f"optimizer.{at}.{name}": t for name, t in moments.items() if isinstance(t, Tensor)
-            }
+        for at, moments in self.moments.items():
+            tensors |= {f"optimizer.{at}.{name}": t for name, t in moments.items()}
         if self.best is not None:
             tensors["best"] = torch.frombuffer(bytearray(self.best), dtype=torch.uint8)
         facts = {
@@ -109,7 +106,6 @@ class Checkpoint:
     def restore(self, state: bytes, recipe: FitKeys) -> None:
         """Restores what `to_bytes` saved. Raises: ResumeError for the state of another fit or
         recipe."""
-        assert self.optimizer is not None, "what is not trained is not gone on with"
         tensors, facts = _read(state)
         if (facts["name"], facts["recipe"]) != (
             self.name,
@@ -120,11 +116,10 @@ class Checkpoint:
                 f"{self.name}: the state is that of another {what}; begin anew without it"
             )
         self.featurizer.load_state_dict(_under("featurizer", tensors))
-        moments: dict[int, dict[str, Tensor]] = {}
+        self.moments = {}
         for name, tensor in _under("optimizer", tensors).items():
             at, which = name.split(".", 1)
-            moments.setdefault(int(at), {})[which] = tensor
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+            self.moments.setdefault(int(at), {})[which] = tensor
         best = tensors.get("best")
         self.best = None if best is None else best.numpy().tobytes()
         self.step, self.waited = facts["step"], facts["waited"]

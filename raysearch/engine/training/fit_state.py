@@ -1,103 +1,76 @@
-"""A fit in training: its pairs, the vectors that it writes into their rows, and a step of its
-optimiser.
+"""A fit in training: its pairs, what was found in its steps and validations, and its outcome.
 
-Invariants: the featurizer is evaluated once, and its gradient taken once, for all rows of a step; a
-failing fit leaves its group and affects nothing else.
+Invariants: a failing fit leaves its group and affects nothing else.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
+import numpy as np
+from jaxtyping import Bool, Int
+from numpy.typing import NDArray
 
 from raysearch.core.fit_keys import FitKeys
+from raysearch.engine.execution.prepared import Indices
 from raysearch.engine.featurizers.featurizer import TemperatureSchedule
 from raysearch.engine.featurizers.make import to_bytes
+from raysearch.engine.training.answer_table import NONE, AnswerTable
 from raysearch.engine.training.checkpoint import Checkpoint, Validation
 from raysearch.engine.training.fit import CollapsedError, DivergedError, FitOutcome, FitRequest
-from raysearch.engine.training.recipe import set_rates
-from raysearch.engine.training.training_rows import RowLoss, TrainingRow
-from raysearch.engine.training.unit import AnswerToken, CapturedUnit
+from raysearch.engine.training.schedule import FitRows
+from raysearch.engine.training.training_rows import Outcomes
+from raysearch.engine.training.unit import CapturedUnit
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FitState:
-    """The state of one fit. `train`, `held_out`: indices of pairs to train and to validate on.
-    `answers`: for each pair the tokens of the counterfactual; `change`: pairs whose
-    counterfactual differs from the base's own answer."""
+    """The state of one fit. Pairs are counted from the first of its unit. `train`, `held_out`: pairs
+    to train and to validate on. `answers`: of each pair the tokens of the counterfactual; `change`:
+    pairs whose counterfactual differs from the base's own answer. `unrun`: losses and ids with the
+    highest logit of answers whose outcome is the base's own run."""
 
     request: FitRequest
     unit: CapturedUnit
-    train: tuple[int, ...]
-    held_out: tuple[int, ...]
-    answers: Mapping[int, tuple[AnswerToken, ...]]
-    change: frozenset[int]
+    train: Indices
+    held_out: Indices
+    answers: AnswerTable
+    change: Bool[NDArray[np.bool_], "pair"]
+    unrun: Outcomes
     checkpoint: Checkpoint
 
-    def live(self, indices: Sequence[int]) -> list[int]:
-        """Returns the pairs whose rows are run."""
-        return [index for index in indices if not self.unit.pair_rows[index].free]
+    def batch(self, size: int) -> int:
+        """Returns the number of pairs in a step, of which the job asks for `size`."""
+        return min(size, len(self.train))
 
-    def free(self, indices: Sequence[int]) -> list[int]:
-        """Returns the pairs whose outcome is the base's own run."""
-        return [index for index in indices if self.unit.pair_rows[index].free]
+    def rows_of(self, chosen: Int[NDArray[np.int64], "step batch"], first: int) -> FitRows:
+        """Returns the rows of these pairs. `first`: as in `FitRows`."""
+        return FitRows(self.answers, self.unrun.losses, chosen, self.unit.width, first)
 
-    def training_rows(
-        self, owner: int, indices: Sequence[int]
-    ) -> tuple[Float[Tensor, "row width"], list[TrainingRow]]:
-        """Returns the vectors to write for each answer token of these pairs, with gradients, and
-        the rows that use them."""
-        unit = self.unit
-        tokens = [token for index in indices for token in self.answers[index]]
-        places = torch.tensor(
-            [token.pair_row.at for token in tokens], dtype=torch.long, device=unit.base.device
-        )
-        vectors = self.checkpoint.featurizer.interchange(unit.base[places], unit.source[places])
-        put = vectors.detach().unbind()
-        return vectors, [
-            TrainingRow(owner, token.pair_row, vector, unit.tokens, token.wanted, token.own)
-            for token, vector in zip(tokens, put, strict=True)
-        ]
-
-    def take_step(
-        self,
-        vectors: Float[Tensor, "row width"],
-        gradient: Float[Tensor, "row width"],
-        factor: float,
+    def record(
+        self, losses: Sequence[float], sizes: Sequence[float], rates: Sequence[float]
     ) -> None:
-        """Takes one optimiser step, given the gradient of the loss by the written vectors."""
-        optimizer = self.checkpoint.optimizer
-        assert optimizer is not None, "what is not trained does not learn"
-        optimizer.zero_grad()
-        loss: Tensor = (vectors * gradient).sum() + self.checkpoint.featurizer.penalty().to(
-            vectors.device
-        )
-        loss.backward()  # type: ignore[no-untyped-call]
-        set_rates(optimizer, factor)
-        optimizer.step()
+        """Records steps taken: mean losses, sizes of parameters, and learning rates. Raises:
+        DivergedError for the first step in which one is not finite."""
+        for loss, size, rate in zip(losses, sizes, rates, strict=True):
+            if not (math.isfinite(loss) and math.isfinite(size)):
+                what = "parameters are" if math.isfinite(loss) else "loss is"
+                raise self.diverged(what, self.checkpoint.step, rate)
+            self.checkpoint.step += 1
+            self.checkpoint.losses += (loss,)
 
-    @property
-    def is_finite(self) -> Bool[Tensor, ""]:
-        """Whether all parameters are finite; a tensor, so that nothing waits for the device."""
-        return torch.stack(
-            [p.detach().isfinite().all() for p in self.checkpoint.featurizer.parameters()]
-        ).all()
-
-    def validation(self, seen: Mapping[int, Sequence[RowLoss]]) -> Validation:
-        """Returns the validation result: an answer is right if all its tokens are."""
-        right = {
-            index: all(
-                outcome.id == token.wanted
-                for token, outcome in zip(self.answers[index], of_tokens, strict=True)
-            )
-            for index, of_tokens in seen.items()
-        }
-        matches = [right[index] for index in self.held_out if index in self.change]
-        iia = sum(matches) / len(matches) if matches else None
-        losses = [outcome.loss for of_tokens in seen.values() for outcome in of_tokens]
-        return Validation(iia, len(matches), sum(losses) / len(seen) if seen else None)
+    def validation(self, seen: Outcomes) -> Validation:
+        """Returns the validation result, by the outcome of each token of each held out pair: an
+        answer is right if all its tokens are."""
+        held = self.held_out
+        if not len(held):
+            return Validation(None, 0, None)
+        rows, wanted = self.answers.rows[held], self.answers.wanted[held]
+        ids = np.where(rows == NONE, self.unrun.ids[held], seen.ids.reshape(rows.shape))
+        right = ((ids == wanted) | (wanted == NONE)).all(1)[self.change[held]]
+        losses = seen.losses.sum() / len(held)
+        iia = float(right.mean()) if len(right) else None
+        return Validation(iia, len(right), float(losses))
 
     def diverged(self, what: str, step: int, rate: float) -> DivergedError:
         """Returns the error for numbers that are not finite."""
@@ -156,10 +129,11 @@ class FitState:
 @dataclass(slots=True)
 class FitGroup:
     """Fits that take the same steps, by their index among the requests. A failing fit moves from
-    `alive` to `faults`."""
+    `alive` to `faults`. `apart`: those that cannot be stacked, since a stack with them failed."""
 
     alive: dict[int, FitState] = field(default_factory=dict)
     faults: dict[int, Exception] = field(default_factory=dict)
+    apart: set[int] = field(default_factory=set)
 
     @property
     def going(self) -> dict[int, FitState]:

@@ -1,12 +1,11 @@
 """Initial featurizers: functions of the subspace, the unit and the seed, or of a larger rotation of
 the unit."""
 
-from collections.abc import Sequence
-
 import torch
 
 from raysearch.core.featurizers import is_trained, names
 from raysearch.core.fit_keys import FitKeys
+from raysearch.engine.execution.prepared import Indices
 from raysearch.engine.featurizers.featurizer import Featurizer, TemperatureSchedule
 from raysearch.engine.featurizers.make import from_bytes, untrained
 from raysearch.engine.networks.components import Components
@@ -19,7 +18,7 @@ from raysearch.errors import JobError
 def initialise(
     request: FitRequest,
     captured: CapturedUnit,
-    train: Sequence[int],
+    train: Indices,
     hook_points: Components,
     recipe: FitKeys,
 ) -> Featurizer:
@@ -39,9 +38,7 @@ def initialise(
         if unit.site.head is None
         else 0
     )
-    at = torch.tensor(
-        [captured.pair_rows[index].at for index in train], device=captured.base.device
-    )
+    at = torch.from_numpy(train).to(captured.base.device)
     if request.start is not None:
         changes = captured.source[at] - captured.base[at]
         return from_bytes(request.start).within(changes, subspace.features or 0)

@@ -8,14 +8,17 @@ import random
 from collections.abc import Sequence
 from functools import lru_cache
 
+import numpy as np
 import torch
+from jaxtyping import Int
+from numpy.typing import NDArray
 
 from raysearch.core.fit_keys import FitKeys
 from raysearch.engine.featurizers.featurizer import Featurizer
 
 
 def optimizer_of(recipe: FitKeys, featurizer: Featurizer) -> torch.optim.Optimizer:
-    """Returns a new optimizer of the featurizer's parameters; the `rate` of each of its groups is
+    """Returns a new optimizer of the featurizer's parameters, each number by itself; the `rate` of each of its groups is
     what `set_rates` multiplies."""
     groups = [
         {"params": parameters, "lr": rate, "rate": rate}
@@ -24,9 +27,9 @@ def optimizer_of(recipe: FitKeys, featurizer: Featurizer) -> torch.optim.Optimiz
         if parameters
     ]
     if recipe.optimizer == "adam":
-        return torch.optim.Adam(groups)
+        return torch.optim.Adam(groups, fused=True)  # the others read the step from the device
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
+        return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, fused=True)
     return torch.optim.SGD(groups)
 
 
@@ -40,27 +43,34 @@ def split_pairs(indices: Sequence[int], share: float) -> tuple[tuple[int, ...], 
 
 
 def batch_of(indices: Sequence[int], size: int, seed: int, step: int) -> list[int]:
-    """Returns the `indices` to train on in `step`: epochs, each in its own order, one after the
-    other, cut every `size`.
+    """Returns the `indices` to train on in `step`; see `batches_of`."""
+    return [int(one) for one in batches_of(indices, size, seed, range(step, step + 1))[0]]
+
+
+def batches_of(
+    indices: Sequence[int] | NDArray[np.int64], size: int, seed: int, steps: range
+) -> Int[NDArray[np.int64], "step batch"]:
+    """Returns the `indices` to train on in each of `steps`: epochs, each in its own order, one
+    after the other, cut every `size`.
 
     If there are at most `size` indices, all are taken.
     """
-    if len(indices) <= size:
-        return list(indices)
-    first = step * size
-    drawn: list[int] = []
-    for epoch in range(first // len(indices), (first + size - 1) // len(indices) + 1):
-        order = _order(tuple(indices), seed, epoch)
-        start = first - epoch * len(indices)
-        drawn += order[max(start, 0) : max(start + size, 0)]
-    return drawn
+    every = np.array(indices, dtype=np.int64)
+    if len(every) <= size:
+        return np.tile(every, (len(steps), 1))
+    first, stop = steps.start * size, steps.stop * size
+    epochs = range(first // len(every), (stop - 1) // len(every) + 1)
+    drawn = np.concatenate([_order(len(every), seed, epoch) for epoch in epochs])
+    start = first - epochs.start * len(every)
+    batches: NDArray[np.int64] = every[drawn[start : start + stop - first]]
+    return batches.reshape(len(steps), size)
 
 
 @lru_cache(maxsize=256)
-def _order(indices: tuple[int, ...], seed: int, epoch: int) -> tuple[int, ...]:
-    order = list(indices)
+def _order(count: int, seed: int, epoch: int) -> Int[NDArray[np.int64], "index"]:
+    order = list(range(count))
     random.Random(f"{seed}.{epoch}.batches").shuffle(order)
-    return tuple(order)
+    return np.array(order)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:

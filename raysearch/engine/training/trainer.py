@@ -10,10 +10,14 @@ bytes); the model and captured activations are constant; a failing fit affects n
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping, Sequence
+from operator import is_
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from raysearch.core.events import Encoded, Ids
@@ -22,26 +26,27 @@ from raysearch.core.hypothesis import Intervention
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.executors import Executor
 from raysearch.engine.execution.memory import RowLimit
+from raysearch.engine.execution.prepared import Indices
 from raysearch.engine.featurizers.featurizer import Featurizer
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import Network
 from raysearch.engine.patching.rows import Row
-from raysearch.engine.training.checkpoint import Checkpoint
+from raysearch.engine.training.answer_table import NONE, AnswerTable, RowTable
+from raysearch.engine.training.checkpoint import Checkpoint, Validation
 from raysearch.engine.training.fit import FitFault, FitOutcome, FitRequest, Targets
 from raysearch.engine.training.fit_state import FitGroup, FitState
 from raysearch.engine.training.initialise import initialise
-from raysearch.engine.training.recipe import batch_of, optimizer_of, split_pairs
-from raysearch.engine.training.training_rows import RowLoss, RowRunner, TrainingRow
-from raysearch.engine.training.unit import (
-    CapturedUnit,
-    answer_tokens_of,
-    captured,
-    inputs_of,
-    unit_of,
-)
+from raysearch.engine.training.recipe import split_pairs
+from raysearch.engine.training.schedule import Schedule
+from raysearch.engine.training.stretch import TrainingStretch
+from raysearch.engine.training.training_rows import Outcomes, RowRunner
+from raysearch.engine.training.unit import CapturedUnit, captured, inputs_of, unit_of
+from raysearch.engine.training.unit_vectors import UnitVectors, by_width
+from raysearch.engine.training.unpatched import UnpatchedRuns
 from raysearch.errors import JobError
 
-_Known = dict[tuple[object, ...], CapturedUnit]
+KEPT_BYTES = 2**28
+"""Most bytes of captured units that are kept for later calls."""
 
 
 class Trainer:
@@ -66,7 +71,11 @@ class Trainer:
         self._executor = executor
         self._cache = cache
         self._recipe = recipe
-        self._rows = RowRunner(network, hook_points, executor, cache, recipe.loss, tolerance, rows)
+        self._tolerance = tolerance
+        self._limit = rows
+        self._unpatched = UnpatchedRuns(network, recipe.loss, rows, cache.meter)
+        self._known: OrderedDict[Hashable, tuple[Sequence[Encoded], CapturedUnit]] = OrderedDict()
+        self._runner: RowRunner | None = None
 
     def fit(
         self,
@@ -82,11 +91,12 @@ class Trainer:
             f"no steps {first} to {last} of {self._recipe.steps}"
         )
         group = self._start(requests, [None] * len(requests), pairs, targets, first)
-        for step in range(first, last):
-            if not group.going:
-                break
-            self._step(group, step)
-            if self._recipe.is_validated_after(step + 1):
+        step = first
+        while step < last and group.going:
+            assert self._runner is not None, "a group that is going has rows"
+            looks = (s for s in range(step + 1, last) if self._recipe.is_validated_after(s))
+            step = TrainingStretch(group, self._recipe, self._runner, step, next(looks, last)).run()
+            if self._recipe.is_validated_after(step):
                 self._validate(group)
         return self._finish(requests, group)
 
@@ -116,32 +126,28 @@ class Trainer:
         """
         train, _ = split_pairs([pair.index for pair in pairs], self._recipe.validation)
         chosen = [pair for pair in pairs if pair.index in set(train)]
-        unit = self._captured(intervention, chosen, {})
-        inputs = inputs_of([unit.pair_rows[pair.index].row for pair in chosen]).values()
+        unit = self._captured(intervention, chosen)
+        inputs = inputs_of(unit.rows).values()
         vectors = [(unit.source if is_source else unit.base)[at] for is_source, at in inputs]
         variable = intervention.variable or ""
         source = intervention.units[0].source or next(iter(pairs[0].sources))
         labels = tuple(_label(chosen[at], variable, source, is_source) for is_source, at in inputs)
         return torch.stack(vectors), labels
 
-    def _captured(
-        self, intervention: Intervention, pairs: Sequence[Encoded], known: _Known
-    ) -> CapturedUnit:
-        """Returns the intervention's unit on `pairs`, captured once for all interventions that
-        share it."""
+    def _captured(self, intervention: Intervention, pairs: Sequence[Encoded]) -> CapturedUnit:
+        """Returns the intervention's unit on `pairs`, captured once for all interventions and calls
+        that share it, while memory allows."""
         unit = unit_of(intervention)
-        key = (
-            unit.site,
-            unit.source_site,
-            unit.source,
-            unit.subspace.coordinates,
-            tuple(pair.index for pair in pairs),
-        )
-        if key not in known:
-            known[key] = captured(
+        key = unit.site, unit.source_site, unit.source, unit.subspace.coordinates
+        known, found = self._known.pop(key, ((), None))
+        if found is None or len(known) != len(pairs) or not all(map(is_, known, pairs)):
+            found = captured(
                 self._network, self._hook_points, self._executor, self._cache, unit, pairs
             )
-        return known[key]
+        self._known[key] = pairs, found
+        while sum(u.nbytes for _, u in self._known.values()) > KEPT_BYTES and len(self._known) > 1:
+            self._known.popitem(last=False)
+        return found
 
     def _start(
         self,
@@ -151,62 +157,84 @@ class Trainer:
         targets: Targets,
         first: int,
     ) -> FitGroup:
-        """Returns the fits as of step `first`, and runs the bases of rows that are not run with
-        patches."""
-        group, known = FitGroup(), _Known()
+        """Returns the fits as of step `first`, with their rows ready to be run."""
+        group, table = FitGroup(), RowTable()
         own = self._base_answers(pairs)
+        parts = split_pairs([pair.index for pair in pairs], self._recipe.validation)
         for at, (one, featurizer) in enumerate(zip(requests, given, strict=True)):
             try:
                 wanted = targets[one.intervention.id]
                 used = [pair for pair in pairs if pair.index in wanted]
-                parts = split_pairs([pair.index for pair in pairs], self._recipe.validation)
+                places = {pair.index: place for place, pair in enumerate(used)}
                 train, held_out = (
-                    tuple(index for index in part if index in wanted) for part in parts
+                    np.array([places[i] for i in part if i in places], dtype=np.int64)
+                    for part in parts
                 )
-                if not train:
+                if not len(train):
                     raise JobError(
                         f"{one.intervention.variable}: no pairs to fit on, besides those to "
                         f"validate on"
                     )
                 self._check_loss(wanted)
-                unit = self._captured(one.intervention, used, known)
-                answers = {
-                    i: answer_tokens_of(self._executor, unit.pair_rows[i], wanted[i], own[i])
-                    for i in (p.index for p in used)
-                }
-                change = frozenset(i for i in answers if wanted[i] != own[i])
+                unit = self._captured(one.intervention, used)
+                both = [wanted[p.index] for p in used], [own[p.index] for p in used]
+                answers = table.answers(unit, *both)
+                change = np.array([ours != theirs for ours, theirs in zip(*both, strict=True)])
                 checkpoint = self._checkpoint(one, unit, train, featurizer, first)
-                group.alive[at] = FitState(one, unit, train, held_out, answers, change, checkpoint)
+                unrun = self._unrun(table, answers, unit.free)
+                answers.rows[unit.free] = NONE
+                group.alive[at] = FitState(
+                    one, unit, train, held_out, answers, change, unrun, checkpoint
+                )
             except Exception as error:  # noqa: BLE001  reported for its fit, sparing the others
                 group.fail({at: error})
-        self._rows.prepare_unpatched(
-            (token.pair_row.row.unpatched, token.wanted, token.own)
-            for fit_state in group.alive.values()
-            for index in fit_state.free([*fit_state.train, *fit_state.held_out])
-            for token in fit_state.answers[index]
-        )
+        if group.alive and (self._runner is None or self._runner.rows != tuple(table.rows)):
+            self._runner = self._runner_of(table.rows)
         return group
+
+    def _unrun(
+        self, table: RowTable, answers: AnswerTable, free: Bool[NDArray[np.bool_], "pair"]
+    ) -> Outcomes:
+        """Returns the outcomes of the free pairs, by running their bases."""
+        found = Outcomes(np.zeros(answers.rows.shape, np.float32), np.zeros_like(answers.rows))
+        where = np.nonzero((answers.rows != NONE) & free[:, None])
+        numbers = (a[where].tolist() for a in (answers.rows, answers.wanted, answers.own))
+        wanted = [(table.rows[row].unpatched, *ids) for row, *ids in zip(*numbers, strict=True)]
+        if wanted:
+            found.losses[where], found.ids[where] = zip(
+                *self._unpatched.outcomes(wanted), strict=True
+            )
+        return found
+
+    def _runner_of(self, rows: Sequence[Row]) -> RowRunner:
+        return RowRunner(
+            self._network,
+            self._hook_points,
+            self._executor,
+            self._cache,
+            self._recipe.loss,
+            self._tolerance,
+            self._limit,
+            rows,
+        )
 
     def _checkpoint(
         self,
-        requests: FitRequest,
+        request: FitRequest,
         unit: CapturedUnit,
-        train: Sequence[int],
+        train: Indices,
         given: Featurizer | None,
         first: int,
     ) -> Checkpoint:
         featurizer = (
-            initialise(requests, unit, train, self._hook_points, self._recipe)
+            initialise(request, unit, train, self._hook_points, self._recipe)
             if given is None
             else given
         )
-        featurizer.to(self._network.device)
-        name = f"intervention {requests.intervention.id}, seed {requests.seed}"
-        checkpoint = Checkpoint(
-            name, featurizer, optimizer_of(self._recipe, featurizer) if given is None else None
-        )
-        if requests.state is not None:
-            checkpoint.restore(requests.state, self._recipe)
+        name = f"intervention {request.intervention.id}, seed {request.seed}"
+        checkpoint = Checkpoint(name, featurizer.to(self._network.device))
+        if request.state is not None:
+            checkpoint.restore(request.state, self._recipe)
         assert checkpoint.stopped or checkpoint.step == first, (
             f"a fit at step {checkpoint.step} does not go on from {first}"
         )
@@ -234,105 +262,41 @@ class Trainer:
                 f"{len(wanted[long])}; use cross_entropy"
             )
 
-    def _step(self, group: FitGroup, step: int) -> None:
-        recipe = self._recipe
-        rows_to_run: list[TrainingRow] = []
-        begun: dict[int, tuple[list[int], Tensor, range]] = {}
-        for at, fit_state in group.going.items():
-            indices = batch_of(fit_state.train, recipe.batch, fit_state.request.seed, step)
-            try:
-                fit_state.checkpoint.featurizer.anneal(step / max(1, recipe.steps - 1))
-                vectors, own = fit_state.training_rows(at, fit_state.live(indices))
-            except Exception as error:  # noqa: BLE001  reported for its fit, sparing the others
-                group.fail({at: error})
-                continue
-            begun[at] = indices, vectors, range(len(rows_to_run), len(rows_to_run) + len(own))
-            rows_to_run += own
-        losses, gradients, faults = self._rows.gradients(rows_to_run)
-        group.fail(faults)
-        results: dict[int, tuple[Tensor, Tensor]] = {}
-        for at, (indices, vectors, rows) in begun.items():
-            if at in group.alive:
-                fit_state, zero = group.alive[at], vectors.detach()  # without rows if none is run
-                gradient = (
-                    torch.stack([gradients[row] for row in rows]) / len(indices) if rows else zero
-                )
-                try:
-                    fit_state.take_step(vectors, gradient, recipe.factor(step))
-                except Exception as error:  # noqa: BLE001  reported for its fit, sparing the others
-                    group.fail({at: error})
-                    continue
-                free = sum(
-                    o.loss
-                    for index in fit_state.free(indices)
-                    for o in self._unpatched(fit_state, index)
-                )
-                loss = torch.stack([losses[row] for row in rows]).sum() if rows else zero.sum()
-                results[at] = (loss + free) / len(indices), fit_state.is_finite
-        self._record_losses(group, results, step)
-
-    def _record_losses(
-        self, group: FitGroup, results: Mapping[int, tuple[Tensor, Tensor]], step: int
-    ) -> None:
-        """Reads the losses of all fits, and whether their parameters are finite, in one transfer
-        from the device."""
-        if not results:
-            return
-        table = torch.stack(
-            [torch.stack((loss, finite.to(loss))) for loss, finite in results.values()]
-        )
-        good = table.isfinite().all(1).tolist()
-        for at, (loss, finite), is_good in zip(results, table.tolist(), good, strict=True):
-            checkpoint = group.alive[at].checkpoint
-            if not (finite and is_good):
-                what = "parameters are" if is_good else "loss is"
-                group.fail({at: group.alive[at].diverged(what, *self._rate(step))})
-                continue
-            checkpoint.step = step + 1
-            checkpoint.losses += (loss,)
-
-    def _rate(self, step: int) -> tuple[int, float]:
-        """Returns the step and its learning rate."""
-        return step, self._recipe.learning_rate * self._recipe.factor(step)
-
     @torch.no_grad()
     def _validate(self, group: FitGroup) -> None:
         """Validates all fits of the group."""
-        rows_to_run: list[TrainingRow] = []
-        rows: dict[int, range] = {}
-        for at, fit_state in group.going.items():
-            fit_state.checkpoint.featurizer.harden()
-            _, own = fit_state.training_rows(at, fit_state.live(fit_state.held_out))
-            rows[at] = range(len(rows_to_run), len(rows_to_run) + len(own))
-            rows_to_run += own
-        outcomes, faults = self._rows.outcomes(rows_to_run)
-        group.fail(faults)
-        for at, fit_state in group.going.items():
-            ran = iter([outcomes[row] for row in rows[at]])
-            free = set(fit_state.free(fit_state.held_out))
-            seen = {
-                index: self._unpatched(fit_state, index)
-                if index in free
-                else [next(ran) for _ in fit_state.answers[index]]
-                for index in fit_state.held_out
-            }
-            validation = fit_state.validation(seen)
-            if validation.loss is not None and not math.isfinite(validation.loss):
-                group.fail(
-                    {
-                        at: fit_state.diverged(
-                            "validation loss is", *self._rate(fit_state.checkpoint.step)
-                        )
-                    }
-                )
-                continue
-            fit_state.checkpoint.record_validation(validation, self._recipe.patience)
+        fits = dict(sorted(group.going.items(), key=lambda one: one[1].unit.width))
+        if not fits:
+            return
+        assert self._runner is not None, "a group has rows"
+        units = UnitVectors(fit.unit for fit in fits.values())
+        rows_of = [f.rows_of(f.held_out[None], units.first[id(f.unit)]) for f in fits.values()]
+        rows = Schedule(rows_of, self._runner.order, units.device)[0]
+        both = units.at(rows.pairs, by_width((f.width, f.batch) for f in rows_of))
+        vectors = []
+        for fit in fits.values():
+            featurizer = fit.checkpoint.featurizer
+            featurizer.harden()
+            vectors.append((fit.unit.width, featurizer.interchange(*next(both[fit.unit.width]))))
+        written = {width: torch.cat(some) for width, some in by_width(vectors).items()}
+        outcomes, faults = self._runner.outcomes(rows, written)
+        order = list(fits)
+        group.fail({order[at]: error for at, error in faults.items()})
+        first = 0
+        for (at, fit), of_fit in zip(fits.items(), rows_of, strict=True):
+            seen = outcomes.part(slice(first, first := first + of_fit.slots))
+            if at in group.alive:
+                self._record(group, at, fit.validation(seen))
 
-    def _unpatched(self, fit_state: FitState, index: int) -> list[RowLoss]:
-        return [
-            self._rows.unpatched(token.pair_row.row.unpatched, token.wanted, token.own)
-            for token in fit_state.answers[index]
-        ]
+    def _record(self, group: FitGroup, at: int, validation: Validation) -> None:
+        """Records a validation result, or that it is not finite."""
+        checkpoint = group.alive[at].checkpoint
+        if validation.loss is not None and not math.isfinite(validation.loss):
+            step = checkpoint.step
+            error = group.alive[at].diverged("validation loss is", step, self._recipe.rate(step))
+            group.fail({at: error})
+            return
+        checkpoint.record_validation(validation, self._recipe.patience)
 
     def _finish(
         self, requests: Sequence[FitRequest], group: FitGroup

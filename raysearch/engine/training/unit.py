@@ -2,14 +2,16 @@
 base and source.
 
 Invariants: all tokens of the unit form one vector, of the same width in every pair; base and source
-are captured once; rows share the same batches throughout training.
+are captured once.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from raysearch.core.events import Encoded, Ids
@@ -29,33 +31,13 @@ from raysearch.errors import JobError, NotYetError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PairRow:
-    """A pair's row at the unit. `at`: index among the unit's vectors; `free`: the outcome equals
-    the base's own run."""
-
-    row: Row
-    at: int
-    free: bool
-    batch_key: Hashable
-    entry_layer: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class AnswerToken:
-    """One token of an answer: the row whose output it is, the wanted id and the base's own id (as
-    in `losses_of`)."""
-
-    pair_row: PairRow
-    wanted: int
-    own: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class CapturedUnit:
-    """The activations of a unit by pair index. `base`, `source`: float32, on the network's device.
-    `tokens`: number of tokens of the unit."""
+    """The unit on a sequence of pairs, in their order. `base`, `source`: its activations, float32,
+    on the network's device. `free`: whether the row's outcome equals the base's own run. `tokens`:
+    number of tokens of the unit."""
 
-    pair_rows: dict[int, PairRow]
+    rows: tuple[Row, ...]
+    free: Bool[NDArray[np.bool_], "pair"]
     base: Float[Tensor, "pair width"]
     source: Float[Tensor, "pair width"]
     tokens: int
@@ -63,6 +45,10 @@ class CapturedUnit:
     @property
     def width(self) -> int:
         return self.base.shape[1]
+
+    @property
+    def nbytes(self) -> int:
+        return self.base.nbytes + self.source.nbytes
 
 
 def unit_of(intervention: Intervention) -> Unit:
@@ -95,8 +81,8 @@ def captured(
     """Captures the whole unit on `pairs`. Raises: as `build_row`; JobError if its width differs
     between pairs."""
     whole = Intervention((replace(unit, subspace=Subspace(coordinates=unit.subspace.coordinates)),))
-    rows = {pair.index: build_row(pair, whole, hook_points) for pair in pairs}
-    counts = {len(row.patches[0].tokens): index for index, row in rows.items()}
+    rows = [build_row(pair, whole, hook_points) for pair in pairs]
+    counts = {len(row.patches[0].tokens): pair.index for pair, row in zip(pairs, rows, strict=True)}
     if len(counts) > 1:
         (one, first), (other, second) = sorted(counts.items())[:2]
         raise JobError(
@@ -105,41 +91,17 @@ def captured(
             "a fitted subspace needs as many in every pair"
         )
     (tokens,) = counts
-    patch = next(iter(rows.values())).patches[0]
+    patch = rows[0].patches[0]
     if tokens > 1 and any(
-        network.firings(hook_points.at(patch.point).module, row.base) > 1 for row in rows.values()
+        network.firings(hook_points.at(patch.point).module, row.base) > 1 for row in rows
     ):
         raise NotYetError(
             f"position {unit.site.position!r} has {tokens} steps of a recurrent network; fit a "
             f"subspace of one step"
         )
-    base, source = _vectors(network, hook_points, executor, cache, list(rows.values()))
-    pair_rows = {
-        index: PairRow(
-            row, at, executor.is_free(row), executor.batch_key(row), executor.entry_layer(row)
-        )
-        for at, (index, row) in enumerate(rows.items())
-    }
-    return CapturedUnit(pair_rows, base, source, tokens)
-
-
-def answer_tokens_of(
-    executor: Executor, pair_row: PairRow, wanted: Ids, own: Ids
-) -> tuple[AnswerToken, ...]:
-    """Returns one entry for each token of `wanted`, each after the tokens before it: greedy
-    decoding outputs `wanted` exactly if each is the arg max."""
-    answer_tokens: list[AnswerToken] = []
-    for at, token in enumerate(wanted):
-        if at:
-            row = pair_row.row.after(wanted[at - 1])
-            pair_row = replace(
-                pair_row,
-                row=row,
-                batch_key=executor.batch_key(row),
-                entry_layer=executor.entry_layer(row),
-            )
-        answer_tokens.append(AnswerToken(pair_row, token, own[at] if at < len(own) else token))
-    return tuple(answer_tokens)
+    base, source = _vectors(network, hook_points, executor, cache, rows)
+    free = np.array([executor.is_free(row) for row in rows])
+    return CapturedUnit(tuple(rows), free, base, source, tokens)
 
 
 @detached()

@@ -38,6 +38,7 @@ from raysearch.engine.patching.oracle import oracle
 from raysearch.engine.patching.rows import Row
 from raysearch.engine.training.fit import DivergedError, FitFault, FitOutcome, FitRequest
 from raysearch.engine.training.recipe import batch_of, split_pairs
+from raysearch.engine.training.stretch import TrainingStretch
 from raysearch.engine.training.trainer import Trainer
 from raysearch.errors import JobError, NotYetError, ResumeError
 from tests.engine.worlds import (
@@ -446,20 +447,26 @@ def test_what_cannot_be_fit_is_said_and_the_others_go_on() -> None:
     assert done[1] == fits(trainer_on(shared_world("llama")), [COMPANY[0]])[0]
 
 
+def test_fits_none_of_which_can_be_started_are_all_faults() -> None:
+    asked = [FitRequest(das(9, 2), 0), FitRequest(das(1, 2, "nowhere"), 0)]
+    done = trainer_on(shared_world("llama")).fit(asked, PAIRS, rows_of(asked), 0, 6)
+    assert [type(one) for one in done] == [FitFault, FitFault]
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_a_fit_that_diverges_says_so_and_takes_nobody_with_it(optimizer) -> None:
+def test_a_fit_that_diverges_says_so_and_takes_nobody_with_it(optimizer, monkeypatch) -> None:
     world = world_of(model_of("llama"))
     recipe = changed(RECIPE, schedule="constant", warmup=0.0, optimizer=optimizer)
     trainer = trainer_on(world, recipe)
-    trainer_step = trainer._step
+    take_step = TrainingStretch.step
 
-    def poisoned(group, step):
+    def poisoned(stretch, step, rows):
         if step == 2:
             with torch.no_grad():
-                group.alive[1].checkpoint.featurizer.raw.fill_(float("inf"))
-        trainer_step(group, step)
+                stretch._fits[1].checkpoint.featurizer.raw.fill_(float("inf"))
+        return take_step(stretch, step, rows)
 
-    trainer._step = poisoned
+    monkeypatch.setattr(TrainingStretch, "step", poisoned)
     asked = [COMPANY[0], COMPANY[1]]
     good, bad = trainer.fit(asked, PAIRS, rows_of(asked), 0, 6)
     assert isinstance(bad, FitFault)
@@ -467,6 +474,7 @@ def test_a_fit_that_diverges_says_so_and_takes_nobody_with_it(optimizer) -> None
     assert "step 2" in str(bad.error)
     assert "0.01" in str(bad.error)
     assert isinstance(good, FitOutcome)
+    monkeypatch.undo()
     (alone,) = fits(trainer_on(world, recipe), asked[:1])
     assert torch.allclose(raw(good), raw(alone), atol=1e-4)
 
