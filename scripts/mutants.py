@@ -5,7 +5,7 @@ own room see it: `make mutants`.
     python scripts/mutants.py 3 17 --workers 1   # some of them, by number
 
 Invariants: the tree itself is never touched; a fault that is caught made a test fail, and without
-any fault the same tests pass; it is an error if one survives.
+any fault the same tests pass; it is an error if one survives, or if its tests do not end.
 """
 
 import argparse
@@ -23,7 +23,11 @@ from queue import SimpleQueue
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 300
-"""Of one fault. Tests that do not end have seen it, too."""
+"""The longest time that the tests of one fault may take."""
+
+
+OUTCOMES = {True: "caught", False: "SURVIVED", None: "NO END"}
+"""What is printed for each value that `caught` returns."""
 
 
 @dataclass(frozen=True)
@@ -238,40 +242,41 @@ def planted(mutant: Mutant, tree: Path) -> str:
     return text.replace(mutant.old, mutant.new)
 
 
-def caught(mutant: Mutant, tree: Path) -> bool:
-    """Whether a test of the mutant's room fails when the fault is in `tree`; it is out again then."""
+def caught(mutant: Mutant, tree: Path) -> bool | None:
+    """Returns whether a test of the mutant's room fails when the fault is in `tree`, None if the
+    tests do not end in `SECONDS`; the fault is out again then."""
     file = tree / "raysearch" / mutant.file
     whole = file.read_text()
     file.write_text(planted(mutant, tree))
     try:
-        return not passes(tree, mutant.tests)
+        return not passes(tree, mutant.tests, SECONDS)
+    except subprocess.TimeoutExpired:
+        return None
     finally:
         file.write_text(whole)
 
 
 def passes(
-    tree: Path, tests: Sequence[str], seconds: float | None = SECONDS, shown: bool = False
+    tree: Path, tests: Sequence[str], seconds: float | None = None, shown: bool = False
 ) -> bool:
-    """Whether tests of `tree` pass, in `seconds`. `shown`: where they do not, pytest's last words
-    are printed.
+    """Returns whether tests of `tree` pass. `shown`: where they do not, pytest's last words are
+    printed.
 
-    Raises: RuntimeError where pytest itself goes wrong, as for tests that are not there.
+    Raises: RuntimeError where pytest itself goes wrong, as for tests that are not there;
+        subprocess.TimeoutExpired where the tests take more than `seconds`.
     """
     paths = [f"tests/{name}" for name in tests]
     pytest = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-m", "not slow"]
     env = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
-    try:
-        done = subprocess.run(
-            [*pytest, "-p", "no:cacheprovider", *paths],
-            cwd=tree,
-            env=env,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=seconds,
-        )
-    except subprocess.TimeoutExpired:
-        return False
+    done = subprocess.run(
+        [*pytest, "-p", "no:cacheprovider", *paths],
+        cwd=tree,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=seconds,
+    )
     if done.returncode not in (0, 1, 2):  # 2: a file of tests cannot be imported
         raise RuntimeError(f"pytest {' '.join(paths)}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
     if shown and done.returncode:
@@ -294,8 +299,8 @@ def copied(to: Path) -> Path:
     return to
 
 
-def tried(numbers: Sequence[int], workers: int) -> Iterator[tuple[int, bool, float]]:
-    """Yields the number of each fault, whether it was caught, and the seconds that took."""
+def tried(numbers: Sequence[int], workers: int) -> Iterator[tuple[int, bool | None, float]]:
+    """Yields the number of each fault, what `caught` returns for it, and the seconds that took."""
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         trees: SimpleQueue[Path] = SimpleQueue()
         for worker in range(workers):
@@ -304,11 +309,11 @@ def tried(numbers: Sequence[int], workers: int) -> Iterator[tuple[int, bool, flo
         def sound(room: str) -> bool:
             tree = trees.get()
             try:
-                return passes(tree, [room], None, shown=True)
+                return passes(tree, [room], shown=True)
             finally:
                 trees.put(tree)
 
-        def attempt(number: int) -> tuple[int, bool, float]:
+        def attempt(number: int) -> tuple[int, bool | None, float]:
             tree, began = trees.get(), time.monotonic()
             try:
                 return number, caught(MUTANTS[number], tree), time.monotonic() - began
@@ -336,7 +341,7 @@ def main() -> None:
         mutant = MUTANTS[number]
         survived += not seen
         print(
-            f"{number:2} {'caught' if seen else 'SURVIVED':8} {seconds:4.0f} s  {mutant.file}: "
+            f"{number:2} {OUTCOMES[seen]:9} {seconds:4.0f} s  {mutant.file}: "
             f"{mutant.old!r} -> {mutant.new!r}",
             flush=True,
         )
