@@ -105,7 +105,7 @@ def _intervention() -> Intervention:
     )
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     interventions, st.dictionaries(names.filter(lambda n: n != "__metadata__"), tensors(), max_size=3), st.none() | names,
     st.none() | st.builds(ModelOrigin, names, st.none() | names, st.none() | names, st.none() | names), st.none() | findings,

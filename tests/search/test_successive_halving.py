@@ -63,7 +63,7 @@ class Watched(Cluster):
         return super().drive(search, most)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     workers=st.integers(1, 9),
@@ -80,7 +80,7 @@ def test_verdicts_of_what_is_fit_do_not_depend_on_the_cluster(
     assert _verdicts(wild) == _verdicts(still)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 10_000), warm=st.booleans())
 def test_who_trains_in_whose_company_does_not_depend_on_who_is_lost_with_a_node(
     seed: int, warm: bool
@@ -92,7 +92,7 @@ def test_who_trains_in_whose_company_does_not_depend_on_who_is_lost_with_a_node(
     assert _companies(wild.asked) == _companies(still.asked)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 10_000), cut=st.floats(0, 1), warm=st.booleans())
 def test_a_search_that_goes_on_from_a_journal_fits_on_in_the_same_company(
     seed: int, cut: float, warm: bool
@@ -230,7 +230,7 @@ def test_a_failure_of_a_seed_that_is_told_twice_while_its_company_is_out_harms_n
     assert _verdicts(search) == _verdicts(still)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 10_000), cut=st.floats(0, 1), warm=st.booleans())
 def test_failing_seeds_and_lost_workers_are_replayed_to_the_same_verdicts(
     seed: int, cut: float, warm: bool
@@ -265,7 +265,7 @@ def test_failing_seeds_and_lost_workers_are_replayed_to_the_same_verdicts(
     )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 10_000), lost=st.sampled_from([0.0, 0.3]))
 def test_warm_a_rotation_begins_within_the_next_larger_of_its_seed_once_that_has_ended(
     seed: int, lost: float
