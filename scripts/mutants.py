@@ -267,7 +267,7 @@ def passes(
     """
     paths = [f"tests/{name}" for name in tests]
     pytest = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-m", "not slow"]
-    env = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    env = {**os.environ, "PYTHONPATH": str(tree), **({} if shown else {_UNWRITTEN: "1"})}
     done = subprocess.run(
         [*pytest, "-p", "no:cacheprovider", *paths],
         cwd=tree,
