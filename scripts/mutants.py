@@ -26,6 +26,8 @@ SECONDS = 300
 """The longest time that the tests of one fault may take."""
 
 
+_UNWRITTEN = "PYTHONDONTWRITEBYTECODE"
+"""Set while a fault is in the tree, whose byte code must not stay; what was compiled before serves."""
 OUTCOMES = {True: "caught", False: "SURVIVED", None: "NO END"}
 """What is printed for each value that `caught` returns."""
 
@@ -260,7 +262,7 @@ def passes(
     tree: Path, tests: Sequence[str], seconds: float | None = None, shown: bool = False
 ) -> bool:
     """Returns whether tests of `tree` pass. `shown`: where they do not, pytest's last words are
-    printed.
+    printed, and what Python compiles stays.
 
     Raises: RuntimeError where pytest itself goes wrong, as for tests that are not there;
         subprocess.TimeoutExpired where the tests take more than `seconds`.
