@@ -35,7 +35,7 @@ OUTCOMES = {True: "caught", False: "SURVIVED", None: "NO END"}
 @dataclass(frozen=True)
 class Mutant:
     """A fault: in raysearch/`file`, `new` stands where `old` stood. `tests`: files and folders of
-    tests/ some test of which fails then."""
+    tests/ some test of which fails then; they run in this order."""
 
     file: str
     old: str
@@ -43,7 +43,7 @@ class Mutant:
     tests: tuple[str, ...]
 
 
-STATS, SEARCH = ("stats",), ("search",)
+STATS = ("stats",)
 REPLAY = ("engine/execution/test_replay.py", "engine/execution/test_executors.py")
 PATCHING = ("engine/patching",)
 STORE, STORAGE = ("store",), ("storage", "store")
@@ -90,8 +90,18 @@ MUTANTS = (
     Mutant("stats/betting_test.py", "np.where(broken, np.inf,", "np.where(holds, np.inf,", STATS),
     Mutant("stats/evidence.py", "following < last", "following <= last", ("stats", "search")),
     # What is judged by it.
-    Mutant("search/criteria.py", "miss=test.miss / 2", "miss=test.miss", SEARCH),
-    Mutant("search/criteria.py", "min(up, keep_up)", "max(up, keep_up)", SEARCH),
+    Mutant(
+        "search/criteria.py",
+        "miss=test.miss / 2",
+        "miss=test.miss",
+        ("search/test_criteria.py", "search"),
+    ),
+    Mutant(
+        "search/criteria.py",
+        "min(up, keep_up)",
+        "max(up, keep_up)",
+        ("search/test_criteria.py", "search"),
+    ),
     Mutant(
         "proposers/base.py",
         "return nth * (nth + 1) if k is None",
@@ -110,15 +120,30 @@ MUTANTS = (
         "self.evidence.add(2 * len(counted), 2 * matches",
         SEARCH,
     ),
-    Mutant("search/trial.py", "wanted != pair.base", "wanted == pair.base", SEARCH),
+    Mutant(
+        "search/trial.py",
+        "wanted != pair.base",
+        "wanted == pair.base",
+        ("search/test_search.py", "search"),
+    ),
     Mutant(
         "search/screening.py",
         "e.read(base) == e.base and all(",
         "e.read(base) == e.base or all(",
         SEARCH,
     ),
-    Mutant("search/score_scale.py", "(d + self.scale) /", "(d - self.scale) /", SEARCH),
-    Mutant("search/scheduler.py", "QUARANTINE = 3", "QUARANTINE = 2", SEARCH),
+    Mutant(
+        "search/score_scale.py",
+        "(d + self.scale) /",
+        "(d - self.scale) /",
+        ("search/test_score_scale.py", "search"),
+    ),
+    Mutant(
+        "search/scheduler.py",
+        "QUARANTINE = 3",
+        "QUARANTINE = 2",
+        ("search/test_search.py", "search"),
+    ),
     Mutant(
         "search/scheduler.py",
         "self._requeue.extend(_halves(out.group) if",
@@ -129,19 +154,19 @@ MUTANTS = (
         "search/verdicts.py",
         "self._tally[decided.verdict] += not control",
         "self._tally[decided.verdict] += 1",
-        SEARCH,
+        ("search/test_search.py", "search"),
     ),
     Mutant(
         "search/successive_halving.py",
         "-int(-len(fits) * self._keys.keep // 1)",
         "int(len(fits) * self._keys.keep)",
-        SEARCH,
+        ("search/test_successive_halving.py", "search"),
     ),
     Mutant(
         "search/successive_halving.py",
         "min(done, key=lambda f: f.rank)",
         "max(done, key=lambda f: f.rank)",
-        SEARCH,
+        ("search/test_successive_halving.py", "search"),
     ),
     # What is asked, and of what.
     Mutant(
