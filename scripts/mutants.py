@@ -118,7 +118,7 @@ MUTANTS = (
         "search/trial.py",
         "self.evidence.add(len(counted), matches",
         "self.evidence.add(2 * len(counted), 2 * matches",
-        SEARCH,
+        ("search/test_search.py", "search"),
     ),
     Mutant(
         "search/trial.py",
@@ -130,7 +130,7 @@ MUTANTS = (
         "search/screening.py",
         "e.read(base) == e.base and all(",
         "e.read(base) == e.base or all(",
-        SEARCH,
+        ("search/test_search.py", "search"),
     ),
     Mutant(
         "search/score_scale.py",
@@ -148,7 +148,7 @@ MUTANTS = (
         "search/scheduler.py",
         "self._requeue.extend(_halves(out.group) if",
         "self._requeue.extend(_halves(out.group)[:1] if",
-        SEARCH,
+        ("search/test_search.py", "search"),
     ),
     Mutant(
         "search/verdicts.py",
