@@ -129,6 +129,16 @@ def test_hopeless_seeds_are_dropped_at_a_rung_and_tested_as_they_are() -> None:
     assert {d.hypothesis.id for d in search.verdicts.values()} == {h.id for h in world.space}
 
 
+def test_the_share_that_is_kept_is_rounded_up() -> None:
+    """Of three seeds that are all hopeless, half are two; one is dropped for each variable."""
+    alone = World(1, layers=1, subspaces=DAS[:1], fit=24, seeds=(0, 1, 2), rungs=(5,))
+    cluster = Watched(alone, 2, 0)
+    cluster.drive(alone.search())
+    ends = [n for n in cluster.notes if isinstance(n, Concluded)]
+    assert len(ends) == 3 * 2
+    assert sum(n.status == "dropped" for n in ends) == 2
+
+
 def test_the_best_seed_by_validation_is_tested_and_all_are_read_on_the_holdout() -> None:
     world = _world(2)
     cluster = Cluster(world, 2, 0)
