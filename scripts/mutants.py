@@ -252,7 +252,7 @@ MUTANTS = (
         "job/job.py",
         "^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$",
         "^[A-Za-z0-9_./-]{1,80}$",
-        ("test_job.py", "cli/test_bad_input.py"),
+        ("test_job.py",),
     ),
 )
 
