@@ -26,7 +26,7 @@ BUDGETS = {
     "engine": 4_200,
     "engine/attribution": 3_000,
     "engine/encoding": 5_000,
-    "engine/execution": 14_300,
+    "engine/execution": 18_000,
     "engine/featurizers": 8_000,
     "engine/loading": 8_100,
     "engine/networks": 16_900,

@@ -140,16 +140,23 @@ class BatchedExecutor:
 
 class ReplayExecutor:
     """Runs waves of rows that start at one token on the cached run of their base; rows patched
-    outside of the blocks are run whole. Needs a cache with keys and values."""
+    outside of the blocks are run whole. Needs a cache with keys and values.
+
+    `shares_prefix`: rows share the keys and values of their base where the model allows it.
+    """
 
     name: ExecutorName = "replay"
 
     def __init__(
-        self, network: LanguageModel, hook_points: Components, cache: ActivationCache
+        self,
+        network: LanguageModel,
+        hook_points: Components,
+        cache: ActivationCache,
+        shares_prefix: bool = True,
     ) -> None:
         assert cache.keys, "waves travel on the keys and values of the bases' runs"
         self._network = network
-        self._replay = Replay(network, hook_points, cache)
+        self._replay = Replay(network, hook_points, cache, shares_prefix)
         self._whole = BatchedExecutor(network, hook_points, cache)
         self._cache = cache
 

@@ -25,9 +25,10 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import Cache, DynamicCache
+from transformers import DynamicCache
 
-from raysearch.engine.execution.activation_cache import ActivationCache, CachedRun, Layers
+from raysearch.engine.execution.activation_cache import ActivationCache, CachedRun
+from raysearch.engine.execution.prefix import Prefix, SharedLayers, is_causal
 from raysearch.engine.networks.block_stubs import stubbed
 from raysearch.engine.networks.components import Components, HookPoint
 from raysearch.engine.networks.detached import detached
@@ -47,6 +48,10 @@ from raysearch.errors import PositionError
 TEMPLATES = 64
 """Number of templates that are cached, least recently used first out. Each costs a forward pass
 without blocks and holds a mask of suffix x length."""
+
+SMALL = 8
+"""A prefix of fewer tokens than one in this many of the suffix is copied for each row: that is less
+than the second kernel of a shared one costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +80,18 @@ class Replay:
     """Runs waves on one model."""
 
     def __init__(
-        self, network: LanguageModel, hook_points: Components, cache: ActivationCache
+        self,
+        network: LanguageModel,
+        hook_points: Components,
+        cache: ActivationCache,
+        shares_prefix: bool = True,
     ) -> None:
         self._network = network
         self._model = network.model
         self._layers = network.layers
         self._hook_points = hook_points
         self._cache = cache
+        self._shared = SharedLayers.of(network) if shares_prefix else SharedLayers()
         self._templates: OrderedDict[WaveShape, _Template] = (
             OrderedDict()
         )  # least recently used first
@@ -137,8 +147,11 @@ class Replay:
     ) -> Float[Tensor, "row suffix d_model"]:
         """Computes the residual after the last layer. `rows` are in order of entry."""
         template = self._template(shape, runs[Row(rows[0].base)])
-        prefix = _Prefix([Row(row.base) for row in rows], shape.start, runs)
         entering = {entry: list(group) for entry, group in groupby(rows, self.entry_point_of)}
+        prefix = Prefix(
+            *([Row(row.base) for row in rows], shape.start, runs),
+            *(min(entering).layer, template.shared),
+        )
         edits = self._edits(rows, runs, replacements)
         hidden: Tensor | None = None
         for layer in range(min(entering).layer, len(self._layers)):
@@ -150,7 +163,7 @@ class Replay:
                     hook_point.hook(edit, first=shape.start)
                     for hook_point, edit in edits.get(before, ())
                 ]
-                with owned_hooks(hooks):
+                with owned_hooks(hooks), prefix.attending(layer, self._shared.configs):
                     hidden = template.call(self._layers[layer], layer, hidden, prefix)
             hidden = self._join(hidden, entering.get(after, ()), after.point, shape.start, runs)
             if hidden is not None:
@@ -204,7 +217,7 @@ class Replay:
         found = self._templates.pop(shape, None)
         if found is None:
             with detached():
-                found = _Template(self._network, shape, run, self._network.tuples)
+                found = _Template(self._network, shape, run, self._shared.at(shape.length))
         self._templates[shape] = found
         if len(self._templates) > TEMPLATES:
             self._templates.popitem(last=False)
@@ -234,10 +247,15 @@ class _Template:
     in the cache.
 
     `run`: any run of at least `start` tokens; only the shape of its keys and values matters.
+    `shareable`: layers that can share a prefix; `shared` are those that do, for rows of this shape.
     """
 
     def __init__(
-        self, network: LanguageModel, shape: WaveShape, run: CachedRun, tuples: bool
+        self,
+        network: LanguageModel,
+        shape: WaveShape,
+        run: CachedRun,
+        shareable: frozenset[int],
     ) -> None:
         layers, device = network.layers, network.device
         self._arguments: list[tuple[tuple[Any, ...], dict[str, Any]]] = [((), {})] * len(layers)
@@ -249,7 +267,7 @@ class _Template:
             self._arguments[layer] = args, kwargs
             return given
 
-        with stubbed(layers, stub, tuples):
+        with stubbed(layers, stub, network.tuples):
             network.run(
                 input_ids=torch.zeros(
                     (1, shape.length - shape.start), dtype=torch.long, device=device
@@ -261,13 +279,21 @@ class _Template:
                 logits_to_keep=1,
             )
         self._cache.layers.clear()  # from now on only its identity is used
+        self.shared = frozenset(
+            layer
+            for layer in shareable
+            if SMALL * shape.start > shape.length - shape.start
+            and is_causal(
+                self._arguments[layer][1].get("attention_mask"), shape.start, shape.length
+            )
+        )
 
     def call(
         self,
         block: nn.Module,
         layer: int,
         hidden: Float[Tensor, "row suffix d_model"],
-        prefix: "_Prefix",
+        prefix: Prefix,
     ) -> Float[Tensor, "row suffix d_model"]:
         """Returns the output of `block` for `hidden`, with the keys and values of the prefix."""
         args, kwargs = self._arguments[layer]
@@ -279,38 +305,6 @@ class _Template:
         return as_rows_and_tokens(output_activation(out))
 
 
-class _Prefix(Cache):
-    """A cache that supplies the bases' keys and values of the tokens before the suffix and stores
-    nothing. `rows`: number of rows that have entered."""
-
-    def __init__(self, bases: Sequence[Row], start: int, runs: Mapping[Row, CachedRun]) -> None:
-        distinct = list(dict.fromkeys(bases))
-        place = {base: i for i, base in enumerate(distinct)}
-        self._start = start
-        self._keys = _before(start, [runs[b].keys for b in distinct])
-        self._values = _before(start, [runs[b].values for b in distinct])
-        self._base = torch.tensor([place[base] for base in bases], device=self._keys[0].device)
-        self.rows = 0
-
-    def update(
-        self,
-        key_states: Float[Tensor, "row head token d_key"],
-        value_states: Float[Tensor, "row head token d_value"],
-        layer_idx: int,
-        *_: Any,
-        **__: Any,
-    ) -> tuple[
-        Float[Tensor, "row head all_tokens d_key"], Float[Tensor, "row head all_tokens d_value"]
-    ]:
-        base = self._base[: self.rows].to(key_states.device)
-        keys = torch.cat((self._keys[layer_idx][base], key_states), dim=-2)
-        values = torch.cat((self._values[layer_idx][base], value_states), dim=-2)
-        return keys, values
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        return self._start
-
-
 def _apply_edits(
     hidden: Float[Tensor, "row suffix d_model"], edits: Sequence[Edit], start: int
 ) -> Float[Tensor, "row suffix d_model"]:
@@ -318,20 +312,6 @@ def _apply_edits(
         new = edit(hidden, HookCall(start, True))
         hidden = hidden if new is None else new
     return hidden
-
-
-def _before(start: int, of_bases: Sequence[Layers | None]) -> Layers:
-    """Returns the bases' keys or values (base, head, token, d_head) of the tokens before `start`,
-    for each layer."""
-    present = [layers for layers in of_bases if layers is not None]
-    assert len(present) == len(of_bases), "a run without keys and values cannot be replayed on"
-    if all(isinstance(layers, Tensor) for layers in present):
-        return torch.stack(
-            [layers[:, :, :start] for layers in present if isinstance(layers, Tensor)], dim=1
-        )
-    return [
-        torch.stack([t[:, :start] for t in of_layer]) for of_layer in zip(*present, strict=True)
-    ]
 
 
 def _cache_of(run: CachedRun, tokens: int) -> DynamicCache:

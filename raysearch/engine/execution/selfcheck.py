@@ -177,11 +177,16 @@ def select_executor(
     if not network.can_replay:
         log.warning("%s: takes no cache: rows are run whole, not from the patch on", network.name)
         return trial.settled(batched, *runs_whole)
-    replays = partial(ReplayExecutor, network, hook_points), partial(empty_cache, keys=True)
-    replayed = trial.checked(*replays, "rows are run whole, not from the patch on")
-    if replayed is None:
-        return trial.settled(batched, *runs_whole)
-    return trial.settled(replayed, *replays)
+    keeps_keys = partial(empty_cache, keys=True)
+    for shares, otherwise, level in (
+        (True, "each row gets a copy of the keys and values before its patch", logging.INFO),
+        (False, "rows are run whole, not from the patch on", logging.WARNING),
+    ):
+        make = partial(ReplayExecutor, network, hook_points, shares_prefix=shares)
+        replayed = trial.checked(make, keeps_keys, otherwise, level)
+        if replayed is not None:
+            return trial.settled(replayed, make, keeps_keys)
+    return trial.settled(batched, *runs_whole)
 
 
 _TRIED: Mapping[ExecutorName, str] = {
@@ -206,10 +211,14 @@ class _Trial:
     half: bool
 
     def checked(
-        self, make: MakeExecutor, empty_cache: Callable[[], ActivationCache], otherwise: str
+        self,
+        make: MakeExecutor,
+        empty_cache: Callable[[], ActivationCache],
+        otherwise: str,
+        level: int = logging.WARNING,
     ) -> ExecutorChoice | None:
         """Returns the executor that `make` makes of a cache, with its tolerance; None if it fails,
-        with a warning that names the alternative (`otherwise`)."""
+        with a log message (of `level`) that names the alternative (`otherwise`)."""
         cache = empty_cache()
         executor = make(cache)
         try:
@@ -242,7 +251,8 @@ class _Trial:
             AttributeError,
             AssertionError,
         ) as e:
-            log.warning(
+            log.log(
+                level,
                 "%s: the %s path (%s) was tried, and this model's code stops there with an error "
                 "(%s: %s), so %s; answers stay the same",
                 *(self.name, executor.name, _TRIED[executor.name], type(e).__name__),
@@ -250,7 +260,8 @@ class _Trial:
             )
             return None
         if why:
-            log.warning(
+            log.log(
+                level,
                 "%s: the %s path is not the same as one run at a time (%s): %s",
                 self.name,
                 executor.name,

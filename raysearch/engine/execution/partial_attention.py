@@ -1,0 +1,244 @@
+"""Attention in two parts: to the keys of a prefix that many rows share, and to each row's own keys.
+
+Softmax attention over two sets of keys is the mean of the attention over each, weighted by the sums
+of the exponentials of their scores (Juravsky et al., 2024, "Hydragen", equation 4). So the keys and
+values of a prefix exist once for all rows that share it. In the backward pass each part is the
+ordinary backward pass of flash attention with the log-sum-exp and the output of the whole: for
+p = exp(score - log-sum-exp), the gradient of a score is p (dp - d), where dp is that of p and d the
+product of the output with its gradient (Dao et al., 2022, "FlashAttention", appendix B.2).
+
+Invariants: outputs and gradients equal those of attention over the concatenated keys up to
+rounding; keys and values are copied neither for rows nor for heads that share them; a prefix gets
+no gradient.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+Heads = Float[Tensor, "batch head query d_head"]
+_CPU = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_CPU_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+_GPU_HALF = torch.ops.aten._scaled_dot_product_flash_attention
+_GPU = torch.ops.aten._scaled_dot_product_efficient_attention
+
+
+@dataclass(frozen=True, slots=True)
+class RowsByBase:
+    """The rows of each base, in pieces of equally many rows.
+
+    `order`: the rows of each piece, row 0 in what is left of it; `place`: the place of each row in
+    `order`, flattened (None: the rows are in order); `bases`: the base of each piece; None: base 0,
+    1, 2, ...
+    """
+
+    order: Int[Tensor, "piece row"]
+    place: Int[Tensor, "all_rows"] | None
+    bases: Int[Tensor, "piece"] | None
+
+    @classmethod
+    def of(cls, bases: Int[Tensor, "all_rows"], count: int) -> "RowsByBase":
+        """Returns the rows by their bases, which are `bases` of 0..`count` - 1. There are at most
+        twice as many pieces as bases that have a row."""
+        rows_of = torch.bincount(bases, minlength=count)
+        most = -(-len(bases) // int((rows_of > 0).sum()))
+        pieces_of = -(-rows_of // most)
+        by_base = bases.argsort(stable=True)
+        within = torch.arange(len(bases)) - (rows_of.cumsum(0) - rows_of)[bases[by_base]]
+        first_piece = (pieces_of.cumsum(0) - pieces_of)[bases[by_base]]
+        place = torch.empty_like(bases)
+        place[by_base] = (first_piece + within // most) * most + within % most
+        pieces = torch.arange(count).repeat_interleave(pieces_of)
+        order = torch.zeros(len(pieces) * most, dtype=torch.long)
+        order[place] = torch.arange(len(bases))
+        every = torch.equal(pieces, torch.arange(count))
+        in_order = torch.equal(place, torch.arange(len(order)))
+        return cls(order.view(-1, most), None if in_order else place, None if every else pieces)
+
+    def to(self, device: torch.device) -> "RowsByBase":
+        """Returns the same on `device`."""
+        place, bases = (None if at is None else at.to(device) for at in (self.place, self.bases))
+        return RowsByBase(self.order.to(device), place, bases)
+
+    def fold(self, rows: Heads, groups: int) -> Float[Tensor, "piece group folded d_head"]:
+        """Returns the vectors of all rows, heads of a group and tokens of a piece as one sequence."""
+        (pieces, most), (_, heads, tokens, width) = self.order.shape, rows.shape
+        picked = rows if self.place is None else rows[self.order.flatten()]
+        picked = picked.view(pieces, most, groups, -1, tokens, width)
+        return picked.transpose(1, 2).reshape(
+            pieces, groups, most * (heads // groups) * tokens, width
+        )
+
+    def unfold(
+        self, folded: Float[Tensor, "piece group folded d_head"], heads: int, tokens: int
+    ) -> Heads:
+        """Returns the vectors by row: undoes `fold`."""
+        (pieces, most), (_, groups, _, width) = self.order.shape, folded.shape
+        parts = folded.view(pieces, groups, most, heads // groups, tokens, width).transpose(1, 2)
+        rows = parts.reshape(pieces * most, heads, tokens, width)
+        return rows if self.place is None else rows[self.place]
+
+
+def attend(
+    query: Heads,
+    key: Float[Tensor, "batch group query d_head"],
+    value: Float[Tensor, "batch group query d_head"],
+    prefix: tuple[
+        Float[Tensor, "base group prefix d_head"], Float[Tensor, "base group prefix d_head"]
+    ],
+    rows: RowsByBase,
+    scale: float,
+) -> Heads:
+    """Returns the attention of each row to the prefix of its base and, causally, to its own `key`
+    and `value`; consecutive heads share one group of them. `prefix`: keys and values by base."""
+    keys, values = prefix
+    if rows.bases is not None:
+        keys, values = keys[rows.bases], values[rows.bases]
+    merged: Tensor = _Merged.apply(query, key, value, keys, values, rows, scale)  # type: ignore[no-untyped-call]
+    return merged
+
+
+class _Merged(torch.autograd.Function):
+    """Attention to prefixes and suffixes, merged."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        rows: RowsByBase,
+        scale: float,
+    ) -> Tensor:
+        heads, tokens = query.shape[1:3]
+        out, total = _part(rows.fold(query, keys.shape[1]), keys, values, False, scale)
+        out, total = rows.unfold(out, heads, tokens), rows.unfold(total[..., None], heads, tokens)
+        own = torch.empty_like(query, memory_format=torch.contiguous_format)
+        own_total = torch.empty_like(total, memory_format=torch.contiguous_format)
+        for at in _of_groups(heads, key.shape[1]):
+            own[:, at], own_total[:, at, :, 0] = _part(query[:, at], key, value, True, scale)
+        merged = torch.lerp(own.float(), out.float(), (total - own_total).sigmoid()).to(query.dtype)
+        ctx.save_for_backward(
+            query, key, value, keys, values, merged, torch.logaddexp(total, own_total)
+        )
+        ctx.rows, ctx.scale = rows, scale
+        return merged
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, keys, values, merged, total = ctx.saved_tensors
+        rows, scale, (heads, tokens), groups = ctx.rows, ctx.scale, query.shape[1:3], keys.shape[1]
+        grad_folded, _, _ = _part_backward(
+            rows.fold(grad, groups),
+            *(rows.fold(query, groups), keys, values),
+            *(rows.fold(merged, groups), rows.fold(total, groups)[..., 0], False, scale),
+        )
+        grad_query = rows.unfold(grad_folded, heads, tokens).clone()
+        grad_key, grad_value = torch.zeros_like(key), torch.zeros_like(value)
+        for at in _of_groups(heads, key.shape[1]):
+            of_query, of_key, of_value = _part_backward(
+                grad[:, at],
+                query[:, at],
+                key,
+                value,
+                merged[:, at],
+                total[:, at, :, 0],
+                True,
+                scale,
+            )
+            grad_query[:, at] += of_query
+            grad_key += of_key
+            grad_value += of_value
+        return grad_query, grad_key, grad_value, None, None, None, None
+
+
+def _of_groups(heads: int, groups: int) -> Iterator[slice]:
+    """Yields heads that attend to one group of keys each: the first of each group, the second, ..."""
+    size = heads // groups
+    return (slice(first, None, size) for first in range(size))
+
+
+def _part(
+    query: Heads, key: Tensor, value: Tensor, causal: bool, scale: float
+) -> tuple[Heads, Float[Tensor, "batch head query"]]:
+    """Returns the attention to some of the keys, and the log (float32) of the sum of the
+    exponentials of their scores. Raises: RuntimeError for a shape that the device's kernel lacks."""
+    if query.device.type == "cpu":
+        out, total = _CPU(query, key, value, 0.0, causal, scale=scale)
+    elif query.device.type == "cuda" and query.dtype.itemsize == 2:
+        out, total, *_ = _GPU_HALF(query, key, value, 0.0, causal, scale=scale)
+    elif query.device.type == "cuda":
+        out, total, *_ = _GPU(query, key, value, None, True, 0.0, causal, scale=scale)
+        total = total[..., : query.shape[2]]
+    else:
+        return part_by_formula(query, key, value, causal, scale)
+    return out, total
+
+
+def _part_backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    merged: Tensor,
+    total: Tensor,
+    causal: bool,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the gradients of query, key and value through some of the keys. `merged`, `total`:
+    output and log-sum-exp over all keys."""
+    if query.device.type == "cpu":
+        of_all: tuple[Tensor, Tensor, Tensor] = _CPU_BACKWARD(
+            *(grad.contiguous(), query, key, value, merged, total.contiguous(), 0.0, causal),
+            scale=scale,
+        )
+        return of_all
+    return gradients_by_formula(grad, query, key, value, merged, total, causal, scale)
+
+
+def part_by_formula(
+    query: Heads, key: Tensor, value: Tensor, causal: bool, scale: float
+) -> tuple[Heads, Float[Tensor, "batch head query"]]:
+    """Computes `_part` from all scores, for devices without a kernel of it."""
+    scores = _scores(query, key, causal, scale)
+    return scores.softmax(-1).to(value.dtype) @ value, scores.logsumexp(-1)
+
+
+def gradients_by_formula(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    merged: Tensor,
+    total: Tensor,
+    causal: bool,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Computes `_part_backward` from all scores, for devices without a kernel of it."""
+    p = (_scores(query, key, causal, scale) - total[..., None]).exp()
+    grad, value = grad.float(), value.float()
+    of_p = grad @ value.transpose(-1, -2)
+    of_score = p * (of_p - (grad * merged.float()).sum(-1, keepdim=True)) * scale
+    return (
+        (of_score @ key.float()).to(query.dtype),
+        (of_score.transpose(-1, -2) @ query.float()).to(key.dtype),
+        (p.transpose(-1, -2) @ grad).to(key.dtype),
+    )
+
+
+def _scores(
+    query: Tensor, key: Tensor, causal: bool, scale: float
+) -> Float[Tensor, "batch head query key"]:
+    scores = query.float() @ key.float().transpose(-1, -2) * scale
+    if causal:
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(later, -torch.inf)
+    return scores

@@ -1,0 +1,189 @@
+"""One copy of a prefix for all rows of a base: outputs, gradients, what is written, where it is
+refused."""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import LlamaConfig
+
+from raysearch.engine.execution import partial_attention
+from raysearch.engine.execution.partial_attention import RowsByBase, attend
+from raysearch.engine.execution.prefix import SharedLayers, is_causal
+from raysearch.engine.execution.replay import Replay
+from raysearch.engine.patching.rows import Row, swap
+from tests.engine.worlds import World, model_from, shared_world, world_of
+
+SHARING = ("llama", "gpt2", "gpt_neox", "opt", "qwen2", "qwen3", "olmo2", "phi3", "mixtral")
+
+
+@st.composite
+def attention(draw: st.DrawFn) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    """Query, key and value of rows; keys and values of bases; the base of each row."""
+    groups, rows, bases = (draw(st.integers(1, most)) for most in (3, 9, 4))
+    heads = groups * draw(st.integers(1, 3))
+    tokens, before = draw(st.integers(1, 6)), draw(st.integers(1, 9))
+    make = torch.Generator().manual_seed(draw(st.integers(0, 10**6)))
+    of_rows = [torch.randn(rows, n, tokens, 8, generator=make) for n in (heads, groups, groups)]
+    of_bases = [torch.randn(bases, groups, before, 8, generator=make) for _ in range(2)]
+    return of_rows, of_bases, torch.randint(bases, (rows,), generator=make)
+
+
+def plain_attention(
+    of_rows: Sequence[Tensor], of_bases: Sequence[Tensor], base: Tensor, scale: float
+) -> Tensor:
+    """Attention over the concatenated keys, with every score, in float64."""
+    query, (key, value) = of_rows[0].double(), of_rows[1:]
+    keys, values = (
+        torch.cat((prefix[base], own), 2).repeat_interleave(query.shape[1] // own.shape[1], 1)
+        for prefix, own in zip(of_bases, (key, value), strict=True)
+    )
+    tokens, before = query.shape[2], of_bases[0].shape[2]
+    later = torch.ones(tokens, before + tokens, dtype=torch.bool).triu(before + 1)
+    scores = (query @ keys.double().transpose(-1, -2) * scale).masked_fill(later, -torch.inf)
+    return scores.softmax(-1) @ values.double()
+
+
+@settings(max_examples=60, deadline=None)
+@given(given=attention(), scale=st.floats(0.1, 1.0))
+def test_attention_in_two_parts_and_its_gradients_equal_attention_over_all_keys(
+    given: tuple[list[Tensor], list[Tensor], Tensor], scale: float
+) -> None:
+    of_rows, of_bases, base = given
+    for tensor in of_rows:
+        tensor.requires_grad_()
+    rows = RowsByBase.of(base, len(of_bases[0]))
+    out = attend(*of_rows, (of_bases[0], of_bases[1]), rows, scale)
+    wanted = plain_attention(of_rows, of_bases, base, scale)
+    weights = torch.linspace(-1, 1, out.numel()).view_as(out)
+    ours = torch.autograd.grad((out * weights).sum(), of_rows)
+    theirs = torch.autograd.grad((wanted * weights.double()).sum(), of_rows)
+    assert (out - wanted).abs().max() <= 2e-6
+    assert all((one - two).abs().max() <= 1e-5 for one, two in zip(ours, theirs, strict=True))
+
+
+@settings(max_examples=20, deadline=None)
+@given(given=attention(), causal=st.booleans())
+def test_the_formulas_for_devices_without_a_kernel_equal_the_kernel(
+    given: tuple[list[Tensor], list[Tensor], Tensor], causal: bool
+) -> None:
+    (query, key, value), _, _ = given
+    query = query[:, : key.shape[1]].contiguous()
+    out, total = partial_attention._part(query, key, value, causal, 0.3)
+    by_formula = partial_attention.part_by_formula(query, key, value, causal, 0.3)
+    assert (out - by_formula[0]).abs().max() <= 2e-6
+    assert (total - by_formula[1]).abs().max() <= 2e-6
+    grads = torch.ones_like(out), query, key, value, out, total, causal, 0.3
+    for one, two in zip(
+        partial_attention._part_backward(*grads),
+        partial_attention.gradients_by_formula(*grads),
+        strict=True,
+    ):
+        assert (one - two).abs().max() <= 1e-5
+
+
+@given(bases=st.lists(st.integers(0, 5), min_size=1, max_size=40))
+def test_rows_are_dealt_to_at_most_twice_as_many_pieces_as_there_are_bases(
+    bases: list[int],
+) -> None:
+    rows = RowsByBase.of(torch.tensor(bases), 6)
+    of_piece = range(6) if rows.bases is None else rows.bases.tolist()
+    place = range(len(bases)) if rows.place is None else rows.place.tolist()
+    flat = rows.order.flatten().tolist()
+    assert [flat[at] for at in place] == list(range(len(bases)))
+    assert [of_piece[at // rows.order.shape[1]] for at in place] == bases
+    assert len(rows.order) <= 2 * len(set(bases))
+
+
+class _Written(TorchDispatchMode):
+    """Counts the numbers that are written to new memory as keys or values of so many `tokens`."""
+
+    def __init__(self, *tokens: int) -> None:
+        super().__init__()
+        self.tokens, self.numbers = tokens, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, Tensor) and out.ndim == 4 and out.shape[-2] in self.tokens:
+            known = {t.untyped_storage().data_ptr() for t in args if isinstance(t, Tensor)}
+            self.numbers += out.numel() * (out.untyped_storage().data_ptr() not in known)
+        return out
+
+
+def _written(world: World, rows: Sequence[Row], shares: bool, before: int) -> int:
+    path = world.replayed()
+    path._replay = Replay(world.network, world.taps, path._cache, shares_prefix=shares)
+    with torch.inference_mode():
+        path.logits(rows)  # runs and templates are made
+        with _Written(before, len(rows[0].base)) as written:
+            path.logits(rows)
+    return written.numbers
+
+
+def test_what_a_wave_writes_of_a_prefix_does_not_grow_with_its_rows() -> None:
+    world = shared_world("llama")
+    base, before = tuple(3 + at % 30 for at in range(24)), 22
+
+    def rows(count: int) -> list[Row]:
+        others = [(*base[:20], 3 + at, *base[21:]) for at in range(count)]
+        return [swap(base, other, 1, (before,)) for other in others]
+
+    few, many = (_written(world, rows(count), True, before) for count in (4, 16))
+    copied = [_written(world, rows(count), False, before) for count in (4, 16)]
+    assert few == many
+    assert (
+        copied[1] - copied[0] >= 12 * before * 3 * 2 * 32
+    )  # rows, tokens, layers, keys and values
+
+
+@pytest.mark.parametrize("family", SHARING)
+def test_models_that_go_through_the_interface_share_in_every_layer(family: str) -> None:
+    world = shared_world(family)
+    assert SharedLayers.of(world.network).at(8) == frozenset(range(world.layers))
+
+
+@pytest.mark.parametrize("family", ["bloom", "mpt", "gemma2", "gpt_oss", "falcon"])
+def test_models_with_other_terms_in_their_scores_get_copies(family: str) -> None:
+    assert not SharedLayers.of(shared_world(family).network).at(8)
+
+
+def test_a_window_that_is_full_gets_copies() -> None:
+    shared = SharedLayers.of(shared_world("gemma3").network)
+    assert shared.at(4) == {0, 1, 2}
+    assert shared.at(5) == {1}
+
+
+def test_a_model_attends_in_its_own_way_again_whatever_happened() -> None:
+    world = world_of(model_from(LlamaConfig(vocab_size=40, hidden_size=32, intermediate_size=32,
+        num_hidden_layers=2, num_attention_heads=4)))  # fmt: skip
+    config, asked = world.model.config, [swap((5, 6, 7, 8), (5, 9, 7, 8), 0, (2,))]
+    path = world.replayed()
+    path.logits(asked)
+
+    def breaks(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    handle = world.model.model.layers[1].mlp.register_forward_hook(breaks)
+    with pytest.raises(KeyboardInterrupt):
+        path.logits(asked)
+    handle.remove()
+    assert config._attn_implementation == "sdpa"
+    assert (path.logits(asked)[0] - world.oracle(asked[0])).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float32])
+def test_masks_that_hide_more_than_later_tokens_are_seen(dtype: torch.dtype) -> None:
+    seen = torch.ones(3, 8, dtype=torch.bool).tril(5)[None, None]
+
+    def mask(seen: Tensor) -> Tensor:
+        return seen if dtype == torch.bool else torch.zeros(seen.shape).masked_fill(~seen, -1e30)
+
+    assert is_causal(mask(seen), 5, 8)
+    window = seen & torch.ones_like(seen).triu(2)
+    assert not is_causal(mask(window), 5, 8)
+    assert not is_causal(mask(seen) + 0.5, 5, 8)
+    assert not is_causal("other", 5, 8)
