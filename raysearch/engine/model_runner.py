@@ -95,6 +95,7 @@ class ModelRunner:
                 )
         self.plain = plain
         self.executor, self.cache = choice.executor, choice.cache
+        self.executor.want(components)  # so that screening need not be repeated for them
         self.tolerance, self.near_tie = choice.tolerance, choice.near_tie
         self.evaluator = Evaluator(self.executor, plain, self.cache, limit, self.near_tie)
         self._recipe, self._limit = settings.recipe, limit

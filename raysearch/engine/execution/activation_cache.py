@@ -5,14 +5,17 @@ A run without intervention serves every hypothesis, as a base and as a source; a
 cached only if it is itself a source. Many inputs run in one padded batch.
 
 Invariants: a run is stored without padding, so a token's activation has the token's own index; it
-is computed once, unless it was evicted (least recently used first, `max_bytes` in all) or more
-components are wanted since; predictions of unpatched rows are never evicted; all that is stored is
-`detached`.
+is computed once, unless it was evicted (least recently used first, `max_bytes` in all), or more
+components or later blocks are wanted since; predictions of unpatched rows are never evicted; all
+that is stored is `detached`.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
+from types import MappingProxyType
 
 import torch
 from jaxtyping import Float
@@ -46,12 +49,14 @@ class CachedRun:
     """Activations of one run, unpadded: for each component those of its layers (token, width) in
     the order of `Components.of`.
 
-    `keys`, `values`: (head, token, d_head) for each layer; None if they are not stored.
+    `keys`, `values`: (head, token, d_head) for each layer; None if they are not stored. `blocks`: the
+    number of blocks that ran; None: all. Activations of later ones are missing.
     """
 
     activations: Mapping[str, Layers]
     keys: Layers | None = None
     values: Layers | None = None
+    blocks: int | None = None
 
     @property
     def nbytes(self) -> int:
@@ -101,6 +106,7 @@ class ActivationCache:
         self._last_bytes = 0
         self._wanted: dict[str, None] = {}  # components, in the order of their first use
         self._runs: OrderedDict[Row, CachedRun] = OrderedDict()  # least recently used first
+        self._shallow: set[Row] = set()  # sources that were run up to some block
         self._predictions: dict[Row, Prediction] = {}
         self._near_ties: set[Row] = (
             set()
@@ -135,17 +141,52 @@ class ActivationCache:
         self._wanted.update(dict.fromkeys(sorted(components)))
 
     @detached()
-    def runs(self, rows: Iterable[Row]) -> dict[Row, CachedRun]:
-        """Returns each run with all wanted components; missing ones are computed (again)."""
-        wanted_rows = list(dict.fromkeys(rows))
+    def runs(
+        self, rows: Iterable[Row], sources: Mapping[Row, Collection[Point]] = MappingProxyType({})
+    ) -> dict[Row, CachedRun]:
+        """Returns the run of each of `rows` and `sources` with all wanted components; missing ones
+        are computed (again).
+
+        Of a source only the activations at the given points are needed. Its first run ends behind
+        the deepest of them; if more is asked for later, it is run as a whole.
+        """
+        blocks = {
+            row: None if row.patches else self._blocks_to(points) for row, points in sources.items()
+        }
+        blocks |= dict.fromkeys(rows)
         found: dict[Row, CachedRun] = {}
-        for row in wanted_rows:
+        for row, needed in blocks.items():
             run = self._runs.get(row)
-            if run is not None and all(component in run.activations for component in self._wanted):
+            if run is not None and self._serves(run, needed):
                 self._runs.move_to_end(row)
                 found[row] = run
-        found.update(self._run_all([row for row in wanted_rows if row not in found]))
+        missing = {row: needed for row, needed in blocks.items() if row not in found}
+        found.update(self._run_all([row for row, needed in missing.items() if needed is None]))
+        found.update(self._run_shallow({row: n for row, n in missing.items() if n is not None}))
         return found
+
+    def _blocks_to(self, points: Collection[Point]) -> int | None:
+        """Returns how many blocks run before the last of `points`; None: all of them are run."""
+        if not self.keys:
+            return None
+        layers = [self._hook_points.at(point).layer for point in points]
+        inside = [layer + 1 for layer in layers if layer is not None]
+        return max(inside) if len(inside) == len(layers) else None
+
+    def _serves(self, run: CachedRun, blocks: int | None) -> bool:
+        """Returns whether a run has all wanted components of its first `blocks` blocks."""
+        deep = run.blocks is None or (blocks is not None and run.blocks >= blocks)
+        return deep and all(component in run.activations for component in self._wanted)
+
+    def _run_shallow(self, blocks: Mapping[Row, int]) -> dict[Row, CachedRun]:
+        """Runs each row up to so many blocks, at first; a row that was run before, as a whole."""
+        again = [row for row in blocks if row in self._shallow]
+        made = self._run_all(again)
+        new = [row for row in blocks if row not in self._shallow]
+        self._shallow.update(new)
+        if new:
+            made |= self._run_all(new, max(blocks[row] for row in new))
+        return made
 
     def at(self, run: CachedRun, point: Point) -> Float[Tensor, "token width"]:
         """Returns the activation of a run at a point whose component was wanted."""
@@ -181,20 +222,21 @@ class ActivationCache:
         inputs of a job have similar lengths."""
         return runs * self._last_bytes
 
-    def _run_all(self, rows: Sequence[Row]) -> dict[Row, CachedRun]:
+    def _run_all(self, rows: Sequence[Row], blocks: int | None = None) -> dict[Row, CachedRun]:
         made: dict[Row, CachedRun] = {}
         at_once = max(1, min(self._limit.rows, self._max_bytes // max(self._last_bytes, 1)))
         with self.meter.phase("capture"):
             for batch in batches(rows, lambda row: self._network.batch_key(row.base), at_once):
-                for part in halving(batch, self._run, self._limit):
+                for part in halving(batch, partial(self._run, blocks=blocks), self._limit):
                     made.update(part)
         return made
 
-    def _run(self, batch: Sequence[Row]) -> dict[Row, CachedRun]:
-        """Runs `batch`, whose rows have one batch key, and stores the results."""
+    def _run(self, batch: Sequence[Row], blocks: int | None = None) -> dict[Row, CachedRun]:
+        """Runs `batch`, whose rows have one batch key, and stores the results. `blocks`: the number
+        of blocks to run; None: all, and the head."""
         network, given = self._network, batch[0].base
         pads = [network.pad(row.base) for row in batch]
-        replacements = self.runs(sources_of(batch))
+        replacements = self.runs((), sources_of(batch))
         edits = edits_of(
             batch,
             pads,
@@ -204,20 +246,25 @@ class ActivationCache:
         hooks = [hook_at(network, hook_point, edit, given) for hook_point, edit in edits]
         seen: dict[str, list[list[Tensor]]] = {}
         for component in self._wanted:
-            hook_points = self._hook_points.of(component).values()
+            hook_points = [
+                hook_point
+                for layer, hook_point in self._hook_points.of(component).items()
+                if blocks is None or (layer is not None and layer < blocks)
+            ]
             seen[component] = [[] for _ in hook_points]
             hooks += [
                 _reader(network, hook_point, given, parts)
                 for hook_point, parts in zip(hook_points, seen[component], strict=True)
             ]
-        cache = DynamicCache() if self.keys else None
-        with owned_hooks(hooks):
+        cache = DynamicCache() if self.keys and blocks is None else None
+        with self._ending_after(blocks), owned_hooks(hooks):
             logits = self._logits([row.base for row in batch], cache)
         self.meter.ran(sum(tokens_of(row.base) for row in batch))
-        predictions = predict(logits, [row.among for row in batch])
-        self._cache_predictions(
-            batch, with_scores(predictions, logits, self.scoring, [row.base for row in batch])
-        )
+        if blocks is None:
+            predictions = predict(logits, [row.among for row in batch])
+            self._cache_predictions(
+                batch, with_scores(predictions, logits, self.scoring, [row.base for row in batch])
+            )
         stored = {
             component: _stacked([torch.cat(parts, 1) for parts in of_layers])
             for component, of_layers in seen.items()
@@ -232,9 +279,16 @@ class ActivationCache:
                 {component: _row(layers, at, pads[at]) for component, layers in stored.items()},
                 None if keys is None else _row(keys, at, pads[at]),
                 None if values is None else _row(values, at, pads[at]),
+                blocks,
             )
             self._store(row, runs[row])
         return runs
+
+    def _ending_after(self, blocks: int | None) -> AbstractContextManager[None]:
+        if blocks is None:
+            return nullcontext()
+        assert isinstance(self._network, LanguageModel)
+        return self._network.ending_after(blocks)
 
     def _logits(
         self, givens: Sequence[ModelInput], cache: DynamicCache | None

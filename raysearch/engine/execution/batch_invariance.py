@@ -53,5 +53,7 @@ def _outputs(executor: Executor, cache: ActivationCache, rows: Sequence[Row]) ->
     predictions = zip(own, cache.predictions(own), strict=True)
     outputs = {row: torch.tensor((float(p.id), p.gap)) for row, p in predictions}
     for batch in executor.batches(patched):
-        outputs |= zip(batch, executor.logits(batch), strict=True)
+        outputs |= zip(
+            batch, executor.logits(batch, choices_only=not cache.scoring.names), strict=True
+        )
     return outputs

@@ -189,7 +189,7 @@ class Evaluator:
     def _predict_by(self, executor: Executor, rows: Sequence[Row]) -> list[Prediction]:
         meter = self._cache.meter
         with meter.phase(executor.name):  # predicting waits for the device, so that its time counts
-            logits = executor.logits(rows)
+            logits = executor.logits(rows, choices_only=not self._cache.scoring.names)
             predictions = predict(logits, [row.among for row in rows])
             predictions = with_scores(
                 predictions, logits, self._cache.scoring, [row.base for row in rows]

@@ -4,7 +4,7 @@ same outputs; `selfcheck` finds out which ones are right for a model.
 Invariants: plain is the canonical computation, which decides what the others cannot.
 """
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from typing import Literal, Protocol
 
 import torch
@@ -43,19 +43,28 @@ class Executor(Protocol):
         ...
 
     def logits(
-        self, rows: Sequence[Row], replacements: Replacements | None = None
+        self,
+        rows: Sequence[Row],
+        replacements: Replacements | None = None,
+        choices_only: bool = False,
     ) -> Float[Tensor, "row answer"]:
         """Computes the logits (float32) at the answer of rows of one batch key, such as `batches`
         yields, or a part of them.
 
         `replacements`: for each row, which has one patch, the activation to write instead of its
-        source's. Gradients flow unless the caller disables them.
+        source's. Gradients flow unless the caller disables them. `choices_only`: logits of ids that a
+        row does not choose from may be -inf.
         """
         ...
 
     def is_free(self, row: Row) -> bool:
         """Returns whether the row is certain to equal the base's run without intervention, so that
         nothing needs to run."""
+        ...
+
+    def want(self, components: Collection[str]) -> None:
+        """Makes the runs of inputs, whatever they are run for, keep what patches of `components`
+        read."""
         ...
 
 
@@ -81,7 +90,10 @@ class PlainExecutor:
         return 0
 
     def logits(
-        self, rows: Sequence[Row], replacements: Replacements | None = None
+        self,
+        rows: Sequence[Row],
+        replacements: Replacements | None = None,
+        choices_only: bool = False,
     ) -> Float[Tensor, "row answer"]:
         owns = [None] * len(rows) if replacements is None else [[own] for own in replacements]
         return torch.stack(
@@ -90,6 +102,9 @@ class PlainExecutor:
 
     def is_free(self, row: Row) -> bool:
         return False
+
+    def want(self, components: Collection[str]) -> None:
+        pass  # it caches what it reads
 
 
 class BatchedExecutor:
@@ -117,7 +132,10 @@ class BatchedExecutor:
         return 0
 
     def logits(
-        self, rows: Sequence[Row], replacements: Replacements | None = None
+        self,
+        rows: Sequence[Row],
+        replacements: Replacements | None = None,
+        choices_only: bool = False,
     ) -> Float[Tensor, "row answer"]:
         network, given = self._network, rows[0].base
         sources = sources_of(rows) if replacements is None else {}
@@ -136,6 +154,9 @@ class BatchedExecutor:
 
     def is_free(self, row: Row) -> bool:
         return False
+
+    def want(self, components: Collection[str]) -> None:
+        self._cache.want(components)
 
 
 class ReplayExecutor:
@@ -179,15 +200,17 @@ class ReplayExecutor:
         return 0 if self._replay.shape_of(row) is None else self._replay.entry_point_of(row).layer
 
     def logits(
-        self, rows: Sequence[Row], replacements: Replacements | None = None
+        self,
+        rows: Sequence[Row],
+        replacements: Replacements | None = None,
+        choices_only: bool = False,
     ) -> Float[Tensor, "row answer"]:
         if self._replay.shape_of(rows[0]) is None:
-            return self._whole.logits(rows, replacements)
+            return self._whole.logits(rows, replacements, choices_only)
         self._want(rows)
         sources = sources_of(rows) if replacements is None else {}
-        return self._replay.logits(
-            rows, self._cache.runs([*(Row(row.base) for row in rows), *sources]), replacements
-        )
+        runs = self._cache.runs([Row(row.base) for row in rows], sources)
+        return self._replay.logits(rows, runs, replacements, choices_only)
 
     def is_free(self, row: Row) -> bool:
         """In a causal model the activation of a token depends on the tokens up to it, so an
@@ -197,6 +220,9 @@ class ReplayExecutor:
             and self._network.share_activations(row.base, patch.sources[0].run.base)
             for patch in row.patches
         )
+
+    def want(self, components: Collection[str]) -> None:
+        self._cache.want({*components, *self._replay.entry_components(components)})
 
     def _want(self, wave: Sequence[Row]) -> None:
         self._cache.want(

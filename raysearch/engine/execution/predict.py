@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from raysearch.core.events import Ids
@@ -60,7 +60,10 @@ class Prediction:
 
 def predict(logits: Float[Tensor, "row vocab"], among: Sequence[Ids] = ()) -> list[Prediction]:
     """Returns the prediction of each row. `among`: ids to choose from, by row; empty: all."""
-    if any(among):
+    ids = choices_of(among, logits.device)
+    if ids is not None:
+        logits = logits.gather(1, ids)
+    elif any(among):
         logits = _among(logits, among)
     two = logits.topk(min(2, logits.shape[-1]), dim=-1).values
     gap = two[:, 0] - two[:, -1]
@@ -68,9 +71,19 @@ def predict(logits: Float[Tensor, "row vocab"], among: Sequence[Ids] = ()) -> li
         dim=-1
     ).isfinite()  # amax propagates NaN; -inf (a token ruled out) is harmless
     first = logits.argmax(dim=-1)  # the first of equal ones, as torch documents
+    if ids is not None:
+        first = ids.gather(1, first[:, None])[:, 0]
     return [
         Prediction(*row) for row in zip(first.tolist(), gap.tolist(), finite.tolist(), strict=True)
     ]
+
+
+def choices_of(among: Sequence[Ids], device: torch.device) -> Int[Tensor, "row choice"] | None:
+    """Returns the ids that each row may answer with, in ascending order; None unless all rows have
+    equally many, and some."""
+    if not among or len({len(set(ids)) for ids in among}) > 1 or not among[0]:
+        return None
+    return torch.tensor([sorted(set(ids)) for ids in among], device=device)
 
 
 def _among(logits: Float[Tensor, "row vocab"], among: Sequence[Ids]) -> Float[Tensor, "row vocab"]:

@@ -17,7 +17,7 @@ on them, are not touched and never receive dummy inputs.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -27,8 +27,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from raysearch.core.events import Ids
 from raysearch.engine.execution.activation_cache import ActivationCache, CachedRun
+from raysearch.engine.execution.predict import choices_of
 from raysearch.engine.execution.prefix import Prefix, SharedLayers, is_causal
+from raysearch.engine.networks.answer_head import AnswerHead
 from raysearch.engine.networks.block_stubs import stubbed
 from raysearch.engine.networks.components import Components, HookPoint
 from raysearch.engine.networks.detached import detached
@@ -91,6 +94,7 @@ class Replay:
         self._layers = network.layers
         self._hook_points = hook_points
         self._cache = cache
+        self._answers = AnswerHead(network)
         self._shared = SharedLayers.of(network) if shares_prefix else SharedLayers()
         self._templates: OrderedDict[WaveShape, _Template] = (
             OrderedDict()
@@ -114,14 +118,25 @@ class Replay:
         """Returns the place where `row`, which has a shape, enters its wave."""
         return min(self._entry_point(patch) for patch in row.patches)
 
+    def entry_components(self, components: Collection[str]) -> set[str]:
+        """Returns the components of the bases' runs that rows patched at `components` start with."""
+        points = [
+            Point(layer, component)
+            for component in components
+            for layer in self._hook_points.of(component)
+            if layer is not None
+        ]
+        return {self._entry_point(Patch(point, ())).point.component for point in points}
+
     def logits(
         self,
         rows: Sequence[Row],
         runs: Mapping[Row, CachedRun],
         replacements: Replacements | None = None,
+        choices_only: bool = False,
     ) -> Float[Tensor, "row vocab"]:
         """Computes the logits (float32) at the answer of every row, in the order of `rows`, which
-        have one shape.
+        have one shape. `choices_only`: as in `Executor.logits`.
 
         `runs` holds the run of each row's base, with keys and values, and, without `replacements`
         (see `Executor.logits`), the run of each source.
@@ -134,7 +149,8 @@ class Replay:
         order = sorted(range(len(rows)), key=lambda i: self.entry_point_of(rows[i]))
         own = None if replacements is None else [replacements[i] for i in order]
         hidden = self._walk([rows[i] for i in order], shape, runs, own)
-        logits = self._head(hidden[:, -1:], shape)
+        among = [rows[i].among for i in order] if choices_only else []
+        logits = self._logits_of_choices(hidden[:, -1:], shape, among)
         back = sorted(range(len(rows)), key=order.__getitem__)
         return logits[torch.tensor(back, device=logits.device)]
 
@@ -222,6 +238,18 @@ class Replay:
         if len(self._templates) > TEMPLATES:
             self._templates.popitem(last=False)
         return found
+
+    def _logits_of_choices(
+        self, hidden: Float[Tensor, "row 1 d_model"], shape: WaveShape, among: Sequence[Ids]
+    ) -> Float[Tensor, "row vocab"]:
+        """Computes the logits; -inf outside of the choices of each row (`among`), if all have some
+        and the head can be computed for them alone."""
+        ids = choices_of(among, hidden.device)
+        if ids is None or not self._answers.serves(ids.shape[1]):
+            return self._head(hidden, shape)
+        with self._answers.at(ids):
+            some = self._head(hidden, shape)
+        return some.new_full((len(some), self._answers.size), -torch.inf).scatter(1, ids, some)
 
     def _head(
         self, hidden: Float[Tensor, "row 1 d_model"], shape: WaveShape

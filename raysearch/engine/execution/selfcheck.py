@@ -301,7 +301,7 @@ def error_of(
         )
     )
     for batch in executor.batches([row for row in wanted if not executor.is_free(row)]):
-        logits = executor.logits(batch)
+        logits = executor.logits(batch, choices_only=not cache.scoring.names)
         predictions = predict(logits, [row.among for row in batch])
         found += zip(
             batch,

@@ -38,15 +38,15 @@ class _BlockStub(nn.Module):
 
 @contextmanager
 def stubbed(
-    layers: nn.ModuleList, stub: Stub, tuples: bool, count: int | None = None
+    layers: nn.ModuleList, stub: Stub, tuples: bool, first: int = 0, end: int | None = None
 ) -> Iterator[None]:
-    """Replaces the model's first `count` blocks (None: all) by `stub`, whose residual is returned
-    in a tuple if `tuples`, else bare."""
-    blocks = list(layers)[:count]
+    """Replaces the model's blocks from `first` to before `end` (None: all that follow) by `stub`,
+    whose residual is returned in a tuple if `tuples`, else bare."""
+    blocks = list(enumerate(layers))[first:end]
     try:
-        for layer, block in enumerate(blocks):
+        for layer, block in blocks:
             layers[layer] = _BlockStub(layer, block, stub, tuples)
         yield
     finally:
-        for layer, block in enumerate(blocks):
+        for layer, block in blocks:
             layers[layer] = block

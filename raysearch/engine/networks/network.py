@@ -12,6 +12,7 @@ alone; padding is on the left, is masked, and does not move position ids.
 
 import inspect
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Protocol, TypeVar
 
@@ -292,11 +293,15 @@ class LanguageModel:
                 self.layers,
                 lambda at, own, *_: residual[None] if at == layer else own,
                 tuples,
-                layer + 1,
+                end=layer + 1,
             ):
                 return self.plain(given)
 
         return run
+
+    def ending_after(self, blocks: int) -> AbstractContextManager[None]:
+        """Makes forward passes run only the first `blocks` blocks; their logits mean nothing."""
+        return stubbed(self.layers, lambda _layer, given, *_: given, self.tuples, first=blocks)
 
     @cached_property
     def tuples(self) -> bool:
