@@ -204,7 +204,7 @@ MUTANTS = (
         "engine/patching/operations.py",
         "* direction / direction.norm()",
         "* direction",
-        ("engine/patching", "engine/test_replica.py"),
+        ("engine/patching/test_placebo.py",),
     ),
     Mutant(
         "engine/networks/fused_projections.py",
