@@ -6,6 +6,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 MODEL := models/SmolLM2-135M-Instruct/model.safetensors
 
+# Python keeps what it compiles, and pytest what it rewrites: without that each process compiles this package anew, and each worker all
+# tests, which was a third of a worker's time to begin.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help install demo quickstart notebook test test-rest test-all slowest durations fuzz chaos docs check audit render dist test-floors mutants clean
 
 help:
@@ -13,7 +17,7 @@ help:
 	@echo "make test     set up, then the tests of everything, on two cores: minutes"
 	@echo "make test-rest  the slow tests, which make test leaves out: Slurm, PostgreSQL, browsers, faults, benchmarks, whole grids"
 	@echo "make test-all both of these"
-	@echo "make chaos    500 faults on a Ray of three nodes (make test-rest has 25 and 50); about an hour"
+	@echo "make chaos    500 faults on a Ray of three nodes (make test-rest has 25); about an hour"
 	@echo "make fuzz     1,000 broken job files, as many files of pairs, 100 broken searches (make test has fewer); some minutes"
 	@echo "make check    ruff, mypy, and an audit of the pinned packages"
 	@echo "make docs     the pages of docs/ as HTML, in build/docs"

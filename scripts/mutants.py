@@ -5,7 +5,7 @@ own room see it: `make mutants`.
     python scripts/mutants.py 3 17 --workers 1   # some of them, by number
 
 Invariants: the tree itself is never touched; a fault that is caught made a test fail, and without
-any fault the same tests pass; it is an error if one survives.
+any fault the same tests pass; it is an error if one survives, or if its tests do not end.
 """
 
 import argparse
@@ -23,13 +23,19 @@ from queue import SimpleQueue
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 300
-"""Of one fault. Tests that do not end have seen it, too."""
+"""The longest time that the tests of one fault may take."""
+
+
+_UNWRITTEN = "PYTHONDONTWRITEBYTECODE"
+"""Set while a fault is in the tree, whose byte code must not stay; what was compiled before serves."""
+OUTCOMES = {True: "caught", False: "SURVIVED", None: "NO END"}
+"""What is printed for each value that `caught` returns."""
 
 
 @dataclass(frozen=True)
 class Mutant:
     """A fault: in raysearch/`file`, `new` stands where `old` stood. `tests`: files and folders of
-    tests/ some test of which fails then."""
+    tests/ some test of which fails then; they run in this order."""
 
     file: str
     old: str
@@ -37,7 +43,7 @@ class Mutant:
     tests: tuple[str, ...]
 
 
-STATS, SEARCH = ("stats",), ("search",)
+STATS = ("stats",)
 REPLAY = ("engine/execution/test_replay.py", "engine/execution/test_executors.py")
 PATCHING = ("engine/patching",)
 STORE, STORAGE = ("store",), ("storage", "store")
@@ -84,8 +90,18 @@ MUTANTS = (
     Mutant("stats/betting_test.py", "np.where(broken, np.inf,", "np.where(holds, np.inf,", STATS),
     Mutant("stats/evidence.py", "following < last", "following <= last", ("stats", "search")),
     # What is judged by it.
-    Mutant("search/criteria.py", "miss=test.miss / 2", "miss=test.miss", SEARCH),
-    Mutant("search/criteria.py", "min(up, keep_up)", "max(up, keep_up)", SEARCH),
+    Mutant(
+        "search/criteria.py",
+        "miss=test.miss / 2",
+        "miss=test.miss",
+        ("search/test_criteria.py", "search"),
+    ),
+    Mutant(
+        "search/criteria.py",
+        "min(up, keep_up)",
+        "max(up, keep_up)",
+        ("search/test_criteria.py", "search"),
+    ),
     Mutant(
         "proposers/base.py",
         "return nth * (nth + 1) if k is None",
@@ -102,40 +118,55 @@ MUTANTS = (
         "search/trial.py",
         "self.evidence.add(len(counted), matches",
         "self.evidence.add(2 * len(counted), 2 * matches",
-        SEARCH,
+        ("search/test_search.py", "search"),
     ),
-    Mutant("search/trial.py", "wanted != pair.base", "wanted == pair.base", SEARCH),
+    Mutant(
+        "search/trial.py",
+        "wanted != pair.base",
+        "wanted == pair.base",
+        ("search/test_search.py", "search"),
+    ),
     Mutant(
         "search/screening.py",
         "e.read(base) == e.base and all(",
         "e.read(base) == e.base or all(",
-        SEARCH,
+        ("search/test_search.py", "search"),
     ),
-    Mutant("search/score_scale.py", "(d + self.scale) /", "(d - self.scale) /", SEARCH),
-    Mutant("search/scheduler.py", "QUARANTINE = 3", "QUARANTINE = 2", SEARCH),
+    Mutant(
+        "search/score_scale.py",
+        "(d + self.scale) /",
+        "(d - self.scale) /",
+        ("search/test_score_scale.py", "search"),
+    ),
+    Mutant(
+        "search/scheduler.py",
+        "QUARANTINE = 3",
+        "QUARANTINE = 2",
+        ("search/test_search.py", "search"),
+    ),
     Mutant(
         "search/scheduler.py",
         "self._requeue.extend(_halves(out.group) if",
         "self._requeue.extend(_halves(out.group)[:1] if",
-        SEARCH,
+        ("search/test_search.py", "search"),
     ),
     Mutant(
         "search/verdicts.py",
         "self._tally[decided.verdict] += not control",
         "self._tally[decided.verdict] += 1",
-        SEARCH,
+        ("search/test_search.py", "search"),
     ),
     Mutant(
         "search/successive_halving.py",
         "-int(-len(fits) * self._keys.keep // 1)",
         "int(len(fits) * self._keys.keep)",
-        SEARCH,
+        ("search/test_successive_halving.py", "search"),
     ),
     Mutant(
         "search/successive_halving.py",
         "min(done, key=lambda f: f.rank)",
         "max(done, key=lambda f: f.rank)",
-        SEARCH,
+        ("search/test_successive_halving.py", "search"),
     ),
     # What is asked, and of what.
     Mutant(
@@ -173,7 +204,7 @@ MUTANTS = (
         "engine/patching/operations.py",
         "* direction / direction.norm()",
         "* direction",
-        ("engine/patching", "engine/test_replica.py"),
+        ("engine/patching/test_placebo.py",),
     ),
     Mutant(
         "engine/networks/fused_projections.py",
@@ -221,7 +252,7 @@ MUTANTS = (
         "job/job.py",
         "^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$",
         "^[A-Za-z0-9_./-]{1,80}$",
-        ("test_job.py", "cli/test_bad_input.py"),
+        ("test_job.py",),
     ),
 )
 
@@ -238,40 +269,41 @@ def planted(mutant: Mutant, tree: Path) -> str:
     return text.replace(mutant.old, mutant.new)
 
 
-def caught(mutant: Mutant, tree: Path) -> bool:
-    """Whether a test of the mutant's room fails when the fault is in `tree`; it is out again then."""
+def caught(mutant: Mutant, tree: Path) -> bool | None:
+    """Returns whether a test of the mutant's room fails when the fault is in `tree`, None if the
+    tests do not end in `SECONDS`; the fault is out again then."""
     file = tree / "raysearch" / mutant.file
     whole = file.read_text()
     file.write_text(planted(mutant, tree))
     try:
-        return not passes(tree, mutant.tests)
+        return not passes(tree, mutant.tests, SECONDS)
+    except subprocess.TimeoutExpired:
+        return None
     finally:
         file.write_text(whole)
 
 
 def passes(
-    tree: Path, tests: Sequence[str], seconds: float | None = SECONDS, shown: bool = False
+    tree: Path, tests: Sequence[str], seconds: float | None = None, shown: bool = False
 ) -> bool:
-    """Whether tests of `tree` pass, in `seconds`. `shown`: where they do not, pytest's last words
-    are printed.
+    """Returns whether tests of `tree` pass. `shown`: where they do not, pytest's last words are
+    printed, and what Python compiles stays.
 
-    Raises: RuntimeError where pytest itself goes wrong, as for tests that are not there.
+    Raises: RuntimeError where pytest itself goes wrong, as for tests that are not there;
+        subprocess.TimeoutExpired where the tests take more than `seconds`.
     """
     paths = [f"tests/{name}" for name in tests]
     pytest = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-m", "not slow"]
-    env = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
-    try:
-        done = subprocess.run(
-            [*pytest, "-p", "no:cacheprovider", *paths],
-            cwd=tree,
-            env=env,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=seconds,
-        )
-    except subprocess.TimeoutExpired:
-        return False
+    env = {**os.environ, "PYTHONPATH": str(tree), **({} if shown else {_UNWRITTEN: "1"})}
+    done = subprocess.run(
+        [*pytest, "-p", "no:cacheprovider", *paths],
+        cwd=tree,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=seconds,
+    )
     if done.returncode not in (0, 1, 2):  # 2: a file of tests cannot be imported
         raise RuntimeError(f"pytest {' '.join(paths)}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
     if shown and done.returncode:
@@ -294,8 +326,8 @@ def copied(to: Path) -> Path:
     return to
 
 
-def tried(numbers: Sequence[int], workers: int) -> Iterator[tuple[int, bool, float]]:
-    """Yields the number of each fault, whether it was caught, and the seconds that took."""
+def tried(numbers: Sequence[int], workers: int) -> Iterator[tuple[int, bool | None, float]]:
+    """Yields the number of each fault, what `caught` returns for it, and the seconds that took."""
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         trees: SimpleQueue[Path] = SimpleQueue()
         for worker in range(workers):
@@ -304,11 +336,11 @@ def tried(numbers: Sequence[int], workers: int) -> Iterator[tuple[int, bool, flo
         def sound(room: str) -> bool:
             tree = trees.get()
             try:
-                return passes(tree, [room], None, shown=True)
+                return passes(tree, [room], shown=True)
             finally:
                 trees.put(tree)
 
-        def attempt(number: int) -> tuple[int, bool, float]:
+        def attempt(number: int) -> tuple[int, bool | None, float]:
             tree, began = trees.get(), time.monotonic()
             try:
                 return number, caught(MUTANTS[number], tree), time.monotonic() - began
@@ -336,7 +368,7 @@ def main() -> None:
         mutant = MUTANTS[number]
         survived += not seen
         print(
-            f"{number:2} {'caught' if seen else 'SURVIVED':8} {seconds:4.0f} s  {mutant.file}: "
+            f"{number:2} {OUTCOMES[seen]:9} {seconds:4.0f} s  {mutant.file}: "
             f"{mutant.old!r} -> {mutant.new!r}",
             flush=True,
         )

@@ -415,6 +415,20 @@ def test_a_mistake_gets_one_line_that_says_where_and_what(
     assert "\n" not in str(e.value)
 
 
+@pytest.mark.parametrize(
+    "name", ["", "..", "a/b", "../b", "/b", "-b", ".b", "a b", "a\n", "a" * 81]
+)
+def test_a_name_that_could_be_a_path_or_a_flag_is_refused(tmp_path: Path, name: str) -> None:
+    """Folders of runs are called after it."""
+    with pytest.raises(JobError, match="name: "):
+        _load(tmp_path, {"name": name})
+
+
+def test_a_name_of_letters_digits_dots_and_dashes_is_one(tmp_path: Path) -> None:
+    for name in ("a", "0", "a.b-c_d", "A" * 80):
+        assert _load(tmp_path, {"name": name}).name == name
+
+
 def test_a_function_that_makes_the_network_is_known_by_its_form(tmp_path: Path) -> None:
     (tmp_path / "mine.py").touch()
     for path, is_factory, file in [

@@ -68,6 +68,19 @@ def test_a_fault_is_caught_by_a_test_that_fails_and_is_out_again_then(
     assert (package / "x.py").read_text() == "def one() -> int:\n    return 1 + 1\n"
 
 
+def test_tests_that_do_not_end_have_caught_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("raysearch", "tests"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "raysearch/x.py").write_text("one = 1\n")
+    (tmp_path / "tests/test_x.py").write_text("import time\n\ntime.sleep(60)\n")
+    monkeypatch.setattr(SCRIPT, "SECONDS", 0.1)
+    mutant = SCRIPT.Mutant("x.py", "one = 1", "one = 2", ("test_x.py",))
+    assert SCRIPT.caught(mutant, tmp_path) is None
+    assert (tmp_path / "raysearch/x.py").read_text() == "one = 1\n"
+
+
 def test_tests_that_are_not_there_are_no_caught_fault(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="test_missing"):
         SCRIPT.passes(tmp_path, ["test_missing.py"])

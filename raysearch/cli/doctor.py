@@ -45,5 +45,5 @@ def _print(finding: CheckResult, no_color: bool) -> None:
     mark = ("✓" if finding.ok else "✗") if shown else ("ok" if finding.ok else "WRONG")
     colour = ("green" if finding.ok else "red") if shown and not no_color else None
     click.echo(
-        f"{click.style(f'{mark:<5}', fg=colour)} {finding.check:<10} {visible(finding.said)}"
+        f"{click.style(f'{mark:<5}', fg=colour)} {finding.check:<10} {visible(finding.message)}"
     )

@@ -6,33 +6,36 @@ from raysearch.core.events import Lost
 
 
 @dataclass(frozen=True, slots=True)
-class StartReplica:
-    """Start the actor of a slot on a node not in `avoid`, and ask for its location."""
+class SlotInstruction:
+    """An instruction on the actor of one slot."""
 
     slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartReplica(SlotInstruction):
+    """Start the actor of a slot on a node not in `avoid`, and ask for its location."""
+
     name: str
     avoid: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class LoadReplica:
+class LoadReplica(SlotInstruction):
     """Let the actor of a slot load its replica."""
 
-    slot: int
+    __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeReplica:
+class ProbeReplica(SlotInstruction):
     """Ask the actor of a slot whether it is alive."""
 
-    slot: int
+    __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class StopReplica:
+class StopReplica(SlotInstruction):
     """Kill the actor of a slot and ignore its pending calls."""
 
-    slot: int
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from raysearch.errors import RaysearchError
+from raysearch.old_paths import OldName
 from raysearch.store.locations import DEFAULT_STORE
 from raysearch.tracking.uris import NO_TRACKER
 from raysearch.visible_text import one_line
@@ -34,11 +35,12 @@ SHOWN_PACKAGES = ("torch", "transformers", "ray", "pyarrow")
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The result of one check. `said`: what was found, with the remedy if it is not ok."""
+    """The result of one check. `message`: what was found, with the remedy if it is not ok."""
 
     check: str
     ok: bool
-    said: str
+    message: str
+    said = OldName("message")
 
 
 def health_checks(
@@ -142,8 +144,8 @@ def _raysearch() -> str:
     import raysearch
     from raysearch.deploy.wheel import DISTRIBUTION, find_name_conflict
 
-    if (said := find_name_conflict()) is not None:
-        raise RaysearchError(said)
+    if (conflict := find_name_conflict()) is not None:
+        raise RaysearchError(conflict)
     return f"{DISTRIBUTION} {raysearch.__version__}, from {Path(raysearch.__file__).parent}"
 
 
@@ -173,7 +175,7 @@ def _shared_memory() -> str:
 
 
 def _disk() -> str:
-    said = []
+    rooms = []
     for path in dict.fromkeys(
         (os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), str(Path.cwd()))
     ):
@@ -185,8 +187,8 @@ def _disk() -> str:
                 f"{path}: {usage.free / 2**30:.1f} GiB free of {usage.total / 2**30:.0f}; free "
                 f"some, or name another (RAY_TMPDIR, --store)"
             )
-        said.append(f"{path}: {usage.free / 2**30:.0f} GiB free")
-    return ", ".join(said)
+        rooms.append(f"{path}: {usage.free / 2**30:.0f} GiB free")
+    return ", ".join(rooms)
 
 
 def _store(uri: str) -> str:

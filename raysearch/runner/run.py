@@ -16,7 +16,6 @@ from raysearch.errors import JobError, StoreError, TakenOverError
 from raysearch.job import Job
 from raysearch.job.job_files import kept_beside
 from raysearch.proposers.base import Proposer
-from raysearch.report.heatmap import heatmaps
 from raysearch.report.page import write_page
 from raysearch.runner.frontend import Frontend, RunOptions, RunOutcome
 from raysearch.runner.given_objects import NO_OBJECTS, GivenObjects
@@ -257,6 +256,10 @@ def _conclude(
     tracker: Tracker | None,
 ) -> RunOutcome:
     """Pictures and summary of a search that is done."""
+    from raysearch.report.heatmap import (
+        heatmaps,  # matplotlib: half a second that only an end needs
+    )
+
     run = ended.run
     try:
         pictures = heatmaps(run.folder, run.heatmaps)

@@ -40,9 +40,9 @@ def test_where_all_is_well_every_check_says_what_it_found(shell: Shell, tracking
     assert tuple(found) == (*ALWAYS, "model")
     for check in ("python", "packages", "store", "ray", "ray token", "ray jobs", "mlflow", "model"):
         assert found[check]["ok"], found[check]
-    assert "layers" in found["model"]["said"]
-    assert found["mlflow"]["said"].endswith("answers")
-    assert f"{shell.folder / 'runs'} can be written" in found["store"]["said"]
+    assert "layers" in found["model"]["message"]
+    assert found["mlflow"]["message"].endswith("answers")
+    assert f"{shell.folder / 'runs'} can be written" in found["store"]["message"]
 
 
 def test_what_is_down_is_said_with_what_would_mend_it_and_the_rest_is_tried_all_the_same(
@@ -68,8 +68,8 @@ def test_what_is_down_is_said_with_what_would_mend_it_and_the_rest_is_tried_all_
     }
     assert {check for check, f in found.items() if not f["ok"]} >= set(mended)
     for check, fix in mended.items():
-        assert fix in found[check]["said"], found[check]
-        assert "\n" not in found[check]["said"]
+        assert fix in found[check]["message"], found[check]
+        assert "\n" not in found[check]["message"]
     assert found["python"]["ok"]
     assert "secret" not in json.dumps(found)
 
@@ -85,7 +85,7 @@ def test_for_people_it_is_one_plain_line_for_each_check(shell: Shell) -> None:
 
 def test_it_makes_no_mlflow_database_where_there_is_none(shell: Shell) -> None:
     found = ask(shell)
-    assert "is made by the first search" in found["mlflow"]["said"]
+    assert "is made by the first search" in found["mlflow"]["message"]
     assert not (shell.folder / "mlflow.db").exists()
 
 
@@ -97,4 +97,4 @@ def test_a_folder_that_cannot_be_written_keeps_no_mlflow_database(shell: Shell) 
 
 def test_an_mlflow_database_in_a_folder_that_is_not_there_is_said(shell: Shell) -> None:
     found = ask(shell, "--tracking-uri", "sqlite:///nowhere/mlflow.db")
-    assert "is no folder that can be written" in found["mlflow"]["said"]
+    assert "is no folder that can be written" in found["mlflow"]["message"]

@@ -171,6 +171,7 @@ def test_a_driver_killed_in_the_middle_of_fits_resumes_to_the_same_tensors(
         assert (run / "interventions" / kept.name).read_bytes() == kept.read_bytes()
 
 
+@pytest.mark.slow
 def test_warm_starts_that_were_killed_resume_to_the_same_tensors(
     shell: Shell, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

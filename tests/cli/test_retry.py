@@ -15,7 +15,7 @@ from raysearch.storage.parquet import from_parquet
 from raysearch.store.run_folder import RunFolder, find_run
 from tests.cli.conftest import ROOT, Shell
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 LOCAL = ("--pool", "local", "--tracking-uri", "none", "-q")
 VOLATILE = ("worker", "attempt", "seconds", "device")
 FLAKY = """

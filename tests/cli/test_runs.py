@@ -25,9 +25,9 @@ from tests.edited import edit_info, unended
 from tests.once import Once
 
 LOCAL = ("--pool", "local", "--tracking-uri", "none", "-q")
-FEWER = ("--set", "space.variables=[sum_ab, total]")
-"""For what is disturbed: two of the five variables of the quick start, with one true place and two.
-"""
+FEWER = ("--set", "space.variables=[sum_ab,total]", "--set", "pairs.test=128")
+"""For what is disturbed: two of the five variables of the quick start, with one true place and two,
+and half of its pairs."""
 VOLATILE = ["worker", "attempt", "seconds", "device"]
 COLUMNS = """
     hypothesis intervention variable layer component head position featurizer features units control proposed_by generation

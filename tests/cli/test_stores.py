@@ -77,14 +77,16 @@ def start(shell: Shell, s3: S3, *arguments: str) -> Running:
     return shell.begin(*arguments, **s3.environment)
 
 
+@pytest.mark.slow_unless(pool=["local"])
+@pytest.mark.parametrize("pool", ["local", "ray"])
 def test_a_search_submitted_to_s3_and_killed_with_9_resumes_to_the_tables_of_an_undisturbed_one(
-    undisturbed: RunFolder, shell: Shell, s3: S3, store: Folder
+    undisturbed: RunFolder, shell: Shell, s3: S3, store: Folder, pool: str
 ) -> None:
     uri = f"s3://{BUCKET}/{shell.folder.name}"
     driver = start(
         shell,
         s3,
-        "submit",
+        *(["run", "--pool", "local"] if pool == "local" else ["submit"]),
         str(QUICKSTART),
         "--store",
         uri,
@@ -161,6 +163,7 @@ def test_a_run_whose_files_lie_in_the_store_is_looked_into_and_exported_from_the
     assert "base_model" not in (tmp_path / "out" / "README.md").read_text(), "it is no hub id"
 
 
+@pytest.mark.slow
 def test_of_two_drivers_on_one_run_the_later_one_ends_it_and_the_earlier_one_says_so(
     undisturbed: RunFolder, shell: Shell, s3: S3, store: Folder
 ) -> None:

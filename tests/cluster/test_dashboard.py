@@ -301,8 +301,8 @@ def test_the_doctor_is_let_in_with_the_token_and_says_what_is_wrong_with_another
     assert ask(TOKEN) == {
         "check": "ray jobs",
         "ok": True,
-        "said": f"{searching.dashboard} answers, Ray {ray_version}",
+        "message": f"{searching.dashboard} answers, Ray {ray_version}",
     }
     other = ask("not-the-token")
     assert not other["ok"]
-    assert "asks for another token" in other["said"]
+    assert "asks for another token" in other["message"]

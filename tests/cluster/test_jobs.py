@@ -110,6 +110,7 @@ def _one_line(done: subprocess.CompletedProcess[str], code: int, *says: str) -> 
     assert all(word in line for word in says), line
 
 
+@pytest.mark.slow
 def test_a_job_from_another_folder_gives_what_a_local_run_gives_and_spills_no_secret(
     nodes: TwoNodes, client: Client, alone: list[dict[str, Any]], migrated_db: Path
 ) -> None:
@@ -145,12 +146,7 @@ def test_a_job_from_another_folder_gives_what_a_local_run_gives_and_spills_no_se
 
     told = nodes.get("/api/jobs/") + nodes.get(f"/api/jobs/{job['id']}/logs") + done.stderr
     assert "handed-on" in told
-    spilled = [
-        str(p)
-        for p in (*store.rglob("*"), database)
-        if p.is_file() and _holds(p, SECRET, nodes.token)
-    ]
-    assert not spilled
+    assert not _spilled(nodes, store, database)
     assert SECRET not in told
     assert nodes.token not in told
     tags = _mlflow_run(f"sqlite:///{database}", run.info.tracking_run_id).data.tags
@@ -215,6 +211,16 @@ def test_a_job_is_left_to_itself_followed_stopped_and_resumed(
     assert client.json("results", "latest", "--store", str(store), "-o", "json") == expected
     newest = json.loads(client.on(nodes, "status", "-o", "json").stdout)
     assert (newest["run"], newest["status"]) == (run.info.id, "SUCCEEDED")
+    assert not _spilled(nodes, store, database)
+
+
+def _spilled(nodes: TwoNodes, store: Path, database: Path) -> list[str]:
+    """Files of a run and of its MLflow that hold a secret."""
+    return [
+        str(p)
+        for p in (*store.rglob("*"), database)
+        if p.is_file() and _holds(p, SECRET, nodes.token)
+    ]
 
 
 @pytest.mark.slow

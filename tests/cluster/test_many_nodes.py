@@ -83,6 +83,7 @@ def pools() -> Iterator[list[RayPool]]:
         pool.close()
 
 
+@pytest.mark.slow
 def test_replicas_take_parts_of_gpus_of_the_nodes_that_are_asked_for(
     cluster: Cluster, pools: list[RayPool], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -148,7 +148,7 @@ SHORT = [
 ]
 
 
-@pytest.mark.slow_unless(part=["raylet"])
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["gcs_server", "raylet"])
 def test_a_part_of_it_that_dies_is_named_with_the_command_that_goes_on(
     tmp_path: Path, shell: Shell, once: Once, part: str

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -106,6 +105,7 @@ def test_the_search_accepts_exactly_the_planted_cells(plain: Search) -> None:
     assert _accepted(plain) == true_cells()
 
 
+@pytest.mark.slow_unless(replicas=[2])
 @pytest.mark.parametrize(("replicas", "rows"), [(1, 64), (2, 24)])
 def test_verdicts_n_and_matches_are_the_same_on_ray(
     session: Session, plain: Search, replicas: int, rows: int
@@ -120,21 +120,16 @@ def test_verdicts_n_and_matches_are_the_same_on_ray(
     assert search.estimates == plain.estimates
 
 
-@pytest.fixture
-def pool(session: Session) -> Iterator[RayPool]:
-    pool = RayPool(SMALL, f"killed-{time.monotonic_ns()}", PoolShape(replicas=2))
-    yield pool
-    pool.close()
-
-
 def test_a_worker_killed_with_9_costs_time_not_results(session: Session, plain: Search) -> None:
     work = planted_work()
     pool = RayPool(work, "murder", PoolShape(replicas=2))
     search = planted_search(work, pool.open())
-    keeper, killed = _Keeper(), 0
+    keeper, killed = _Keeper(), False
     try:
+        named = [n for n in ray.util.list_named_actors() if n.startswith("murder")]
+        assert sum(":replica-" in n for n in named) == 2, "as the dashboard shows them"
         while not search.done:
-            idle = pool.workers if killed < 2 and len(keeper.kept) > 20 * (killed + 1) else []
+            idle = [] if killed or len(keeper.kept) <= 20 else pool.workers
             for _, pid in idle:
                 os.kill(
                     pid, signal.SIGSTOP
@@ -143,13 +138,13 @@ def test_a_worker_killed_with_9_costs_time_not_results(session: Session, plain: 
                 pool.submit(task)
             for _, pid in idle:
                 os.kill(pid, signal.SIGKILL)
-            killed += bool(idle)
+            killed = killed or bool(idle)
             events = pool.wait()
             keeper.write_events(events)
             search.tell(events)
     finally:
         pool.close()
-    assert killed == 2
+    assert killed
     assert lost(keeper.kept)
     assert all(e.cause == "worker" for e in lost(keeper.kept))
     assert search.verdicts == plain.verdicts
@@ -177,6 +172,7 @@ def test_a_worker_that_hangs_is_lost_at_its_deadline_and_replaced(session: Sessi
         pool.close()
 
 
+@pytest.mark.slow
 def test_a_replica_that_sees_another_model_is_left_out_and_a_pool_that_can_have_no_other_says_so_at_once(
     session: Session, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -214,12 +210,11 @@ def test_a_model_that_cannot_be_loaded_ends_the_run_with_the_engines_own_line(
     with pytest.raises(ModelError, match="/nowhere"):
         pool.open()
     pool.close()
-    pool = RayPool(replace(SMALL, positions=("a", "zzz")), "position", PoolShape(replicas=1))
     with pytest.raises((PositionError, KeyError), match="zzz"):
-        pool.open()
-    pool.close()
+        LocalPool(replace(SMALL, positions=("a", "zzz"))).open()
 
 
+@pytest.mark.slow
 def test_a_replica_that_dies_while_it_loads_is_tried_again_and_then_told(
     session: Session, tmp_path: Path
 ) -> None:
@@ -254,20 +249,6 @@ def test_a_cluster_without_room_is_said(session: Session) -> None:
     check_fits(session, PoolShape("auto"))
     with pytest.raises(ResourcesError, match="no GPU"):
         device_here(1)
-
-
-def test_actors_are_named_for_the_dashboard(pool: RayPool) -> None:
-    pool.open()
-    assert (
-        len(
-            [
-                n
-                for n in ray.util.list_named_actors()
-                if n.startswith("killed-") and ":replica-" in n
-            ]
-        )
-        == 2
-    )
 
 
 def test_replicas_fill_a_node_but_not_its_memory() -> None:

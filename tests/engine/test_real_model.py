@@ -78,6 +78,7 @@ def decoded(smollm: LoadedModel, outputs: tuple[tuple[int, ...], ...]) -> list[s
     return [smollm.tokenizer.decode(list(ids)) for ids in outputs]
 
 
+@pytest.mark.slow
 def test_it_goes_on_from_the_capital_of_spain_to_madrid(smollm: LoadedModel) -> None:
     spain = Input("The capital of Spain is", {"country": (15, 20)})
     pair = Pair(

@@ -21,7 +21,6 @@ from raysearch.engine.replica import Replica
 from raysearch.errors import ModelError
 from tests.engine.worlds import (
     CONFIGS,
-    LAYOUTS,
     POSITIONS,
     REPLAYED,
     VOCAB,
@@ -98,7 +97,7 @@ class Counter:
         return rows
 
 
-@pytest.mark.slow_unless(family=LAYOUTS)
+@pytest.mark.slow_unless(family=["llama", "gemma2"])
 @pytest.mark.parametrize("family", CONFIGS)
 def test_measured_outputs_are_the_oracles(family: str) -> None:
     model = model_of(family)
@@ -163,6 +162,7 @@ def test_an_estimate_is_measured_like_any_other() -> None:
     assert event.outputs == measure(replica, PLACES[:1], [Block("test", 5, (3, 4))])[0].outputs
 
 
+@pytest.mark.slow_unless(scale=[0.1])
 @pytest.mark.parametrize("scale", [1.0, 0.1])
 def test_outputs_are_the_same_under_any_grouping_of_the_work(scale: float) -> None:
     model = model_of("llama", scale=scale)

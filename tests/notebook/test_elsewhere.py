@@ -25,5 +25,5 @@ def test_the_checks_of_doctor_are_at_hand_in_python(tmp_path: Path) -> None:
     found = {one.check: one for one in rs.doctor(QUICKSTART, file / "runs")}
     assert found["packages"].ok
     assert not found["store"].ok
-    assert "layers" in found["model"].said
-    assert found["mlflow"].said.startswith("kept out")
+    assert "layers" in found["model"].message
+    assert found["mlflow"].message.startswith("kept out")

@@ -57,6 +57,7 @@ def test_a_run_from_python_finds_what_the_command_line_finds(
     assert theirs.job.to_yaml() == searched.job.to_yaml()
 
 
+@pytest.mark.slow
 def test_on_ray_it_is_the_same(searched: rs.Run, tmp_path: Path) -> None:
     job = rs.Job.load(QUICKSTART, ["resources.replicas=1"])
     assert _rows(rs.run(job, store=tmp_path, pool="ray", quiet=True)) == _rows(searched)

@@ -71,6 +71,7 @@ def test_after_an_interchange_in_the_prompt_what_is_generated_is_what_pyvene_gen
     )
 
 
+@pytest.mark.slow_unless(family=["gpt2", "llama"])
 @pytest.mark.parametrize("family", ["gpt2", "llama", "mistral", "qwen2"])
 @pytest.mark.parametrize("component", ["head", "value"])
 def test_after_an_interchange_of_heads_in_the_prompt_what_is_generated_is_what_pyvene_generates(
@@ -85,6 +86,7 @@ def test_after_an_interchange_of_heads_in_the_prompt_what_is_generated_is_what_p
     )
 
 
+@pytest.mark.slow_unless(family=["gpt2", "llama"])
 @each_family
 def test_after_several_units_in_the_prompt_what_is_generated_is_what_pyvene_generates(
     family: str,

@@ -49,6 +49,7 @@ each_family = pytest.mark.parametrize("family", FAMILIES)
 each_seed = pytest.mark.parametrize("seed", range(4))
 
 
+@pytest.mark.slow_unless(seed=[0])
 @each_family
 @each_seed
 def test_units_at_once_each_with_a_source_of_its_own_are_those_of_pyvene(

@@ -124,6 +124,7 @@ def test_leaving_out_any_one_of_random_directions_within_the_planted_ones_loses_
         assert planted.iia(pairs[:500], "sum_ab", LAYER, TOKEN, directions @ turned[:, :7]) < 0.9
 
 
+@pytest.mark.slow
 def test_training_recovers_the_planted_directions_and_fewer_do_not_do(
     planted: Small, directions: Tensor, pairs: tuple[Pair, ...]
 ) -> None:

@@ -288,7 +288,7 @@ def test_wherever_a_retry_is_killed_a_plain_resume_ends_it(
                 wanted if retried else without_failures(began)
             ), f"killed at {at}"
             assert not [n for name in TABLES for n in run.tables.at(name).names() if is_merged(n)]
-        at += 1 if at < 4 else 19 if merged else 13
+        at += 1 if at < 4 else 19 if merged else 29
     assert at > 40
     assert without_failures(plain(run)) == wanted
 

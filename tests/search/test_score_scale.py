@@ -120,7 +120,7 @@ def test_the_scale_takes_an_unmoved_answer_to_0_and_one_moved_as_far_to_1() -> N
     assert ScoreScale("logit_difference", 3.0).of(seen, "v") == (0.0, 0.0, 0.5, 1.0, 1.0)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(
     seed=st.integers(0, 1000),
     workers=st.integers(1, 5),

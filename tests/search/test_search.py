@@ -26,7 +26,7 @@ def _near_threshold(layer: int) -> float:
     return (0.74, 0.78, 0.8, 0.82, 0.86, 0.95)[layer % 6]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     workers=st.integers(1, 9),
@@ -194,7 +194,7 @@ def test_a_replay_of_the_events_gives_the_same_notes_and_can_go_on() -> None:
     assert replayed.done
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10_000), began=st.floats(0, 1), ended=st.floats(0, 1))
 def test_two_drivers_at_once_cannot_spoil_a_run(seed: int, began: float, ended: float) -> None:
     """The second begins with what the first has journalled by then; both go on; a third reads one
@@ -216,7 +216,7 @@ def test_two_drivers_at_once_cannot_spoil_a_run(seed: int, began: float, ended: 
     assert len(set(counted)) == len(counted)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10_000), rows=st.sampled_from([32, 500]))
 def test_an_answer_that_comes_twice_at_any_place_counts_once(seed: int, rows: int) -> None:
     """Ahead of blocks that are yet to be counted too, and where the second says otherwise, which is

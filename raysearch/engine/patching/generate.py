@@ -5,7 +5,7 @@ the prompt and once for each new token after the first, or an error is raised; t
 state is restored.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -68,22 +68,14 @@ def generate(
     for at, (patch, edit, next_edit) in enumerate(
         zip(row.patches, edits(network, hook_points, row), onwards, strict=True)
     ):
-        hook_point = hook_points.at(patch.point)
-        hooks.append(
-            hook_point.hook(_counted(counts, at, len(prompt), edit, next_edit), times=None)
-        )
-    options: dict[str, Any] = {"do_sample": False}
-    if sampling is not None:
-        options = {
-            "do_sample": True,
-            "temperature": sampling.temperature,
-            "top_k": sampling.top_k,
-            "top_p": sampling.top_p,
-        }
+        counted = _counted(counts, at, len(prompt), edit, next_edit)
+        hooks.append(hook_points.at(patch.point).hook(counted, times=None))
+    options: dict[str, Any] = {} if sampling is None else asdict(sampling)
+    seed = options.pop("seed", 0)
     ids = torch.tensor([prompt], device=network.device)
     devices = [network.device] if network.device.type == "cuda" else []
     with torch.random.fork_rng(devices), owned_hooks(hooks):
-        torch.manual_seed(sampling.seed if sampling is not None else 0)
+        torch.manual_seed(seed)
         network.forget()
         out: Tensor = network.model.generate(  # type: ignore[operator]
             ids,
@@ -91,6 +83,7 @@ def generate(
             max_new_tokens=new_tokens,
             num_beams=1,
             use_cache=True,
+            do_sample=sampling is not None,
             **options,
         )
     new = tuple(out[0, len(prompt) :].tolist())
@@ -103,7 +96,7 @@ def generate(
 
 
 def _counted(counts: list[int], at: int, prompt: int, edit: Edit, next_edit: Edit | None) -> Edit:
-    """Applies `edit` to the prompt and `again` to each new token."""
+    """Applies `edit` to the prompt and `next_edit` to each new token."""
 
     def counted(
         activation: Float[Tensor, "row token width"], hook_call: HookCall

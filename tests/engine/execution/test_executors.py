@@ -110,7 +110,7 @@ def asked(world: World, family: str, seed: int, count: int) -> list[Row]:
     return list(dict.fromkeys(asker.row() for _ in range(count)))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     family=st.sampled_from(sorted(CONFIGS)),
     seed=st.integers(0, 10**6),
@@ -131,7 +131,7 @@ def test_whatever_is_asked_the_fast_paths_say_what_the_oracle_says(
             assert our.id == their.id or their.gap < 2e-4
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(family=st.sampled_from([f for f in CONFIGS if f not in ROUTED]), seed=st.integers(0, 10**6))
 def test_in_bfloat16_they_say_it_within_half_of_a_near_tie(family: str, seed: int) -> None:
     world = shared_world(family, torch.bfloat16)
@@ -156,7 +156,7 @@ def measured(world: World, rows: list[Row], most: int = 64) -> list[int]:
     return [outcome.predictions[item][0].id for item in items]
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(family=st.sampled_from(sorted(CONFIGS)), seed=st.integers(0, 10**6), most=st.integers(2, 12))
 def test_a_row_is_decided_alone_as_in_company(family: str, seed: int, most: int) -> None:
     world = shared_world(family)

@@ -101,7 +101,7 @@ def replayed(model: PreTrainedModel, asked: Sequence[Row], most: int = 64) -> li
     return [found[row] for row in asked]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data(), family=st.sampled_from(REPLAYED), most=st.integers(1, 20))
 def test_replayed_rows_equal_the_oracle(data: st.DataObject, family: str, most: int) -> None:
     model = shared_model(family)
@@ -113,7 +113,7 @@ def test_replayed_rows_equal_the_oracle(data: st.DataObject, family: str, most: 
         assert our.id == theirs.id or theirs.gap < 2e-4
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(data=st.data(), family=st.sampled_from(REPLAYED))
 def test_an_identity_gives_the_bases_own_output(data: st.DataObject, family: str) -> None:
     model = shared_model(family)

@@ -74,7 +74,7 @@ def test_all_units_of_an_intervention_are_interchanged_at_once() -> None:
         assert torch.allclose(logits_of(world.batched(), [row])[0], expected, atol=1e-4)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     family=st.sampled_from(["llama", "gpt2"]),
     seed=st.integers(0, 10**6),
