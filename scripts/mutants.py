@@ -104,14 +104,14 @@ MUTANTS = (
     ),
     Mutant(
         "proposers/base.py",
-        "return nth * (nth + 1) if k is None",
-        "return nth + 1 if k is None",
+        "return size * generation * (generation + 1) if k is None",
+        "return size if k is None",
         ("proposers", "search"),
     ),
     Mutant(
         "proposers/base.py",
-        "self._proposed += hypothesis.intervention.control is None",
-        "self._proposed += 1",
+        "self._proposed += len(proposed)",
+        "self._proposed += len(hypotheses)",
         ("proposers", "search"),
     ),
     Mutant(
@@ -212,7 +212,12 @@ MUTANTS = (
         "torch.arange(start + 1, start + width + 1)",
         ("engine/networks",),
     ),
-    Mutant("engine/execution/replay.py", "len(self._layers) - 1", "len(self._layers) - 2", REPLAY),
+    Mutant(
+        "engine/execution/partial_attention.py",
+        "(total - own_total).sigmoid()",
+        "(own_total - total).sigmoid()",
+        ("engine/execution/test_prefix.py",),
+    ),
     Mutant(
         "engine/execution/replay.py",
         '"residual" if self.after else "block_input"',
@@ -227,14 +232,14 @@ MUTANTS = (
     ),
     Mutant(
         "engine/featurizers/spans.py",
-        "return features, vectors - features @ directions.T",
+        "return features, vectors - features @ directions.mT",
         "return features, vectors",
         ("engine/featurizers",),
     ),
     Mutant(
         "engine/training/recipe.py",
-        "order[max(start, 0) : max(start + size, 0)]",
-        "order[max(start, 0) : max(start + size - 1, 0)]",
+        "every[drawn[start : start + stop - first]]",
+        "every[drawn[: stop - first]]",
         ("engine/training",),
     ),
     # What is kept.

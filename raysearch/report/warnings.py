@@ -64,7 +64,7 @@ def warnings_of(
         "like_other_variable": lambda: pairs.has_like(row["variable"], 1 - threshold),
         "inputs_trained_on": lambda: row["fit"] is not None and pairs.trained_share >= TRAINED,
         "control_does_as_well": lambda: bool(as_well),
-        "not_above_baseline": lambda: row["margin_low"] is not None and row["margin_low"] <= 0,
+        "not_above_baseline": lambda: row.get("margin_low") is not None and row["margin_low"] <= 0,
         "same_tokens": lambda: pairs.has_same_tokens(row["position"]),
         "small_n": lambda: row["n"] < SMALL_N,
         "holdout_below_interval": lambda: (

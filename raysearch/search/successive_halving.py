@@ -67,7 +67,7 @@ class SuccessiveHalving:
         """The seeds that train now, or next if none does; None without any."""
         groups = list(self._out.values()) or [g for g in self._ready if g.fits][:1]
         fits = [f for g in groups for f in g.fits if not is_closed_form(f.intervention)]
-        if not fits:
+        if not fits or not self._steps_left:
             return None
         losses = [f.last.losses[-1] for f in fits if f.last is not None and f.last.losses]
         return Training(

@@ -252,11 +252,11 @@ def _all_folders(folder: Folder) -> Iterator[Folder]:
 LIMITED = """
 import resource
 from raysearch.cli.main import main
-resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, 64 << 10))
+resource.setrlimit(resource.RLIMIT_FSIZE, (80 << 10, 80 << 10))
 main()
 """
-"""The command where a file may have 64 KiB, which stands for a disk that is full: the pairs have
-room (59 kB), the journal has not."""
+"""The command where a file may have 80 KiB, which stands for a disk that is full: the pairs have
+room (78 kB), the journal has not."""
 
 
 def test_a_full_disk_is_one_clear_line_with_the_command_to_go_on(once: Once, shell: Shell) -> None:

@@ -152,7 +152,9 @@ def test_a_run_shows_what_was_asked_and_what_was_found(searched: rs.Run, tmp_pat
         assert "120 hypotheses on a, b, c, sum_ab, total in" in text
         assert "7 accepted, 113 rejected, 0 undecided, 0 failed" in text
         assert interval in text
-        assert "sufficient under interchange, IIA above 0.8 on pairs that the problem draws" in text
+        assert (
+            "sufficient under interchange, IIA above 0.8 on all pairs of this sampler that" in text
+        )
         assert "any false accept is at most 0.05" in text
 
 

@@ -54,8 +54,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, RunFolder
 @pytest.mark.parametrize(
     ("command", "bytes_each"),
     [
-        (("results", "-o", "json"), 4_500),
-        (("report", "--to", "page.html"), 4_500),
+        (("results", "-o", "json"), 6_000),
+        (("report", "--to", "page.html"), 6_000),
         (("status",), 300),
     ],
 )

@@ -67,6 +67,6 @@ def test_seconds_are_inputs_steps_rows_and_the_holdout_of_what_is_accepted() -> 
 def test_a_task_that_raises_is_one_line() -> None:
     with pytest.raises(
         SearchFailedError,
-        match="a fit task raised JobError: mean_difference: the classes of 'a' are",
+        match="a fit task raised JobError: pca: 32 features asked, the centred activations span",
     ):
-        _trial("space.subspaces=[mean_difference]")
+        _trial("space.subspaces=[{pca: [32]}]", "pairs.fit=8")

@@ -18,6 +18,7 @@ from typing import Any
 from raysearch.limits import PROMPT_CHARACTERS, TEMPLATE_BYTES, TEMPLATE_SECONDS
 
 _TRIAL = Path(__file__).with_name("template_trial.py")
+_PYTHON = sys.executable
 
 
 class EndlessTemplateError(ValueError):
@@ -56,7 +57,7 @@ def check_length(characters: int) -> None:
 def _tried(given: str) -> str:
     """Returns the last word of the trial; "" if it ended before it began."""
     done = subprocess.run(
-        [sys.executable, "-P", str(_TRIAL)],
+        [_PYTHON, "-P", str(_TRIAL)],
         input=given,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -67,6 +67,9 @@ class Featurizer(nn.Module):
 
     name: ClassVar[str]
     """As `Subspace.featurizer` says it."""
+    stacks: ClassVar[bool] = False
+    """Whether its formulas also take vectors and trained parameters with a first dimension of fits,
+    so that many fits are trained as one; else each is trained by itself."""
     cooling: "TemperatureSchedule | None" = None
     weight: float | None = None
 

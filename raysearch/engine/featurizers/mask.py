@@ -47,6 +47,7 @@ class Mask(Featurizer):
     (None: each for itself)."""
 
     name: ClassVar[str] = "mask"
+    stacks: ClassVar[bool] = True
     cooling = TemperatureSchedule(1.0, 0.01)
     weight: float
 

@@ -31,6 +31,8 @@ class Learned(LinearSubspace):
     and its QR is the only one of a step.
     """
 
+    stacks: ClassVar[bool] = True
+
     fixed: Tensor | None
     _retracted_at = -1  # the version of `raw` that `anneal` left
 

@@ -49,6 +49,7 @@ class Sae(Featurizer):
     """The features of an autoencoder, or some of them."""
 
     name: ClassVar[str] = "sae"
+    stacks: ClassVar[bool] = True
     encoder: Tensor
     encoder_bias: Tensor
     decoder: Tensor

@@ -30,10 +30,16 @@ class FitStack:
         self.tokens: int = first.answers.rows.shape[1]
         self.batch = first.batch(recipe.batch)
         checkpoints = [fit.checkpoint for fit in fits.values()]
-        self.featurizer = stacked([checkpoint.featurizer for checkpoint in checkpoints])
+        self._is_stack = checkpoints[0].featurizer.stacks
+        self.featurizer = (
+            stacked([checkpoint.featurizer for checkpoint in checkpoints])
+            if self._is_stack
+            else checkpoints[0].featurizer
+        )
         self._optimizer = optimizer_of(recipe, self.featurizer)
         if checkpoints[0].moments:
-            state = {**self._optimizer.state_dict(), "state": _stacked_moments(checkpoints)}
+            moments = _stacked_moments(checkpoints) if self._is_stack else checkpoints[0].moments
+            state = {**self._optimizer.state_dict(), "state": moments}
             self._optimizer.load_state_dict(state)
 
     @property
@@ -54,8 +60,10 @@ class FitStack:
     ) -> Float[Tensor, "fit pair width"]:
         """Returns the vectors to write in a step, with gradients. `progress`: as in
         `Featurizer.anneal`."""
-        shape = len(self.fits), self.batch, self.width
         self.featurizer.anneal(progress)
+        if not self._is_stack:
+            return self.featurizer.interchange(base, source)[None]
+        shape = len(self.fits), self.batch, self.width
         return self.featurizer.interchange(base.view(shape), source.view(shape))
 
     def backward(
@@ -89,7 +97,7 @@ class FitStack:
         for at, fit in enumerate(self.fits.values()):
             fit.checkpoint.moments = {
                 number: {
-                    name: t.clone() if name == "step" else t[at]
+                    name: t[at] if self._is_stack and name != "step" else t.clone()
                     for name, t in moments.items()
                     if isinstance(t, Tensor)
                 }
@@ -120,6 +128,7 @@ def _fits_in(
     at, first = next(iter(group.items()))
     return (
         at not in apart
+        and fit.checkpoint.featurizer.stacks
         and fit.batch(recipe.batch) == first.batch(recipe.batch)
         and fit.answers.rows.shape[1] == first.answers.rows.shape[1]
         and fit.checkpoint.step == first.checkpoint.step

@@ -71,7 +71,7 @@ def test_a_hundred_prompts_are_tried_in_one_process(monkeypatch: pytest.MonkeyPa
 def test_a_trial_that_cannot_begin_is_a_refusal_and_no_leave(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(template.sys, "executable", "/bin/false")
+    monkeypatch.setattr(template, "_PYTHON", "/bin/false")
     made = tokenizer("{{ messages[0]['content'] }}{{ 'another one' }}")
     with pytest.raises(ModelError, match="it cannot be tried in a process of its own"):
         TokenizedTexts(made, CHAT)

@@ -144,7 +144,9 @@ class DependsOnBatch:
     def __getattr__(self, name: str) -> object:
         return getattr(self._executor, name)
 
-    def logits(self, rows: list[Row], replacements: object = None) -> torch.Tensor:
+    def logits(
+        self, rows: list[Row], replacements: object = None, choices_only: bool = False
+    ) -> torch.Tensor:
         logits = self._executor.logits(rows, replacements)
         off = (
             torch.arange(len(rows))
@@ -179,7 +181,9 @@ class Noisy:
     def __getattr__(self, name: str) -> object:
         return getattr(self._path, name)
 
-    def logits(self, rows: list[Row], lent: object = None) -> torch.Tensor:
+    def logits(
+        self, rows: list[Row], lent: object = None, choices_only: bool = False
+    ) -> torch.Tensor:
         logits = self._path.logits(rows, lent)
         return logits + self._scale * (2 * torch.rand(logits.shape, generator=self._generator) - 1)
 

@@ -32,7 +32,9 @@ def asked_of(shift: float, scored: bool, dtype: str, monkeypatch: pytest.MonkeyP
     rows = [swap(p.base, p.sources["source"], 1, (0,)) for p in pairs]
     as_it_is = BatchedExecutor.logits
 
-    def moved(path: BatchedExecutor, rows: list, lent: object = None) -> torch.Tensor:
+    def moved(
+        path: BatchedExecutor, rows: list, lent: object = None, choices_only: bool = False
+    ) -> torch.Tensor:
         logits = as_it_is(path, rows, lent).clone()
         best = logits.topk(2).indices
         out = torch.zeros_like(logits)
