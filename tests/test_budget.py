@@ -31,7 +31,7 @@ BUDGETS = {
     "engine/loading": 8_100,
     "engine/networks": 17_500,
     "engine/patching": 7_700,
-    "engine/training": 14_400,
+    "engine/training": 14_500,
     "interventions": 7_500,
     "job": 10_300,
     "notebook": 10_100,
