@@ -25,7 +25,7 @@ BUDGETS = {
     "deploy": 3_000,
     "engine": 4_200,
     "engine/attribution": 3_000,
-    "engine/encoding": 5_100,
+    "engine/encoding": 5_200,
     "engine/execution": 20_500,
     "engine/featurizers": 8_600,
     "engine/loading": 8_100,

@@ -7,6 +7,7 @@ user's condition is SQL over these columns and can access no file, network or ot
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,14 +108,15 @@ def _rows(joined: pa.Table, where: str | None, query: str) -> pa.ChunkedArray | 
             return rows_of(joined, where, query, QUERY_SECONDS, QUERY_BYTES)
     except duckdb.Error as e:
         raise _bad_condition(where or "", joined.column_names, type(e).__name__, str(e)) from e
-    asked = pa.BufferOutputStream()
-    asked.write(f"{json.dumps([where, query, QUERY_SECONDS, QUERY_BYTES])}\n".encode())
-    with pa.ipc.new_stream(asked, joined.schema) as stream:
-        stream.write_table(joined)
     command = [sys.executable, "-P", str(Path(query_program.__file__))]
-    done = subprocess.run(
-        command, input=asked.getvalue(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
+    with tempfile.TemporaryFile() as asked:  # a pipe to a process that ended early raises SIGPIPE
+        asked.write(f"{json.dumps([where, query, QUERY_SECONDS, QUERY_BYTES])}\n".encode())
+        with pa.ipc.new_stream(asked, joined.schema) as stream:
+            stream.write_table(joined)
+        asked.seek(0)
+        done = subprocess.run(
+            command, stdin=asked, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
     found = json.loads(done.stdout) if done.returncode == 0 else ["MemoryError", ""]
     if found and isinstance(found[0], str):
         raise _bad_condition(where, joined.column_names, *found)

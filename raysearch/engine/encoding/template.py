@@ -10,6 +10,7 @@ the template and its tokens, and no open file of ours.
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -55,12 +56,16 @@ def check_length(characters: int) -> None:
 
 @lru_cache(maxsize=4)
 def _tried(given: str) -> str:
-    """Returns the last word of the trial; "" if it ended before it began."""
-    done = subprocess.run(
-        [_PYTHON, "-P", str(_TRIAL)],
-        input=given,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+    """Returns the last word of the trial; "" if it ended before it began. It reads from a file: a
+    pipe to a process that has ended would end a command that takes SIGPIPE as other tools do."""
+    with tempfile.TemporaryFile("w+") as file:
+        file.write(given)
+        file.seek(0)
+        done = subprocess.run(
+            [_PYTHON, "-P", str(_TRIAL)],
+            stdin=file,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
     return (done.stdout.split() or [""])[-1]
