@@ -46,6 +46,6 @@ class Baseline:
 
     @property
     def line(self) -> str:
-        """What it scores, in words."""
+        """The share that the policy scores, in words."""
         told = f"{self.share:.2f} by what {self.words}"
         return f"{told}; the variable is that, and nothing can beat it" if self.same else told

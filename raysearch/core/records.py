@@ -110,7 +110,7 @@ class SetCount:
 
 @dataclass(frozen=True, slots=True)
 class PolicyComparison:
-    """How a hypothesis does against the best policy of its variable, on the pairs that count.
+    """A hypothesis against the best policy of its variable, on the pairs that count.
 
     Args:
         share: share of these pairs on which the policy is right.

@@ -33,7 +33,7 @@ Key = tuple[str, str, str | None]
 
 @dataclass(frozen=True)
 class Margins:
-    """What was observed of some interventions: for each, the output of each pair in its order."""
+    """The observed outputs of some interventions: for each, those of its pairs, in their order."""
 
     pairs: Mapping[int, ExpectedAnswers]
     seen: Mapping[Key, Mapping[int, Ids]]

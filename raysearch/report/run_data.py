@@ -117,7 +117,7 @@ class RunData:
 
     @property
     def population(self) -> str:
-        """What its verdicts are about, in words."""
+        """The population of its verdicts, in words."""
         return population_words(self.job, self.rows)
 
     @property

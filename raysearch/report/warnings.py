@@ -91,7 +91,7 @@ def _named(rows: Sequence[Row]) -> str:
 
 
 class PairFacts:
-    """What the pairs of a run show about its verdicts.
+    """Facts about the pairs of a run that weaken its verdicts.
 
     Args:
         pairs: the rows of pairs.parquet, with PAIR_COLUMNS.

@@ -66,7 +66,7 @@ class ResolvedJob:
 
     @property
     def about(self) -> str:
-        """What its verdicts are about, in words."""
+        """The population of its verdicts, in words."""
         keys, of = self.job.pairs, self.population
         return about(of.name, of.values, keys.disjoint, keys.kinds, keys.solved_only)
 

@@ -128,7 +128,7 @@ class HypothesisTest:
         return [float(margin - 1) for margin in self.margins]
 
     def _against_policy(self, accepted: bool, criterion: Criterion) -> PolicyComparison | None:
-        """How it does against the best policy; the interval, for accepted ones alone."""
+        """Compares it with the best policy; only accepted ones have an interval."""
         if self.policy is None or not self.margins:
             return None
         differences, baseline = self._differences, self.policy.baseline

@@ -174,19 +174,30 @@ def select_executor(
         return slowest
     if not isinstance(network, LanguageModel):
         return trial.settled(batched, *runs_whole)
+    replayed = _replayed(trial, network, hook_points, partial(empty_cache, keys=True))
+    return trial.settled(batched, *runs_whole) if replayed is None else replayed
+
+
+def _replayed(
+    trial: "_Trial",
+    network: LanguageModel,
+    hook_points: Components,
+    empty_cache: Callable[[], ActivationCache],
+) -> ExecutorChoice | None:
+    """Returns replay, with rows that share a prefix if that passes, else with copies; None if
+    neither does."""
     if not network.can_replay:
         log.warning("%s: takes no cache: rows are run whole, not from the patch on", network.name)
-        return trial.settled(batched, *runs_whole)
-    keeps_keys = partial(empty_cache, keys=True)
+        return None
     for shares, otherwise, level in (
         (True, "each row gets a copy of the keys and values before its patch", logging.INFO),
         (False, "rows are run whole, not from the patch on", logging.WARNING),
     ):
         make = partial(ReplayExecutor, network, hook_points, shares_prefix=shares)
-        replayed = trial.checked(make, keeps_keys, otherwise, level)
-        if replayed is not None:
-            return trial.settled(replayed, make, keeps_keys)
-    return trial.settled(batched, *runs_whole)
+        found = trial.checked(make, empty_cache, otherwise, level)
+        if found is not None:
+            return trial.settled(found, make, empty_cache)
+    return None
 
 
 _TRIED: Mapping[ExecutorName, str] = {
