@@ -42,7 +42,7 @@ BUDGETS = {
     "search": 21_300,
     "stats": 3_800,
     "storage": 6_200,
-    "store": 15_100,
+    "store": 15_300,
     "testing": 1_200,
     "tracking": 5_100,
 }

@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import Any
 
 import pyarrow.compute as pc
-import yaml
 
 from raysearch.core.answers import answer_matcher
 from raysearch.core.codec import from_json_values
@@ -23,6 +22,7 @@ from raysearch.stats.paired_test import PairedTest
 from raysearch.storage.digests import each_checked
 from raysearch.storage.open import FolderLike, open_folder
 from raysearch.storage.parquet import from_parquet
+from raysearch.store.job_file import read_job
 from raysearch.store.pairs_table import FILE, read_pairs
 
 Row = Mapping[str, Any]
@@ -98,7 +98,7 @@ NO_MARGINS = Margins({}, {})
 def read_margins(run: FolderLike, accepted: Sequence[Row], controls: Sequence[Row]) -> Margins:
     """Reads what was observed of accepted hypotheses and controls. Raises: StoreError."""
     folder = open_folder(run)
-    job = yaml.safe_load(folder.read("job.yaml")) or {}
+    job = read_job(folder)
     matches = (job.get("test") or {}).get("score", "matches") == "matches"
     swaps = [row for row in accepted if '"operation"' not in row["units"]]
     if not swaps or not matches or not folder.exists(FILE):

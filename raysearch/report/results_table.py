@@ -10,12 +10,10 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
 
 from raysearch.core.controls import JOB_CONTROLS
 from raysearch.core.hypothesis import is_in_layers
@@ -31,6 +29,7 @@ from raysearch.storage.digests import TABLES, each_checked, read_checked
 from raysearch.storage.open import FolderLike, open_folder
 from raysearch.storage.parquet import from_parquet
 from raysearch.store import schemas
+from raysearch.store.job_file import read_job
 
 _BEYOND = ("InterruptException", "OutOfMemoryException", "MemoryError")
 """Kinds of errors of a condition that passes a limit."""
@@ -139,13 +138,10 @@ def _with_population(run: FolderLike, found: pa.Table) -> pa.Table:
     missing = pc.and_(pc.is_valid(found["verdict"]), pc.is_null(found["population"]))
     if not pc.any(missing).as_py():
         return found
-    filled = pc.if_else(missing, earlier_population(_job(run)), found["population"])
+    filled = pc.if_else(
+        missing, earlier_population(read_job(open_folder(run))), found["population"]
+    )
     return found.set_column(found.column_names.index("population"), "population", filled)
-
-
-def _job(run: FolderLike) -> dict[str, Any]:
-    folder = open_folder(run)
-    return (yaml.safe_load(folder.read("job.yaml")) if folder.exists("job.yaml") else None) or {}
 
 
 def with_warnings(run: FolderLike, found: pa.Table) -> pa.Table:
@@ -171,7 +167,7 @@ def _codes(run: FolderLike, accepted: Rows, controls: Rows) -> dict[str, str]:
         if folder.exists("pairs.parquet")
         else []
     )
-    threshold = (_job(run).get("test") or {}).get("threshold", 1.0)
+    threshold = (read_job(folder).get("test") or {}).get("threshold", 1.0)
     found = {}
     for row in accepted:
         as_well = compare(row, of_controls, widths).as_well

@@ -14,7 +14,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
 
 from raysearch.errors import StoreError, check_memory
 from raysearch.report.control_comparison import compare_accepted, hypotheses_and_controls
@@ -29,6 +28,8 @@ from raysearch.storage.folder import Folder
 from raysearch.storage.open import FolderLike, open_folder
 from raysearch.storage.parquet import from_parquet
 from raysearch.store import schemas
+from raysearch.store.job_file import read_job
+from raysearch.store.run_folder import RunFolder
 
 MAX_ACCEPTED = 200
 """Accepted hypotheses that a page shows at most."""
@@ -155,8 +156,8 @@ def read_run(run: FolderLike) -> RunData:
     return RunData(
         facts=_read("run.json, job.yaml or pairs.parquet", folder, lambda: chart_facts(folder)),
         info=_read("run.json", folder, lambda: json.loads(folder.read("run.json"))),
-        job=_read("job.yaml", folder, lambda: yaml.safe_load(folder.read("job.yaml")) or {}),
-        job_text=folder.read("job.yaml").decode("utf-8", errors="replace"),
+        job=read_job(folder),
+        job_text=RunFolder.open(folder).job_text,
         rows=rows,
         proposed=rows.in_order_of("hypothesis", order),
         controls=controls,
@@ -183,7 +184,7 @@ def _of(folder: Folder, table: str, key: str, rows: Rows) -> Rows:
 def _read(name: str, folder: Folder, read: Any) -> Any:
     try:
         return read()
-    except (ValueError, yaml.YAMLError, pa.ArrowException, KeyError) as e:
+    except (ValueError, pa.ArrowException, KeyError) as e:
         check_memory(e, f"reading {folder.shown(name)}")
         raise StoreError(
             f"{folder.shown(name)}: cannot be read ({str(e).splitlines()[0]}); it is written by "

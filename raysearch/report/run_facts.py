@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
 from raysearch.report.labels import MATCHES, ScoreLabel, score_label
 from raysearch.report.population import population_words
 from raysearch.report.results_table import read_table
@@ -18,6 +16,7 @@ from raysearch.storage.digests import read_checked
 from raysearch.storage.folder import Folder
 from raysearch.storage.open import FolderLike, open_folder
 from raysearch.storage.parquet import from_parquet
+from raysearch.store.job_file import read_job
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,7 @@ def chart_facts(run: FolderLike) -> ChartFacts:
     file."""
     folder = open_folder(run)
     info = json.loads(_text(folder, "run.json") or "{}")
-    job = yaml.safe_load(_text(folder, "job.yaml") or "{}") or {}
+    job = read_job(folder)
     model, test = job.get("model") or {}, job.get("test") or {}
     return ChartFacts(
         run=str(info.get("id") or folder.name),

@@ -3,12 +3,12 @@
 Invariants: no model, problem or other file of the job is looked for.
 """
 
-import yaml
 from pydantic import ValidationError
 
 from raysearch.errors import StoreError
 from raysearch.job import Job
 from raysearch.job.named_files import only_looked_at
+from raysearch.store.job_file import read_job
 from raysearch.store.run_folder import JOB_FILE, RunFolder
 
 
@@ -18,8 +18,8 @@ def job_of(run: RunFolder) -> Job:
     Raises: StoreError where it cannot be read, or was edited.
     """
     try:
-        job = Job.model_validate(yaml.safe_load(run.job_text), context=only_looked_at)
-    except (ValueError, yaml.YAMLError, ValidationError) as e:
+        job = Job.model_validate(read_job(run.folder), context=only_looked_at)
+    except (ValueError, ValidationError) as e:
         raise StoreError(
             f"{run.folder.shown(JOB_FILE)}: cannot be read ({str(e).splitlines()[0]}); it is "
             f"written by raysearch"

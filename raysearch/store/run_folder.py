@@ -20,7 +20,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from raysearch._version import __version__
 from raysearch.errors import StoreError
-from raysearch.storage.digests import checksum
+from raysearch.storage.digests import checksum, sha256
 from raysearch.storage.folder import Folder
 from raysearch.storage.local import LocalFolder
 from raysearch.storage.open import open_folder
@@ -50,6 +50,7 @@ class RunInfo:
         k: the most hypotheses that the proposer may propose (K); 0 if it is open-ended; None in runs
             before 2026-11-29.
         scale: scale of logit differences, if the test is on them (search/score_scale.py).
+        job_sha256: SHA-256 of the bytes of job.yaml, in 64 hex digits; None in runs before 2026-11-30.
         sealed: whether its files have digests (storage/digests.py); runs of older versions have
             none.
     """
@@ -67,6 +68,7 @@ class RunInfo:
     facts: Mapping[str, Any] | None = None
     k: int | None = None
     scale: float | None = None
+    job_sha256: str | None = None
     sealed: bool = False
     versions: Mapping[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
@@ -132,6 +134,7 @@ class RunFolder:
             store_uri=root.place,
             tracking_uri=without_credentials(tracking_uri) if tracking_uri else None,
             versions=installed_versions(),
+            job_sha256=sha256(job_text.encode()),
         )
         run = cls(folder, info)
         folder.write(JOB_FILE, job_text.encode())
@@ -163,9 +166,15 @@ class RunFolder:
         """The text of job.yaml.
 
         Raises:
-            StoreError: it cannot be read.
+            StoreError: it cannot be read, or has other bytes than when the run began.
         """
-        return self.folder.read(JOB_FILE).decode("utf-8", errors="replace")
+        content = self.folder.read(JOB_FILE)
+        if self.info.job_sha256 not in (None, sha256(content)):
+            raise StoreError(
+                f"{self.folder.shown(JOB_FILE)}: was edited since the run began, or is damaged, so "
+                f"its model and test may be others; put it back"
+            )
+        return content.decode("utf-8", errors="replace")
 
     def update(self, **changes: Any) -> None:
         """Replaces fields of run.json, e.g. `model_digest` or `tracking_run_id`.

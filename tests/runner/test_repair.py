@@ -179,13 +179,25 @@ def test_what_the_journal_does_not_hold_is_named_and_wants_a_copy(copied: Path, 
 def test_a_job_that_was_damaged_or_edited_is_no_text_for_a_page(copied: Path) -> None:
     path = copied / "job.yaml"
     path.write_text(path.read_text().replace("max_pairs: 32", "max_pairs: 33"))
-    for command in ("report", "repair"):
+    for command in ("report", "results", "repair"):
         broken = next((copied / "tables/verdicts").iterdir())
         if command == "repair":
             broken.unlink()
         code, _, error = raysearch(command, str(copied))
         assert code == 2
         assert "job.yaml: was edited since the run began" in error
+
+
+@pytest.mark.parametrize("content", [b"a: \0", b"a: [", b"- a\n", b"\xff\xfe"])
+def test_a_job_of_an_earlier_run_that_cannot_be_read_is_one_line(
+    copied: Path, content: bytes
+) -> None:
+    RunFolder.open(copied).update(job_sha256=None)
+    (copied / "job.yaml").write_bytes(content)
+    for command in ("report", "results", "repair"):
+        code, _, error = raysearch(command, str(copied))
+        assert (code, error.count("\n")) == ((2, 1) if command != "repair" else (0, 1)), error
+        assert "job.yaml: cannot be read" in error or command == "repair"
 
 
 def test_merged_parts_have_digests_too_and_are_repaired(copied: Path) -> None:
