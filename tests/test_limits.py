@@ -18,7 +18,7 @@ from raysearch.core.model_source import ModelSource
 from raysearch.core.prompt_format import PromptFormat
 from raysearch.engine.encoding import template
 from raysearch.engine.encoding.tokenized import TokenizedTexts
-from raysearch.engine.loading.load import inspect_model
+from raysearch.engine.loading.inspect_model import inspect_model
 from raysearch.errors import JobError, ModelError, PairsError
 from raysearch.job import Job
 from raysearch.problems import pair_rows

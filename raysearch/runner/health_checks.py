@@ -227,7 +227,7 @@ def _tracking(uri: str) -> str:
 
 def _model(job: Path) -> str:
     """Reads the model's files; runs neither the problem's code nor the model's."""
-    from raysearch.engine.loading.load import inspect_model
+    from raysearch.engine.loading.inspect_model import inspect_model
     from raysearch.job import Job
 
     source = Job.load(job).source

@@ -10,8 +10,8 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom, hypergeom
 
+from raysearch.stats.distributions import binom, hypergeom
 from raysearch.stats.evidence import looks
 from raysearch.stats.match_test import MatchTest
 
