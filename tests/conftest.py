@@ -25,6 +25,7 @@ os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray reads it so)
 # Small models are slower with more, and two workers have two cores. Before torch is imported; for
 # commands too.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["RAYSEARCH_CACHE"] = "off"  # a test that remembers names a folder of its own
 remember_environment()
 
 # Tensors are held against the shapes of their annotations (beartype). Before the engine is

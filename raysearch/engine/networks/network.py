@@ -28,8 +28,8 @@ from raysearch.core.events import (
 )  # re-exported: the input of a network
 from raysearch.engine.networks.block_stubs import stubbed
 from raysearch.engine.networks.blocks import layers_of
-from raysearch.engine.networks.hooks import HookSide
 from raysearch.engine.networks.encoder import Encoder
+from raysearch.engine.networks.hooks import HookSide
 from raysearch.engine.networks.length_boundaries import Stretch, config_values, named_lengths
 from raysearch.engine.networks.padding import width_of
 
