@@ -60,15 +60,27 @@ def remember(kind: str, key: Mapping[str, Any], value: Any) -> None:
     if folder is None:
         return
     content = {"key": name, "value": value, "sum": _digest(value)}
-    file = folder / kind / f"{name}.json"
-    temporary = file.with_name(f".{name}.{secrets.token_hex(4)}")
+    _write(folder / kind / f"{name}.json", json.dumps(content).encode())
+
+
+def recall_bytes(kind: str, key: Mapping[str, Any]) -> bytes | None:
+    """Returns the file that was remembered for `key`; None if there is none."""
+    folder, digest = cache_folder(), recall(kind, key)
+    if folder is None or not isinstance(digest, str):
+        return None
     try:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content))
-        temporary.replace(file)
-        _forget_old(file.parent)
-    except OSError as e:
-        _log.debug("%s: nothing is remembered there: %s", folder, e)
+        content = (folder / kind / f"{_digest(key)}.bin").read_bytes()
+    except OSError:
+        return None
+    return content if hashlib.sha256(content).hexdigest() == digest else None
+
+
+def remember_bytes(kind: str, key: Mapping[str, Any], content: bytes) -> None:
+    """Remembers a file for `key`. Does nothing where the folder cannot be written."""
+    folder = cache_folder()
+    if folder is not None:
+        _write(folder / kind / f"{_digest(key)}.bin", content)
+        remember(kind, key, hashlib.sha256(content).hexdigest())
 
 
 def stamp(file: Path) -> tuple[str | int, ...]:
@@ -98,8 +110,15 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(plain.encode()).hexdigest()
 
 
-def _forget_old(folder: Path) -> None:
-    files = list(folder.glob("*.json"))
-    if len(files) > MOST:
-        for file in sorted(files, key=lambda file: file.stat().st_mtime)[: len(files) // 2]:
-            file.unlink(missing_ok=True)
+def _write(file: Path, content: bytes) -> None:
+    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        temporary.replace(file)
+        files = list(file.parent.iterdir())
+        if len(files) > MOST:
+            for old in sorted(files, key=lambda f: f.stat().st_mtime)[: len(files) // 2]:
+                old.unlink(missing_ok=True)
+    except OSError as e:
+        _log.debug("%s: nothing is remembered there: %s", file.parent, e)

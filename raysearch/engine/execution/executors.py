@@ -176,6 +176,7 @@ class ReplayExecutor:
         shares_prefix: bool = True,
     ) -> None:
         assert cache.keys, "waves travel on the keys and values of the bases' runs"
+        self.shares_prefix = shares_prefix
         self._network = network
         self._replay = Replay(network, hook_points, cache, shares_prefix)
         self._whole = BatchedExecutor(network, hook_points, cache)
