@@ -69,7 +69,8 @@ def main() -> None:
         wanted = ["imports", "model", *(["ray"] if "submit" in goals else []), *goals]
         taken: dict[str, list[Seconds]] = {name: [] for name in wanted}
         for name in goals:
-            print(f"first     {name:<8} {'%.1f s wall, %.1f s CPU' % seconds_of(lines[name])}")
+            wall, cpu = seconds_of(lines[name])
+            print(f"{name:<9} {wall:6.1f} s wall  {cpu:6.1f} s CPU, the first time")
         for _ in range(chosen.runs):
             for name in wanted:
                 taken[name].append(seconds_of(lines[name]))

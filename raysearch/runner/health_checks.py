@@ -64,6 +64,7 @@ def health_checks(
         ("memory", _memory),
         ("/dev/shm", _shared_memory),
         ("disk", _disk),
+        ("cache", _cache),
         ("store", lambda: _store(str(store))),
         ("ray", lambda: _cluster(address)),
         ("ray token", _token),
@@ -189,6 +190,15 @@ def _disk() -> str:
             )
         rooms.append(f"{path}: {usage.free / 2**30:.0f} GiB free")
     return ", ".join(rooms)
+
+
+def _cache() -> str:
+    from raysearch.user_cache import VARIABLE, cache_folder
+
+    folder = cache_folder()
+    if folder is None:
+        return f"nothing is remembered between runs ({VARIABLE}=off)"
+    return f"{folder}: what may be deleted at any time; {VARIABLE} names another folder, or off"
 
 
 def _store(uri: str) -> str:

@@ -92,12 +92,12 @@ def recall_choice(
         return None
     if known is None:
         return None
-    replays = isinstance(network, LanguageModel)
-    options: dict[str, Any] = {"keys": replays, "meter": meter, "scoring": scoring}
+    keys = isinstance(network, LanguageModel)
+    options: dict[str, Any] = {"keys": keys, "meter": meter, "scoring": scoring}
     cache = ActivationCache(network, hook_points, limit, known.near_tie, max_bytes, **options)
     executor: Executor = (
         ReplayExecutor(network, hook_points, cache, known.shares_prefix)
-        if replays
+        if isinstance(network, LanguageModel)
         else BatchedExecutor(network, hook_points, cache)
     )
     plain.canonical.resumes = known.resumes
