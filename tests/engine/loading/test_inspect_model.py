@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from raysearch.causal import draw_pairs
+import raysearch as rs
 from raysearch.core.model_source import ModelSource
 from raysearch.engine.loading import load
 from raysearch.engine.loading.inspect_model import KIND, inspect_model
@@ -43,7 +43,7 @@ def test_a_description_that_was_remembered_is_the_one_that_was_made(
     monkeypatch.setattr(load, "without_weights", lambda _: pytest.fail("made again"))
     second = inspect_model(source, components)
     assert plain(first) == plain(second)
-    pairs = draw_pairs(add_three.problem(), {"test": 8}, seed=1)
+    pairs = rs.draw_pairs(add_three.problem(), ("a", "total"), {"test": 8}, seed=1)
     encoded = [found.encode(pairs, ("a", "last"), ("a", "total")) for found in (first, second)]
     assert encoded[0] == encoded[1]
 
