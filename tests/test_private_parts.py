@@ -119,7 +119,7 @@ PARTS = (
         ("tracking/mlflow_template.py",),
         "the only way to migrated tables without the rows of a place; without it, no template",
         _has("mlflow.store.db.utils:_initialize_tables"),
-        "tracking/test_mlflow_template.py",
+        "3.17.2",
     ),
     PrivatePart(
         "torch",
