@@ -198,7 +198,8 @@ class Estimated:
     """An accepted hypothesis on the holdout pairs, with the readings of its controls and seeds in
     `readings`.
 
-    `score` is the mean score, if the test is on one.
+    `score` is the mean score, if the test is on one; `low` and `high` are the ends of the 95 %
+    interval of its mean, None without pairs.
     """
 
     hypothesis: Hypothesis
@@ -206,6 +207,8 @@ class Estimated:
     matches: int
     readings: tuple[Reading, ...] = ()
     score: float | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,8 @@ class DecisionRule:
             pairs.
         score: the quantity that is tested.
         above_baselines: whether a hypothesis must beat the best policy too, to be accepted.
+        holdout_width: half the width of the interval that an estimate on the holdout is to have; 0:
+            as narrow as all pairs allow.
     """
 
     kinds: PairKinds = "change"
@@ -41,6 +43,7 @@ class DecisionRule:
     at_end: bool = False
     score: TestedScore = "matches"
     above_baselines: bool = False
+    holdout_width: float = 0.05
 
 
 @dataclass(frozen=True)

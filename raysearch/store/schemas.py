@@ -183,13 +183,21 @@ VERDICTS = table_schema(
         "control: the activation of a random other source put in",
         "share",
     ),
-    ("holdout_n", INT, "change pairs of the holdout; null unless accepted", "pairs"),
+    ("random_source_n", INT, "pairs after which that control was decided", "pairs"),
+    (
+        "holdout_n",
+        INT,
+        "pairs that count among those of the holdout that were used; null unless accepted",
+        "pairs",
+    ),
     (
         "holdout_iia",
         REAL,
         "IIA on the holdout; null unless accepted and holdout_n > 0",
         "share",
     ),
+    ("holdout_low", REAL, "lower end of the 95 % interval of what holdout_iia is", "share"),
+    ("holdout_high", REAL, "upper end of that interval", "share"),
     ("evidence", REAL, "log e-value against the null that was rejected", "nats"),
     ("claim", TEXT, "how its pairs are taken: these_pairs or sampler", "name"),
     (
