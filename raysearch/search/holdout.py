@@ -158,23 +158,15 @@ class HoldoutEstimates:
             blocks = self._preparation.screening.blocks("holdout")
             trial = Trial(intervention, "holdout", blocks, [])
             self._registry.open(trial)
-        found: list[Record] = []
-        at = 0
-        while not self._is_over(test, at):
-            if at == trial.counted:
-                counted = trial.next_counted() if trial.closed else None
-                if counted is None:
-                    break
-                found.append(counted)
-            seen = trial.observations[at]
-            test.count(seen, [self._pairs[p] for p in seen.pairs])
-            at += 1
-        else:
-            return [*found, *self._end_reading(test)]
+        for at, seen in enumerate(trial.observations):
+            if not self._is_over(test, at):
+                test.count(seen, [self._pairs[p] for p in seen.pairs])
+        if self._is_over(test, trial.counted):
+            return self._end_reading(test)
         if trial.failed_attempts >= QUARANTINE:
-            return [*found, *self._fail(test, trial)]
+            return self._fail(test, trial)
         self._registry.join(trial, test)
-        return found
+        return []
 
     def _is_over(self, test: HypothesisTest, blocks: int) -> bool:
         """Whether a reading needs no more than the first `blocks` blocks: it has all that the width

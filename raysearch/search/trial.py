@@ -297,9 +297,8 @@ class Trial:
         self._first += [None] * (at + 1 - len(self._first))
         self._first[at] = output_hash
         if not self.closed:
-            self.failed_attempts = 0
-        if not self.closed or self.split == "holdout":
             self._ahead[at] = observation
+            self.failed_attempts = 0
         return "first"
 
     def next_counted(self) -> Counted | None:
@@ -326,5 +325,5 @@ class Trial:
         needs.
         """
         self.tests.remove(test)
-        if self.closed and self.split != "holdout":  # there, another hypothesis may join
+        if self.closed:
             self._ahead = {}

@@ -15,6 +15,9 @@ from raysearch.stats.e_process import LEVEL
 
 Floats = NDArray[np.float64]
 
+_AT_ONCE = 256
+"""Numbers of pairs whose intervals are computed at once."""
+
 
 def clopper_pearson(n: int, matches: int, level: float = LEVEL) -> tuple[float, float]:
     """Returns the interval in [0, 1] of the share of matches, of `matches` in `n` >= 1 draws."""
@@ -30,12 +33,13 @@ def pairs_for_width(n: int, total: float, half_width: float, most: int) -> int:
     Expected is the share (total + 1) / (n + 2): `total` matches, or sum of scores, in `n` other
     pairs.
     """
-    if half_width <= 0:
-        return most
-    pairs = np.arange(1, most + 1)
-    low, high = _ends(pairs, np.floor(pairs * (total + 1) / (n + 2)), LEVEL)
-    enough = np.flatnonzero((high - low) / 2 <= half_width)
-    return int(pairs[enough[0]]) if len(enough) else most
+    for first in range(1, most + 1 if half_width > 0 else 0, _AT_ONCE):
+        pairs = np.arange(first, min(first + _AT_ONCE, most + 1))
+        low, high = _ends(pairs, np.floor(pairs * (total + 1) / (n + 2)), LEVEL)
+        enough = np.flatnonzero((high - low) / 2 <= half_width)
+        if len(enough):
+            return int(pairs[enough[0]])
+    return most
 
 
 def _ends(n: NDArray[np.int64], s: Floats, level: float) -> tuple[Floats, Floats]:
