@@ -224,7 +224,7 @@ class Run:
 
 def check(folder):
     run = Run(Path(folder))
-    run.differs("evidence_version", run.info["evidence_version"], 8)
+    run.differs("evidence_version", run.info["evidence_version"], 9)
     run.differs("above_baselines", run.test.get("above_baselines", "false"), "false")
     rows = {row["hypothesis"]: row for row in run.table("tables/hypotheses/*.parquet")}
     told = {row["hypothesis"]: row for row in run.table("tables/verdicts/*.parquet")}

@@ -213,7 +213,10 @@ def test_few_pairs_are_run_that_nothing_counts() -> None:
     used: dict[str, int] = {}
     for estimate in search.estimates.values():
         counts = counting(world, estimate.hypothesis.variable)
-        for name, n in ((None, estimate.n), ("random_source", reading(estimate, "random_source")[0])):
+        for name, n in (
+            (None, estimate.n),
+            ("random_source", reading(estimate, "random_source")[0]),
+        ):
             key = replace(estimate.hypothesis.intervention, control=name).id
             used[key] = max(used.get(key, 0), counts.index(n) + 1)
     run = [e for e in cluster.told if isinstance(e, Measured) and e.split == "holdout"]
