@@ -199,6 +199,19 @@ VERDICTS = table_schema(
     ("holdout_low", REAL, "lower end of the 95 % interval of what holdout_iia is", "share"),
     ("holdout_high", REAL, "upper end of that interval", "share"),
     ("evidence", REAL, "log e-value against the null that was rejected", "nats"),
+    (
+        "accept_to",
+        REAL,
+        "the same evidence accepts, at the same level, at each threshold up to this one (of 0.05, "
+        "0.10 ... 0.90, 0.91 ... 0.99); null at none",
+        "share",
+    ),
+    (
+        "reject_from",
+        REAL,
+        "it rejects at each threshold from this one on; null at none",
+        "share",
+    ),
     ("claim", TEXT, "how its pairs are taken: these_pairs or sampler", "name"),
     (
         "population",
