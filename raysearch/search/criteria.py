@@ -23,7 +23,6 @@ from raysearch.stats.e_process import AnytimeTest
 from raysearch.stats.evidence import Evidence
 from raysearch.stats.paired_test import PairedTest
 
-
 THRESHOLDS = tuple(k / 100 for k in (*range(5, 90, 5), *range(90, 100)))
 """Thresholds at which each verdict is looked at again: by 0.05, from 0.9 on by 0.01."""
 

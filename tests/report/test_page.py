@@ -112,6 +112,10 @@ def test_the_alignment_is_that_of_the_tables(searched: Searched) -> None:
         assert shown["variable"] == row["variable"]
         assert shown["layer: where"] == f"{row['layer']}: residual at {row['position']}"
         assert shown["95 % interval"] == f"{row['low']:.3f} – {row['high']:.3f}"
+        told = f"accept to {row['accept_to']:.2f}"
+        if row["reject_from"] is not None:
+            told += f" reject from {row['reject_from']:.2f}"
+        assert shown["at every threshold"] == told
         figures = ("iia", "holdout_iia", "keep_iia")
         assert [shown[n] for n in ("IIA", "holdout IIA", "keep IIA")] == [
             f"{row[n]:.3f}" for n in figures
