@@ -20,7 +20,11 @@ JOB: dict[str, Any] = {
     ("use", "hypotheses", "said"),
     [
         ("exhaustive", 540, "over all K = 540 hypotheses together"),
-        ("refine", 40, "over all hypotheses that the job could have tested, of which these 40 were"),
+        (
+            "refine",
+            40,
+            "over all hypotheses that the job could have tested, of which these 40 were",
+        ),
         ("mine.py:Proposer", 0, "over all hypotheses that it may propose"),
     ],
 )
