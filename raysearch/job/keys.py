@@ -236,6 +236,12 @@ class TestKeys(Keys):
         "of the test pairs at hand; auto: the "
         "first for a problem, the second for a file of pairs.",
     )
+    generalise: Literal["pairs", "values"] = Field(
+        default="pairs",
+        description="What an accepted hypothesis holds for. pairs: other pairs of its population; "
+        "values: new values of the one variable in pairs.disjoint, by pairs that share no value, "
+        "which needs many values (`plan` says how many).",
+    )
     threshold: Rate = Field(default=0.8, description="The IIA from which a hypothesis is true.")
     false_accept: Rate = Field(
         default=0.05, description="Chance of any false accept in the whole search, at most."

@@ -12,10 +12,11 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from raysearch.core.answers import answer_matcher
+from raysearch.causal import Pair
+from raysearch.core.answers import AnswerMatcher, answer_matcher
 from raysearch.core.codec import from_json_values
 from raysearch.core.controls import HOLDOUT_CONTROLS, arbitrary_labels, with_control
-from raysearch.core.events import Ids
+from raysearch.core.events import Encoded, Ids
 from raysearch.core.hypothesis import Intervention
 from raysearch.search.pair_blocks import ExpectedAnswers, expected_answers
 from raysearch.stats.paired_test import PairedTest
@@ -68,11 +69,11 @@ class Margins:
     def _interval(
         self, row: Row, own: Mapping[int, bool], other: Mapping[int, bool]
     ) -> Interval | None:
-        differences = tuple(float(own[p]) - other[p] for p in own if p in other)
-        fixed = row["claim"].endswith("these_pairs")
-        return (
-            _paired(differences, row["population_size"] if fixed else None) if differences else None
-        )
+        common = [p for p in own if p in other]
+        differences = tuple(float(own[p]) - other[p] for p in common)
+        matchings = tuple(m for p in common if (m := self.pairs[p].matching) is not None)
+        size = row["population_size"] if row["claim"].endswith("these_pairs") else None
+        return _paired(differences, matchings, size) if differences else None
 
     def _matches(self, split: str, row: Row, wanted: str | None = None) -> dict[int, bool]:
         """Returns whether each pair that counts for the row's variable is a match, in the order of
@@ -110,12 +111,16 @@ def read_margins(run: FolderLike, accepted: Sequence[Row], controls: Sequence[Ro
     names |= {
         with_control(_intervention(row), name).id for row in swaps for name in HOLDOUT_CONTROLS
     }
-    matcher, splits = answer_matcher(stored.encoded), {p.index: p.split for p in stored.pairs}
+    matcher, pairs = answer_matcher(stored.encoded), {p.index: p for p in stored.pairs}
     return Margins(
-        {e.index: expected_answers(e, splits[e.index], None, matcher) for e in stored.encoded},
+        {e.index: _expected(e, pairs[e.index], matcher) for e in stored.encoded},
         _observed(run, names),
         (job.get("pairs") or {}).get("kinds") == "unfiltered",
     )
+
+
+def _expected(encoded: Encoded, pair: Pair, matcher: AnswerMatcher) -> ExpectedAnswers:
+    return expected_answers(encoded, pair.split, None, matcher, matching=pair.matching)
 
 
 def _observed(run: FolderLike, names: Iterable[str]) -> dict[Key, dict[int, Ids]]:
@@ -141,6 +146,8 @@ def _intervention(row: Row) -> Intervention:
 
 
 @lru_cache(maxsize=1 << 12)
-def _paired(differences: tuple[float, ...], population: int | None) -> Interval:
+def _paired(
+    differences: tuple[float, ...], matchings: tuple[int, ...], population: int | None
+) -> Interval:
     """Page, table and tracker ask for the same ones."""
-    return PairedTest(population=population).interval(differences)
+    return PairedTest(population=population).interval(differences, matchings)

@@ -22,6 +22,7 @@ def check_keys(job: Job) -> None:
             f"decide under pairs.kinds: {job.pairs.kinds}; use both"
         )
     _check_score(job)
+    _check_generalise(job)
     _check_counts(job)
     _check_controls(job)
     _check_ablations(job)
@@ -107,6 +108,28 @@ def _check_score(job: Job) -> None:
             "pairs.fit: 0 leaves no pairs to take the scale of test.score: logit_difference from; "
             "give it some"
         )
+
+
+def _check_generalise(job: Job) -> None:
+    """Raises: JobError where a claim about new values has no values to be about, or would test
+    later generations on values that chose them."""
+    if job.test.generalise == "pairs":
+        return
+    wrong = {
+        f"problem.pairs: {job.problem.pairs} does not say values": job.problem.use is None,
+        f"pairs.disjoint names {len(job.pairs.disjoint)} variables": len(job.pairs.disjoint) != 1,
+        "test.claim: these_pairs is about the pairs at hand": job.test.claim == "these_pairs",
+        f"propose.use: {job.propose.use} may propose by verdicts, which were of the same values": (
+            job.propose.use not in READY
+        ),
+    }
+    for what, is_so in wrong.items():
+        if is_so:
+            raise JobError(
+                "test.generalise: values tests on pairs that share no value of the one variable "
+                f"in pairs.disjoint, and {what}; give a problem, one variable, claim: sampler and "
+                "a proposer of raysearch's own, or leave generalise out"
+            )
 
 
 def _check_counts(job: Job) -> None:

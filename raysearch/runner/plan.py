@@ -30,6 +30,7 @@ from raysearch.runner.time_estimate import TimeEstimate, calibrate
 from raysearch.search.baselines import policies_of
 from raysearch.search.pair_blocks import ExpectedAnswers, check_variables
 from raysearch.search.pair_filters import count_pairs_before_screening
+from raysearch.stats.evidence import MATCHINGS
 from raysearch.stats.match_test import MatchTest
 from raysearch.stats.power import Power, power
 
@@ -208,17 +209,23 @@ def _powers(
     change pair.
 
     Of a test on a score, as if every score were 0 or 1: of all scores of one mean these spread
-    most, and so are told latest.
+    most, and so are told latest. Of a claim about new values, as if by one matching of them; that
+    of several is more powerful.
     """
     job = resolved.job
     used = min(job.pairs.test, test_pairs)
     last = min(job.test.most_pairs, used)
+    matchings = 1
+    if resolved.population.name == "new_values":
+        matchings = MATCHINGS
+        last = min(last // matchings, (resolved.population.values or 0) // 2)
     test = replace(
         resolved.test(proposer, space), hypotheses=judged_at(proposer.max_hypotheses, len(space))
     )
     rates = test.threshold, test.false_accept, test.miss, test.hypotheses, test.indifference
     test = MatchTest(*rates, population=used if resolved.population.fixed else None)
-    return tuple(power(test, iia, last, job.test.use == "fixed") for iia in GRID)
+    found = (power(test, iia, last, job.test.use == "fixed") for iia in GRID)
+    return tuple(replace(p, pairs=p.pairs * matchings) for p in found)
 
 
 def _fits(space: HypothesisSpace, job: Job, most: int | None) -> int:

@@ -4,10 +4,10 @@ Invariants: what is left open in the job (all variables, all positions, which cl
 here, once, so that the job that is written down, hashed and resumed names them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from raysearch.causal import LAST, Pair, PairSample, Problem, draw_sample
+from raysearch.causal import LAST, Pair, PairSample, Problem, Split, draw_matched, draw_sample
 from raysearch.errors import JobError, PairsError
 from raysearch.job import Job
 from raysearch.problems import load_problem
@@ -24,6 +24,7 @@ from raysearch.runner.job_checks import (
 from raysearch.runner.load_proposer import fit_pairs_of
 from raysearch.runner.resolve_positions import check_positions, owned, with_positions, with_tokens
 from raysearch.runner.resolved_job import ResolvedJob, is_open, pair_counts, population_of
+from raysearch.stats.evidence import MATCHINGS, looks
 from raysearch.suggest import check_known
 
 SPARE = 4
@@ -53,15 +54,7 @@ def _from_problem(job: Job, problem: Problem, used: int) -> ResolvedJob:
     for name in job.pairs.disjoint:
         check_known("pairs.disjoint", "variable", name, problem.model.names, problem.name)
     counts = pair_counts(job, used, SPARE if job.pairs.solved_only else 1)
-    drawn = draw_sample(
-        problem,
-        variables,
-        counts,
-        job.pairs.seed,
-        job.pairs.disjoint,
-        trained=job.space.is_fitted,
-        listed=0 if is_open(job) or job.test.claim == "these_pairs" else job.pairs.test,
-    )
+    drawn = _drawn(job, problem, variables, counts)
     pairs = drawn.pairs
     known = (*problem.positions, LAST)
     filled = _resolved(job, variables, known, "sampler")
@@ -71,6 +64,23 @@ def _from_problem(job: Job, problem: Problem, used: int) -> ResolvedJob:
     check_choices(job, pairs, f"problem {problem.name}")
     check_values(job, variables, pairs, f"problem {problem.name}")
     return resolved
+
+
+def _drawn(
+    job: Job, problem: Problem, variables: tuple[str, ...], counts: Mapping[Split, int]
+) -> PairSample:
+    seed, disjoint = job.pairs.seed, job.pairs.disjoint
+    if job.test.generalise == "values":
+        return draw_matched(problem, variables, counts, seed, disjoint[0], looks, MATCHINGS)
+    return draw_sample(
+        problem,
+        variables,
+        counts,
+        seed,
+        disjoint,
+        trained=job.space.is_fitted,
+        listed=0 if is_open(job) or job.test.claim == "these_pairs" else job.pairs.test,
+    )
 
 
 def _from_file(job: Job, used: int) -> ResolvedJob:

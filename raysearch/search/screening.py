@@ -144,7 +144,10 @@ class Screening:
         if self._parts_of_test is None:
             assert self.done
             self._parts_of_test = deal_out(
-                self._deal(self.usable("test")), self._plan.max_pairs, self._plan.at_looks
+                self._deal(self.usable("test")),
+                self._plan.max_pairs,
+                self._plan.at_looks,
+                self._pairs,
             )
         return self._parts_of_test
 

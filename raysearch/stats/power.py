@@ -7,11 +7,13 @@ the figures are exact for a variable whose every pair is a change pair.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom, hypergeom
 
+from raysearch.stats.e_process import AnytimeTest
 from raysearch.stats.evidence import looks
 from raysearch.stats.match_test import MatchTest
 
@@ -52,6 +54,18 @@ def power(test: MatchTest, iia: float, last: int, at_end: bool = False) -> Power
         alive = np.where(accepts | rejects, 0.0, alive)
     undecided = float(alive.sum())
     return Power(iia, accept, reject, undecided, pairs + last * undecided)
+
+
+def fewest_pairs(test: AnytimeTest) -> int:
+    """Returns the fewest independent draws after which a test of matches accepts: if all match."""
+    matches = MatchTest(
+        test.threshold, test.false_accept, test.miss, test.hypotheses, test.indifference
+    )
+    return next(
+        n
+        for n in count(1)
+        if matches.log_evidence_to_accept(n, np.array([n]))[0] >= matches.accept_at
+    )
 
 
 @lru_cache(maxsize=256)
