@@ -214,7 +214,7 @@ def draw_apart(
             if disjoint
             else _split_by_content(pair, counts, seed)
         )
-        if split is None or not missing[split]:
+        if split is None or not missing.get(split):
             left["disjoint" if split is None else "beyond", split, pair.set] += 1
             misses += 1
             if misses > max_misses:
