@@ -58,7 +58,7 @@ def draw_matched(
     values = list(dict.fromkeys(map(repr, domain)))
     held = [v for v in values if split_of_value(variable, v, counts, seed) == "test"]
     rng.shuffle(held)
-    wanted = _matched(held, ends(len(held) // 2), matchings, rng)[: counts["test"]]
+    wanted = matched_values(held, ends(len(held) // 2), matchings, rng)[: counts["test"]]
     budget = min(MOST_DRAWS, DRAWS_EACH * len(values) ** 2)
     found, left = _fill(problem, variables, variable, wanted, budget, rng)
     if not found:
@@ -75,7 +75,7 @@ def draw_matched(
     )
 
 
-def _matched(
+def matched_values(
     values: Sequence[str], ends: Sequence[int], matchings: int, rng: random.Random
 ) -> list[Matching]:
     """Returns the pairs of all matchings, block by block."""
