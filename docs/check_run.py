@@ -37,7 +37,7 @@ def log_ratio(n, s, p):  # of the likelihood averaged over all rates, to that at
     return -math.log(n + 1) - log_choose(n, s) - s * math.log(p) - (n - s) * math.log1p(-p)
 
 
-def log_wealth(x, mean, fixed):  # of a bettor on scores x against `mean`
+def log_wealth(x, mean, fixed, of):  # of a bettor on scores x against `mean`; of: the matchings
     price, total = mean, float(x.sum())
     if fixed is not None:
         allowed = fixed * mean + 1e-9
@@ -45,13 +45,16 @@ def log_wealth(x, mean, fixed):  # of a bettor on scores x against `mean`
             return math.inf if total > allowed else -math.inf
         price = (allowed - (np.cumsum(x) - x)) / (fixed - np.arange(len(x)))
     gains = np.log1p((NODES[:, None] + 1) / 2 * (x / np.clip(price, 1e-9, 1) - 1))
+    if of:  # the mean over the four matchings of each block of values
+        gains = gains @ (np.arange(4 * (max(of) // 4 + 1)) == np.array(of)[:, None])
+        gains = np.logaddexp.reduce(gains.reshape(64, -1, 4), axis=2) - math.log(4)
     return np.logaddexp.reduce(gains.sum(axis=1) + np.log(WEIGHTS / 2))
 
 
-def log_e(n, s, x, fixed, edge):
+def log_e(n, s, x, fixed, of, edge):
     """Log e-value of n pairs with s matches, or with scores x, against a mean of at most `edge`."""
     if x is not None or n == 0:
-        return log_wealth(np.array(x), float(edge), fixed) if n else 0.0
+        return log_wealth(np.array(x), float(edge), fixed, of) if n else 0.0
     if fixed is None:  # P(Beta(1+s, 1+n-s) > p) = P(Binomial(n+1, p) <= s)
         j, p = np.arange(s + 1), float(edge)
         tail = log_choose(n + 1, j) + j * math.log(p) + (n + 1 - j) * math.log1p(-p)
@@ -61,7 +64,7 @@ def log_e(n, s, x, fixed, edge):
     return more if more == -math.inf else more - logs[null]
 
 
-def lower(n, s, x, fixed):  # the lower end of the 95 % interval
+def lower(n, s, x, fixed, of):  # the lower end of the 95 % interval
     if x is None and fixed is not None:
         logs = log_chances(n, s, fixed)
         inside = np.logaddexp.reduce(logs) - math.log(fixed + 1) - logs < math.log(20)
@@ -71,7 +74,7 @@ def lower(n, s, x, fixed):  # the lower end of the 95 % interval
         low, high, halvings = max(math.fsum(x) / fixed - 1e-9, 0.0) if fixed else 0.0, 1.0, 17
     for _ in range(halvings):
         p = (low + high) / 2
-        log = log_ratio(n, s, p) if x is None else log_wealth(np.array(x), p, fixed)
+        log = log_ratio(n, s, p) if x is None else log_wealth(np.array(x), p, fixed, of)
         low, high = (p, high) if log >= math.log(20 if x is None else 40) else (low, p)
     return low
 
@@ -83,16 +86,17 @@ class Run:
         rooms = re.findall(r"^(\w+):\n((?:  .*\n)+)", (folder / "job.yaml").read_text(), re.M)
         rooms = {name: dict(re.findall(r"^  (\w+): (.*)", keys, re.M)) for name, keys in rooms}
         self.test, self.kinds, self.keys = rooms["test"], rooms["pairs"]["kinds"], rooms["pairs"]
-        about = pq.read_schema(folder / "pairs.parquet").metadata[b"population"]
-        self.fixed, self.ours = json.loads(about)["fixed"], rooms["propose"]["use"] in OURS
+        about = json.loads(pq.read_schema(folder / "pairs.parquet").metadata[b"population"])
+        self.fixed, self.new = about["fixed"], about["name"] == "new_values"
+        self.ours = rooms["propose"]["use"] in OURS
         self.score = None if self.test["score"] == "matches" else self.test["score"]
         self.pairs = {row["index"]: row for row in self.table("pairs.parquet")}
         for p in self.pairs.values():
-            sources = [(s["name"], tuple(s["answer_ids"])) for s in p["sources"] if s["answer_ids"]]
-            answers = [(c["variable"], tuple(c["ids"])) for c in p["counterfactual"] if c["ids"]]
-            inputs = [(s["name"], s["text"], s["tensor"]) for s in p["sources"]]
-            p["content"] = p["base_text"], p["base_tensor"], sorted(inputs)
-            p |= {"base": tuple(p["base_answer_ids"]), "from": dict(sources), "cf": dict(answers)}
+            of = {s["name"]: tuple(s["answer_ids"]) for s in p["sources"] if s["answer_ids"]}
+            cf = {c["variable"]: tuple(c["ids"]) for c in p["counterfactual"] if c["ids"]}
+            inputs = sorted((s["name"], s["text"], s["tensor"]) for s in p["sources"])
+            p |= {"base": tuple(p["base_answer_ids"]), "from": of, "cf": cf}
+            p["content"] = p["base_text"], p["base_tensor"], inputs
             self.said |= {a: a for a in (p["base"], *p["from"].values(), *p["cf"].values())}
             self.said |= {tuple(a["said"]): tuple(a["answer"]) for a in p["aliases"]}
         self.journal()
@@ -157,6 +161,9 @@ class Run:
             ends, most = [0], min(len(part), int(self.test["pairs" if fixed else "max_pairs"]))
             while (at := ends[-1]) < most:
                 ends.append(min(most, at + 32 if fixed else at + 4 if at < 12 else at * 3 // 2))
+            if self.new and not fixed:  # blocks of values
+                of = [self.pairs[p]["matching"] // 4 for p in part[:most]]
+                ends = [0, *(i for i in range(1, most) if of[i] != of[i - 1]), most]
             self.parts.append((part, first, [part[a:b] for a, b in pairwise(ends)]))
             first += len(ends) - 1
         self.tested = {i.partition("@")[0]: i for s, i in self.seen if s == "test" and i}
@@ -184,13 +191,15 @@ class Run:
                 if keep == (want[p] == same) or (self.kinds == "unfiltered" and not keep):
                     match = output != same if ablates else output == want[p]
                     x = min(max((x + c) / (2 * c), 0.0), 1.0) if c else x
-                    found.append((match, x, self.pairs[p]["set"]))
+                    x = float(match) if self.new and not self.score else x
+                    found.append((match, x, self.pairs[p]["set"], self.pairs[p]["matching"]))
         return found
 
     def figures(self, part, tau=Fraction(1, 2), fixed=None):  # log e-values, and the columns
-        x, width = self.score and tuple(p[1] for p in part), Fraction(self.test["indifference"])
+        x = tuple(p[1] for p in part) if self.score or self.new else None
+        of, width = self.new and [p[3] for p in part], Fraction(self.test["indifference"])
         n, s, other = len(part), sum(p[0] for p in part), x and tuple(1 - v for v in x)
-        up, down = (n, s, x, fixed), (n, n - s, other, fixed)
+        up, down = (n, s, x, fixed, of), (n, n - s, other, fixed, of)
         mean = (math.fsum(x) if x else s) / n if n else None
         es = log_e(*up, tau - width), log_e(*down, 1 - tau - width)
         return es, {"n": n, "matches": s, "iia": mean, "low": lower(*up), "high": 1 - lower(*down)}
@@ -218,7 +227,7 @@ class Run:
         told = {"accept": min(ups), "reject": max(downs)}.get(verdict, max(min(ups), *downs))
         row = {**found[0][1], "verdict": verdict, "level": float(level), "evidence": told}
         fixed, row["keep_n"] = tests[0][1], len(parts[1])
-        kinds = {kind: [p for p in parts[0] if p[2] == kind] for _, _, kind in parts[0]}
+        kinds = {kind: [p for p in parts[0] if p[2] == kind] for _, _, kind, _ in parts[0]}
         return row, {k: self.figures(p, fixed=fixed and sizes[k])[1] for k, p in kinds.items() if k}
 
 

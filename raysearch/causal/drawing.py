@@ -17,7 +17,7 @@ from itertools import islice
 
 from raysearch.causal.model import Setting, Value
 from raysearch.causal.pair_sample import LeftOutCount, LeftOutReason, PairSample
-from raysearch.causal.pairs import ONE_SOURCE, SPLITS, Pair, Split
+from raysearch.causal.pairs import ONE_SOURCE, SPLITS, Input, Pair, Split
 from raysearch.causal.problem import Problem
 from raysearch.errors import PairsError, RaysearchError
 
@@ -310,8 +310,8 @@ def make_pair(
     base, source = model.run(base), model.run(source)
     return Pair(
         index=index,
-        base=problem.render(base),
-        sources={ONE_SOURCE: problem.render(source)},
+        base=_rendered(problem, base),
+        sources={ONE_SOURCE: _rendered(problem, source)},
         answers={
             "base": _answer(problem, base[model.output]),
             ONE_SOURCE: _answer(problem, source[model.output]),
@@ -324,6 +324,12 @@ def make_pair(
         choices=_choices(problem, base, source),
         values={v: {"base": _number(base[v]), ONE_SOURCE: _number(source[v])} for v in variables},
     )
+
+
+def _rendered(problem: Problem, setting: Setting) -> Input:
+    """Returns the input of a setting, with its values, which a problem need not give."""
+    found = problem.render(setting)
+    return found if found.values else replace(found, values=setting)
 
 
 def _number(value: Value) -> int:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from raysearch.causal.drawing import draw_apart, errors_of, make_pair, split_of_value
+from raysearch.causal.model import Setting, Value
 from raysearch.causal.pair_sample import LeftOutCount, PairSample
 from raysearch.causal.pairs import Pair, Split
 from raysearch.causal.problem import Problem
@@ -75,6 +76,11 @@ def draw_matched(
     )
 
 
+def _value(problem: Problem, setting: Setting, variable: str) -> Value:
+    """Returns the value of a variable; the causal model is run only where the setting lacks it."""
+    return setting[variable] if variable in setting else problem.model.run(setting)[variable]
+
+
 def matched_values(
     values: Sequence[str], ends: Sequence[int], matchings: int, rng: random.Random
 ) -> list[Matching]:
@@ -108,7 +114,7 @@ def _fill(
             break
         with errors_of(problem):
             both = problem.sample(rng)
-            base, source = (repr(problem.model.run(setting)[variable]) for setting in both)
+            base, source = (repr(_value(problem, setting, variable)) for setting in both)
             waiting = places.get((base, source))
             if not waiting:
                 missed += 1

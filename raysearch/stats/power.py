@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom, hypergeom
 
 from raysearch.stats.e_process import AnytimeTest
-from raysearch.stats.evidence import looks
+from raysearch.stats.evidence import Evidence, looks
 from raysearch.stats.match_test import MatchTest
 
 Floats = NDArray[np.float64]
@@ -57,14 +57,9 @@ def power(test: MatchTest, iia: float, last: int, at_end: bool = False) -> Power
 
 
 def fewest_pairs(test: AnytimeTest) -> int:
-    """Returns the fewest independent draws after which a test of matches accepts: if all match."""
-    matches = MatchTest(
-        test.threshold, test.false_accept, test.miss, test.hypotheses, test.indifference
-    )
+    """Returns the fewest pairs after which a test accepts, which it does if all match."""
     return next(
-        n
-        for n in count(1)
-        if matches.log_evidence_to_accept(n, np.array([n]))[0] >= matches.accept_at
+        n for n in count(1) if test.log_evidence(Evidence(n, n, (1.0,) * n))[0] >= test.accept_at
     )
 
 
