@@ -155,8 +155,9 @@ class Run:
             trained = [self.pairs[p]["content"] for p in used.get("fit", ()) if self.trained]
             used[split] = [p for p in of if self.pairs[p]["content"] not in trained]
         left, parts, fixed = used["test"], [], self.test["use"] == "fixed"
-        while not self.ours and (size := min(int(self.keys["test"]), len(left) // 2)) >= 4:
-            parts, left = [*parts, left[:size]], left[size:]
+        size = lambda: max(len(left) // 2, (parts and min(256, len(left))) or 0)  # noqa: E731
+        while not self.ours and (n := min(int(self.keys["test"]), size())) >= 4:
+            parts, left = [*parts, left[:n]], left[n:]
         for part in parts or [left[: int(self.keys["test"])]]:
             ends, most = [0], min(len(part), int(self.test["pairs" if fixed else "max_pairs"]))
             while (at := ends[-1]) < most:
@@ -233,7 +234,7 @@ class Run:
 
 def check(folder):
     run = Run(Path(folder))
-    run.differs("evidence_version", run.info["evidence_version"], 8)
+    run.differs("evidence_version", run.info["evidence_version"], 9)
     run.differs("above_baselines", run.test.get("above_baselines", "false"), "false")
     rows = {row["hypothesis"]: row for row in run.table("tables/hypotheses/*.parquet")}
     told = {row["hypothesis"]: row for row in run.table("tables/verdicts/*.parquet")}

@@ -143,12 +143,20 @@ class TestPart:
     blocks: tuple[Block, ...]
 
 
+ENOUGH = 256
+"""Pairs on which hypotheses of IIA .95 are accepted with a chance of .99, if 100 are proposed in the
+seventh generation (threshold .8)."""
+
+
 def deal(pairs: tuple[int, ...], most: int) -> list[tuple[int, ...]]:
     """Deals pairs out to generations: each gets half of what is left, at most `most`, until fewer
-    are left than two looks need. How many generations come is not known beforehand.
+    are left than a look needs. How many generations come is not known beforehand; but a later one
+    gets no fewer than ENOUGH while there are any, since fewer could hardly accept anything.
     """
     parts: list[tuple[int, ...]] = []
-    while (size := min(most, len(pairs) // 2)) >= FIRST_LOOKS[0]:
+    least = 0
+    while (size := min(most, max(len(pairs) // 2, min(least, len(pairs))))) >= FIRST_LOOKS[0]:
+        least = ENOUGH
         parts.append(pairs[:size])
         pairs = pairs[size:]
     return parts or [pairs[:most]]

@@ -23,7 +23,7 @@ from raysearch.search.pair_blocks import (
     even_blocks,
 )
 
-GENERATIONS = 4
+GENERATIONS = 6
 """Generations for which as many test pairs are screened as each of them may use."""
 
 

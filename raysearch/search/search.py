@@ -48,7 +48,7 @@ from raysearch.search.trial_registry import TrialRegistry
 from raysearch.search.verdicts import Verdicts
 from raysearch.stats.e_process import AnytimeTest
 
-EVIDENCE_VERSION = 8
+EVIDENCE_VERSION = 9
 """Raised when numerics, tests, looks or proposers change: verdicts of two versions do not mix in a
 run.
 """
