@@ -161,8 +161,11 @@ class PairsKeys(Keys):
     solved_only: bool = Field(
         default=True, description="Only pairs that the model solves without any intervention."
     )
-    kinds: PairKinds = Field(
-        default="change", description=f"Which pairs decide. {described(PAIR_KINDS)}."
+    kinds: Literal["auto"] | PairKinds = Field(
+        default="auto",
+        description=f"Which pairs decide. {described(PAIR_KINDS)}; auto: both where an answer is one "
+        "of two, so that whatever changes it is a match, if every variable leaves a quarter of the "
+        "test pairs alone; else change.",
     )
     disjoint: tuple[str, ...] = Field(
         default=(),

@@ -16,7 +16,7 @@ from raysearch.suggest import check_known
 def check_keys(job: Job) -> None:
     """Raises: JobError for keys of a job that do not go together."""
     _check_answer(job)
-    if job.test.keep_threshold is not None and job.pairs.kinds != "both":
+    if job.test.keep_threshold is not None and job.pairs.kinds not in ("both", "auto"):
         raise JobError(
             "test.keep_threshold: is of the pairs that a variable leaves alone, which do not "
             f"decide under pairs.kinds: {job.pairs.kinds}; use both"
@@ -97,7 +97,7 @@ def _check_score(job: Job) -> None:
         )
     if job.test.score != "logit_difference":
         return
-    if job.pairs.kinds != "change":
+    if job.pairs.kinds not in ("change", "auto"):
         raise JobError(
             "test.score: logit_difference compares the counterfactual with the base's answer, "
             "which are one on pairs that a variable leaves alone, and those decide under "

@@ -92,9 +92,7 @@ def _facts(resolved: ResolvedJob, summary: ModelSummary) -> PlanReport:
             f"{v} / {w}": share for (v, w), share in differing(expected, resolved.variables).items()
         },
         baselines=tuple(
-            p.baseline
-            for v in resolved.variables
-            for p in policies_of(expected, v, job.pairs.kinds)
+            p.baseline for v in resolved.variables for p in policies_of(expected, v, resolved.kinds)
         ),
         powers=_powers(resolved, proposer, space, len(test)),
         memory=_footprint(
@@ -110,9 +108,7 @@ def _facts(resolved: ResolvedJob, summary: ModelSummary) -> PlanReport:
 def _dropped(resolved: ResolvedJob, pairs: Mapping[int, ExpectedAnswers]) -> tuple[PairCount, ...]:
     """Counts the pairs that do not count, as far as it shows before the model is run: of the pairs
     that are looked at, and of those that were read or drawn."""
-    counts = count_pairs_before_screening(
-        pairs, resolved.job.pairs.kinds == "change", resolved.left_out
-    )
+    counts = count_pairs_before_screening(pairs, resolved.kinds == "change", resolved.left_out)
     return tuple(count for count in counts if count.why)
 
 

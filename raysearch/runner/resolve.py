@@ -22,6 +22,7 @@ from raysearch.runner.job_checks import (
     check_values,
 )
 from raysearch.runner.load_proposer import fit_pairs_of
+from raysearch.runner.resolve_kinds import kinds_of
 from raysearch.runner.resolve_positions import check_positions, owned, with_positions, with_tokens
 from raysearch.runner.resolved_job import ResolvedJob, is_open, pair_counts, population_of
 from raysearch.stats.evidence import MATCHINGS, looks
@@ -57,7 +58,7 @@ def _from_problem(job: Job, problem: Problem, used: int) -> ResolvedJob:
     drawn = _drawn(job, problem, variables, counts)
     pairs = drawn.pairs
     known = (*problem.positions, LAST)
-    filled = _resolved(job, variables, known, "sampler")
+    filled = _resolved(job, variables, known, "sampler", pairs)
     resolved = _with_pairs(filled, drawn)
     check_rendered(problem, pairs, owned(resolved.positions, problem.positions))
     check_sources(job, pairs, problem.name)
@@ -123,7 +124,7 @@ def _from_file(job: Job, used: int) -> ResolvedJob:
     check_choices(job, pairs, path.name)
     check_values(job, variables, pairs, path.name)
     known = (*shared, LAST)
-    filled = _resolved(job, variables, known, "these_pairs")
+    filled = _resolved(job, variables, known, "these_pairs", pairs)
     return _with_pairs(filled, drawn)
 
 
@@ -139,7 +140,11 @@ def _shared_positions(pairs: Sequence[Pair]) -> tuple[str, ...]:
 
 
 def _resolved(
-    job: Job, variables: Sequence[str], positions: tuple[str, ...], default_claim: str
+    job: Job,
+    variables: Sequence[str],
+    positions: tuple[str, ...],
+    default_claim: str,
+    pairs: Sequence[Pair],
 ) -> Job:
     """`positions`: all that are known, for a grid where the job leaves them open."""
     meant = positions if job.space.positions is None else job.space.positions
@@ -154,6 +159,7 @@ def _resolved(
         update={
             "space": space,
             "answer": answer,
+            "pairs": job.pairs.model_copy(update={"kinds": kinds_of(job, variables, pairs)}),
             "test": job.test.model_copy(update={"claim": claim}),
         }
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from raysearch.causal import LeftOutCount, Pair, PairSample, Split, differing_shares
 from raysearch.core.answers import answer_matcher
+from raysearch.core.choices import PairKinds
 from raysearch.core.events import Encoded
 from raysearch.core.model_facts import ModelFacts
 from raysearch.core.population import SAMPLER, THESE_PAIRS, Population, about
@@ -68,10 +69,16 @@ class ResolvedJob:
         return tuple(dict.fromkeys((*self.job.space.components, *named)))
 
     @property
+    def kinds(self) -> PairKinds:
+        """Which pairs decide."""
+        assert self.job.pairs.kinds != "auto"
+        return self.job.pairs.kinds
+
+    @property
     def about(self) -> str:
         """The population of its verdicts, in words."""
         keys, of = self.job.pairs, self.population
-        return about(of.name, of.values, keys.disjoint, keys.kinds, keys.solved_only)
+        return about(of.name, of.values, keys.disjoint, self.kinds, keys.solved_only)
 
     def space(self, facts: ModelFacts) -> HypothesisSpace:
         """The hypothesis space on a model. Raises: JobError for a layer, head or coordinate that it
@@ -131,7 +138,7 @@ class ResolvedJob:
             job.fit if job.space.is_fitted else None,
             job.controls,
             DecisionRule(
-                job.pairs.kinds,
+                self.kinds,
                 job.test.keep_threshold,
                 at_end,
                 job.test.score,
