@@ -173,10 +173,11 @@ def at_most(rate: float, of: NDArray[np.float32], inside: Bools) -> Bools:
     pairs that are inside."""
     among = of[:, inside]
     k = int(np.floor(rate * among.shape[1] + 1e-9))
+    apart = ~np.eye(of.shape[1], dtype=bool)  # no pair is of an item and itself
     if k >= among.shape[1]:
-        return np.ones_like(of, dtype=bool)
+        return np.broadcast_to(apart, of.shape)
     cut = -np.partition(-among, k, axis=1)[:, k]
-    return of > cut[:, None, None]
+    return (of > cut[:, None, None]) & apart
 
 
 @dataclass

@@ -66,6 +66,15 @@ class Margins:
             return None
         return self._interval(row, own, other)
 
+    def over_source(self, row: Row) -> Interval | None:
+        """Returns the interval of IIA minus the share of the same pairs on which an answer of a
+        source would have been a match.
+        """
+        own, variable = self._matches("test", row), row["variable"]
+        of = {p: self.pairs[p] for p in own}
+        copied = {p: e.counterfactual[variable] in e.sources.values() for p, e in of.items()}
+        return self._interval(row, own, copied)
+
     def _interval(
         self, row: Row, own: Mapping[int, bool], other: Mapping[int, bool]
     ) -> Interval | None:
@@ -96,13 +105,17 @@ class Margins:
 NO_MARGINS = Margins({}, {})
 
 
-def read_margins(run: FolderLike, accepted: Sequence[Row], controls: Sequence[Row]) -> Margins:
-    """Reads what was observed of accepted hypotheses and controls. Raises: StoreError."""
+def read_margins(
+    run: FolderLike, accepted: Sequence[Row], controls: Sequence[Row], any_score: bool = False
+) -> Margins:
+    """Reads what was observed of accepted hypotheses and controls; none where the test is on a
+    score that is no match, unless `any_score`. Raises: StoreError.
+    """
     folder = open_folder(run)
     job = read_job(folder)
     matches = (job.get("test") or {}).get("score", "matches") == "matches"
     swaps = [row for row in accepted if '"operation"' not in row["units"]]
-    if not swaps or not matches or not folder.exists(FILE):
+    if not swaps or not (matches or any_score) or not folder.exists(FILE):
         return NO_MARGINS
     stored = read_pairs(folder)
     if stored.encoded is None:
