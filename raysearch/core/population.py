@@ -11,11 +11,19 @@ from typing import Literal
 from raysearch.core.choices import PairKinds
 
 PopulationName = Literal[
-    "sampler", "not_trained_on", "these_values", "new_values", "these_pairs", "test_part"
+    "sampler",
+    "not_trained_on",
+    "not_tested_before",
+    "these_values",
+    "new_values",
+    "these_pairs",
+    "test_part",
 ]
 POPULATIONS: Mapping[PopulationName, str] = {
     "sampler": "all pairs of this sampler",
     "not_trained_on": "pairs of this sampler that were not trained on",
+    "not_tested_before": "pairs of this sampler that were neither trained on nor tested on by an "
+    "earlier run of the store",
     "these_values": "pairs of this sampler whose values are among those held out for the test",
     "new_values": "pairs of this sampler of any two new values, each as likely as any other (those "
     "held out for the test count as draws of such values)",

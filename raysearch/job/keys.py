@@ -167,6 +167,11 @@ class PairsKeys(Keys):
         "of two, so that whatever changes it is a match, if every variable leaves a quarter of the "
         "test pairs alone; else change.",
     )
+    fresh: bool = Field(
+        default=False,
+        description="Whether test pairs are left out that another run of the store has tested on; "
+        "which, is settled when a run begins.",
+    )
     disjoint: tuple[str, ...] = Field(
         default=(),
         description="Variables of which no value stands in two splits; verdicts are then about the "

@@ -31,6 +31,7 @@ from raysearch.storage.open import FolderLike, open_folder
 from raysearch.storage.parquet import from_parquet
 from raysearch.store import schemas
 from raysearch.store.job_file import read_job
+from raysearch.store.run_folder import RunFolder
 
 _BEYOND = ("InterruptException", "OutOfMemoryException", "MemoryError")
 """Kinds of errors of a condition that passes a limit."""
@@ -172,10 +173,10 @@ def _codes(
         if folder.exists("pairs.parquet")
         else []
     )
-    found = {}
+    found, before = {}, RunFolder.open(folder).info.used_before
     for row in accepted:
         compared = compare(row, of_controls, widths, margins, variables)
-        found[row["hypothesis"]] = ", ".join(warnings_of(compared, pairs))
+        found[row["hypothesis"]] = ", ".join(warnings_of(compared, pairs, bool(before)))
     return found
 
 

@@ -23,6 +23,7 @@ def check_keys(job: Job) -> None:
         )
     _check_score(job)
     _check_generalise(job)
+    _check_fresh(job)
     _check_counts(job)
     _check_controls(job)
     _check_ablations(job)
@@ -107,6 +108,15 @@ def _check_score(job: Job) -> None:
         raise JobError(
             "pairs.fit: 0 leaves no pairs to take the scale of test.score: logit_difference from; "
             "give it some"
+        )
+
+
+def _check_fresh(job: Job) -> None:
+    """Raises: JobError where a verdict would not be about what its population says."""
+    if job.pairs.fresh and job.pairs.disjoint:
+        raise JobError(
+            "pairs.fresh leaves pairs out, and pairs.disjoint makes verdicts be about all pairs of "
+            "the values that are held out; leave one of them out"
         )
 
 
