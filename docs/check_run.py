@@ -1,8 +1,6 @@
-"""Checks a run without raysearch: derives its verdicts anew from its journal and its pairs.
-
-Run `python docs/check_run.py RUN`: it prints each difference. It needs numpy and pyarrow alone, and
-is written from docs/reference/journal.md, tables.md beside it and docs/explanation/statistics.md.
-"""
+"""Derives the verdicts of a run anew from its journal and pairs, without raysearch: `python
+docs/check_run.py RUN` prints each difference. It needs numpy and pyarrow alone, and is written from
+docs/reference/journal.md, tables.md beside it and docs/explanation/statistics.md."""
 
 import json
 import math
@@ -21,10 +19,7 @@ import pyarrow.parquet as pq
 OURS = ("exhaustive", "refine", "smallest_subspace", "attribution")
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(64)
 FACTORIALS = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, 2**20)))])  # logs of them
-
-
-def log_choose(n, k):
-    return FACTORIALS[n] - FACTORIALS[k] - FACTORIALS[n - k]
+log_choose = lambda n, k: FACTORIALS[n] - FACTORIALS[k] - FACTORIALS[n - k]  # noqa: E731
 
 
 def log_chances(n, s, fixed):  # of one sequence of n, if 0, 1, ... of the fixed pairs match
@@ -81,7 +76,7 @@ def lower(n, s, x, fixed, of):  # the lower end of the 95 % interval
 
 class Run:
     def __init__(self, folder):
-        self.folder, self.wrong, self.said, self.parts = folder, [], {}, []
+        self.folder, self.wrong, self.said, self.parts, self.trained = folder, [], {}, [], False
         self.info = json.loads((self.folder / "run.json").read_text())
         rooms = re.findall(r"^(\w+):\n((?:  .*\n)+)", (folder / "job.yaml").read_text(), re.M)
         rooms = {name: dict(re.findall(r"^  (\w+): (.*)", keys, re.M)) for name, keys in rooms}
@@ -111,8 +106,7 @@ class Run:
             self.wrong.append(f"{what} is {told!r}; {derived!r} follows")
 
     def journal(self):  # reads the first event of each block, and what failed
-        lines, counts, self.seen, self.trained = {}, {}, defaultdict(dict), False
-        self.fails = defaultdict(list)
+        lines, counts, self.seen, self.fails = {}, {}, defaultdict(dict), defaultdict(list)
         for driver in (self.folder / "journal").iterdir():
             texts = b"".join(f.read_bytes() for f in sorted(driver.glob("*.jsonl"))).splitlines()
             sums = [b',"sum":"%.16s"}' % sha256(t[:-26] + b"}").hexdigest().encode() for t in texts]
@@ -120,9 +114,9 @@ class Run:
             lines[driver.name] = [line["entry"] for line in good]
             if [g["seq"] for g in good] != [*range(max(len(texts) - 1, len(good)))]:
                 self.wrong.append(f"journal/{driver.name}: a line is damaged, or lost")
-        for driver in sorted(lines, reverse=True):
-            read = [e["read"] for e in lines[driver][:2] if e["type"] == "follows"] or [{}]
-            counts = {**read[0], driver: len(lines[driver]), **counts}
+        for driver, of in sorted(lines.items(), reverse=True):
+            read = [e["read"] for e in of[:2] if e["type"] == "follows"] or [{}]
+            counts = {**read[0], driver: len(of), **counts}
         for e in (e for driver in sorted(counts) for e in lines.get(driver, ())[: counts[driver]]):
             of, block = (e.get("split"), e.get("intervention")), e.get("block")
             self.done, self.trained = e.get("status") == "done", self.trained or "seed" in e
@@ -135,9 +129,6 @@ class Run:
             elif e["type"] == "failed" or e.get("cause") in ("worker", "deadline"):
                 of = of if block is not None else (of[0], "+".join(e["group"]))
                 self.fails[of].append(e["blocks"][0] if block is None else block)
-
-    def counted(self, *of, first=0):
-        return list(takewhile(bool, (self.seen[of].get(block) for block in count(first))))
 
     def read(self, output):  # the answer that it stands for: the longest that it begins with
         known = (self.said.get(tuple(output[:length])) for length in range(len(output), 0, -1))
@@ -154,11 +145,11 @@ class Run:
             of = [p for p in self.pairs if solved.get(p) and self.pairs[p]["split"] == split]
             trained = [self.pairs[p]["content"] for p in used.get("fit", ()) if self.trained]
             used[split] = [p for p in of if self.pairs[p]["content"] not in trained]
-        left, parts, fixed = used["test"], [], self.test["use"] == "fixed"
-        size = lambda: max(len(left) // 2, (parts and min(256, len(left))) or 0)  # noqa: E731
-        while not self.ours and (n := min(int(self.keys["test"]), size())) >= 4:
-            parts, left = [*parts, left[:n]], left[n:]
-        for part in parts or [left[: int(self.keys["test"])]]:
+        left, parts, want = used["test"], [], min(int(self.keys["test"]), len(used["test"]))
+        fixed, later = self.test["use"] == "fixed", 0
+        while not self.ours and (n := min(want, max(len(left) // 2, min(later, len(left))))) >= 4:
+            parts, left, later = [*parts, left[:n]], left[n:], 256
+        for part in parts or [left[:want]]:
             ends, most = [0], min(len(part), int(self.test["pairs" if fixed else "max_pairs"]))
             while (at := ends[-1]) < most:
                 ends.append(min(most, at + 32 if fixed else at + 4 if at < 12 else at * 3 // 2))
@@ -191,8 +182,7 @@ class Run:
                 same = self.pairs[p]["base"]
                 if keep == (want[p] == same) or (self.kinds == "unfiltered" and not keep):
                     match = output != same if ablates else output == want[p]
-                    x = min(max((x + c) / (2 * c), 0.0), 1.0) if c else x
-                    x = float(match) if self.new and not self.score else x
+                    x = min(max((x + c) / (2 * c), 0.0), 1.0) if c else x if self.score else match
                     found.append((match, x, self.pairs[p]["set"], self.pairs[p]["matching"]))
         return found
 
@@ -201,9 +191,9 @@ class Run:
         of, width = self.new and [p[3] for p in part], Fraction(self.test["indifference"])
         n, s, other = len(part), sum(p[0] for p in part), x and tuple(1 - v for v in x)
         up, down = (n, s, x, fixed, of), (n, n - s, other, fixed, of)
-        mean = (math.fsum(x) if x else s) / n if n else None
+        row = {"n": n, "matches": s, "iia": (math.fsum(x) if x else s) / n if n else None}
         es = log_e(*up, tau - width), log_e(*down, 1 - tau - width)
-        return es, {"n": n, "matches": s, "iia": mean, "low": lower(*up), "high": 1 - lower(*down)}
+        return es, row | {"low": lower(*up), "high": 1 - lower(*down)}
 
     def decide(self, given, k, at):  # what `verdicts` holds of a hypothesis, and what `sets`
         key = self.tested.get(name := given["intervention"], name)
@@ -211,7 +201,7 @@ class Run:
         used, first, blocks = self.parts[at[-1]] if at[-1] < len(self.parts) else ([], 0, [])
         (want, tests, sizes), job = self.tests(given, used), self.test
         level = Fraction(job["false_accept"]) / k
-        events = self.counted("test", key, first=first)[: len(blocks)]
+        events = [*takewhile(bool, map(self.seen["test", key].get, count(first)))][: len(blocks)]
         self.differs(f"{name}: pairs", [e["pairs"] for e in events], blocks[: len(events)])
         for seen in range(min(len(events), 1), len(events) + 1):
             parts = [self.part(given, want, events[:seen], keep) for keep in (False, True)]
