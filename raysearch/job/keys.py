@@ -155,7 +155,12 @@ class PairsKeys(Keys):
         "computed for a proposer that needs them (`propose.use`).",
     )
     holdout: Annotated[Count, at_most(MOST_PAIRS)] = Field(
-        default=128, description="Pairs that accepted hypotheses are estimated on again."
+        default=128, description="Pairs that accepted hypotheses are estimated on again, at most."
+    )
+    holdout_width: Annotated[float, Field(ge=0, lt=0.5)] = Field(
+        default=0.05,
+        description="Half the width that the 95 % interval of that estimate is to have: pairs "
+        "beyond what it needs are not run. 0: all of them are.",
     )
     seed: Whole = Field(default=0, description="Of drawing the pairs, and of their order.")
     solved_only: bool = Field(

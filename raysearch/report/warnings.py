@@ -47,7 +47,7 @@ WARNINGS: Mapping[str, str] = {
     "same_tokens": "another position of the job is the same token in every test pair, so that the "
     "two are one site",
     "small_n": f"it rests on fewer than {SMALL_N} pairs",
-    "holdout_below_interval": "its IIA on the holdout is below its interval on the test pairs",
+    "holdout_below_interval": "its interval on the holdout lies below that on the test pairs",
 }
 """Each code in words, in the order in which they are shown."""
 
@@ -73,7 +73,7 @@ def warnings_of(
         "same_tokens": lambda: pairs.has_same_tokens(row["position"]),
         "small_n": lambda: row["n"] < SMALL_N,
         "holdout_below_interval": lambda: (
-            None not in (row["holdout_iia"], row["low"]) and row["holdout_iia"] < row["low"]
+            None not in (row["holdout_high"], row["low"]) and row["holdout_high"] < row["low"]
         ),
     }
     return [code for code in WARNINGS if rules[code]()]

@@ -30,10 +30,13 @@ from raysearch.runner.time_estimate import TimeEstimate, calibrate
 from raysearch.search.baselines import policies_of
 from raysearch.search.pair_blocks import ExpectedAnswers, check_variables
 from raysearch.search.pair_filters import count_pairs_before_screening
+from raysearch.stats.clopper_pearson import pairs_for_width
 from raysearch.stats.evidence import MATCHINGS
 from raysearch.stats.match_test import MatchTest
 from raysearch.stats.power import Power, power
 
+LIKELY = 100, 95
+"""Test pairs and matches of an accepted hypothesis, about."""
 LOOKED_AT = 1000
 """Pairs of a split that a plan tokenizes, or more where more are wanted; a run tokenizes all."""
 
@@ -157,7 +160,8 @@ def _with_seconds(facts: PlanReport, job: Job, found: TimeEstimate) -> PlanRepor
     """Adds the seconds of all replicas together, by those of one here."""
     replicas = 1 if job.resources.replicas == "auto" else job.resources.replicas
     steps = job.fit.steps * facts.fits if found.steps else 0
-    holdout = min(job.pairs.holdout, facts.pairs["holdout"])
+    most = min(job.pairs.holdout, facts.pairs["holdout"])
+    holdout = pairs_for_width(LIKELY[0], LIKELY[1], job.pairs.holdout_width, most)
     each = [found.seconds(p, facts.inputs, facts.at_most, steps, holdout) for p in facts.powers]
     return replace(
         facts, calibration=found, seconds=tuple(found.load + seconds / replicas for seconds in each)

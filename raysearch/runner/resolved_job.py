@@ -143,6 +143,7 @@ class ResolvedJob:
                 at_end,
                 job.test.score,
                 job.test.above_baselines,
+                job.pairs.holdout_width,
             ),
             attribution_plan(proposer, space),
             frozenset(h.id for h in space) if is_open(job) else None,

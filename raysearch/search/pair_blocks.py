@@ -15,9 +15,11 @@ from raysearch.errors import PairsError
 from raysearch.stats.evidence import FIRST_LOOKS, MATCHINGS, looks
 
 EVEN_BLOCK = 32
-"""Pairs in a block that no test looks at (screening, holdout). Fixed, so that a resumed run cuts
-the same blocks.
+"""Pairs in a block that no test looks at (screening). Fixed, so that a resumed run cuts the same
+blocks.
 """
+HOLDOUT_BLOCK = 8
+"""Pairs in a block of the holdout, after which a control may stop: the fewest that decide one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from raysearch.core.records import Blocked, PairScreened
 from raysearch.search.block_queue import BlockQueue
 from raysearch.search.pair_blocks import (
     EVEN_BLOCK,
+    HOLDOUT_BLOCK,
     ExpectedAnswers,
     TestPart,
     deal,
@@ -135,7 +136,8 @@ class Screening:
             return tuple(block for part in self.parts for block in part.blocks)
         if split not in self._blocks:
             assert self.done
-            self._blocks[split] = even_blocks(split, self.usable(split), EVEN_BLOCK)
+            size = HOLDOUT_BLOCK if split == "holdout" else EVEN_BLOCK
+            self._blocks[split] = even_blocks(split, self.usable(split), size)
         return self._blocks[split]
 
     @property

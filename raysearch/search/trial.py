@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Literal, TypeVar
 
 from raysearch.causal import Split
+from raysearch.core.controls import HOLDOUT_CONTROLS
 from raysearch.core.events import Block, Ids, Measured
 from raysearch.core.hypothesis import Hypothesis, Intervention
 from raysearch.core.records import (
@@ -61,6 +62,8 @@ class HypothesisTest:
         sums: sum of every measured score over the pairs that count.
         policy: the best policy of the variable; None for controls, readings and ablations.
         margins: for each pair that counts, 1 + match - match of the policy.
+        most: on the holdout, the number of blocks that it may use; None: all.
+        values: on the holdout, its match or score on each pair that counts, in their order.
     """
 
     hypothesis: Hypothesis
@@ -78,6 +81,13 @@ class HypothesisTest:
     sums: dict[str, float] = field(default_factory=dict)
     policy: Policy | None = None
     margins: bytes = b""
+    most: int | None = None
+    values: list[float] | None = None
+
+    def counts(self, pair: ExpectedAnswers) -> bool:
+        """Whether a pair counts as evidence."""
+        own = pair.counterfactual[self.hypothesis.variable]
+        return self.unfiltered or self.labels.get(own, own) != pair.base
 
     def count(self, observation: Measured, pairs: Sequence[ExpectedAnswers]) -> None:
         """Adds one block of evidence; `pairs` are the expected answers in the observation's
@@ -104,6 +114,8 @@ class HypothesisTest:
                 counted.append(at)
                 self.distinct += observation.pairs[at] not in self.repeats
                 matches += match
+                if self.values is not None:
+                    self.values.append(scores[at] if scores else float(match))
                 if self.policy is not None:
                     self.margins += bytes([1 + match - (self.policy.gives(pair) == wanted)])
                 if pair.set is not None:
@@ -226,8 +238,9 @@ class Trial:
         part: the part of the test pairs that `blocks` are of; 0 on the holdout.
         counted: number of blocks counted so far.
         failed_attempts: failed attempts at the next block, in a row.
-        one_block: whether it runs one block at a time, because it has failed; so a failure far
-            ahead takes nothing from the blocks before.
+        one_block: whether it runs one block at a time: a control on the holdout, which may stop
+            after each; or because it has failed, so that a failure far ahead takes nothing from the
+            blocks before.
         observations: what was counted, if a hypothesis may still join (on the holdout, or a
             control).
     """
@@ -256,6 +269,7 @@ class Trial:
 
     def __post_init__(self) -> None:
         self.key = self.split, self.intervention.key, self.part
+        self.one_block = self.intervention.control in HOLDOUT_CONTROLS
         self._offset = self.blocks[0].index if self.blocks else 0
 
     @property
@@ -268,9 +282,14 @@ class Trial:
         return self.counted == len(self.blocks)
 
     @property
+    def last(self) -> int:
+        """Number of blocks that its open hypotheses may use."""
+        return max((len(self.blocks) if t.most is None else t.most for t in self.tests), default=0)
+
+    @property
     def at_most(self) -> int:
         """Number of pairs that may still be counted."""
-        return 0 if self.closed else sum(len(b.pairs) for b in self.blocks[self.counted :])
+        return sum(len(b.pairs) for b in self.blocks[self.counted : self.last])
 
     @property
     def next_block(self) -> int:
@@ -286,7 +305,7 @@ class Trial:
         """Returns the run of blocks from the next to count up to the first that was seen."""
         start = self.counted
         end = start
-        while end < len(self.blocks) and not self.has_seen(self._offset + end):
+        while end < self.last and not self.has_seen(self._offset + end):
             end += 1
         return self.blocks[start:end]
 
@@ -325,7 +344,8 @@ class Trial:
         """
         del self._first[self.counted :]
         self._ahead, self._conflicts = {}, {}
-        self.failed_attempts, self.one_block = 0, False
+        self.failed_attempts = 0
+        self.one_block = self.intervention.control in HOLDOUT_CONTROLS
 
     def drop(self, test: HypothesisTest) -> None:
         """Removes a decided hypothesis; with the last one, drops the observations that nobody

@@ -25,6 +25,7 @@ CLEAN: dict[str, Any] = {
     "distinct": 40,
     "low": 0.86,
     "holdout_iia": 0.95,
+    "holdout_high": 0.99,
     "fit": None,
 }
 
@@ -72,7 +73,7 @@ def test_an_accept_that_nothing_speaks_against_has_no_warning() -> None:
         ("control_does_as_well", {}, facts(), {"as_well": ("self_swap",)}),
         ("same_tokens", {}, facts(other_at=3), {}),
         ("small_n", {"n": 29, "distinct": 29}, facts(), {}),
-        ("holdout_below_interval", {"holdout_iia": 0.85}, facts(), {}),
+        ("holdout_below_interval", {"holdout_high": 0.85}, facts(), {}),
     ],
 )
 def test_each_warning_is_given_where_it_is_due(
@@ -94,8 +95,8 @@ def test_pairs_that_another_run_tested_on_are_warned_about() -> None:
         ({}, PairFacts([pair(i, split) for i in range(9) for split in ("test", "fit")])),
         ({}, PairFacts([*(pair(i, other_at=3) for i in range(9)), pair(9)])),
         ({"position": None}, facts(other_at=3)),
-        ({"holdout_iia": None}, facts()),
-        ({"holdout_iia": 0.86}, facts()),
+        ({"holdout_high": None}, facts()),
+        ({"holdout_high": 0.86}, facts()),
     ],
 )
 def test_a_warning_begins_where_it_says_and_no_earlier(
