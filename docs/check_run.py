@@ -32,9 +32,7 @@ def log_ratio(n, s, p):  # of the likelihood averaged over all rates, to that at
     return -math.log(n + 1) - log_choose(n, s) - s * math.log(p) - (n - s) * math.log1p(-p)
 
 
-def log_wealth(
-    x, mean, fixed, of=None
-):  # of a bettor on scores x against `mean`; of: the matchings
+def log_wealth(x, mean, fixed, of=None):  # of a bettor on scores x, in matchings, against `mean`
     price, total = mean, float(x.sum())
     if fixed is not None:
         allowed = fixed * mean + 1e-9
