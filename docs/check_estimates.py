@@ -10,6 +10,7 @@ import math
 import sys
 from collections import Counter
 from hashlib import sha256
+from itertools import count, takewhile
 from pathlib import Path
 
 import numpy as np
@@ -47,10 +48,14 @@ def needed(n, total, width, most):  # pairs for an interval of that half width, 
     return most
 
 
-def paired(differences, fixed=None):  # the 95 % interval of a mean difference
+def counted(run, *of, first=0):  # the observations of the blocks from `first` on, up to a gap
+    return [*takewhile(bool, map(run.seen[of].get, count(first)))]
+
+
+def paired(differences, fixed=None, of=None):  # the 95 % interval of a mean difference
     x = tuple((1 + d) / 2 for d in differences)
     other = tuple(1 - v for v in x)
-    return 2 * lower(len(x), 0, x, fixed) - 1, 1 - 2 * lower(len(x), 0, other, fixed)
+    return 2 * lower(len(x), 0, x, fixed, of) - 1, 1 - 2 * lower(len(x), 0, other, fixed, of)
 
 
 class Estimates:
@@ -66,7 +71,7 @@ class Estimates:
 
     def usable(self, split, contents):  # the pairs of a split that were screened, solved, not used
         run, found = self.run, []
-        for event in run.counted(split, None):
+        for event in counted(run, split, None):
             for i, p in enumerate(event["pairs"]):
                 of, said = run.pairs[p], event["sources"]
                 right = run.read(event["base"][i]) == of["base"]
@@ -99,7 +104,7 @@ class Estimates:
         if plan not in self.plans:
             self.plans[plan] = needed(n, total, self.width, sum(counts))
         most = next(k for k in range(len(counts) + 1) if sum(counts[:k]) >= self.plans[plan])
-        events = run.counted("holdout", key)[:most]
+        events = counted(run, "holdout", key)[:most]
         run.differs(f"{key}: holdout pairs", [e["pairs"] for e in events], self.blocks[:most])
         own = self.values(row, want, events)
         xs, s = tuple(x for _, x in own.values()), sum(m for m, _ in own.values())
@@ -125,7 +130,7 @@ class Estimates:
         if name == "self_swap" and whole and own_site and not run.score:
             out = {
                 p: run.read(o)
-                for e in run.counted("holdout", None)
+                for e in counted(run, "holdout", None)
                 for p, o in zip(e["pairs"], e["base"], strict=True)
             }
             return [float(out[p] == want[p]) for p in own]
@@ -136,7 +141,7 @@ class Estimates:
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         fit = run.tested[row["intervention"]].partition("@")[1:]
         key = sha256(text.encode()).hexdigest()[:16] + "".join(fit)
-        events = run.counted("holdout", key)[:most]
+        events = counted(run, "holdout", key)[:most]
         run.differs(f"{key}: pairs", [e["pairs"] for e in events], self.blocks[: len(events)])
         for seen in range(most + 1):
             theirs = self.values(row, want, events[:seen])
@@ -171,16 +176,17 @@ class Estimates:
         part = [n for n, p in enumerate(run.parts) if p[1] in run.seen["test", key]][-1]
         used, first, _ = run.parts[part]
         want, tests, *_ = run.tests(row, used)
-        seen = self.values(row, want, run.counted("test", key, first=first))
+        seen = self.values(row, want, counted(run, "test", key, first=first))
         seen = list(seen.items())[: verdict["n"]]
         right = [policy(run.pairs[p]) == run.pairs[p]["cf"][row["variable"]] for p, _ in seen]
         differences = [float(m) - r for (_, (m, _)), r in zip(seen, right, strict=True)]
         found = {"baseline_iia": sum(right) / len(right)}
         accepted, fixed = verdict["verdict"] == "accept" and not same, tests[0][1]
-        low, high = paired(differences, fixed) if accepted else (None, None)
+        of = run.new and [run.pairs[p]["matching"] for p, _ in seen]
+        low, high = paired(differences, fixed, of) if accepted else (None, None)
         if accepted and run.test.get("above_baselines") == "true":
             x = np.array([(1 + d) / 2 for d in differences])
-            beats = log_wealth(x, 0.5, fixed) >= -math.log(verdict["level"])
+            beats = log_wealth(x, 0.5, fixed, of) >= -math.log(verdict["level"])
             run.differs(f"{row['hypothesis']}: beats its baseline", True, bool(beats))
         return found | {"margin_low": low, "margin_high": high}
 
