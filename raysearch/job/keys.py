@@ -166,8 +166,16 @@ class PairsKeys(Keys):
     solved_only: bool = Field(
         default=True, description="Only pairs that the model solves without any intervention."
     )
-    kinds: PairKinds = Field(
-        default="change", description=f"Which pairs decide. {described(PAIR_KINDS)}."
+    kinds: Literal["auto"] | PairKinds = Field(
+        default="auto",
+        description=f"Which pairs decide. {described(PAIR_KINDS)}; auto: both where an answer is one "
+        "of two, so that whatever changes it is a match, if every variable leaves a quarter of the "
+        "test pairs alone; else change.",
+    )
+    fresh: bool = Field(
+        default=False,
+        description="Whether test pairs are left out that another run of the store has tested on; "
+        "which, is settled when a run begins.",
     )
     disjoint: tuple[str, ...] = Field(
         default=(),
@@ -240,6 +248,12 @@ class TestKeys(Keys):
         "them, the column `population` says); these_pairs: "
         "of the test pairs at hand; auto: the "
         "first for a problem, the second for a file of pairs.",
+    )
+    generalise: Literal["pairs", "values"] = Field(
+        default="pairs",
+        description="What an accepted hypothesis holds for. pairs: other pairs of its population; "
+        "values: new values of the one variable in pairs.disjoint, by pairs that share no value, "
+        "which needs many values (`plan` says how many).",
     )
     threshold: Rate = Field(default=0.8, description="The IIA from which a hypothesis is true.")
     false_accept: Rate = Field(

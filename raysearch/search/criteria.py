@@ -77,6 +77,8 @@ class Criterion:
     @property
     def size(self) -> int | None:
         """Size of the population: its pairs that count, or its values; None if it is not finite."""
+        if self.about.name == "new_values":
+            return None
         return self.about.values if self.change.population is None else self.change.population
 
     @property

@@ -24,7 +24,7 @@ from raysearch.search.pair_blocks import (
     even_blocks,
 )
 
-GENERATIONS = 4
+GENERATIONS = 6
 """Generations for which as many test pairs are screened as each of them may use."""
 
 
@@ -146,7 +146,10 @@ class Screening:
         if self._parts_of_test is None:
             assert self.done
             self._parts_of_test = deal_out(
-                self._deal(self.usable("test")), self._plan.max_pairs, self._plan.at_looks
+                self._deal(self.usable("test")),
+                self._plan.max_pairs,
+                self._plan.at_looks,
+                self._pairs,
             )
         return self._parts_of_test
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, TypeVar
 
 from raysearch.causal import Split
 from raysearch.core.controls import HOLDOUT_CONTROLS
@@ -28,6 +28,7 @@ from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.search.score_scale import ScoreScale
 from raysearch.stats.evidence import Evidence
 
+T = TypeVar("T")
 TrialKey = tuple[Split, str, int]
 """(split, key of the intervention, part of the test pairs)."""
 
@@ -93,18 +94,19 @@ class HypothesisTest:
         order.
         """
         variable = self.hypothesis.variable
-        ablates = self.hypothesis.intervention.is_ablation
         scores = () if self.score_scale is None else self.score_scale.of(observation, variable)
+        matchings = tuple(pair.matching for pair in pairs if pair.matching is not None)
+        if matchings and not scores:  # which pairs share values matters, so each one is kept
+            both = zip(observation.outputs, pairs, strict=True)
+            scores = tuple(float(self._is_match(output, pair)) for output, pair in both)
         counted: list[int] = []
         keep_pairs: list[int] = []
         matches = keep_matches = 0
         for at, (answer, pair) in enumerate(zip(observation.outputs, pairs, strict=True)):
-            output = pair.read(answer)
-            wanted = self.labels.get(pair.counterfactual[variable], pair.counterfactual[variable])
-            changes = wanted != pair.base
-            match = output != pair.base if ablates else output == wanted
+            wanted = self._wanted(pair)
+            changes, match = wanted != pair.base, self._is_match(answer, pair)
             if changes:
-                self.copies += output in pair.sources.values()
+                self.copies += pair.read(answer) in pair.sources.values()
             else:
                 keep_pairs.append(at)
                 keep_matches += match
@@ -118,13 +120,32 @@ class HypothesisTest:
                     self.margins += bytes([1 + match - (self.policy.gives(pair) == wanted)])
                 if pair.set is not None:
                     before = self.sets.get(pair.set, Evidence())
-                    self.sets[pair.set] = before.add(1, match, scores[at : at + 1])
-        self.evidence = self.evidence.add(len(counted), matches, _select(scores, counted))
-        self.keep = self.keep.add(len(keep_pairs), keep_matches, _select(scores, keep_pairs))
+                    one = slice(at, at + 1)
+                    self.sets[pair.set] = before.add(1, match, scores[one], matchings[one])
+        self.evidence = self.evidence.add(
+            len(counted), matches, _select(scores, counted), _select(matchings, counted)
+        )
+        self.keep = self.keep.add(
+            len(keep_pairs),
+            keep_matches,
+            _select(scores, keep_pairs),
+            _select(matchings, keep_pairs),
+        )
         for name, values in (observation.scores or {}).items():
             self.sums[name] = self.sums.get(name, 0.0) + math.fsum(
                 values[variable][at] for at in counted
             )
+
+    def _wanted(self, pair: ExpectedAnswers) -> Ids:
+        """Returns the answer that a match gives; of an ablation, what a match would have been."""
+        wanted = pair.counterfactual[self.hypothesis.variable]
+        return self.labels.get(wanted, wanted)
+
+    def _is_match(self, answer: Ids, pair: ExpectedAnswers) -> bool:
+        output = pair.read(answer)
+        if self.hypothesis.intervention.is_ablation:
+            return output != pair.base
+        return output == self._wanted(pair)
 
     def beats_policy(self, criterion: Criterion) -> bool:
         """Whether it beats the best policy, at the level of its own test; true if none can be
@@ -132,7 +153,8 @@ class HypothesisTest:
         """
         if self.policy is None or self.policy.baseline.same:
             return True
-        return criterion.paired.log_evidence(self._differences)[0] >= criterion.change.accept_at
+        evidence = criterion.paired.log_evidence(self._differences, self.evidence.matchings)
+        return evidence[0] >= criterion.change.accept_at
 
     @property
     def _differences(self) -> list[float]:
@@ -147,7 +169,12 @@ class HypothesisTest:
         share = (self.evidence.matches - math.fsum(differences)) / self.evidence.n
         if not accepted or baseline.same:
             return PolicyComparison(baseline, share)
-        return PolicyComparison(baseline, share, *criterion.paired.interval(differences))
+        interval = criterion.paired.interval(differences, self.evidence.matchings)
+        return PolicyComparison(baseline, share, *interval)
+
+    def _score(self, evidence: Evidence) -> float | None:
+        """Returns the mean score; None where the test is on matches."""
+        return None if self.score_scale is None else evidence.score
 
     def decided(
         self,
@@ -183,11 +210,11 @@ class HypothesisTest:
             reason=reason,
             fit=fit,
             sets=tuple(
-                SetCount(name, e.n, e.matches, *criterion.interval_of(name, e), e.score)
+                SetCount(name, e.n, e.matches, *criterion.interval_of(name, e), self._score(e))
                 for name, e in sorted(self.sets.items())
             ),
-            score=self.evidence.score,
-            keep_score=self.keep.score,
+            score=self._score(self.evidence),
+            keep_score=self._score(self.keep),
             means=tuple(
                 (name, total / self.evidence.n)
                 for name, total in sorted(self.sums.items())
@@ -198,8 +225,8 @@ class HypothesisTest:
         )
 
 
-def _select(scores: tuple[float, ...], places: Sequence[int]) -> tuple[float, ...]:
-    return tuple(scores[at] for at in places) if scores else ()
+def _select(values: tuple[T, ...], places: Sequence[int]) -> tuple[T, ...]:
+    return tuple(values[at] for at in places) if values else ()
 
 
 @dataclass(slots=True, eq=False)
