@@ -17,7 +17,7 @@ from raysearch import plugins
 from raysearch.errors import JobError
 from raysearch.problems.load_problem import named_problem
 from tests.cli.conftest import ROOT, Shell
-from tests.command import environment
+from tests.command import environment, forked
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -58,7 +58,7 @@ for command in json.loads(sys.argv.pop()):
         hypotheses = {f"ID {row['featurizer']}": row["hypothesis"] for row in json.loads(out.getvalue())}
     print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
 """
-"""Calls several commands in one process, which is new: installed packages are looked for once.
+"""Calls several commands in one process: installed packages are looked for once in each.
 "ID NAME" stands for a hypothesis of that featurizer in the results that were printed last."""
 
 
@@ -71,16 +71,18 @@ def _with(subspace: Any) -> dict[str, Any]:
     return {**JOB, "space": {**JOB["space"], "subspaces": [subspace]}}
 
 
+def _python(
+    code: str, folder: Path, argument: str, package: Path = PACKAGE
+) -> subprocess.CompletedProcess[str]:
+    """Runs `code` with the package installed and raysearch not yet imported."""
+    (folder / "code.py").write_text(code)
+    env = environment(PYTHONPATH=f"{package}:{ROOT}")
+    return forked((argument,), folder, env, folder / "code.py", anew=True)
+
+
 def _commands(folder: Path, commands: list[list[str]], package: Path = PACKAGE) -> list[Any]:
     """(exit code, stdout, stderr) of each command, with the package installed."""
-    done = subprocess.run(
-        [sys.executable, "-c", MANY, json.dumps(commands)],
-        cwd=folder,
-        env=environment(PYTHONPATH=f"{package}:{ROOT}"),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = _python(MANY, folder, json.dumps(commands), package=package)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -152,10 +154,7 @@ def test_an_export_says_what_it_is_and_computes_what_was_tested(
         "try:\n    f.orthonormal_directions()\n"
         "except ValueError as e: print(type(f).__name__, e)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, "mirror"], cwd=folder, env=environment(PYTHONPATH=f"{PACKAGE}:{ROOT}"),
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = _python(script, folder, "mirror")
     assert done.stdout.startswith("Mirror mirror lets parts of features through"), done.stderr
 
 
