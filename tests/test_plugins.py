@@ -5,7 +5,6 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from raysearch import plugins
 from raysearch.errors import JobError
 from raysearch.problems.load_problem import named_problem
 from tests.cli.conftest import ROOT, Shell
-from tests.command import environment, forked
+from tests.command import Running, environment, forked
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -91,15 +90,17 @@ def _commands(folder: Path, commands: list[list[str]], package: Path = PACKAGE) 
 def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
     """A folder with a run that was killed in its fits and resumed, and what commands say of it."""
     folder = tmp_path_factory.mktemp("twisted")
-    program = [sys.executable, "-c", MANY, json.dumps([["run", _job(folder), *LOCAL]])]
-    running = subprocess.Popen(program, cwd=folder, env=environment(PYTHONPATH=f"{PACKAGE}:{ROOT}"))
+    (folder / "run.py").write_text(MANY)
+    command = (json.dumps([["run", _job(folder), *LOCAL]]),)
+    env = environment(PYTHONPATH=f"{PACKAGE}:{ROOT}")
+    running = Running(command, folder, env, folder / "run.py", anew=True)
     while b'"type":"fitted"' not in b"".join(
         f.read_bytes() for f in folder.glob("runs/*/journal/*/*.jsonl")
     ):
         assert running.poll() is None, "it ended before it could be killed"
         time.sleep(0.002)
     running.send_signal(signal.SIGKILL)
-    running.wait()
+    running.communicate()
     said = _commands(
         folder,
         [
