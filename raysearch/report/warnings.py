@@ -37,8 +37,8 @@ WARNINGS: Mapping[str, str] = {
     "inputs_trained_on": "half of the inputs of its test pairs, or more, are also inputs of pairs "
     "that subspaces were trained on: only the pairs are new",
     "control_does_as_well": "a control does as well: the IIA is no evidence for this site",
-    "not_above_baseline": "a policy that looks into no network is right on so many of the same pairs "
-    "that it is not shown to do better",
+    "not_above_baseline": "a policy that looks into no network is right on so many of the same "
+    "pairs that it is not shown to do better",
     "same_tokens": "another position of the job is the same token in every test pair, so that the "
     "two are one site",
     "small_n": f"it rests on fewer than {SMALL_N} pairs",

@@ -1,5 +1,5 @@
-"""The Arrow schemas of the tables of evidence: what was measured, fit, dropped and what failed, with
-meaning and unit of each column.
+"""The Arrow schemas of the tables of evidence: what was measured, fit, dropped and what failed,
+with meaning and unit of each column.
 
 Invariants: those of `schemas`.
 """
