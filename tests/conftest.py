@@ -43,6 +43,10 @@ settings.register_profile("fuzz", UNTIMED, max_examples=1000)  # make fuzz
 settings.load_profile("raysearch")
 
 
+def pytest_runtest_setup() -> None:
+    shapes.begin_test()
+
+
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     """Makes what is costly once for all workers: `once.searched(job, *flags)` is the folder of a

@@ -52,8 +52,8 @@ class Executor(Protocol):
         yields, or a part of them.
 
         `replacements`: for each row, which has one patch, the activation to write instead of its
-        source's. Gradients flow unless the caller disables them. `choices_only`: logits of ids that a
-        row does not choose from may be -inf.
+        source's. Gradients flow unless the caller disables them. `choices_only`: logits of ids that
+        a row does not choose from may be -inf.
         """
         ...
 
