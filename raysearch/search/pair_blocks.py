@@ -12,12 +12,14 @@ from raysearch.causal import Split, differing_shares
 from raysearch.core.answers import EXACT_MATCH, AnswerMatcher
 from raysearch.core.events import Block, Encoded, Ids
 from raysearch.errors import PairsError
-from raysearch.stats.evidence import FIRST_LOOKS, looks
+from raysearch.stats.evidence import looks
 
 EVEN_BLOCK = 32
 """Pairs in a block that no test looks at (screening, holdout). Fixed, so that a resumed run cuts
 the same blocks.
 """
+SMALLEST_PART = 4
+"""Pairs that a generation is dealt, at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +130,10 @@ class TestPart:
 
 def deal(pairs: tuple[int, ...], most: int) -> list[tuple[int, ...]]:
     """Deals pairs out to generations: each gets half of what is left, at most `most`, until fewer
-    are left than two looks need. How many generations come is not known beforehand.
+    are left than `SMALLEST_PART`. How many generations come is not known beforehand.
     """
     parts: list[tuple[int, ...]] = []
-    while (size := min(most, len(pairs) // 2)) >= FIRST_LOOKS[0]:
+    while (size := min(most, len(pairs) // 2)) >= SMALLEST_PART:
         parts.append(pairs[:size])
         pairs = pairs[size:]
     return parts or [pairs[:most]]

@@ -35,6 +35,7 @@ from raysearch.core.records import (
 )
 from raysearch.proposers.base import AlphaSpending, AttributionPlan, Proposer
 from raysearch.proposers.generations import Generation, Generations
+from raysearch.proposers.weights import weights
 from raysearch.search.criteria import DecisionRule
 from raysearch.search.failed_attempts import failed_attempt
 from raysearch.search.fit_results import WaitingForFits, by_intervention
@@ -48,7 +49,7 @@ from raysearch.search.trial_registry import TrialRegistry
 from raysearch.search.verdicts import Verdicts
 from raysearch.stats.e_process import AnytimeTest
 
-EVIDENCE_VERSION = 8
+EVIDENCE_VERSION = 9
 """Raised when numerics, tests, looks or proposers change: verdicts of two versions do not mix in a
 run.
 """
@@ -67,7 +68,7 @@ class Search:
         fit: how subspaces are fit; None if the proposer proposes none that are.
         controls: names of the controls that are tested for every accepted hypothesis.
         rule: which pairs decide, and when evidence is looked at.
-        attribution: what is estimated before the first proposal, for a proposer that asks for it.
+        attribution: the effects that are computed before the first proposal.
         declared: as in `AlphaSpending`.
     """
 
@@ -85,6 +86,7 @@ class Search:
         attribution: AttributionPlan | None = None,
         declared: Container[str] | None = None,
     ) -> None:
+        self._proposer = proposer
         self._generations = Generations(proposer, controls, fit is not None and fit.warm_start)
         self._pairs = pairs
         self.preparation = Preparation(
@@ -216,6 +218,13 @@ class Search:
         records += self.preparation.tell(event)
         if was_done or not self.preparation.done:
             return
+        self._begin(records)
+
+    def _begin(self, records: list[Record]) -> None:
+        """Fixes what depends on fit pairs, and asks for the first generation."""
+        if self.preparation.weighs:
+            effects = self.preparation.effects
+            self._judge.weigh(weights(self._proposer.family(effects), effects))
         if self._fit is not None:
             self._fits = WaitingForFits(self._fit, self._enough, self.screening.blocks("fit"))
         self._propose(records)
@@ -320,7 +329,7 @@ class Search:
         """Decides a hypothesis if its evidence after so many blocks is enough."""
         verdict = self._judge.verdict(test, blocks == len(trial.blocks))
         if verdict is not None:
-            self._decide(trial, test, verdict, None, records)
+            self._decide(trial, test, *verdict, records)
 
     def _end(
         self,
@@ -365,7 +374,10 @@ class Search:
         """Takes a lost or failed task: queues it again, and quarantines an intervention that fails
         too often.
         """
+        was_done = self.preparation.done
         self.preparation.requeue(event)
+        if self.preparation.done and not was_done:
+            self._begin(records)
         attempt = failed_attempt(event)
         if attempt is not None:
             part = self.screening.part_of(event.split, *attempt.blocks[:1])

@@ -7,7 +7,7 @@ looks rise strictly and end at the last pair.
 import math
 from dataclasses import dataclass
 
-FIRST_LOOKS = (4, 8, 12)
+FIRST_LOOK = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,12 @@ class Evidence:
 
 
 def looks(last: int) -> tuple[int, ...]:
-    """Returns the numbers of pairs after which the test looks: 4, 8, 12, then half as many again,
-    up to `last`.
+    """Returns the numbers of pairs after which the test looks: 2, 3, 4 and so on to 20, then a tenth
+    further each time, up to `last`.
     """
-    out = [n for n in FIRST_LOOKS if n < last]
-    following = FIRST_LOOKS[-1] * 3 // 2
+    out = []
+    following = FIRST_LOOK
     while following < last:
         out.append(following)
-        following = following * 3 // 2
+        following = max(following + 1, following * 11 // 10)
     return (*out, last) if last > 0 else ()

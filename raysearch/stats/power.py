@@ -5,6 +5,7 @@ Invariants: no simulation; the state (pairs seen, matches) is followed through e
 the figures are exact for a variable whose every pair is a change pair.
 """
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom, hypergeom
 
-from raysearch.stats.evidence import looks
+from raysearch.stats.evidence import Evidence, looks
 from raysearch.stats.match_test import MatchTest
 
 Floats = NDArray[np.float64]
@@ -35,36 +36,44 @@ class Power:
 def power(test: MatchTest, iia: float, last: int, at_end: bool = False) -> Power:
     """Returns the chances of each verdict for a hypothesis of true IIA `iia` in [0, 1].
 
-    The test looks up to `last` pairs, or only then (`at_end`). With a population, `iia` is rounded
-    to the nearest share that the population can have.
+    The test looks up to `last` pairs, or only then (`at_end`), and stops undecided once neither
+    verdict is likely. With a population, `iia` is rounded to the nearest share that the population
+    can have.
     """
     alive = np.ones(1)
     seen = 0
-    accept = reject = pairs = 0.0
+    accept = reject = undecided = pairs = 0.0
     for look in (last,) if at_end else looks(last):
         alive = _advance(alive, seen, look, iia, test.population)
         seen = look
-        accepts, rejects = _verdicts(test, look)
+        accepts, rejects, ends = _verdicts(test, look, last)
         accept += float(alive[accepts].sum())
         reject += float(alive[rejects].sum())
-        ended = float(alive[accepts | rejects].sum())
-        pairs += look * ended
-        alive = np.where(accepts | rejects, 0.0, alive)
-    undecided = float(alive.sum())
-    return Power(iia, accept, reject, undecided, pairs + last * undecided)
+        undecided += float(alive[ends].sum())
+        stops = accepts | rejects | ends
+        pairs += look * float(alive[stops].sum())
+        alive = np.where(stops, 0.0, alive)
+    return Power(iia, accept, reject, undecided, pairs)
 
 
 @lru_cache(maxsize=256)
-def _verdicts(test: MatchTest, look: int) -> tuple[Truths, Truths]:
+def _verdicts(test: MatchTest, look: int, last: int) -> tuple[Truths, Truths, Truths]:
     """Returns masks over the number of matches after `look` pairs: where the test accepts, where it
-    rejects.
+    rejects, where it stops undecided.
 
     They are the same at every true IIA.
     """
     matches = np.arange(look + 1)
-    accepts = test.log_evidence_to_accept(look, matches) >= test.accept_at
-    rejects = (test.log_evidence_to_reject(look, matches) >= test.reject_at) & ~accepts
-    return accepts, rejects
+    fewest, most = test.bounds(look)
+    accepts = matches >= fewest
+    rejects = (matches <= most) & ~accepts
+    few = bisect_left(matches, True, key=lambda s: not _likely(test, look, s, last)[1])
+    many = bisect_left(matches, True, key=lambda s: _likely(test, look, s, last)[0])
+    return accepts, rejects, (matches >= few) & (matches < many) & ~accepts & ~rejects
+
+
+def _likely(test: MatchTest, n: int, matches: int, last: int) -> tuple[bool, bool]:
+    return test.likely(Evidence(n, int(matches)), last)
 
 
 def _advance(alive: Floats, seen: int, look: int, iia: float, population: int | None) -> Floats:
