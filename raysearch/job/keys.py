@@ -271,8 +271,8 @@ class TestKeys(Keys):
     )
     futility: Annotated[float, Field(ge=0, lt=0.5)] = Field(
         default=0.1,
-        description="A sequential test of matches ends undecided as soon as accepting and rejecting "
-        "within `max_pairs` both have a smaller chance than this, given the pairs so far; 0: never.",
+        description="A sequential test of matches ends undecided as soon as the chance of any "
+        "verdict within `max_pairs` is below this, given the pairs so far; 0: never.",
     )
     max_pairs: Positive = Field(
         default=512, description="Pairs after which a sequential test ends undecided."

@@ -25,7 +25,7 @@ from raysearch.runner.given_objects import NO_OBJECTS, GivenObjects
 from raysearch.runner.memory_estimate import MemoryEstimate, footprint
 from raysearch.runner.plan_report import GRID, PlanReport
 from raysearch.runner.resolve import resolve
-from raysearch.runner.resolved_job import ResolvedJob, differing
+from raysearch.runner.resolved_job import ResolvedJob, differing, weight_pairs
 from raysearch.runner.time_estimate import TimeEstimate, calibrate
 from raysearch.search.baselines import policies_of
 from raysearch.search.pair_blocks import ExpectedAnswers, check_variables
@@ -95,6 +95,7 @@ def _facts(resolved: ResolvedJob, summary: ModelSummary) -> PlanReport:
             for v in resolved.variables
             for p in policies_of(expected, v, job.pairs.kinds)
         ),
+        weighed_on=proposer.fit_pairs or weight_pairs(job, len(space)),
         powers=_powers(resolved, proposer, space, len(test)),
         memory=_footprint(
             job, summary, used, [p.index for p in _first(resolved) if p.split == "test"], len(space)
@@ -217,7 +218,9 @@ def _powers(
         resolved.test(proposer, space), hypotheses=judged_at(proposer.max_hypotheses, len(space))
     )
     rates = test.threshold, test.false_accept, test.miss, test.hypotheses, test.indifference
-    test = MatchTest(*rates, population=used if resolved.population.fixed else None)
+    futility = test.futility if job.test.score == "matches" else 0.0
+    size = used if resolved.population.fixed else None
+    test = MatchTest(*rates, population=size, futility=futility)
     return tuple(power(test, iia, last, job.test.use == "fixed") for iia in GRID)
 
 

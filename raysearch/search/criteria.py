@@ -98,13 +98,12 @@ class Criterion:
         return second if second == "reject" or first == "accept" else None
 
     def is_futile(self, change: Evidence, keep: Evidence) -> bool:
-        """Whether neither verdict is likely any more: no test will reject, and one of them will not
-        accept.
-        """
-        tests = [self.change.likely(change, self.last[0])]
+        """Whether no verdict is likely any more: that any test rejects, or that all accept."""
+        tests = [self.change.chances(change, self.last[0])]
         if self.keep is not None:
-            tests.append(self.keep.likely(keep, self.last[1]))
-        return not any(reject for _, reject in tests) and not all(accept for accept, _ in tests)
+            tests.append(self.keep.chances(keep, self.last[1]))
+        likely = min(accept for accept, _ in tests) + sum(reject for _, reject in tests)
+        return likely < self.change.futility
 
     def log_evidence(self, change: Evidence, keep: Evidence) -> tuple[float, float]:
         """Returns log e-values (to accept, to reject): of the weaker test to accept, of the

@@ -18,7 +18,7 @@ NO_PAIRS_LEFT = (
     "no test pairs are left that no earlier generation was tested on; raise pairs.test, or propose "
     "in fewer generations"
 )
-FUTILE = "neither verdict is likely within the pairs that the test may use"
+FUTILE = "no verdict is likely within the pairs that the test may use"
 Verdict = tuple[VerdictName, str | None]
 """A verdict, and its reason if it needs one."""
 

@@ -59,12 +59,11 @@ class Search:
     """A search over the hypotheses that `proposer` proposes.
 
     Args:
-        test: the test for independent draws; of a fixed population, its size is set to the number
-            of each variable's change pairs.
+        test: the test for independent draws; for a fixed population, each variable's change pairs
+            set its size.
         population: what the verdicts are about.
         pairs: expected answers by pair index, in the order of measuring.
-        rows: size of a task in pairs x interventions, about what a replica runs in a second or a
-            few.
+        rows: size of a task in pairs x interventions.
         fit: how subspaces are fit; None if the proposer proposes none that are.
         controls: names of the controls that are tested for every accepted hypothesis.
         rule: which pairs decide, and when evidence is looked at.
@@ -174,11 +173,7 @@ class Search:
 
     def snapshot(self) -> Snapshot:
         """Returns the current state in numbers."""
-        halving, scheduler, verdicts = (
-            self._fits.halving,
-            self._registry.scheduler,
-            self._verdicts,
-        )
+        halving, scheduler, verdicts = self._fits.halving, self._registry.scheduler, self._verdicts
         return Snapshot(
             stage=self._stage,
             alive=verdicts.alive_without_controls,

@@ -22,7 +22,7 @@ SPIKES = 1 / 4, 2 / 3
 for rejecting. Most interventions change nothing and some change all, so both are common.
 """
 FUTILITY = 0.1
-"""Predictive chance of a verdict below which it is not waited for."""
+"""Predictive chance of any verdict below which none is waited for."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class AnytimeTest(ABC):
         population: number of fixed pairs, for the claim "these_pairs"; None for the claim
             "sampler".
         spikes: as in `SPIKES`, each in [0, 1); the rest of the prior is uniform.
-        futility: as in `FUTILITY`, in [0, 1); 0: every verdict is waited for.
+        futility: as in `FUTILITY`, in [0, 1); 0: a verdict is always waited for.
     """
 
     threshold: float
@@ -83,11 +83,11 @@ class AnytimeTest(ABC):
             return "accept"
         return "reject" if down >= self.reject_at else None
 
-    def likely(self, evidence: Evidence, last: int) -> tuple[bool, bool]:
-        """Returns whether accepting, and rejecting, is still likely after the pair `last`; True if
-        it is not known.
+    def chances(self, evidence: Evidence, last: int) -> tuple[float, float]:
+        """Returns the predictive chances in [0, 1] that the test accepts, and that it rejects, at
+        the pair `last`; 1 if they are not known.
         """
-        return True, True
+        return 1.0, 1.0
 
     @abstractmethod
     def log_evidence(self, evidence: Evidence) -> tuple[float, float]:

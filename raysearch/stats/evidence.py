@@ -38,12 +38,12 @@ class Evidence:
 
 
 def looks(last: int) -> tuple[int, ...]:
-    """Returns the numbers of pairs after which the test looks: 2, 3, 4 and so on to 20, then a tenth
-    further each time, up to `last`.
+    """Returns the numbers of pairs after which the test looks: 2, 3, 4 and so on to 40, then a
+    twentieth further each time, up to `last`.
     """
     out = []
     following = FIRST_LOOK
     while following < last:
         out.append(following)
-        following = max(following + 1, following * 11 // 10)
+        following = max(following + 1, following * 21 // 20)
     return (*out, last) if last > 0 else ()

@@ -50,15 +50,12 @@ class MatchTest(AnytimeTest):
             self.low, self.high, self.population, self.spikes, evidence.n, evidence.matches
         )
 
-    def likely(self, evidence: Evidence, last: int) -> tuple[bool, bool]:
-        """Returns whether accepting, and rejecting, at the pair `last` has a predictive chance of at
-        least `futility`, with a uniform prior of theta.
+    def chances(self, evidence: Evidence, last: int) -> tuple[float, float]:
+        """Returns the predictive chances that the test accepts, and that it rejects, at the pair
+        `last`; theta has the prior of accepting, over all of [0, 1].
         """
-        if not self.futility:
-            return True, True
         bounds = self.bounds(last)
-        accept, reject = _chances(evidence.n, evidence.matches, last, bounds)
-        return accept >= self.futility, reject >= self.futility
+        return _chances(evidence.n, evidence.matches, last, bounds, self.spikes[0])
 
     def bounds(self, n: int) -> tuple[int, int]:
         """Returns the fewest of n matches that are accepted and the most that are rejected."""
@@ -127,9 +124,11 @@ def _spiked(slab: Floats, weight: float, at: NDArray[np.bool_]) -> Floats:
 
 
 @lru_cache(maxsize=1 << 16)
-def _chances(n: int, s: int, last: int, bounds: tuple[int, int]) -> tuple[float, float]:
+def _chances(
+    n: int, s: int, last: int, bounds: tuple[int, int], spike: float
+) -> tuple[float, float]:
     """Returns the predictive chances that at `last` there are at least `bounds[0]` matches, and at
-    most `bounds[1]`, given `s` of `n`: those of Pólya's urn.
+    most `bounds[1]`, given `s` of `n`: those of Pólya's urn, and of the spike at 1.
     """
     more = np.arange(last - n + 1)
     chance = np.exp(
@@ -137,8 +136,12 @@ def _chances(n: int, s: int, last: int, bounds: tuple[int, int]) -> tuple[float,
         + _log_choose(last - s - more, last - n - more)
         - _log_choose(last + 1, np.array([last - n]))
     )
-    accepts, rejects = s + more >= bounds[0], s + more <= bounds[1]
-    return float(chance[accepts].sum()), float(chance[rejects].sum())
+    accept, reject = chance[s + more >= bounds[0]].sum(), chance[s + more <= bounds[1]].sum()
+    all_match = spike / (spike + (1 - spike) / (n + 1)) if s == n else 0.0
+    return (
+        float(all_match * (last >= bounds[0]) + (1 - all_match) * accept),
+        float((1 - all_match) * reject),
+    )
 
 
 @lru_cache(maxsize=1 << 16)

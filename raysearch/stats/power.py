@@ -46,7 +46,7 @@ def power(test: MatchTest, iia: float, last: int, at_end: bool = False) -> Power
     for look in (last,) if at_end else looks(last):
         alive = _advance(alive, seen, look, iia, test.population)
         seen = look
-        accepts, rejects, ends = _verdicts(test, look, last)
+        accepts, rejects, ends = verdicts(test, look, last)
         accept += float(alive[accepts].sum())
         reject += float(alive[rejects].sum())
         undecided += float(alive[ends].sum())
@@ -57,7 +57,7 @@ def power(test: MatchTest, iia: float, last: int, at_end: bool = False) -> Power
 
 
 @lru_cache(maxsize=256)
-def _verdicts(test: MatchTest, look: int, last: int) -> tuple[Truths, Truths, Truths]:
+def verdicts(test: MatchTest, look: int, last: int) -> tuple[Truths, Truths, Truths]:
     """Returns masks over the number of matches after `look` pairs: where the test accepts, where it
     rejects, where it stops undecided.
 
@@ -67,13 +67,31 @@ def _verdicts(test: MatchTest, look: int, last: int) -> tuple[Truths, Truths, Tr
     fewest, most = test.bounds(look)
     accepts = matches >= fewest
     rejects = (matches <= most) & ~accepts
-    few = bisect_left(matches, True, key=lambda s: not _likely(test, look, s, last)[1])
-    many = bisect_left(matches, True, key=lambda s: _likely(test, look, s, last)[0])
-    return accepts, rejects, (matches >= few) & (matches < many) & ~accepts & ~rejects
+    if look == last:
+        return accepts, rejects, ~(accepts | rejects)
+    return accepts, rejects, _futile(test, look, last) & ~accepts & ~rejects
 
 
-def _likely(test: MatchTest, n: int, matches: int, last: int) -> tuple[bool, bool]:
-    return test.likely(Evidence(n, int(matches)), last)
+def _futile(test: MatchTest, look: int, last: int) -> Truths:
+    """Returns a mask over the number of matches after `look` pairs: where no verdict is likely.
+
+    The chance of a verdict falls with the matches as long as rejecting is likelier than accepting,
+    then rises, so that the mask is one run, found by bisection.
+    """
+    matches = np.arange(look + 1)
+    if not test.futility:
+        return matches < 0
+
+    def chances(s: int) -> tuple[float, float]:
+        return test.chances(Evidence(look, int(s)), last)
+
+    def is_likely(s: int) -> bool:
+        return sum(chances(s)) >= test.futility
+
+    middle = bisect_left(matches, True, key=lambda s: np.greater_equal(*chances(s)))
+    first = bisect_left(matches[:middle], True, key=lambda s: not is_likely(s))
+    end = middle + bisect_left(matches[middle:], True, key=is_likely)
+    return (matches >= first) & (matches < end)
 
 
 def _advance(alive: Floats, seen: int, look: int, iia: float, population: int | None) -> Floats:
