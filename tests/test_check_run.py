@@ -341,13 +341,13 @@ def test_an_interval_of_a_kind_of_pair_that_was_changed_is_seen(forged: Path) ->
 def forge_output(lines: list[dict[str, Any]]) -> None:
     """Makes a match of each output of one block that was none, or the reverse."""
     entry = first_of(lines, "measured", split="test", block=0)
-    entry["outputs"] = [[10]] * len(entry["outputs"])
+    entry["outputs"] = [[0] if output == [10] else [10] for output in entry["outputs"]]
 
 
 def forge_pairs(lines: list[dict[str, Any]]) -> None:
     """Measures a block on other pairs."""
     entry = first_of(lines, "measured", split="test", block=1)
-    entry["pairs"] = entry["pairs"][::-1]
+    entry["pairs"] = [pair + 1 for pair in entry["pairs"]]
 
 
 def forge_screening(lines: list[dict[str, Any]]) -> None:

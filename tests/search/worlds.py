@@ -126,7 +126,10 @@ class World:
         wants = getattr(proposer, "inner", proposer)  # of one that is watched
         needs_effects = getattr(wants, "fit_pairs", 0)
         attribution = attribution_plan(wants, self.space) if needs_effects else None
-        return Search(proposer or Exhaustive(self.space), *asked, attribution)
+        proposer = proposer or Exhaustive(self.space)
+        if self.rule.weighted and attribution is None:
+            attribution = attribution_plan(proposer, self.space, self.fit)
+        return Search(proposer, *asked, attribution)
 
     def output(self, intervention: Intervention, pair: int) -> tuple[int, ...]:
         """The one true output of an intervention on a pair."""
