@@ -187,7 +187,9 @@ def at_the_threshold(k: int, searches: int) -> list[str]:
         for seed in range(searches):
             search(rule, np.full(k, THRESHOLD), seed, total)
         share, missed = total.false / searches, total.missed / total.true_ones
-        failed += [f"{rule.name}: false {share:.3f}"] * (share > ERROR + 3 * math.sqrt(ERROR / searches))
+        failed += [f"{rule.name}: false {share:.3f}"] * (
+            share > ERROR + 3 * math.sqrt(ERROR / searches)
+        )
         failed += [f"{rule.name}: missed {missed:.3f}"] * (missed > ERROR)
         print(f"{rule.name}: false {share:.4f}, rejected {missed:.4f}; ", end="", flush=True)
     print()

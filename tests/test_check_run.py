@@ -171,6 +171,10 @@ WORLDS: dict[str, World] = {
         10, rates=RATES, scores=("logit_difference", "kl"), fit=20, these_pairs=True,
         rule=DecisionRule(score="logit_difference"),
     ),
+    "weights": World(
+        12, rates=RATES, fit=20, rule=DecisionRule(weighted=True),
+        effects=lambda unit, variable: unit.site.layer / 6,
+    ),
     "fits": World(
         11, layers=3, rates=lambda layer: (0.5, 0.82, 0.97)[layer], subspaces=DAS, fit=20,
         controls=("arbitrary_labels", "random_subspace"),

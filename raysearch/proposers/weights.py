@@ -48,7 +48,8 @@ def weigh(effects: Sequence[tuple[str, float]]) -> list[float]:
         each = 1 / len(by_variable[variable])
         share = (effect / first + effect**3 / third) / 2 if first else each
         over = share / each * (math.e - 1)
-        return least * 2.0 ** (math.floor(STEPS * math.log2(1 + over) + 1e-9) / STEPS)
+        steps = math.floor(STEPS * math.log2(1 + over) + 1e-9)
+        return least * math.pow(2, steps / STEPS)
 
     return [weight(variable, effect) for variable, effect in effects]
 

@@ -23,7 +23,13 @@ from raysearch.runner.job_checks import (
 )
 from raysearch.runner.load_proposer import fit_pairs_of
 from raysearch.runner.resolve_positions import check_positions, owned, with_positions, with_tokens
-from raysearch.runner.resolved_job import ResolvedJob, is_open, pair_counts, population_of, weight_pairs
+from raysearch.runner.resolved_job import (
+    ResolvedJob,
+    is_open,
+    pair_counts,
+    population_of,
+    weight_pairs,
+)
 from raysearch.suggest import check_known
 
 SPARE = 4

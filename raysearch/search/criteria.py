@@ -85,9 +85,9 @@ class Criterion:
         """Returns the same criterion for a hypothesis that spends `share`, in (0, 1], of the chance
         of a false accept.
         """
-        level = {"false_accept": self.change.false_accept * share, "hypotheses": 1}
-        keep = None if self.keep is None else replace(self.keep, **level)
-        return replace(self, change=replace(self.change, **level), keep=keep)
+        level = self.change.false_accept * share
+        keep = None if self.keep is None else self.keep.at_level(level)
+        return replace(self, change=self.change.at_level(level), keep=keep)
 
     def verdict(self, change: Evidence, keep: Evidence) -> Literal["accept", "reject"] | None:
         """Returns "accept", "reject", or None if more evidence is needed."""
@@ -177,9 +177,7 @@ class Criteria:
             )
             self.labels[v] = arbitrary_labels(e.counterfactual[v] for e in pairs.values())
 
-    def of(
-        self, hypothesis: Hypothesis, part: int = 0, share: float | None = None
-    ) -> Criterion:
+    def of(self, hypothesis: Hypothesis, part: int = 0, share: float | None = None) -> Criterion:
         """Returns the criterion of the hypothesis's variable on a part of the test pairs; `share` as
         in `with_share`, None for an even one.
 

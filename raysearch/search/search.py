@@ -250,8 +250,6 @@ class Search:
             elif not intervention.is_fitted:
                 self._open(intervention, tests, records)
 
-    # --- fits
-
     def _on_fitted(self, event: Fitted, records: list[Record]) -> None:
         new_records, contradicts = self._fits.halving.tell(event)
         records += new_records

@@ -8,7 +8,7 @@ accepting is checked first.
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import Literal
@@ -65,6 +65,10 @@ class AnytimeTest(ABC):
     def level(self) -> float:
         """Chance of a false accept that one hypothesis spends."""
         return self.false_accept / self.hypotheses
+
+    def at_level(self, level: float) -> "AnytimeTest":
+        """Returns the same test for one hypothesis that spends `level`, in (0, 1)."""
+        return replace(self, false_accept=level, hypotheses=1)
 
     @property
     def accept_at(self) -> float:

@@ -71,7 +71,9 @@ def test_at_the_threshold_it_saves_three_quarters_and_far_from_it_nothing() -> N
     without = replace(TEST, futility=0.0)
     assert power(TEST, 0.8, 512).pairs < 0.25 * power(without, 0.8, 512).pairs
     for iia in (0.0, 0.3, 1.0):
-        assert power(TEST, iia, 512).pairs == pytest.approx(power(without, iia, 512).pairs, rel=0.01)
+        assert power(TEST, iia, 512).pairs == pytest.approx(
+            power(without, iia, 512).pairs, rel=0.01
+        )
 
 
 def test_all_matches_are_never_given_up_as_long_as_the_last_pair_can_accept() -> None:
