@@ -56,7 +56,7 @@ def power(test: MatchTest, iia: float, last: int, at_end: bool = False) -> Power
     return Power(iia, accept, reject, undecided, pairs)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1 << 13)
 def verdicts(test: MatchTest, look: int, last: int) -> tuple[Truths, Truths, Truths]:
     """Returns masks over the number of matches after `look` pairs: where the test accepts, where it
     rejects, where it stops undecided.
