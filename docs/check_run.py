@@ -52,9 +52,22 @@ def log_wealth(x, mean, fixed, spike=0.0):  # of a bettor on scores x against `m
     return np.logaddexp.reduce(gains.sum(axis=1) + weights)
 
 
+def log_p(n, s, fixed, edge):  # minus the log of the chance of at least s matches
+    m = np.arange(s, n + 1)
+    if fixed is None:
+        logs = log_choose(n, m) + m * math.log(edge) + (n - m) * math.log1p(-edge)
+    else:
+        most = math.floor(edge * fixed)
+        m = m[(m <= most) & (n - m <= fixed - most)]
+        logs = log_choose(most, m) + log_choose(fixed - most, n - m) - log_choose(fixed, n)
+    return -min(np.logaddexp.reduce(logs), 0.0) if len(m) else math.inf
+
+
 @cache
-def log_e(n, s, x, fixed, edge, spike):
+def log_e(n, s, x, fixed, edge, spike=None):
     """Log e-value of n pairs with s matches, or with scores x, against a mean of at most `edge`."""
+    if spike is None:  # one look
+        return log_p(n, s, fixed, edge) if n else 0.0
     if n == 0 or x is not None or fixed is None:  # of draws, matches are scores of 0 and 1
         x = np.arange(n) < s if x is None else np.array(x)
         return log_wealth(x, float(edge), fixed, spike) if n else 0.0
@@ -77,7 +90,10 @@ def chance(
     return more[ups[m]].sum() + alike * ups[-1], more[downs[m]].sum()
 
 
-def lower(n, s, x, fixed):  # the lower end of the 95 % interval
+def lower(n, s, x, fixed, exact):  # the lower end of the 95 % interval
+    if exact and fixed:
+        possible = (Fraction(m, fixed) for m in range(s, fixed + 1))
+        return float(next(p for p in possible if log_p(n, s, fixed, p) < math.log(40)))
     if x is None and fixed is not None:
         logs = log_chances(n, s, fixed)
         inside = np.logaddexp.reduce(logs) - math.log(fixed + 1) - logs < math.log(20)
@@ -87,8 +103,10 @@ def lower(n, s, x, fixed):  # the lower end of the 95 % interval
         low, high, halvings = max(math.fsum(x) / fixed - 1e-9, 0.0) if fixed else 0.0, 1.0, 17
     for _ in range(halvings):
         p = (low + high) / 2
-        log = log_ratio(n, s, p) if x is None else log_wealth(np.array(x), p, fixed)
-        low, high = (p, high) if log >= math.log(20 if x is None else 40) else (low, p)
+        log = log_p(n, s, None, p) if exact else log_ratio(n, s, p) if x is None else None
+        log = log_wealth(np.array(x), p, fixed) if log is None else log
+        at = math.log(40 if exact or x is not None else 20)
+        low, high = (p, high) if log >= at else (low, p)
     return low
 
 
@@ -101,6 +119,7 @@ class Run:
         self.test, self.kinds, self.keys = rooms["test"], rooms["pairs"]["kinds"], rooms["pairs"]
         about = pq.read_schema(folder / "pairs.parquet").metadata[b"population"]
         self.fixed, self.ours = json.loads(about)["fixed"], rooms["propose"]["use"] in OURS
+        self.exact = (self.test["use"], self.test["score"]) == ("fixed", "matches")
         self.score = None if self.test["score"] == "matches" else self.test["score"]
         self.pairs = {row["index"]: row for row in self.table("pairs.parquet")}
         for p in self.pairs.values():
@@ -209,7 +228,13 @@ class Run:
     def figures(self, part, fixed=None):  # the columns
         (n, s, x, _), _ = up, down = self.sides(part, fixed)
         mean = (math.fsum(x) if x else s) / n if n else None
-        return {"n": n, "matches": s, "iia": mean, "low": lower(*up), "high": 1 - lower(*down)}
+        return {
+            "n": n,
+            "matches": s,
+            "iia": mean,
+            "low": lower(*up, self.exact),
+            "high": 1 - lower(*down, self.exact),
+        }
 
     def weights(self, rows):  # of hypotheses, by their effects on fit pairs
         def places(units):
@@ -242,13 +267,14 @@ class Run:
         change = sum(want[p] != self.pairs[p]["base"] for p in asked)
         lasts = (len(asked) if every else change), len(asked) - change
         miss, width = float(Fraction(job["miss"]) / len(tests)), Fraction(job["indifference"])
+        spikes = () if self.exact else (UP, DOWN)
         edges, parts = [(t - width, 1 - t - width) for t, _ in tests], ([], [])
         for seen, event in enumerate(events or [None], 1):
             for keep in (False, True) if event else ():
                 parts[keep].extend(self.part(given, want, event, keep))
             sides = [self.sides(p, n) for p, (_, n) in zip(parts, tests, strict=False)]
             found = [
-                (log_e(*up, a, UP), log_e(*down, b, DOWN))
+                (log_e(*up, a, *spikes[:1]), log_e(*down, b, *spikes[1:]))
                 for (up, down), (a, b) in zip(sides, edges, strict=True)
             ]
             said = [

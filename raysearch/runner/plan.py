@@ -30,6 +30,7 @@ from raysearch.runner.time_estimate import TimeEstimate, calibrate
 from raysearch.search.baselines import policies_of
 from raysearch.search.pair_blocks import ExpectedAnswers, check_variables
 from raysearch.search.pair_filters import count_pairs_before_screening
+from raysearch.stats.exact_test import ExactTest
 from raysearch.stats.match_test import MatchTest
 from raysearch.stats.power import Power, power
 
@@ -220,7 +221,8 @@ def _powers(
     rates = test.threshold, test.false_accept, test.miss, test.hypotheses, test.indifference
     futility = test.futility if job.test.score == "matches" else 0.0
     size = used if resolved.population.fixed else None
-    test = MatchTest(*rates, population=size, futility=futility)
+    kind = ExactTest if job.test.use == "fixed" and job.test.score == "matches" else MatchTest
+    test = kind(*rates, population=size, futility=futility)
     return tuple(power(test, iia, last, job.test.use == "fixed") for iia in GRID)
 
 

@@ -32,6 +32,7 @@ from raysearch.search.screening import GENERATIONS, ScreeningPlan
 from raysearch.search.search import Search
 from raysearch.stats.betting_test import BettingTest
 from raysearch.stats.e_process import AnytimeTest
+from raysearch.stats.exact_test import ExactTest
 from raysearch.stats.match_test import MatchTest
 from raysearch.storage.digests import sha256
 from raysearch.user_code import source_digest
@@ -85,7 +86,8 @@ class ResolvedJob:
         """The test, at the proposer's K (an open-ended one has none: at that of `space`, and what
         is spent is the search's to say)."""
         keys = self.job.test
-        kind = MatchTest if keys.score == "matches" else BettingTest
+        by_matches = ExactTest if keys.use == "fixed" else MatchTest
+        kind = by_matches if keys.score == "matches" else BettingTest
         return kind(
             keys.threshold,
             keys.false_accept,

@@ -31,6 +31,7 @@ from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.search.screening import ScreeningPlan
 from raysearch.search.search import Search
 from raysearch.stats.betting_test import BettingTest
+from raysearch.stats.exact_test import ExactTest
 from raysearch.stats.match_test import MatchTest
 from raysearch.testing.fake_pool import fake_fit
 
@@ -93,7 +94,8 @@ class World:
         return HypothesisSpace(VARIABLES, (grid,))
 
     def search(self, proposer: Proposer | None = None) -> Search:
-        kind = MatchTest if self.rule.score == "matches" else BettingTest
+        by_matches = ExactTest if self.rule.at_end else MatchTest
+        kind = by_matches if self.rule.score == "matches" else BettingTest
         test = kind(self.threshold, 0.05, 0.05, hypotheses=len(self.space))
         wanted: dict[Split, int] = {
             "test": self.wanted or self.test,
