@@ -33,17 +33,19 @@ class Power:
     pairs: float
 
 
-def power(test: MatchTest, iia: float, last: int, at_end: bool = False) -> Power:
+def power(
+    test: MatchTest, iia: float, last: int, at_end: bool = False, ends: tuple[int, ...] = ()
+) -> Power:
     """Returns the chances of each verdict for a hypothesis of true IIA `iia` in [0, 1].
 
-    The test looks up to `last` pairs, or only then (`at_end`), and stops undecided once neither
+    The test looks up to `last` pairs (at `ends` if they are given), or only then (`at_end`), and stops undecided once neither
     verdict is likely. With a population, `iia` is rounded to the nearest share that the population
     can have.
     """
     alive = np.ones(1)
     seen = 0
     accept = reject = undecided = pairs = 0.0
-    for look in (last,) if at_end else looks(last):
+    for look in (last,) if at_end else ends or looks(last):
         alive = _advance(alive, seen, look, iia, test.population)
         seen = look
         accepts, rejects, ends = verdicts(test, look, last)
