@@ -19,6 +19,7 @@ from raysearch.interventions.card import Finding, ModelOrigin
 from raysearch.interventions.saved import SavedIntervention, push_intervention, save_intervention
 from raysearch.job import Job
 from raysearch.job.named_files import is_beside
+from raysearch.report.population import population_words
 from raysearch.report.results_table import results
 from raysearch.runner.export_tensors import tensors
 from raysearch.runner.stored_job import job_of
@@ -55,12 +56,18 @@ def found(run: RunFolder, row: Mapping[str, Any], job: Job) -> SavedIntervention
         "high",
         "holdout_n",
         "holdout_iia",
+        "holdout_low",
+        "holdout_high",
         "claim",
+        "distinct",
+        "level",
     )
     finding = Finding(
         run=run.info.id,
         threshold=job.test.threshold,
         false_accept=job.test.false_accept,
+        k=run.info.k,
+        population=population_words(job.model_dump(mode="json"), [row]),
         score=None if job.test.score == "matches" else job.test.score,
         **{name: _finite(row[name]) for name in kept},
     )

@@ -8,11 +8,13 @@ the figures are exact for a variable whose every pair is a change pair.
 from bisect import bisect_left
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom, hypergeom
 
+from raysearch.stats.e_process import AnytimeTest
 from raysearch.stats.evidence import Evidence, looks
 from raysearch.stats.match_test import MatchTest
 
@@ -56,6 +58,13 @@ def power(
         pairs += look * float(alive[stops].sum())
         alive = np.where(stops, 0.0, alive)
     return Power(iia, accept, reject, undecided, pairs)
+
+
+def fewest_pairs(test: AnytimeTest) -> int:
+    """Returns the fewest pairs after which a test accepts, which it does if all match."""
+    return next(
+        n for n in count(1) if test.log_evidence(Evidence(n, n, (1.0,) * n))[0] >= test.accept_at
+    )
 
 
 @lru_cache(maxsize=1 << 13)
