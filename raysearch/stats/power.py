@@ -50,11 +50,11 @@ def power(
     for look in (last,) if at_end else ends or looks(last):
         alive = _advance(alive, seen, look, iia, test.population)
         seen = look
-        accepts, rejects, ends = verdicts(test, look, last)
+        accepts, rejects, futile = verdicts(test, look, last)
         accept += float(alive[accepts].sum())
         reject += float(alive[rejects].sum())
-        undecided += float(alive[ends].sum())
-        stops = accepts | rejects | ends
+        undecided += float(alive[futile].sum())
+        stops = accepts | rejects | futile
         pairs += look * float(alive[stops].sum())
         alive = np.where(stops, 0.0, alive)
     return Power(iia, accept, reject, undecided, pairs)
