@@ -40,9 +40,9 @@ def power(
 ) -> Power:
     """Returns the chances of each verdict for a hypothesis of true IIA `iia` in [0, 1].
 
-    The test looks up to `last` pairs (at `ends` if they are given), or only then (`at_end`), and stops undecided once neither
-    verdict is likely. With a population, `iia` is rounded to the nearest share that the population
-    can have.
+    The test looks up to `last` pairs (at `ends` if they are given), or only then (`at_end`), and
+    stops undecided once no verdict is likely. With a population, `iia` is rounded to the nearest
+    share that the population can have.
     """
     alive = np.ones(1)
     seen = 0
