@@ -13,7 +13,6 @@ from typing import Any
 from raysearch.causal import SPLITS
 from raysearch.cluster.job_environment import job_environment
 from raysearch.core.model_facts import ModelFacts
-from raysearch.core.population import about
 from raysearch.report.claim import claim_words
 from raysearch.report.page import FILE as PAGE
 from raysearch.report.results_table import results
@@ -50,7 +49,7 @@ def start_tracking(
         "raysearch.run": run.info.id,
         "raysearch.job_hash": run.info.job_hash,
         "raysearch.store": run.info.store_uri,
-        "mlflow.note.content": claim_words(job, _population(resolved), run.info.k or 0),
+        "mlflow.note.content": claim_words(job, resolved.about, run.info.k or 0),
     }
     if (here := job_environment()) is not None:
         tags["raysearch.submission_id"] = here.submission_id
@@ -65,12 +64,6 @@ def start_tracking(
         **replay,
     )
     return tracker_of(uri).open(tracked)
-
-
-def _population(resolved: ResolvedJob) -> str:
-    pairs = resolved.job.pairs
-    of = resolved.population
-    return about(of.name, of.values, pairs.disjoint, pairs.kinds, pairs.solved_only)
 
 
 def _pairs(run: RunFolder, resolved: ResolvedJob, digest: str) -> PairsInput:
