@@ -110,7 +110,7 @@ def test_attribution_has_what_it_proposes_as_its_k_and_its_own_fit_pairs() -> No
     assert asked.test(made, space).hypotheses == 54
     assert sum(p.split == "fit" for p in asked.pairs) == 4 * 5
     of_refine = [p for p in _asked({"use": "refine"}).pairs if p.split == "fit"]
-    assert len(of_refine) in (32, 128), "those of weights alone, with or without spare ones"
+    assert len(of_refine) == 4 * 6, "those of weights, all of pairs.fit"
 
 
 @pytest.mark.parametrize(
