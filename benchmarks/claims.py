@@ -23,7 +23,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -199,21 +199,15 @@ def searched(found: Drawn, matches: Bools) -> tuple[Bools, Ints, Ints]:
     n, s = np.zeros(HYPOTHESES, dtype=int), np.zeros(HYPOTHESES, dtype=int)
     is_open = np.ones(HYPOTHESES, dtype=bool)
     for look in looks(x.shape[1]):
-        up, down = _evidence(test, look)
+        fewest, most = test.bounds(look)
         now = x[:, look - 1]
-        accept = is_open & (up[now] >= test.accept_at)
-        stops = accept | (is_open & (down[now] >= test.reject_at))
+        accept = is_open & (now >= fewest)
+        stops = accept | (is_open & (now <= most))
         stops |= is_open if look == x.shape[1] else False
         n[stops], s[stops] = look, now[stops]
         accepted |= accept
         is_open &= ~stops
     return accepted, n, s
-
-
-@cache
-def _evidence(test: MatchTest, n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    every = np.arange(n + 1)
-    return test.log_evidence_to_accept(n, every), test.log_evidence_to_reject(n, every)
 
 
 @lru_cache(maxsize=1 << 20)

@@ -204,7 +204,7 @@ class Estimates:
         differences = [float(m) - r for (_, (m, _)), r in zip(seen, right, strict=True)]
         found = {"baseline_iia": sum(right) / len(right)}
         accepted, fixed = verdict["verdict"] == "accept" and not same, tests[0][1]
-        of = [run.pairs[p]["matching"] for p, _ in seen] if getattr(run, "new", False) else None
+        of = [run.pairs[p]["matching"] for p, _ in seen] if run.new else None
         low, high = paired(differences, fixed, of) if accepted else (None, None)
         if accepted and run.test.get("above_baselines") == "true":
             x = np.array([(1 + d) / 2 for d in differences])

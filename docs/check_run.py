@@ -9,6 +9,7 @@ import re
 import sys
 from collections import Counter, defaultdict
 from fractions import Fraction
+from functools import cache
 from hashlib import sha256
 from itertools import count, pairwise, takewhile
 from pathlib import Path
@@ -17,7 +18,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 OURS = ("exhaustive", "refine", "smallest_subspace", "attribution")
-NODES, WEIGHTS = np.polynomial.legendre.leggauss(64)
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(300)
+UP, DOWN = 1 / 4, 2 / 3  # the spikes of the priors for accepting, and for rejecting
 FACTORIALS = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, 2**20)))])  # logs of them
 log_choose = lambda n, k: FACTORIALS[n] - FACTORIALS[k] - FACTORIALS[n - k]  # noqa: E731
 
@@ -32,34 +34,67 @@ def log_ratio(n, s, p):  # of the likelihood averaged over all rates, to that at
     return -math.log(n + 1) - log_choose(n, s) - s * math.log(p) - (n - s) * math.log1p(-p)
 
 
-def log_wealth(x, mean, fixed, of=None):  # of a bettor on scores x, in matchings, against `mean`
+def log_wealth(x, mean, fixed, of=None, spike=0.0):  # of a bettor on scores, in matchings
     price, total = mean, float(x.sum())
     if fixed is not None:
         allowed = fixed * mean + 1e-9
         if total > allowed or total + fixed - len(x) <= allowed:
             return math.inf if total > allowed else -math.inf
         price = (allowed - (np.cumsum(x) - x)) / (fixed - np.arange(len(x)))
-    gains = np.log1p((NODES[:, None] + 1) / 2 * (x / np.clip(price, 1e-9, 1) - 1))
+    with np.errstate(divide="ignore"):  # what is bet whole is lost by a score of 0
+        gains = np.log1p(np.append(NODES + 1, 2)[:, None] / 2 * (x / np.clip(price, 1e-9, 1) - 1))
+        weights = np.log(np.append((1 - spike) * WEIGHTS / 2, spike))
+    gains = np.maximum(gains, -1e12)
     if of:  # the mean over the four matchings of each block of values
         gains = gains @ (np.arange(4 * (max(of) // 4 + 1)) == np.array(of)[:, None])
-        gains = np.logaddexp.reduce(gains.reshape(64, -1, 4), axis=2) - math.log(4)
-    return np.logaddexp.reduce(gains.sum(axis=1) + np.log(WEIGHTS / 2))
+        gains = np.logaddexp.reduce(gains.reshape(len(gains), -1, 4), axis=2) - math.log(4)
+    return np.logaddexp.reduce(gains.sum(axis=1) + weights)
 
 
-def log_e(n, s, x, fixed, of, edge):
-    """Log e-value of n pairs with s matches, or with scores x, against a mean of at most `edge`."""
-    if x is not None or n == 0:
-        return log_wealth(np.array(x), float(edge), fixed, of) if n else 0.0
-    if fixed is None:  # P(Beta(1+s, 1+n-s) > p) = P(Binomial(n+1, p) <= s)
-        j, p = np.arange(s + 1), float(edge)
-        tail = log_choose(n + 1, j) + j * math.log(p) + (n + 1 - j) * math.log1p(-p)
-        return log_ratio(n, s, p) + min(np.logaddexp.reduce(tail), 0) - math.log1p(-p)
+def log_p(n, s, fixed, edge):  # minus the log of the chance of at least s matches
+    m = np.arange(s, n + 1)
+    if fixed is None:
+        logs = log_choose(n, m) + m * math.log(edge) + (n - m) * math.log1p(-edge)
+    else:
+        most = math.floor(edge * fixed)
+        m = m[(m <= most) & (n - m <= fixed - most)]
+        logs = log_choose(most, m) + log_choose(fixed - most, n - m) - log_choose(fixed, n)
+    return -min(np.logaddexp.reduce(logs), 0.0) if len(m) else math.inf
+
+
+@cache
+def log_e(n, s, x, fixed, of, edge, spike=None):
+    """Log e-value of n pairs with s matches, or with scores x, against a mean of at most `edge`; of
+    one look (no spike) minus the log of the p-value."""
+    if spike is None or n == 0:
+        return log_p(n, s, fixed, edge) if n else 0.0
+    if x is not None or fixed is None:  # of draws, matches are scores of 0 and 1
+        x = np.arange(n) < s if x is None else np.array(x)
+        return log_wealth(x, float(edge), fixed, of, spike)
     null, logs = math.floor(edge * fixed), log_chances(n, s, fixed)
-    more = np.logaddexp.reduce(logs[null + 1 :]) - math.log(fixed - null)
+    slab = math.log((1 - spike) / (fixed - null)) + np.logaddexp.reduce(logs[null + 1 :])
+    more = np.logaddexp(slab, math.log(spike) if s == n else -np.inf)
     return more if more == -math.inf else more - logs[null]
 
 
-def lower(n, s, x, fixed, of=None):  # the lower end of the 95 % interval
+@cache
+def chance(
+    n, s, last, fixed, edges, level, miss
+):  # that a test of n pairs accepts, rejects at last
+    of = last, None, fixed, None
+    ups = [log_e(last, m, *of[1:], edges[0], UP) for m in range(last + 1)]
+    downs = [log_e(last, last - m, *of[1:], edges[1], DOWN) for m in range(last + 1)]
+    m, alike = np.arange(s, last - n + s + 1), UP / (UP + (1 - UP) / (n + 1)) * (s == n)
+    logs = log_choose(m, m - s) + log_choose(last - m, last - n + s - m)
+    more = np.exp(logs - log_choose(last + 1, last - n)) * (1 - alike)
+    ups, downs = np.array(ups) >= -math.log(level), np.array(downs) >= -math.log(miss)
+    return more[ups[m]].sum() + alike * ups[-1], more[downs[m]].sum()
+
+
+def lower(n, s, x, fixed, of, exact):  # the lower end of the 95 % interval
+    if exact and fixed:
+        possible = (Fraction(m, fixed) for m in range(s, fixed + 1))
+        return float(next(p for p in possible if log_p(n, s, fixed, p) < math.log(40)))
     if x is None and fixed is not None:
         logs = log_chances(n, s, fixed)
         inside = np.logaddexp.reduce(logs) - math.log(fixed + 1) - logs < math.log(20)
@@ -69,8 +104,10 @@ def lower(n, s, x, fixed, of=None):  # the lower end of the 95 % interval
         low, high, halvings = max(math.fsum(x) / fixed - 1e-9, 0.0) if fixed else 0.0, 1.0, 17
     for _ in range(halvings):
         p = (low + high) / 2
-        log = log_ratio(n, s, p) if x is None else log_wealth(np.array(x), p, fixed, of)
-        low, high = (p, high) if log >= math.log(20 if x is None else 40) else (low, p)
+        log = log_p(n, s, None, p) if exact else log_ratio(n, s, p) if x is None else None
+        log = log_wealth(np.array(x), p, fixed, of) if log is None else log
+        at = math.log(40 if exact or x is not None else 20)
+        low, high = (p, high) if log >= at else (low, p)
     return low
 
 
@@ -84,6 +121,7 @@ class Run:
         about = json.loads(pq.read_schema(folder / "pairs.parquet").metadata[b"population"])
         self.fixed, self.new = about["fixed"], about["name"] == "new_values"
         self.ours = rooms["propose"]["use"] in OURS
+        self.exact = (self.test["use"], self.test["score"], self.new) == ("fixed", "matches", False)
         self.score = None if self.test["score"] == "matches" else self.test["score"]
         self.pairs = {row["index"]: row for row in self.table("pairs.parquet")}
         for p in self.pairs.values():
@@ -152,7 +190,7 @@ class Run:
         for part in parts or [left[:want]]:
             ends, most = [0], min(len(part), int(self.test["pairs" if fixed else "max_pairs"]))
             while (at := ends[-1]) < most:
-                ends.append(min(most, at + 32 if fixed else at + 4 if at < 12 else at * 3 // 2))
+                ends.append(min(most, at + 32 if fixed else max(2, at + 1, at * 21 // 20)))
             if self.new and not fixed:  # blocks of values
                 of = [self.pairs[p]["matching"] // 4 for p in part[:most]]
                 ends = [0, *(i for i in range(1, most) if of[i] != of[i - 1]), most]
@@ -174,52 +212,86 @@ class Run:
         tests = [(t, n if self.fixed else None) for t, n in zip(taus, sizes, strict=True) if n]
         return want, tests, Counter(self.pairs[p]["set"] for p in counts)
 
-    def part(self, row, want, events, keep=False):  # (match, score, set) of each pair that counts
+    def part(self, row, want, e, keep):  # (match, score, set) of each pair that counts
         found, c, ablates = [], self.info["scale"], '"operation"' in row["units"]
-        for e in events:
-            xs = e["scores"][self.score][row["variable"]] if self.score else e["pairs"]
-            for p, output, x in zip(e["pairs"], map(self.read, e["outputs"]), xs, strict=True):
-                same = self.pairs[p]["base"]
-                if keep == (want[p] == same) or (self.kinds == "unfiltered" and not keep):
-                    match = output != same if ablates else output == want[p]
-                    x = min(max((x + c) / (2 * c), 0.0), 1.0) if c else x if self.score else match
-                    found.append((match, x, self.pairs[p]["set"], self.pairs[p]["matching"]))
+        xs = e["scores"][self.score][row["variable"]] if self.score else e["pairs"]
+        for p, output, x in zip(e["pairs"], map(self.read, e["outputs"]), xs, strict=True):
+            same = self.pairs[p]["base"]
+            if keep == (want[p] == same) or (self.kinds == "unfiltered" and not keep):
+                match = output != same if ablates else output == want[p]
+                x = min(max((x + c) / (2 * c), 0.0), 1.0) if c else x if self.score else match
+                found.append((match, x, self.pairs[p]["set"], self.pairs[p]["matching"]))
         return found
 
-    def figures(self, part, tau=Fraction(1, 2), fixed=None):  # log e-values, and the columns
+    def sides(self, part, fixed=None):  # what both e-values are of
         x = tuple(p[1] for p in part) if self.score or self.new else None
-        of, width = self.new and [p[3] for p in part], Fraction(self.test["indifference"])
-        n, s, other = len(part), sum(p[0] for p in part), x and tuple(1 - v for v in x)
-        up, down = (n, s, x, fixed, of), (n, n - s, other, fixed, of)
-        row = {"n": n, "matches": s, "iia": (math.fsum(x) if x else s) / n if n else None}
-        es = log_e(*up, tau - width), log_e(*down, 1 - tau - width)
-        return es, row | {"low": lower(*up), "high": 1 - lower(*down)}
+        of, n, s = self.new and tuple(p[3] for p in part), len(part), sum(p[0] for p in part)
+        return (n, s, x, fixed, of), (n, n - s, x and tuple(1 - v for v in x), fixed, of)
 
-    def decide(self, given, k, at):  # what `verdicts` holds of a hypothesis, and what `sets`
+    def figures(self, part, fixed=None):  # the columns
+        (n, s, x, *_), _ = up, down = self.sides(part, fixed)
+        row = {"n": n, "matches": s, "iia": (math.fsum(x) if x else s) / n if n else None}
+        return row | {"low": lower(*up, self.exact), "high": 1 - lower(*down, self.exact)}
+
+    def weights(self, rows):  # of hypotheses, by their effects on fit pairs
+        def places(units):
+            known = (json.dumps([u["site"], u["source"], u["source_site"]]) for u in units)
+            return dict.fromkeys(known)
+
+        effects = self.table("tables/effects/*.parquet")
+        known = {(e["variable"], *places(json.loads(e["units"]))): e["effect"] for e in effects}
+        of, by, found = {}, defaultdict(list), {}
+        for h, row in ((h, row) for h, row in rows.items() if row["control"] is None):
+            all_of = [known.get((row["variable"], p)) for p in places(json.loads(row["units"]))]
+            of[h] = row["variable"], 0.0 if None in all_of else math.fsum(all_of)
+            by[row["variable"]].append(of[h][1])
+        sums = {v: (len(es), math.fsum(es), math.fsum(e**3 for e in es)) for v, es in by.items()}
+        for h, (v, e) in of.items() if any(map(any, by.values())) else ():
+            size, first, third = sums[v]
+            over = (math.e - 1) * (size * (e / first + e**3 / third) / 2 if first else 1)
+            found[h] = 2 ** (math.floor(8 * math.log2(1 + over) + 1e-9) / 8) / math.e / len(of)
+        return found
+
+    def decide(self, given, level, at):  # what `verdicts` holds of a hypothesis, and what `sets`
         key = self.tested.get(name := given["intervention"], name)
         at = at or [n for n, p in enumerate(self.parts) if p[1] in self.seen["test", key]] or [0]
         used, first, blocks = self.parts[at[-1]] if at[-1] < len(self.parts) else ([], 0, [])
         (want, tests, sizes), job = self.tests(given, used), self.test
-        level = Fraction(job["false_accept"]) / k
+        futility, miss = float(job.get("futility", 0)), float(Fraction(job["miss"]) / len(tests))
+        asked, width = [p for block in blocks for p in block], Fraction(job["indifference"])
+        change = sum(want[p] != self.pairs[p]["base"] for p in asked)
+        lasts = len(asked) if self.kinds == "unfiltered" else change, len(asked) - change
+        edges, parts = [(t - width, 1 - t - width) for t, _ in tests], ([], [])
+        spikes = () if self.exact else (UP, DOWN)
         events = [*takewhile(bool, map(self.seen["test", key].get, count(first)))][: len(blocks)]
         self.differs(f"{name}: pairs", [e["pairs"] for e in events], blocks[: len(events)])
-        for seen in range(min(len(events), 1), len(events) + 1):
-            parts = [self.part(given, want, events[:seen], keep) for keep in (False, True)]
-            found = [self.figures(p, *t) for p, t in zip(parts, tests, strict=False)]
-            miss, last = -math.log(Fraction(job["miss"]) / len(tests)), seen == len(blocks)
-            said = [0 if up >= -math.log(level) else 1 + (down < miss) for (up, down), _ in found]
+        for seen, event in enumerate(events or [None], 1):
+            for keep in (False, True) if event else ():
+                parts[keep].extend(self.part(given, want, event, keep))
+            sides = [self.sides(p, n) for p, (_, n) in zip(parts, tests, strict=False)]
+            es = [log_e(*u, a, *spikes[:1]) for (u, _), (a, _) in zip(sides, edges, strict=True)]
+            of = zip(es, sides, edges, strict=True)
+            found = [(up, log_e(*d, b, *spikes[1:])) for up, (_, d), (_, b) in of]
+            said = [0 if u >= -math.log(level) else 1 + (d < -math.log(miss)) for u, d in found]
             verdict = "reject" if 1 in said else "undecided" if any(said) else "accept"
+            last = seen >= len(blocks)
             if last or (verdict != "undecided" and job["use"] == "sequential"):
                 break
+            if futility > 0 and not (self.score or self.new) and job["use"] == "sequential":
+                of = zip(sides, lasts, edges, strict=False)
+                chances = [chance(u[0], u[1], m, u[3], e, level, miss) for (u, _), m, e in of]
+                last = min(a for a, _ in chances) + sum(r for _, r in chances) < futility
+                if last:
+                    break
         tried = [len(n) for (_, i), n in self.fails.items() if re.split("[@#]", str(i))[0] == name]
         if not last and (verdict == "undecided" or job["use"] == "fixed"):
             verdict = "failed" if max(tried, default=0) > 2 else None
-        ups, downs = ([es[i] for es, _ in found] for i in (0, 1))
+        ups, downs = zip(*found, strict=True)
         told = {"accept": min(ups), "reject": max(downs)}.get(verdict, max(min(ups), *downs))
-        row = {**found[0][1], "verdict": verdict, "level": float(level), "evidence": told}
-        fixed, row["keep_n"] = tests[0][1], len(parts[1])
+        row = {"verdict": verdict, "level": level, "evidence": told, "keep_n": len(parts[1])}
+        row |= self.figures(parts[0], fixed := tests[0][1])
         kinds = {kind: [p for p in parts[0] if p[2] == kind] for _, _, kind, _ in parts[0]}
-        return row, {k: self.figures(p, fixed=fixed and sizes[k])[1] for k, p in kinds.items() if k}
+        return row, {k: self.figures(p, fixed and sizes[k]) for k, p in kinds.items() if k}
 
 
 def check(folder):
@@ -232,11 +304,16 @@ def check(folder):
     sets |= {(row["hypothesis"], row["set"]): row for row in run.table("tables/sets/*.parquet")}
     sizes = Counter(row["generation"] for row in rows.values() if row["control"] is None)
     run.differs("K", k := run.info["k"], max(k, sizes.total() if k else 0))
+    delta, weights = float(run.test["false_accept"]), {}
+    if run.ours and run.test.get("weights", "even") != "even":
+        weights = run.weights(rows)
     for h, row in rows.items():
         g, size = sorted(sizes).index(row["generation"]), sizes[row["generation"]]
         at = [0] if not g or run.ours else [] if k else [g]
-        found, of_sets = run.decide(row, k or size * (g + 1) * (g + 2), at)
-        kept = told.pop(h, {})
+        kept, level = told.pop(h, {}), delta * weights.get(h, 1 / (k or size * (g + 1) * (g + 2)))
+        if kept and weights and len(weights) < k:  # of a set that is not all proposed
+            level = kept["level"]
+        found, of_sets = run.decide(row, level, at)
         for column in (found if found["verdict"] else ["verdict"]) if kept or run.done else ():
             run.differs(f"{h}: {column}", kept.get(column), found[column])
         for kind, column in ((k, c) for k, of in of_sets.items() if found["verdict"] for c in of):

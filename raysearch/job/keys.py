@@ -24,6 +24,7 @@ from raysearch.core.choices import (
 )
 from raysearch.core.key_types import Count, Keys, Positive, Rate, Whole, at_most, each_once
 from raysearch.job.placeholders import is_note, is_note_on_tensors
+from raysearch.proposers.weights import WEIGHTED_FROM
 
 MOST_PAIRS = 10**7
 """Of a split: they are drawn, encoded and kept by one driver."""
@@ -279,6 +280,18 @@ class TestKeys(Keys):
         "(copy the source's answer, act on another variable, always one answer, keep the base's), "
         "by the paired test on the same pairs; where the variable is that policy, this decides "
         "nothing.",
+    )
+    weights: Literal["auto", "attribution", "even"] = Field(
+        default="auto",
+        description="How the chance of a false accept is shared among hypotheses. even: each spends "
+        "1/K of it; attribution: those with larger effects on fit pairs spend more, and are "
+        "accepted after fewer pairs (all are tested; none spends less than 1/(e K)); auto: the "
+        f"second from {WEIGHTED_FROM} hypotheses on, where fit pairs are at hand.",
+    )
+    futility: Annotated[float, Field(ge=0, lt=0.5)] = Field(
+        default=0.1,
+        description="A sequential test of matches ends undecided as soon as the chance of any "
+        "verdict within `max_pairs` is below this, given the pairs so far; 0: never.",
     )
     max_pairs: Positive = Field(
         default=512, description="Pairs after which a sequential test ends undecided."

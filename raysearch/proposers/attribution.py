@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from raysearch.core.hypothesis import Hypothesis, Intervention, Unit
 from raysearch.core.space import HypothesisSpace
-from raysearch.proposers.base import History, Proposer, whole_vectors
+from raysearch.proposers.base import Effects, History, Proposer, whole_vectors
 
 PAIRS = 64
 """Fit pairs that effects are computed on, at most, where the job does not say how many."""
@@ -85,6 +85,9 @@ class Attribution(Proposer):
             for at in self._best(space, variable, known.effects[variable])
         )
         yield from (space[at] for at in sorted(chosen))
+
+    def family(self, effects: Effects) -> Iterable[Hypothesis]:
+        return self.propose(History(0, {}, effects))
 
     def _best(
         self, space: Sequence[Hypothesis], variable: str, effects: Mapping[Unit, float | None]

@@ -71,6 +71,12 @@ class Proposer(Protocol):
         """Returns the next generation. The search leaves out hypotheses that it knows already."""
         ...
 
+    def family(self, effects: Effects) -> Iterable[Hypothesis]:
+        """Returns the `max_hypotheses` hypotheses that all proposals are from, given the effects on
+        fit pairs; none if they are not known before the first test pair.
+        """
+        return ()
+
     def plan_words(self, space: int) -> str:
         """Says how many hypotheses are tested, and at which K, where the space has `space`."""
         if not self.tests_all:
@@ -116,6 +122,9 @@ class WithinSpace(Proposer):
     def max_hypotheses(self) -> int:
         return len(self.space)
 
+    def family(self, effects: Effects) -> Iterable[Hypothesis]:
+        return self.space
+
     def plan_words(self, space: int) -> str:
         return (
             f"{self.name}: tests some of the {space}, as it learns; each is judged at "
@@ -139,6 +148,9 @@ class Exhaustive(Proposer):
     def propose(self, known: History) -> Iterable[Hypothesis]:
         return () if known.generations else self.space
 
+    def family(self, effects: Effects) -> Iterable[Hypothesis]:
+        return self.space
+
     @staticmethod
     def family_words(tested: int) -> str:
         return f"over all K = {tested} hypotheses together"
@@ -147,19 +159,26 @@ class Exhaustive(Proposer):
 @dataclass(frozen=True, slots=True)
 class AttributionPlan:
     """The units (whole vectors) whose effects are computed, and the largest number of fit `pairs`
-    for it; `proposer` needs them (its name, for errors)."""
+    for it; `needed_by`: what needs them, as a key of the job; None: the search goes on without."""
 
     units: tuple[Unit, ...]
     pairs: int
-    proposer: str
+    needed_by: str | None
 
 
-def attribution_plan(proposer: Proposer, space: HypothesisSpace) -> AttributionPlan | None:
-    """Returns the effects that a proposer needs: of all sites of the space. None: it needs none."""
-    if not proposer.fit_pairs:
+def attribution_plan(
+    proposer: Proposer, space: HypothesisSpace, for_weights: int = 0, needed: bool = False
+) -> AttributionPlan | None:
+    """Returns the effects that are computed, of all sites of the space: those that a proposer needs,
+    or else on `for_weights` fit pairs, which may be `needed`. None: none are.
+    """
+    pairs = proposer.fit_pairs or for_weights
+    if not pairs:
         return None
     units = (unit for intervention in space.interventions() for unit in whole_vectors(intervention))
-    return AttributionPlan(tuple(dict.fromkeys(units)), proposer.fit_pairs, proposer.name)
+    needed_by = "test.weights" if needed else None
+    needed_by = f"propose.use: {proposer.name}" if proposer.fit_pairs else needed_by
+    return AttributionPlan(tuple(dict.fromkeys(units)), pairs, needed_by)
 
 
 def whole_vectors(intervention: Intervention) -> tuple[Unit, ...]:
@@ -191,8 +210,13 @@ class AlphaSpending:
         self._generation = 0
         self._judged_at = 0
         self._fresh = 0
-        self._of: dict[str, int] = {}
+        self._of: dict[str, float] = {}
         self._parts: dict[str, int] = {}
+
+    def weigh(self, weights: Mapping[str, float]) -> None:
+        """Fixes the shares of hypotheses by id, of at most 1 together, before the first test pair."""
+        assert not self._generation, "weights are fixed before the first generation"
+        self._of |= weights
 
     def enter(self, hypotheses: Collection[Hypothesis]) -> None:
         """Takes the hypotheses of a generation that are new."""
@@ -212,11 +236,11 @@ class AlphaSpending:
             self._fresh += bool(chosen)
             self._parts |= dict.fromkeys(chosen, self._fresh)
         if k is None:
-            self._of |= {h.id: self._judged_at for h in hypotheses}
+            self._of |= {h.id: 1 / self._judged_at for h in hypotheses}
             self._parts |= {h.id: self._fresh for h in hypotheses}
 
-    def of(self, hypothesis: Hypothesis) -> int | None:
-        """Returns at which K it is judged; None: at the one that all share."""
+    def share(self, hypothesis: Hypothesis) -> float | None:
+        """Returns the share of the chance that it spends; None: the even one, 1 / K."""
         return self._of.get(hypothesis.id)
 
     def part_of(self, hypothesis: Hypothesis) -> int:

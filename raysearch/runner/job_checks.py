@@ -22,11 +22,29 @@ def check_keys(job: Job) -> None:
             f"decide under pairs.kinds: {job.pairs.kinds}; use both"
         )
     _check_score(job)
+    _check_weights(job)
     _check_generalise(job)
     _check_fresh(job)
     _check_counts(job)
     _check_controls(job)
     _check_ablations(job)
+
+
+def _check_weights(job: Job) -> None:
+    """Raises: JobError where there is nothing that weights could be made from."""
+    if job.test.weights != "attribution":
+        return
+    if not job.pairs.fit:
+        raise JobError(
+            "test.weights: attribution computes effects on fit pairs, and pairs.fit is 0; set "
+            "pairs.fit, such as 32, or weights: even"
+        )
+    if job.propose.use not in READY:
+        raise JobError(
+            f"test.weights: attribution needs hypotheses that are known before the first test pair, "
+            f"and {job.propose.use} may propose any; use weights: even, or one of "
+            f"{', '.join(READY)}"
+        )
 
 
 def _check_answer(job: Job) -> None:

@@ -24,13 +24,14 @@ from raysearch.runner.given_objects import NO_OBJECTS, GivenObjects
 from raysearch.runner.memory_estimate import MemoryEstimate, footprint
 from raysearch.runner.plan_report import GRID, PlanReport
 from raysearch.runner.resolve import resolve
-from raysearch.runner.resolved_job import ResolvedJob, differing
+from raysearch.runner.resolved_job import ResolvedJob, differing, weight_pairs
 from raysearch.runner.time_estimate import TimeEstimate, calibrate
 from raysearch.search.baselines import policies_of
 from raysearch.search.pair_blocks import ExpectedAnswers, check_variables
 from raysearch.search.pair_filters import count_pairs_before_screening
 from raysearch.stats.clopper_pearson import pairs_for_width
 from raysearch.stats.evidence import MATCHINGS
+from raysearch.stats.exact_test import ExactTest
 from raysearch.stats.match_test import MatchTest
 from raysearch.stats.power import Power, power
 
@@ -96,6 +97,7 @@ def _facts(resolved: ResolvedJob, summary: ModelSummary) -> PlanReport:
         baselines=tuple(
             p.baseline for v in resolved.variables for p in policies_of(expected, v, resolved.kinds)
         ),
+        weighed_on=proposer.fit_pairs or weight_pairs(job, len(space)),
         powers=_powers(resolved, proposer, space, len(test)),
         memory=_footprint(
             job, summary, used, [p.index for p in _first(resolved) if p.split == "test"], len(space)
@@ -224,7 +226,11 @@ def _powers(
         resolved.test(proposer, space), hypotheses=judged_at(proposer.max_hypotheses, len(space))
     )
     rates = test.threshold, test.false_accept, test.miss, test.hypotheses, test.indifference
-    test = MatchTest(*rates, population=used if resolved.population.fixed else None)
+    by_matches = job.test.score == "matches" and job.test.generalise == "pairs"
+    futility = test.futility if by_matches else 0.0
+    size = used if resolved.population.fixed else None
+    kind = ExactTest if job.test.use == "fixed" and by_matches else MatchTest
+    test = kind(*rates, population=size, futility=futility)
     found = (power(test, iia, last, job.test.use == "fixed") for iia in GRID)
     return tuple(replace(p, pairs=p.pairs * matchings) for p in found)
 

@@ -4,6 +4,7 @@ Invariants: an estimate is called one, and says what it is of; a measured figure
 measured.
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -41,7 +42,8 @@ class PlanReport:
     computed, seeds counted. `inputs`: distinct ones, of at most `longest` tokens. `change`: by
     variable the share of test pairs on which it changes the answer; `apart`: by pair of variables
     the share that tells them apart. `baselines`: by variable what pure policies score on its pairs,
-    the best first. `powers`: chances of each verdict at the true IIAs of `GRID`,
+    the best first. `weighed_on`: fit pairs whose effects weigh the hypotheses (0: all spend alike).
+    `powers`: chances of each verdict at the true IIAs of `GRID`,
     and `seconds` of the search at each, by `calibration` (None: not measured).
     """
 
@@ -70,6 +72,7 @@ class PlanReport:
     change: dict[str, float]
     apart: dict[str, float]
     baselines: tuple[Baseline, ...]
+    weighed_on: int
     powers: tuple[Power, ...]
     memory: MemoryEstimate
     dropped: tuple[PairCount, ...]
@@ -111,6 +114,7 @@ def _text(facts: PlanReport) -> str:
         f"  decided by  {_kinds_words(job)}",
         f"  claim       {facts.claim}; {_judged_words(job)}threshold {job.test.threshold:g}, false "
         f"accept {job.test.false_accept:g} over all that it proposes, miss {job.test.miss:g} each",
+        *_weight_words(facts),
         "",
         "share of test pairs on which a variable changes the answer",
         *(f"  {v:<24} {share:.2f}" for v, share in facts.change.items()),
@@ -210,6 +214,19 @@ def _training_words(facts: PlanReport, job: Job) -> list[str]:
         f"  training    {facts.fits} fits (seeds counted) of at most {job.fit.steps} steps with "
         f"{job.fit.batch} pairs each{rungs}{warm}; "
         f"{facts.pairs['fit']} fit pairs at hand, {job.pairs.fit} wanted"
+    ]
+
+
+def _weight_words(facts: PlanReport) -> list[str]:
+    """Says how the chance of a false accept is shared."""
+    if facts.k is None:
+        return []
+    if not facts.weighed_on or facts.job.test.weights == "even":
+        return [f"  weights     even: each of {facts.k} spends 1/{facts.k} of the false accept"]
+    return [
+        f"  weights     by effects on {facts.weighed_on} fit pairs, fixed before the first test pair: "
+        f"what has a large one is accepted after fewer pairs than below, and nothing spends less "
+        f"than 1/{math.e * facts.k:.0f} of the false accept"
     ]
 
 

@@ -24,7 +24,13 @@ from raysearch.runner.job_checks import (
 from raysearch.runner.load_proposer import fit_pairs_of
 from raysearch.runner.resolve_kinds import kinds_of
 from raysearch.runner.resolve_positions import check_positions, owned, with_positions, with_tokens
-from raysearch.runner.resolved_job import ResolvedJob, is_open, pair_counts, population_of
+from raysearch.runner.resolved_job import (
+    ResolvedJob,
+    is_open,
+    pair_counts,
+    population_of,
+    weight_pairs,
+)
 from raysearch.stats.evidence import MATCHINGS, looks
 from raysearch.suggest import check_known
 
@@ -40,7 +46,7 @@ def resolve(job: Job, given: GivenObjects = NO_OBJECTS) -> ResolvedJob:
     """
     job.refuse_placeholders("job", given.problem is not None, given.model is not None)
     check_keys(job)
-    used = fit_pairs_of(job)
+    used = fit_pairs_of(job) or weight_pairs(job)
     if job.problem.use is None:
         return _from_file(job, used)
     problem = given.problem or load_problem(job.problem.use, job.problem.options)

@@ -24,6 +24,8 @@ from raysearch.job.job_files import named_files
 from raysearch.job.named_files import LAYER, MODEL, PAIRS, PROBLEM, PROPOSER
 from raysearch.proposers.base import Proposer, attribution_plan
 from raysearch.proposers.registry import READY, added
+from raysearch.proposers.weights import PAIRS as WEIGHT_PAIRS
+from raysearch.proposers.weights import WEIGHTED_FROM
 from raysearch.runner.load_proposer import proposer_of
 from raysearch.runner.resolve_space import space_of
 from raysearch.search.criteria import DecisionRule
@@ -33,6 +35,7 @@ from raysearch.search.search import Search
 from raysearch.stats.betting_test import BettingTest
 from raysearch.stats.e_process import AnytimeTest
 from raysearch.stats.evidence import MATCHINGS
+from raysearch.stats.exact_test import ExactTest
 from raysearch.stats.match_test import MatchTest
 from raysearch.stats.power import fewest_pairs
 from raysearch.storage.digests import sha256
@@ -94,13 +97,15 @@ class ResolvedJob:
         is spent is the search's to say)."""
         keys = self.job.test
         by_matches = keys.score == "matches" and keys.generalise == "pairs"
-        kind = MatchTest if by_matches else BettingTest
+        one_look = ExactTest if keys.use == "fixed" else MatchTest
+        kind = one_look if by_matches else BettingTest
         test = kind(
             keys.threshold,
             keys.false_accept,
             keys.miss,
             proposer.max_hypotheses or len(space),
             keys.indifference,
+            futility=keys.futility,
         )
         if self.population.name == "new_values":
             _check_values(self.job, self.population.values or 0, test)
@@ -119,8 +124,9 @@ class ResolvedJob:
         check_variables(*self.test_pairs(expecteds))
         job = self.job
         at_end = job.test.use == "fixed"
+        for_weights = weight_pairs(job, len(space))
         plan = ScreeningPlan(
-            pair_counts(job, proposer.fit_pairs),
+            pair_counts(job, proposer.fit_pairs or for_weights),
             job.test.most_pairs,
             job.pairs.solved_only,
             not at_end,
@@ -144,8 +150,9 @@ class ResolvedJob:
                 job.test.score,
                 job.test.above_baselines,
                 job.pairs.holdout_width,
+                job.test.weights != "even",
             ),
-            attribution_plan(proposer, space),
+            attribution_plan(proposer, space, for_weights, job.test.weights == "attribution"),
             frozenset(h.id for h in space) if is_open(job) else None,
         )
 
@@ -209,6 +216,21 @@ def pair_counts(job: Job, used: int, spare: int = 1) -> dict[Split, int]:
     fit: dict[Split, int] = {"fit": spare * used} if used else {}
     test = job.pairs.test * (GENERATIONS if is_open(job) else 1)
     return {**fit, "test": spare * test, "holdout": spare * job.pairs.holdout}
+
+
+def weight_pairs(job: Job, hypotheses: int = WEIGHTED_FROM) -> int:
+    """Returns on how many fit pairs effects are computed for the weights of so many hypotheses, where
+    no proposer needs them; 0: weights are even.
+
+    By default only where that takes no pairs or values away from the test.
+    """
+    pairs = min(job.pairs.fit, WEIGHT_PAIRS)
+    if job.test.weights != "auto":
+        return pairs if job.test.weights == "attribution" else 0
+    drawn = job.problem.use is not None and not job.pairs.disjoint
+    at_hand = drawn or job.space.is_fitted or job.test.score == "logit_difference"
+    wanted = job.test.use == "sequential" and hypotheses >= WEIGHTED_FROM and not is_open(job)
+    return pairs if at_hand and wanted else 0
 
 
 def is_open(job: Job) -> bool:

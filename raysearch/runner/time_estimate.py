@@ -32,7 +32,7 @@ from raysearch.errors import SearchFailedError
 from raysearch.runner.given_objects import NO_OBJECTS, GivenObjects
 from raysearch.runner.pools import spec_of
 from raysearch.runner.resolved_job import ResolvedJob
-from raysearch.stats.evidence import FIRST_LOOKS
+from raysearch.stats.evidence import FIRST_LOOK
 from raysearch.stats.power import Power
 
 if TYPE_CHECKING:
@@ -157,8 +157,8 @@ class _Trial:
     def captures(self) -> tuple[float, int]:
         """Inputs without intervention, as screening runs them."""
         first, rest = (
-            self._test(0, FIRST_LOOKS[0]),
-            self._test(FIRST_LOOKS[0], self._job.resources.rows),
+            self._test(0, FIRST_LOOK),
+            self._test(FIRST_LOOK, self._job.resources.rows),
         )
         self._do("screen", "test", first)
         self._usage.take()
@@ -192,7 +192,7 @@ class _Trial:
         contents = {i.fit: content for i, content in self._fitted.values() if i.fit is not None}
         seconds, rows, began = 0.0, 0, time.monotonic()
         for at, group in enumerate([groups[0], *groups]):
-            pairs = self._test(at * FIRST_LOOKS[0], FIRST_LOOKS[0])
+            pairs = self._test(at * FIRST_LOOK, FIRST_LOOK)
             events = self._do("measure", "test", pairs, group, contents)
             used = self._without_captures()
             if at:
@@ -245,7 +245,7 @@ class _Trial:
 
     def _chunks(self, interventions: Sequence[Intervention]) -> Iterator[Sequence[Intervention]]:
         """Runs of consecutive ones, as many as fill a task, from places spread over them all."""
-        size = max(1, self._job.resources.rows // FIRST_LOOKS[0])
+        size = max(1, self._job.resources.rows // FIRST_LOOK)
         starts = range(0, len(interventions), size)
         return (
             interventions[at : at + size]

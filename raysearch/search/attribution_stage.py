@@ -1,13 +1,15 @@
 """The attribution stage: estimates first-order effects of interchanges on fit pairs before the
 first proposal.
 
-A proposer may ask for it (`proposers/attribution.py`); effects are computed by
+A proposer may ask for it (`proposers/attribution.py`), and the weights of hypotheses are made from
+it (`proposers/weights.py`); effects are computed by
 `engine/attribution/attributor.py`. Invariants: effects depend on the fit pairs that the model
 solves and on nothing else, so that a choice made by them is independent of the test pairs; they are
 read from the journal, whichever worker computed them and in whatever order.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from raysearch.core.events import Attributed, Task
@@ -26,7 +28,8 @@ class AttributionStage:
         usable: indices of the fit pairs that the model solves, in order.
 
     Raises:
-        PairsError: there is no such pair, or a variable changes the answer on none of them.
+        PairsError: a proposer needs the effects, and there is no such pair, or a variable changes
+            the answer on none of them.
     """
 
     def __init__(
@@ -37,7 +40,7 @@ class AttributionStage:
     ) -> None:
         self._units = plan.units
         used = usable[: plan.pairs]
-        self._changing = _changing([pairs[p] for p in used], plan.proposer)
+        self._changing = _changing([pairs[p] for p in used], plan.needed_by)
         self._received: dict[int, Attributed] = {}
         self.queue = BlockQueue("attribution")
         self.queue.add(even_blocks("fit", used, EVEN_BLOCK))
@@ -67,7 +70,11 @@ class AttributionStage:
         reported.
         """
         assert self.done
-        return {v: dict(zip(self._units, self._means(v), strict=True)) for v in self._changing}
+        return {
+            v: dict(zip(self._units, self._means(v), strict=True))
+            for v, count in self._changing.items()
+            if count
+        }
 
     @property
     def record(self) -> Weighed:
@@ -82,18 +89,20 @@ class AttributionStage:
         return [_mean(by_block, self._changing[variable]) for by_block in zip(*blocks, strict=True)]
 
 
-def _changing(used: Sequence[ExpectedAnswers], proposer: str) -> dict[str, int]:
+def _changing(used: Sequence[ExpectedAnswers], needed_by: str | None) -> dict[str, int]:
     """Counts the change pairs of each variable."""
+    if needed_by is None:
+        return Counter(v for pair in used for v in pair.counterfactual if pair.changes(v))
     if not used:
         raise PairsError(
-            f"propose.use: {proposer} computes effects on fit pairs that the model solves, and "
+            f"{needed_by} computes effects on fit pairs that the model solves, and "
             f"there are none; raise pairs.fit, or set pairs.solved_only: false"
         )
     changing = {v: sum(pair.changes(v) for pair in used) for v in used[0].counterfactual}
     for variable, count in changing.items():
         if not count:
             raise PairsError(
-                f"propose.use: {proposer} has nothing to tell {variable!r} by: on none of the "
+                f"{needed_by} has nothing to tell {variable!r} by: on none of the "
                 f"{len(used)} fit pairs that it uses does its counterfactual differ from the base's"
                 f" answer; raise pairs.fit, and how many of them it uses (propose.options)"
             )

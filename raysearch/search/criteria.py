@@ -40,6 +40,7 @@ class DecisionRule:
         above_baselines: whether a hypothesis must beat the best policy too, to be accepted.
         holdout_width: half the width of the interval that an estimate on the holdout is to have; 0:
             as narrow as all pairs allow.
+        weighted: whether hypotheses with larger effects spend more of the chance of a false accept.
     """
 
     kinds: PairKinds = "change"
@@ -48,6 +49,7 @@ class DecisionRule:
     score: TestedScore = "matches"
     above_baselines: bool = False
     holdout_width: float = 0.05
+    weighted: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class Criterion:
     about: Population = SAMPLER
     sets: Mapping[str | None, int] = field(default_factory=dict)
     """Number of pairs that count, by kind of pair."""
+    last: tuple[int, int] = (0, 0)
+    """Number of pairs that each of the two tests has seen once every block is counted."""
 
     def interval_of(self, name: str, evidence: Evidence) -> tuple[float, float]:
         """Returns the confidence interval on one kind of pair.
@@ -86,10 +90,13 @@ class Criterion:
         """The test of the difference to another score on the same pairs."""
         return PairedTest(population=self.change.population)
 
-    def with_hypotheses(self, hypotheses: int) -> "Criterion":
-        """Returns the same criterion for another number of hypotheses (K)."""
-        keep = None if self.keep is None else replace(self.keep, hypotheses=hypotheses)
-        return replace(self, change=replace(self.change, hypotheses=hypotheses), keep=keep)
+    def with_share(self, share: float) -> "Criterion":
+        """Returns the same criterion for a hypothesis that spends `share`, in (0, 1], of the chance
+        of a false accept.
+        """
+        level = self.change.false_accept * share
+        keep = None if self.keep is None else self.keep.at_level(level)
+        return replace(self, change=self.change.at_level(level), keep=keep)
 
     def verdict(self, change: Evidence, keep: Evidence) -> Literal["accept", "reject"] | None:
         """Returns "accept", "reject", or None if more evidence is needed."""
@@ -98,6 +105,14 @@ class Criterion:
             return first
         second = self.keep.verdict(keep)
         return second if second == "reject" or first == "accept" else None
+
+    def is_futile(self, change: Evidence, keep: Evidence) -> bool:
+        """Whether no verdict is likely any more: that any test rejects, or that all accept."""
+        tests = [self.change.chances(change, self.last[0])]
+        if self.keep is not None:
+            tests.append(self.keep.chances(keep, self.last[1]))
+        likely = min(accept for accept, _ in tests) + sum(reject for _, reject in tests)
+        return likely < self.change.futility
 
     def at(self, threshold: float) -> "Criterion | None":
         """Returns the same criterion at another threshold, which keep pairs share unless they have
@@ -159,6 +174,7 @@ class Criteria:
         _check_solved(screening, fitting)
         self._test, self._rule, self._population = test, rule, population
         self._parts = [[pairs[p] for p in part.pairs] for part in screening.parts]
+        self._asked = [sum(len(b.pairs) for b in part.blocks) for part in screening.parts]
         used = self._parts[0]
         check_variables(used, f"{len(used)} test pairs that the model solves")
         screened = [
@@ -168,7 +184,7 @@ class Criteria:
         ]
         self.kinds = rule.kinds
         self.policies = best_policies(pairs, rule.kinds)
-        self._made: dict[tuple[str, bool, int], Criterion] = {}
+        self._made: dict[tuple[str, bool, int, float | None], Criterion] = {}
         self.base_match: dict[str, float | None] = {}
         self.no_intervention: dict[str, float | None] = {}
         self.labels: dict[str, Mapping[Ids, Ids]] = {}
@@ -190,15 +206,21 @@ class Criteria:
             )
             self.labels[v] = arbitrary_labels(e.counterfactual[v] for e in pairs.values())
 
-    def of(self, hypothesis: Hypothesis, part: int = 0) -> Criterion:
-        """Returns the criterion of the hypothesis's variable on a part of the test pairs.
+    def of(self, hypothesis: Hypothesis, part: int = 0, share: float | None = None) -> Criterion:
+        """Returns the criterion of the hypothesis's variable on a part of the test pairs; `share` as
+        in `with_share`, None for an even one.
 
         The control `arbitrary_labels` has its own, since relabelling changes which pairs are change
         pairs.
         """
-        key = hypothesis.variable, hypothesis.intervention.control == "arbitrary_labels", part
+        relabelled = hypothesis.intervention.control == "arbitrary_labels"
+        key = hypothesis.variable, relabelled, part, share
         if key not in self._made:
-            self._made[key] = self._make(*key)
+            self._made[key] = (
+                self._make(hypothesis.variable, relabelled, part)
+                if share is None
+                else self.of(hypothesis, part).with_share(share)
+            )
         return self._made[key]
 
     def _make(self, variable: str, relabelled: bool, part: int) -> Criterion:
@@ -208,7 +230,8 @@ class Criteria:
             labels[e.counterfactual[variable]] != e.base if relabelled else e.changes(variable)
             for e in used
         ]
-        return _criterion(self._test, self._rule, used, changes, self._population)
+        asked = self._asked[part] if part < len(self._parts) else 0
+        return _criterion(self._test, self._rule, used, changes, asked, self._population)
 
 
 def _criterion(
@@ -216,12 +239,14 @@ def _criterion(
     rule: DecisionRule,
     used: Sequence[ExpectedAnswers],
     changes: Sequence[bool],
+    asked: int,
     population: Population,
 ) -> Criterion:
     """Returns the criterion of a variable; `changes` says which of the `used` pairs are change
-    pairs.
+    pairs, and the test may ask for the first `asked`.
     """
     changing, pairs = sum(changes), len(used)
+    last = sum(changes[:asked]), asked - sum(changes[:asked])
     counting = (
         e.set
         for e, change in zip(used, changes, strict=True)
@@ -234,10 +259,11 @@ def _criterion(
     sets = Counter(counting)
     if rule.kinds != "both" or (pairs and changing == pairs):
         counted = changing if rule.kinds == "change" else pairs
-        return Criterion(of(test, counted), None, population, sets)
+        last = last if rule.kinds == "change" else (asked, 0)
+        return Criterion(of(test, counted), None, population, sets, last)
     half = replace(test, miss=test.miss / 2)
     keep = half if rule.keep_threshold is None else replace(half, threshold=rule.keep_threshold)
-    return Criterion(of(half, changing), of(keep, pairs - changing), population, sets)
+    return Criterion(of(half, changing), of(keep, pairs - changing), population, sets, last)
 
 
 def _matching(answers: Sequence[tuple[Ids, Ids]]) -> float | None:

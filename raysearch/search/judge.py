@@ -4,7 +4,7 @@ Invariants: a verdict depends on the evidence of its hypothesis and on what was 
 first pair of it was measured.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from raysearch.core.hypothesis import Hypothesis
@@ -18,6 +18,9 @@ NO_PAIRS_LEFT = (
     "no test pairs are left that no earlier generation was tested on; raise pairs.test, or propose "
     "in fewer generations"
 )
+FUTILE = "no verdict is likely within the pairs that the test may use"
+Verdict = tuple[VerdictName, str | None]
+"""A verdict, and its reason if it needs one."""
 
 
 class Judge:
@@ -35,6 +38,10 @@ class Judge:
         self._spending = spending
         self._rule = rule
 
+    def weigh(self, weights: Mapping[str, float]) -> None:
+        """Fixes the share of the chance of a false accept that each hypothesis spends, by id."""
+        self._spending.weigh(weights)
+
     def enter(self, hypotheses: Collection[Hypothesis]) -> list[HypothesisTest]:
         """Returns a test for each new hypothesis of a generation.
 
@@ -44,7 +51,7 @@ class Judge:
         self._spending.enter(hypotheses)
         return [self._preparation.new_test(h, part=self._spending.part_of(h)) for h in hypotheses]
 
-    def verdict(self, test: HypothesisTest, at_last: bool) -> VerdictName | None:
+    def verdict(self, test: HypothesisTest, at_last: bool) -> Verdict | None:
         """Returns the verdict on the evidence so far, or None if more is needed.
 
         Args:
@@ -54,8 +61,12 @@ class Judge:
             return None
         criterion = self._criterion(test)
         verdict = criterion.verdict(test.evidence, test.keep)
-        held = verdict == "accept" and self._rule.above_baselines
-        return None if held and not test.beats_policy(criterion) else verdict
+        if verdict == "accept" and self._rule.above_baselines and not test.beats_policy(criterion):
+            return None
+        if verdict is not None:
+            return verdict, None
+        futile = not at_last and criterion.is_futile(test.evidence, test.keep)
+        return ("undecided", FUTILE) if futile else None
 
     def decided(
         self, test: HypothesisTest, verdict: VerdictName, reason: str | None, fit: str | None
@@ -81,6 +92,5 @@ class Judge:
         return None if held else accept_to, reject_from
 
     def _criterion(self, test: HypothesisTest) -> Criterion:
-        criterion = self._preparation.criteria.of(test.hypothesis, test.part)
-        among = self._spending.of(test.hypothesis)
-        return criterion if among is None else criterion.with_hypotheses(among)
+        share = self._spending.share(test.hypothesis)
+        return self._preparation.criteria.of(test.hypothesis, test.part, share)

@@ -12,12 +12,14 @@ from raysearch.causal import Split, differing_shares
 from raysearch.core.answers import EXACT_MATCH, AnswerMatcher
 from raysearch.core.events import Block, Encoded, Ids
 from raysearch.errors import PairsError
-from raysearch.stats.evidence import FIRST_LOOKS, MATCHINGS, looks
+from raysearch.stats.evidence import MATCHINGS, looks
 
 EVEN_BLOCK = 32
 """Pairs in a block that no test looks at (screening). Fixed, so that a resumed run cuts the same
 blocks.
 """
+SMALLEST_PART = 4
+"""Pairs that a generation is dealt, at least."""
 HOLDOUT_BLOCK = 8
 """Pairs in a block of the holdout, after which a control may stop: the fewest that decide one."""
 
@@ -152,12 +154,12 @@ seventh generation (threshold .8)."""
 
 def deal(pairs: tuple[int, ...], most: int) -> list[tuple[int, ...]]:
     """Deals pairs out to generations: each gets half of what is left, at most `most`, until fewer
-    are left than a look needs. How many generations come is not known beforehand; but a later one
+    are left than `SMALLEST_PART`. How many generations come is not known beforehand; but a later one
     gets no fewer than ENOUGH while there are any, since fewer could hardly accept anything.
     """
     parts: list[tuple[int, ...]] = []
     least = 0
-    while (size := min(most, max(len(pairs) // 2, min(least, len(pairs))))) >= FIRST_LOOKS[0]:
+    while (size := min(most, max(len(pairs) // 2, min(least, len(pairs))))) >= SMALLEST_PART:
         least = ENOUGH
         parts.append(pairs[:size])
         pairs = pairs[size:]

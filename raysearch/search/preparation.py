@@ -13,6 +13,7 @@ from raysearch.core.hypothesis import Hypothesis
 from raysearch.core.pair_counts import PairCount
 from raysearch.core.population import Population
 from raysearch.core.records import Reading, Record
+from raysearch.errors import SearchFailedError
 from raysearch.proposers.base import NO_EFFECTS, AttributionPlan, Effects
 from raysearch.search.attribution_stage import AttributionStage
 from raysearch.search.block_queue import BlockQueue
@@ -30,7 +31,7 @@ class Preparation:
 
     Args:
         fitting: whether any subspace is fit.
-        attribution: the plan of attribution, or None if the proposer needs no effects.
+        attribution: the plan of attribution, or None if no effects are computed.
 
     Raises:
         PairsError: as `Criteria` and `AttributionStage`, when screening ends.
@@ -88,6 +89,11 @@ class Preparation:
         return NO_EFFECTS if self._attribution is None else self._attribution.effects
 
     @property
+    def weighs(self) -> bool:
+        """Whether hypotheses have weights by their effects."""
+        return self._rule.weighted and self._attribution is not None
+
+    @property
     def test_pairs(self) -> int:
         """Number of pairs that a hypothesis can be tested on; 0 until preparation is done."""
         return sum(len(b.pairs) for b in self.screening.test_blocks(0)) if self.done else 0
@@ -120,12 +126,10 @@ class Preparation:
     def tell(self, event: Screened | Attributed) -> list[Record]:
         """Takes an event; returns the records that follow when a stage ends."""
         if isinstance(event, Attributed):
-            assert self._attribution is not None, "screening comes first"
-            return (
-                [self._attribution.record]
-                if self._attribution.tell(event) and self._attribution.done
-                else []
-            )
+            if self._attribution is None:  # given up
+                return []
+            is_new = self._attribution.tell(event)
+            return [self._attribution.record] if is_new and self._attribution.done else []
         if not self.screening.tell(event) or not self.screening.done:
             return []
         self._criteria = Criteria(
@@ -137,10 +141,9 @@ class Preparation:
             for pair in repeats((p, self._pairs[p].contents) for p in part.pairs)
         )
         self.score_scale = score_scale(self._rule.score, self.screening, self._pairs)
-        if self._plan is not None:
-            self._attribution = AttributionStage(
-                self._plan, self.screening.usable("fit"), self._pairs
-            )
+        usable = self.screening.usable("fit")
+        if self._plan is not None and (usable or self._plan.needed_by is not None):
+            self._attribution = AttributionStage(self._plan, usable, self._pairs)
         return [replace(self.screening.blocked(), counts=self.counts)]
 
     @property
@@ -155,11 +158,20 @@ class Preparation:
     def requeue(self, event: Lost | Failed) -> None:
         """Queues the block of a lost or failed task again; ignores tasks of later stages.
 
+        Attribution for weights alone is given up after the third failed attempt: they are even.
+
         Raises:
             SearchFailedError: this was the third failed attempt.
         """
-        for queue in self._queues:
-            queue.requeue(event)
+        self.screening.queue.requeue(event)
+        if self._attribution is None or self._plan is None:
+            return
+        try:
+            self._attribution.queue.requeue(event)
+        except SearchFailedError:
+            if self._plan.needed_by is not None:
+                raise
+            self._attribution = None
 
     @property
     def _queues(self) -> list[BlockQueue]:

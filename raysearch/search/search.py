@@ -35,6 +35,7 @@ from raysearch.core.records import (
 )
 from raysearch.proposers.base import AlphaSpending, AttributionPlan, Proposer
 from raysearch.proposers.generations import Generation, Generations
+from raysearch.proposers.weights import weights
 from raysearch.search.criteria import DecisionRule
 from raysearch.search.failed_attempts import failed_attempt
 from raysearch.search.fit_results import WaitingForFits, by_intervention
@@ -58,16 +59,15 @@ class Search:
     """A search over the hypotheses that `proposer` proposes.
 
     Args:
-        test: the test for independent draws; of a fixed population, its size is set to the number
-            of each variable's change pairs.
+        test: the test for independent draws; for a fixed population, each variable's change pairs
+            set its size.
         population: what the verdicts are about.
         pairs: expected answers by pair index, in the order of measuring.
-        rows: size of a task in pairs x interventions, about what a replica runs in a second or a
-            few.
+        rows: size of a task in pairs x interventions.
         fit: how subspaces are fit; None if the proposer proposes none that are.
         controls: names of the controls that are tested for every accepted hypothesis.
         rule: which pairs decide, and when evidence is looked at.
-        attribution: what is estimated before the first proposal, for a proposer that asks for it.
+        attribution: the effects that are computed before the first proposal.
         declared: as in `AlphaSpending`.
     """
 
@@ -85,6 +85,7 @@ class Search:
         attribution: AttributionPlan | None = None,
         declared: Container[str] | None = None,
     ) -> None:
+        self._proposer = proposer
         self._generations = Generations(proposer, controls, fit is not None and fit.warm_start)
         self._pairs = pairs
         self.preparation = Preparation(
@@ -174,11 +175,7 @@ class Search:
 
     def snapshot(self) -> Snapshot:
         """Returns the current state in numbers."""
-        halving, scheduler, verdicts = (
-            self._fits.halving,
-            self._registry.scheduler,
-            self._verdicts,
-        )
+        halving, scheduler, verdicts = self._fits.halving, self._registry.scheduler, self._verdicts
         return Snapshot(
             stage=self._stage,
             alive=verdicts.alive_without_controls,
@@ -218,6 +215,13 @@ class Search:
         records += self.preparation.tell(event)
         if was_done or not self.preparation.done:
             return
+        self._begin(records)
+
+    def _begin(self, records: list[Record]) -> None:
+        """Fixes what depends on fit pairs, and asks for the first generation."""
+        if self.preparation.weighs:
+            effects = self.preparation.effects
+            self._judge.weigh(weights(self._proposer.family(effects), effects))
         if self._fit is not None:
             self._fits = WaitingForFits(self._fit, self._enough, self.screening.blocks("fit"))
         self._propose(records)
@@ -247,8 +251,6 @@ class Search:
                 self._reopen(trial, tests, records)
             elif not intervention.is_fitted:
                 self._open(intervention, tests, records)
-
-    # --- fits
 
     def _on_fitted(self, event: Fitted, records: list[Record]) -> None:
         new_records, contradicts = self._fits.halving.tell(event)
@@ -325,7 +327,7 @@ class Search:
         """Decides a hypothesis if its evidence after so many blocks is enough."""
         verdict = self._judge.verdict(test, blocks == len(trial.blocks))
         if verdict is not None:
-            self._decide(trial, test, verdict, None, records)
+            self._decide(trial, test, *verdict, records)
 
     def _end(
         self,
@@ -368,7 +370,10 @@ class Search:
         """Takes a lost or failed task: queues it again, and quarantines an intervention that fails
         too often.
         """
+        was_done = self.preparation.done
         self.preparation.requeue(event)
+        if self.preparation.done and not was_done:
+            self._begin(records)
         attempt = failed_attempt(event)
         if attempt is not None:
             part = self.screening.part_of(event.split, *attempt.blocks[:1])

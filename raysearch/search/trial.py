@@ -221,7 +221,7 @@ class HypothesisTest:
                 if self.evidence.n
             ),
             against=self._against_policy(verdict == "accept", criterion),
-            level=criterion.change.false_accept / criterion.change.hypotheses,
+            level=criterion.change.level,
         )
 
 

@@ -8,7 +8,8 @@ for shares b in (0, 1), it is
 
     E_n = integral over b of  prod_t (1 + b (x_t / m_t - 1))
 
-spread over all shares ("diversified" in their paper; a universal portfolio: Orabona and Jun 2024).
+spread over all shares ("diversified" in their paper; a universal portfolio: Orabona and Jun 2024);
+a part of the wealth, the spike, is bet whole (b = 1).
 With `population=None` (claim "sampler"), m_t = m. With `population=N` (claim "these_pairs"), m_t =
 (N m - x_1 - ... - x_{t-1}) / (N - t + 1), the mean of what is left. Against a mean of at least m it
 is the same with 1 - x and 1 - m. For a claim about new values, pairs come in blocks of values, each
@@ -38,8 +39,9 @@ BETS = 64
 pairs, the sum equals the integral.
 """
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(BETS)
-_SHARES = ((_NODES + 1) / 2)[:, None]
-_LOG_WEIGHTS = np.log(_WEIGHTS / 2)[:, None]
+_SHARES = np.append((_NODES + 1) / 2, 1.0)[:, None]
+_LOST = -1e12
+"""Log of nothing, which can be added up."""
 _SLACK = 1e-9
 """In pairs: totals of floating-point numbers that are closer count as equal, in favour of the
 null.
@@ -60,7 +62,12 @@ class BettingTest(AnytimeTest):
         +inf means that the null is impossible, -inf that the alternative is.
         """
         return _log_evidence(
-            float(self.low), float(self.high), self.population, evidence.scores, evidence.matchings
+            float(self.low),
+            float(self.high),
+            self.population,
+            self.spikes,
+            evidence.scores,
+            evidence.matchings,
         )
 
     def interval(self, evidence: Evidence, level: float = LEVEL) -> tuple[float, float]:
@@ -73,27 +80,34 @@ class BettingTest(AnytimeTest):
         return _interval(evidence.scores, evidence.matchings, self.population, bound)
 
 
-def log_wealth(scores: Floats, mean: float, population: int | None = None) -> Floats:
+def log_wealth(
+    scores: Floats, mean: float, population: int | None = None, spike: float = 0.0
+) -> Floats:
     """Returns the log e-value against a mean of at most `mean` in (0, 1] after each score.
 
     Args:
         scores: numbers in [0, 1]; the last axis is the pairs, in their order.
         population: number of fixed pairs, drawn without replacement; None for independent draws.
+        spike: part of the wealth in [0, 1) that is bet whole.
     """
-    wealth = _mix_over_bets(np.cumsum(_log_gains(scores, mean, population), axis=-1))
+    wealth = _mix_over_bets(np.cumsum(_log_gains(scores, mean, population), axis=-1), spike)
     return _apply_set_logic(
         wealth, np.cumsum(scores, axis=-1), np.arange(1, scores.shape[-1] + 1), mean, population
     )
 
 
 def _last_log_wealth(
-    scores: Floats, matchings: tuple[int, ...], mean: float, population: int | None
+    scores: Floats,
+    matchings: tuple[int, ...],
+    mean: float,
+    population: int | None,
+    spike: float = 0.0,
 ) -> float:
     """Returns the log e-value after the last of `scores`, of one hypothesis."""
     gains = _log_gains(scores, mean, population)
     if matchings:
         gains = _mean_over_matchings(gains, np.array(matchings))
-    wealth = _mix_over_bets(gains.sum(axis=-1, keepdims=True))
+    wealth = _mix_over_bets(gains.sum(axis=-1, keepdims=True), spike)
     total, seen = scores.sum(keepdims=True), np.array([len(scores)])
     return float(_apply_set_logic(wealth, total, seen, mean, population)[0])
 
@@ -101,7 +115,9 @@ def _last_log_wealth(
 def _log_gains(scores: Floats, mean: float, population: int | None) -> Floats:
     """Returns the log of each share's growth in wealth with each pair: (..., share, pair)."""
     gains = scores / _fair_prices(scores, mean, population) - 1
-    return np.asarray(np.log1p(_SHARES * gains[..., None, :]), dtype=np.float64)
+    with np.errstate(divide="ignore"):  # a whole bet on a score of 0 loses all
+        logs = np.log1p(_SHARES * gains[..., None, :])
+    return np.asarray(np.maximum(logs, _LOST), dtype=np.float64)
 
 
 def _mean_over_matchings(gains: Floats, matchings: NDArray[np.int64]) -> Floats:
@@ -131,9 +147,10 @@ def _fair_prices(scores: Floats, mean: float, population: int | None) -> Floats 
     return np.asarray(np.clip(fair, _SLACK, 1), dtype=np.float64)
 
 
-def _mix_over_bets(logs: Floats) -> Floats:
+def _mix_over_bets(logs: Floats, spike: float) -> Floats:
     """Returns the log of the total wealth over all shares: (..., share, time) to (..., time)."""
-    return np.asarray(logsumexp(logs + _LOG_WEIGHTS, axis=-2), dtype=np.float64)
+    weights = np.append((1 - spike) * _WEIGHTS / 2, spike)[:, None]
+    return np.asarray(logsumexp(logs, axis=-2, b=weights), dtype=np.float64)
 
 
 def _apply_set_logic(
@@ -152,6 +169,7 @@ def _log_evidence(
     low: float,
     high: float,
     population: int | None,
+    spikes: tuple[float, float],
     scores: tuple[float, ...],
     matchings: tuple[int, ...],
 ) -> tuple[float, float]:
@@ -159,8 +177,8 @@ def _log_evidence(
         return 0.0, 0.0
     x = np.array(scores)
     return (
-        _last_log_wealth(x, matchings, low, population),
-        _last_log_wealth(1 - x, matchings, 1 - high, population),
+        _last_log_wealth(x, matchings, low, population, spikes[0]),
+        _last_log_wealth(1 - x, matchings, 1 - high, population, spikes[1]),
     )
 
 

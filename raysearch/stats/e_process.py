@@ -8,7 +8,7 @@ accepting is checked first.
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import Literal
@@ -17,6 +17,12 @@ from raysearch.stats.evidence import Evidence
 
 LEVEL = 0.95
 """Confidence level of the reported intervals."""
+SPIKES = 1 / 4, 2 / 3
+"""Prior weight of the best alternative (a mean of 1) for accepting, and of the worst (a mean of 0)
+for rejecting. Most interventions change nothing and some change all, so both are common.
+"""
+FUTILITY = 0.1
+"""Predictive chance of any verdict below which none is waited for."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,8 @@ class AnytimeTest(ABC):
         indifference: half the width of the band around the threshold in which neither error counts.
         population: number of fixed pairs, for the claim "these_pairs"; None for the claim
             "sampler".
+        spikes: as in `SPIKES`, each in [0, 1); the rest of the prior is uniform.
+        futility: as in `FUTILITY`, in [0, 1); 0: a verdict is always waited for.
     """
 
     threshold: float
@@ -38,17 +46,29 @@ class AnytimeTest(ABC):
     hypotheses: int = 1
     indifference: float = 0.0
     population: int | None = None
+    spikes: tuple[float, float] = SPIKES
+    futility: float = FUTILITY
 
     def __post_init__(self) -> None:
         assert 0 < self.low <= self.high < 1, (self.threshold, self.indifference)
         assert 0 < self.false_accept < 1, self.false_accept
         assert 0 < self.miss < 1, self.miss
         assert self.hypotheses >= 1, self.hypotheses
+        assert all(0 <= spike < 1 for spike in self.spikes), self.spikes
 
     @property
     def claim(self) -> str:
         """The population that the claim is about: "sampler" or "these_pairs"."""
         return "sampler" if self.population is None else "these_pairs"
+
+    @property
+    def level(self) -> float:
+        """Chance of a false accept that one hypothesis spends."""
+        return self.false_accept / self.hypotheses
+
+    def at_level(self, level: float) -> "AnytimeTest":
+        """Returns the same test for one hypothesis that spends `level`, in (0, 1)."""
+        return replace(self, false_accept=level, hypotheses=1)
 
     @property
     def accept_at(self) -> float:
@@ -66,6 +86,12 @@ class AnytimeTest(ABC):
         if up >= self.accept_at:
             return "accept"
         return "reject" if down >= self.reject_at else None
+
+    def chances(self, evidence: Evidence, last: int) -> tuple[float, float]:
+        """Returns the predictive chances in [0, 1] that the test accepts, and that it rejects, at
+        the pair `last`; 1 if they are not known.
+        """
+        return 1.0, 1.0
 
     @abstractmethod
     def log_evidence(self, evidence: Evidence) -> tuple[float, float]:

@@ -7,7 +7,7 @@ looks rise strictly and end at the last pair.
 import math
 from dataclasses import dataclass
 
-FIRST_LOOKS = (4, 8, 12)
+FIRST_LOOK = 2
 MATCHINGS = 4
 """Matchings of the values of a block, for a claim about new values: their e-values are averaged."""
 
@@ -57,12 +57,12 @@ class Evidence:
 
 
 def looks(last: int) -> tuple[int, ...]:
-    """Returns the numbers of pairs after which the test looks: 4, 8, 12, then half as many again,
-    up to `last`.
+    """Returns the numbers of pairs after which the test looks: 2, 3, 4 and so on to 40, then a
+    twentieth further each time, up to `last`.
     """
-    out = [n for n in FIRST_LOOKS if n < last]
-    following = FIRST_LOOKS[-1] * 3 // 2
+    out = []
+    following = FIRST_LOOK
     while following < last:
         out.append(following)
-        following = following * 3 // 2
+        following = max(following + 1, following * 21 // 20)
     return (*out, last) if last > 0 else ()

@@ -1,11 +1,11 @@
 """The match test: accept, reject or continue, by the number of matches, valid at every look.
 
-For s matches in the first n pairs, f = n - s, and a prior Beta(a, b) with a = b = 1, there are two
-e-processes:
+For s matches in the first n pairs and f = n - s there are two e-processes:
 
 - to accept, against theta <= threshold - indifference: the mixture over the thetas above, relative
-  to the likelihood there;
-- to reject, against theta >= threshold + indifference: the mixture over the thetas below.
+  to the likelihood there; its prior is a spike at 1 and for the rest uniform;
+- to reject, against theta >= threshold + indifference: the mixture over the thetas below; its prior
+  is a spike at 0 and for the rest uniform.
 
 With `population=None` (claim "sampler"), pairs are independent draws and theta is the sampler's
 rate. With `population=N` (claim "these_pairs"), theta is the share of matches among N fixed pairs,
@@ -18,6 +18,7 @@ any logarithm.
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from typing import Literal
 
@@ -32,8 +33,6 @@ from raysearch.stats.evidence import Evidence
 Verdict = Literal["accept", "reject", "undecided"]
 Floats = NDArray[np.float64]
 
-_A = _B = 1.0
-
 
 @dataclass(frozen=True)
 class MatchTest(AnytimeTest):
@@ -46,33 +45,21 @@ class MatchTest(AnytimeTest):
 
         +inf means that the null is impossible, -inf that the alternative is.
         """
-        return _log_evidence(self, evidence.n, evidence.matches)
-
-    def log_evidence_to_accept(self, n: int, matches: NDArray[np.int64]) -> Floats:
-        """Returns log e-values against theta <= threshold - indifference, for each of `matches` out
-        of `n`.
-        """
-        if self.population is not None:
-            null = math.floor(self.low * self.population)
-            return _fixed_log_evidence(self.population, null, n, matches, upward=True)
-        edge = float(self.low)
-        tail = beta.logsf(edge, _A + matches, _B + n - matches) - beta.logsf(edge, _A, _B)
-        return np.asarray(
-            _mixture(n, matches) + tail - _log_likelihood(edge, n, matches), dtype=np.float64
+        return _log_evidence(
+            self.low, self.high, self.population, self.spikes, evidence.n, evidence.matches
         )
 
-    def log_evidence_to_reject(self, n: int, matches: NDArray[np.int64]) -> Floats:
-        """Returns log e-values against theta >= threshold + indifference, for each of `matches` out
-        of `n`.
+    def chances(self, evidence: Evidence, last: int) -> tuple[float, float]:
+        """Returns the predictive chances that the test accepts, and that it rejects, at the pair
+        `last`; theta has the prior of accepting, over all of [0, 1].
         """
-        if self.population is not None:
-            null = math.ceil(self.high * self.population)
-            return _fixed_log_evidence(self.population, null, n, matches, upward=False)
-        edge = float(self.high)
-        tail = beta.logcdf(edge, _A + matches, _B + n - matches) - beta.logcdf(edge, _A, _B)
-        return np.asarray(
-            _mixture(n, matches) + tail - _log_likelihood(edge, n, matches), dtype=np.float64
-        )
+        bounds = self.bounds(last)
+        return _chances(evidence.n, evidence.matches, last, bounds, self.spikes[0])
+
+    def bounds(self, n: int) -> tuple[int, int]:
+        """Returns the fewest of n matches that are accepted and the most that are rejected."""
+        up, down = _all_log_evidence(self.low, self.high, self.population, self.spikes, n)
+        return int((up < self.accept_at).sum()), int((down >= self.reject_at).sum()) - 1
 
     def interval(self, evidence: Evidence, level: float = LEVEL) -> tuple[float, float]:
         """Returns a two-sided confidence interval for theta in [0, 1], valid at any stopping time.
@@ -83,9 +70,77 @@ class MatchTest(AnytimeTest):
 
 
 @lru_cache(maxsize=1 << 16)
-def _log_evidence(test: MatchTest, n: int, matches: int) -> tuple[float, float]:
-    s = np.array([matches], dtype=np.int64)
-    return float(test.log_evidence_to_accept(n, s)[0]), float(test.log_evidence_to_reject(n, s)[0])
+def _log_evidence(
+    low: Fraction,
+    high: Fraction,
+    population: int | None,
+    spikes: tuple[float, float],
+    n: int,
+    matches: int,
+) -> tuple[float, float]:
+    up, down = _log_evidences(low, high, population, spikes, n, np.array([matches]))
+    return float(up[0]), float(down[0])
+
+
+@lru_cache(maxsize=1 << 10)
+def _all_log_evidence(
+    low: Fraction, high: Fraction, population: int | None, spikes: tuple[float, float], n: int
+) -> tuple[Floats, Floats]:
+    return _log_evidences(low, high, population, spikes, n, np.arange(n + 1))
+
+
+def _log_evidences(
+    low: Fraction,
+    high: Fraction,
+    population: int | None,
+    spikes: tuple[float, float],
+    n: int,
+    s: NDArray[np.int64],
+) -> tuple[Floats, Floats]:
+    """Returns log e-values (to accept, to reject), for each of `s` matches out of `n`."""
+    if population is not None:
+        return (
+            _fixed_log_evidence(population, math.floor(low * population), n, s, spikes[0], True),
+            _fixed_log_evidence(population, math.ceil(high * population), n, s, spikes[1], False),
+        )
+    up, down = float(low), float(high)
+    above = beta.logsf(up, 1 + s, 1 + n - s) - math.log1p(-up)
+    below = beta.logcdf(down, 1 + s, 1 + n - s) - math.log(down)
+    return (
+        _spiked(_mixture(n, s) + above, spikes[0], s == n) - _log_likelihood(up, n, s),
+        _spiked(_mixture(n, s) + below, spikes[1], s == 0) - _log_likelihood(down, n, s),
+    )
+
+
+def _spiked(slab: Floats, weight: float, at: NDArray[np.bool_]) -> Floats:
+    """Returns the log of the mixture of both parts of a prior. The spike gives the pairs a chance
+    of 1 where they are all alike (`at`), else 0.
+    """
+    if not weight:
+        return slab
+    spike = np.where(at, math.log(weight), -np.inf)
+    return np.asarray(np.logaddexp(slab + math.log1p(-weight), spike), dtype=np.float64)
+
+
+@lru_cache(maxsize=1 << 16)
+def _chances(
+    n: int, s: int, last: int, bounds: tuple[int, int], spike: float
+) -> tuple[float, float]:
+    """Returns the predictive chances that at `last` there are at least `bounds[0]` matches, and at
+    most `bounds[1]`, given `s` of `n`: those of Pólya's urn, and of the spike at 1.
+    """
+    more = np.arange(last - n + 1)
+    chance = np.exp(
+        _log_choose(s + more, more)
+        + _log_choose(last - s - more, last - n - more)
+        - _log_choose(last + 1, np.array([last - n]))
+    )
+    accept, reject = chance[s + more >= bounds[0]].sum(), chance[s + more <= bounds[1]].sum()
+    all_match = spike / (spike + (1 - spike) / (n + 1)) if s == n else 0.0
+    return (
+        float(all_match * (last >= bounds[0]) + (1 - all_match) * accept),
+        float((1 - all_match) * reject),
+    )
 
 
 @lru_cache(maxsize=1 << 16)
@@ -98,7 +153,7 @@ def _interval(population: int | None, evidence: Evidence, bound: float) -> tuple
 
 
 def _mixture(n: int, s: NDArray[np.int64]) -> Floats:
-    return np.asarray(betaln(_A + s, _B + n - s) - betaln(_A, _B), dtype=np.float64)
+    return np.asarray(betaln(1.0 + s, 1.0 + n - s), dtype=np.float64)
 
 
 def _log_likelihood(theta: float, n: int, s: NDArray[np.int64]) -> Floats:
@@ -117,7 +172,7 @@ def _log_prior(population: int, m: NDArray[np.int64]) -> Floats:
     population.
     """
     return np.asarray(
-        _log_choose(population, m) + betaln(_A + m, _B + population - m) - betaln(_A, _B),
+        _log_choose(population, m) + betaln(1.0 + m, 1.0 + population - m),
         dtype=np.float64,
     )
 
@@ -132,8 +187,11 @@ def _log_sequence(population: int, m: NDArray[np.int64], n: int, s: NDArray[np.i
 
 
 def _fixed_log_evidence(
-    population: int, null: int, n: int, matches: NDArray[np.int64], upward: bool
+    population: int, null: int, n: int, matches: NDArray[np.int64], spike: float, upward: bool
 ) -> Floats:
+    """Returns log e-values; the spike of the prior is where all of the population match, or none
+    (not `upward`).
+    """
     assert n <= population, (n, population)
     if population == 0:
         return np.zeros(len(matches))  # no pairs, no evidence
@@ -150,7 +208,8 @@ def _fixed_log_evidence(
         else:
             here = np.array([s])
             mixture = logsumexp(prior + _log_sequence(population, alternative, n, here)) - total
-            out[i] = mixture - _log_sequence(population, np.array([null]), n, here)[0]
+            mixed = _spiked(mixture, spike, here == (n if upward else 0))
+            out[i] = mixed[0] - _log_sequence(population, np.array([null]), n, here)[0]
     return out
 
 

@@ -64,7 +64,7 @@ class PairedTest:
     def _test(self) -> BettingTest:
         """Each side has half of the error."""
         half = self.error / 2
-        return BettingTest(0.5, half, half, population=self.population)
+        return BettingTest(0.5, half, half, population=self.population, spikes=(0.0, 0.0))
 
 
 def _evidence(differences: Sequence[float], matchings: tuple[int, ...] = ()) -> Evidence:

@@ -5,6 +5,7 @@ Invariants: no simulation; the state (pairs seen, matches) is followed through e
 the figures are exact for a variable whose every pair is a change pair.
 """
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
@@ -34,26 +35,29 @@ class Power:
     pairs: float
 
 
-def power(test: MatchTest, iia: float, last: int, at_end: bool = False) -> Power:
+def power(
+    test: MatchTest, iia: float, last: int, at_end: bool = False, ends: tuple[int, ...] = ()
+) -> Power:
     """Returns the chances of each verdict for a hypothesis of true IIA `iia` in [0, 1].
 
-    The test looks up to `last` pairs, or only then (`at_end`). With a population, `iia` is rounded
-    to the nearest share that the population can have.
+    The test looks up to `last` pairs (at `ends` if they are given), or only then (`at_end`), and
+    stops undecided once no verdict is likely. With a population, `iia` is rounded to the nearest
+    share that the population can have.
     """
     alive = np.ones(1)
     seen = 0
-    accept = reject = pairs = 0.0
-    for look in (last,) if at_end else looks(last):
+    accept = reject = undecided = pairs = 0.0
+    for look in (last,) if at_end else ends or looks(last):
         alive = _advance(alive, seen, look, iia, test.population)
         seen = look
-        accepts, rejects = _verdicts(test, look)
+        accepts, rejects, futile = verdicts(test, look, last)
         accept += float(alive[accepts].sum())
         reject += float(alive[rejects].sum())
-        ended = float(alive[accepts | rejects].sum())
-        pairs += look * ended
-        alive = np.where(accepts | rejects, 0.0, alive)
-    undecided = float(alive.sum())
-    return Power(iia, accept, reject, undecided, pairs + last * undecided)
+        undecided += float(alive[futile].sum())
+        stops = accepts | rejects | futile
+        pairs += look * float(alive[stops].sum())
+        alive = np.where(stops, 0.0, alive)
+    return Power(iia, accept, reject, undecided, pairs)
 
 
 def fewest_pairs(test: AnytimeTest) -> int:
@@ -63,17 +67,42 @@ def fewest_pairs(test: AnytimeTest) -> int:
     )
 
 
-@lru_cache(maxsize=256)
-def _verdicts(test: MatchTest, look: int) -> tuple[Truths, Truths]:
+@lru_cache(maxsize=1 << 13)
+def verdicts(test: MatchTest, look: int, last: int) -> tuple[Truths, Truths, Truths]:
     """Returns masks over the number of matches after `look` pairs: where the test accepts, where it
-    rejects.
+    rejects, where it stops undecided.
 
     They are the same at every true IIA.
     """
     matches = np.arange(look + 1)
-    accepts = test.log_evidence_to_accept(look, matches) >= test.accept_at
-    rejects = (test.log_evidence_to_reject(look, matches) >= test.reject_at) & ~accepts
-    return accepts, rejects
+    fewest, most = test.bounds(look)
+    accepts = matches >= fewest
+    rejects = (matches <= most) & ~accepts
+    if look == last:
+        return accepts, rejects, ~(accepts | rejects)
+    return accepts, rejects, _futile(test, look, last) & ~accepts & ~rejects
+
+
+def _futile(test: MatchTest, look: int, last: int) -> Truths:
+    """Returns a mask over the number of matches after `look` pairs: where no verdict is likely.
+
+    The chance of a verdict falls with the matches as long as rejecting is likelier than accepting,
+    then rises, so that the mask is one run, found by bisection.
+    """
+    matches = np.arange(look + 1)
+    if not test.futility:
+        return matches < 0
+
+    def chances(s: int) -> tuple[float, float]:
+        return test.chances(Evidence(look, int(s)), last)
+
+    def is_likely(s: int) -> bool:
+        return sum(chances(s)) >= test.futility
+
+    middle = bisect_left(matches, True, key=lambda s: np.greater_equal(*chances(s)))
+    first = bisect_left(matches[:middle], True, key=lambda s: not is_likely(s))
+    end = middle + bisect_left(matches[middle:], True, key=is_likely)
+    return (matches >= first) & (matches < end)
 
 
 def _advance(alive: Floats, seen: int, look: int, iia: float, population: int | None) -> Floats:

@@ -206,7 +206,7 @@ VERDICTS = table_schema(
     (
         "level",
         REAL,
-        "chance of a false accept that the verdict spends: test.false_accept / K, K as it is for "
+        "chance of a false accept that the verdict spends: test.false_accept times the weight of "
         "this hypothesis; null in runs before 2026-11-29",
         "share",
     ),

@@ -109,7 +109,8 @@ def test_attribution_has_what_it_proposes_as_its_k_and_its_own_fit_pairs() -> No
     assert (made.max_hypotheses, plan.pairs, len(plan.units)) == (2 * 27, 5, 30 * 9)
     assert asked.test(made, space).hypotheses == 54
     assert sum(p.split == "fit" for p in asked.pairs) == 4 * 5
-    assert not any(p.split == "fit" for p in _asked({"use": "refine"}).pairs)
+    of_refine = [p for p in _asked({"use": "refine"}).pairs if p.split == "fit"]
+    assert len(of_refine) == 4 * 6, "those of weights, all of pairs.fit"
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_a_block_is_its_inputs_and_a_replica_its_parts() -> None:
     )
     assert told.inputs == len(inputs) * told.run
     assert told.block == told.inputs_of_block * told.run
-    assert 13 < told.inputs_of_block <= 26, "the largest block of 40 pairs is the 13 from 27 to 40"
+    assert told.inputs_of_block == 4, "the largest block of 40 pairs is the first, of two"
     assert told.weights == 2 * looked.weight_bytes
     assert told.kept == told.inputs
     assert told.replica > told.weights + told.kept + told.batch

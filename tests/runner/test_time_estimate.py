@@ -49,7 +49,7 @@ def test_training_is_timed_and_what_was_trained_is_measured() -> None:
     found = _trial("space.subspaces=[{das: [2]}, {pca: [2]}]", "space.layers=[1]", "fit.together=3")
     assert found.steps == 4 * 3
     assert found.a_step > 0
-    assert found.rows == 4 * (3 + 1), "three rotations and one PCA on four pairs"
+    assert found.rows == 2 * (3 + 1), "three rotations and one PCA on two pairs"
 
 
 def test_seconds_are_inputs_steps_rows_and_the_holdout_of_what_is_accepted() -> None:

@@ -71,7 +71,7 @@ def test_no_generation_is_tested_on_a_pair_of_an_earlier_one_whatever_is_lost_or
 def test_a_hypothesis_for_which_no_pairs_are_left_is_undecided_and_says_so() -> None:
     world = World(1, layers=8, test=30, max_pairs=30)
     search = Cluster(world, 2, 0).drive(world.search(Batches(world.space, [2] * 8)))
-    last = [d for d in search.verdicts.values() if d.reason]
+    last = [d for d in search.verdicts.values() if d.reason == NO_PAIRS_LEFT]
     assert {(d.verdict, d.n, d.reason) for d in last} == {("undecided", 0, NO_PAIRS_LEFT)}
     assert 0 < len(last) < len(search.verdicts)
 
@@ -85,8 +85,8 @@ def test_all_generations_together_spend_no_more_than_the_level(sizes: list[int])
         new = [_at(at + i) for i in range(size)]
         at += size
         spending.enter(new)
-        spent += sum(1 / (spending.of(h) or 1) for h in new)
-        assert len({spending.of(h) for h in new}) == 1
+        spent += sum(spending.share(h) or 1 for h in new)
+        assert len({spending.share(h) for h in new}) == 1
     assert spent <= 1 + 1e-9
 
 
@@ -95,7 +95,7 @@ def test_a_single_generation_of_any_size_spends_half_of_the_level(size: int) -> 
     spending = AlphaSpending(Batches([], [size]))
     new = [_at(i) for i in range(size)]
     spending.enter(new)
-    assert {spending.of(h) for h in new} == {2 * size}
+    assert {spending.share(h) for h in new} == {1 / (2 * size)}
 
 
 def test_only_proposals_after_verdicts_that_are_outside_of_the_space_need_pairs_of_their_own() -> (
@@ -108,7 +108,7 @@ def test_only_proposals_after_verdicts_that_are_outside_of_the_space_need_pairs_
     spending.enter([_at(9)])
     parts = {i: spending.part_of(_at(i)) for i in (0, 7, 1, 8, 9)}
     assert parts == {0: 0, 7: 0, 1: 0, 8: 1, 9: 2}
-    assert spending.of(_at(8)) is None  # K is that of all
+    assert spending.share(_at(8)) is None  # K is that of all
 
 
 @given(st.integers(0, 3000), st.integers(1, 600))

@@ -288,15 +288,15 @@ def test_tasks_fill_rows_and_spread_over_idle_workers() -> None:
     for task in search.ask(100):
         search.tell(world.run(task))
     tasks = search.ask(2)
-    assert [len(t.interventions) for t in tasks] == [8, 8]
-    assert [t.rows for t in tasks] == [32, 32]
+    assert [len(t.interventions) for t in tasks] == [15, 15]
+    assert [t.rows for t in tasks] == [30, 30]
     few = World(0, layers=2, rows=64)
     search = few.search()
     for task in search.ask(100):
         search.tell(few.run(task))
     ahead = search.ask(2)
     assert [len(t.interventions) for t in ahead] == [1, 1]
-    assert all(len(t.blocks) == 7 and t.rows == 60 for t in ahead)
+    assert all(len(t.blocks) == 50 and t.rows == 63 for t in ahead)
 
 
 def test_a_snapshot_adds_up() -> None:
@@ -333,7 +333,7 @@ def test_failing_holdout_pairs_spoil_no_verdict_on_test_pairs() -> None:
     assert {e.n for e in search.estimates.values()} == {0}
 
 
-@pytest.mark.parametrize("bad_pair", [3, 30, 100])
+@pytest.mark.parametrize("bad_pair", [3, 15, 30])
 def test_what_fails_far_ahead_decides_nothing_before_it_is_reached(bad_pair: int) -> None:
     """One pair on which every intervention raises: the verdicts do not depend on how many blocks a
     task takes ahead."""

@@ -33,6 +33,7 @@ from raysearch.search.screening import ScreeningPlan
 from raysearch.search.search import Search
 from raysearch.stats.betting_test import BettingTest
 from raysearch.stats.evidence import MATCHINGS, looks
+from raysearch.stats.exact_test import ExactTest
 from raysearch.stats.match_test import MatchTest
 from raysearch.testing.fake_pool import fake_fit
 
@@ -103,7 +104,8 @@ class World:
 
     def search(self, proposer: Proposer | None = None) -> Search:
         by_matches = self.rule.score == "matches" and not self.new_values
-        kind = MatchTest if by_matches else BettingTest
+        one_look = ExactTest if self.rule.at_end else MatchTest
+        kind = one_look if by_matches else BettingTest
         test = kind(self.threshold, 0.05, 0.05, hypotheses=len(self.space))
         wanted: dict[Split, int] = {
             "test": self.wanted or self.test,
@@ -138,7 +140,10 @@ class World:
         wants = getattr(proposer, "inner", proposer)  # of one that is watched
         needs_effects = getattr(wants, "fit_pairs", 0)
         attribution = attribution_plan(wants, self.space) if needs_effects else None
-        return Search(proposer or Exhaustive(self.space), *asked, attribution)
+        proposer = proposer or Exhaustive(self.space)
+        if self.rule.weighted and attribution is None:
+            attribution = attribution_plan(proposer, self.space, self.fit)
+        return Search(proposer, *asked, attribution)
 
     def output(self, intervention: Intervention, pair: int) -> tuple[int, ...]:
         """The one true output of an intervention on a pair."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from raysearch.stats.betting_test import BettingTest, log_wealth
-from raysearch.stats.e_process import AnytimeTest
+from raysearch.stats.e_process import SPIKES, AnytimeTest
 from raysearch.stats.evidence import Evidence
 from raysearch.stats.match_test import MatchTest
 
@@ -227,5 +227,9 @@ def test_within_the_band_of_indifference_neither_side_is_bet_against(
 ) -> None:
     x = np.array([0.9, 0.4, 0.75, 1.0, 0.8])
     test = BettingTest(*RATES, indifference=0.1, population=population)
-    sides = log_wealth(x, 0.7, population)[-1], log_wealth(1 - x, 0.1, population)[-1]
+    up, down = SPIKES
+    sides = (
+        log_wealth(x, 0.7, population, up)[-1],
+        log_wealth(1 - x, 0.1, population, down)[-1],
+    )
     assert test.log_evidence(seen(*x)) == pytest.approx(sides)

@@ -22,9 +22,12 @@ def _course(
         total = round(iia * test.population)
         matches = dice.sample([True] * total + [False] * (test.population - total), last)
     for look in (last,) if at_end else looks(last):
-        verdict = test.verdict(Evidence(look, sum(matches[:look])))
+        evidence = Evidence(look, sum(matches[:look]))
+        verdict = test.verdict(evidence)
         if verdict is not None:
             return verdict, look
+        if sum(test.chances(evidence, last)) < test.futility:
+            return "undecided", look
     return "undecided", last
 
 

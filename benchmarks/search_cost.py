@@ -1,0 +1,260 @@
+"""How many pairs a search needs, by mechanism, and whether its errors hold.
+
+Searches are simulated: which hypotheses are true, the outcomes of pairs and the effects are drawn;
+looks, thresholds, futility and weights are those of a run (`raysearch/stats`,
+`raysearch/proposers/weights.py`). Outcomes of one pair are correlated over hypotheses (a Gaussian
+copula, 0.3). `today` is the rule before all of these: looks at 4, 8, 12, then half as many again.
+
+    python -m benchmarks.search_cost                  # the table of benchmarks/RESULTS.md
+    python -m benchmarks.search_cost --k 500 --searches 20
+
+Effects are `useful` (true sites 0.6 to 1, others as on capitals), as on `capitals` (of its true
+sites two in five have 0.1 to 0.2 only), or `useless` (of the same sizes, independent of the truth).
+Columns: pairs for each hypothesis, as simulated and as expected (exactly, for the drawn IIAs and
+effects); the ratio of the expected ones to today's; `false` is the share of searches with a false
+accept; `missed` is the share of true hypotheses that are rejected, `found` that are accepted. Exits
+with 1 if a goal fails: with useful effects at most 0.65 of today's pairs at K = 500 and 10^4, with
+useless ones at most 1.05; 3 pairs at an IIA of 0, and at .95 and 1 at most 1.25 of Wald's bound.
+"""
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from raysearch.proposers.weights import weigh
+from raysearch.stats.evidence import looks
+from raysearch.stats.match_test import MatchTest
+from raysearch.stats.power import power, verdicts
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+LAST, THRESHOLD, ERROR, CORRELATION = 512, 0.8, 0.05, 0.3
+EXPECTED = 2
+"""Searches of each kind for which expectations are computed."""
+SEARCHES = {500: 40, 10_000: 6, 1_000_000: 1}
+TRUE = {1.0: 0.3, 0.98: 0.2, 0.95: 0.3, 0.9: 0.2}
+FALSE = {0.0: 0.60, 0.05: 0.20, 0.1: 0.08, 0.3: 0.07, 0.5: 0.04, 0.7: 0.01}
+"""Distribution of the IIA among true and among false hypotheses."""
+BEFORE = (4, 8, 12, 18, 27, 40, 60, 90, 135, 202, 303, 454, LAST)
+"""Looks of the rule before."""
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """A rule for verdicts, by what it has of today's."""
+
+    name: str
+    looks: tuple[int, ...] = looks(LAST)
+    spikes: bool = True
+    futility: bool = True
+    effects: str = ""
+
+    def test(self, level: float) -> MatchTest:
+        test = MatchTest(THRESHOLD, level, ERROR)
+        test = test if self.spikes else replace(test, spikes=(0.0, 0.0))
+        return test if self.futility else replace(test, futility=0.0)
+
+
+MECHANISMS = (
+    Mechanism("today", BEFORE, spikes=False, futility=False),
+    Mechanism("looks", spikes=False, futility=False),
+    Mechanism("+ spikes", futility=False),
+    Mechanism("+ futility"),
+    Mechanism("+ weights, useful", effects="useful"),
+    Mechanism("+ weights, capitals", effects="capitals"),
+    Mechanism("+ weights, useless", effects="useless"),
+)
+AT_THRESHOLD = (
+    Mechanism("even", futility=False),
+    Mechanism("weights, useless", futility=False, effects="useless"),
+)
+
+
+def drawn(k: int, share: float, rng: np.random.Generator) -> Floats:
+    """Returns the true IIA of each hypothesis; a share of them is true."""
+    true = round(k * share)
+    return np.concatenate(
+        [
+            rng.choice(list(TRUE), true, p=list(TRUE.values())),
+            rng.choice(list(FALSE), k - true, p=list(FALSE.values())),
+        ]
+    )
+
+
+def effects(kind: str, iia: Floats, rng: np.random.Generator) -> Floats:
+    """Returns an effect of each hypothesis; those of `capitals` are about those of its run."""
+    k, true = len(iia), iia >= THRESHOLD
+    small, middle = rng.uniform(0, 0.01, k), rng.uniform(0.01, 0.1, k)
+    false = np.choose(
+        rng.choice(3, k, p=(0.6, 0.25, 0.15)), [small, middle, rng.uniform(0.1, 0.5, k)]
+    )
+    large, early = rng.uniform(0.6, 1, k), rng.uniform(0.1, 0.2, k)
+    if kind == "useful":
+        return np.where(true, large, false)
+    found = np.where(true, np.where(rng.random(k) < 0.6, large, early), false)
+    return rng.permutation(found) if kind == "useless" else found
+
+
+@dataclass
+class Outcome:
+    """Sums over searches."""
+
+    pairs: int = 0
+    expected: float = 0.0
+    searches: int = 0
+    false: int = 0
+    true_ones: int = 0
+    missed: int = 0
+    found: int = 0
+
+
+def search(rule: Mechanism, iia: Floats, seed: int, total: Outcome) -> None:
+    """Simulates one search, look by look."""
+    rng = np.random.default_rng([seed, 1])
+    k = len(iia)
+    given = effects(rule.effects, iia, rng) if rule.effects else None
+    of = [] if given is None else weigh([("v", float(e)) for e in given])
+    levels, level = np.unique(ERROR * np.array(of or [1 / k] * k), return_inverse=True)
+    tests = [rule.test(float(one)) for one in levels]
+    if total.searches < EXPECTED:
+        cells, counts = np.unique(np.stack([level, iia]), axis=1, return_counts=True)
+        total.expected += sum(
+            int(count) * _expected(tests[int(at)], float(true), rule.looks)
+            for (at, true), count in zip(cells.T, counts, strict=True)
+        )
+    alive, matches, seen = np.arange(k), np.zeros(k, dtype=np.int64), 0
+    accepted, rejected = np.zeros(k, dtype=bool), np.zeros(k, dtype=bool)
+    cut = np.clip(ndtri(iia), -40, 40)
+    shared = np.random.default_rng([seed, 2]).standard_normal(LAST)
+    for look in rule.looks:
+        for pair in range(seen, look):
+            own = np.random.default_rng([seed, 3, pair]).standard_normal(k, dtype=np.float32)[alive]
+            score = math.sqrt(CORRELATION) * shared[pair] + math.sqrt(1 - CORRELATION) * own
+            matches[alive] += score <= cut[alive]
+        total.pairs += len(alive) * (look - seen)
+        seen = look
+        stops = np.zeros(len(alive), dtype=bool)
+        for at, test in enumerate(tests):
+            mine = level[alive] == at
+            masks = verdicts(test, look, LAST)
+            accepts, rejects, ends = (mask[matches[alive]] & mine for mask in masks)
+            accepted[alive[accepts]] = rejected[alive[rejects]] = True
+            stops |= accepts | rejects | ends
+        alive = alive[~stops]
+    true = iia >= THRESHOLD
+    total.searches += 1
+    total.false += bool((accepted & (iia <= THRESHOLD)).any())
+    total.true_ones += int(true.sum())
+    total.missed += int((rejected & true).sum())
+    total.found += int((accepted & true).sum())
+
+
+@cache
+def _expected(test: MatchTest, iia: float, ends: tuple[int, ...]) -> float:
+    return power(test, iia, LAST, ends=ends).pairs
+
+
+def table(sizes: Sequence[int], searches: int | None) -> tuple[float, list[str]]:
+    """Prints pairs by mechanism; returns the worst ratio with useful effects at K up to 10^4, and the
+    goals that fail."""
+    failed, worst = [], {"useful": 0.0, "useless": 0.0}
+    print("| K | true | rule | searches | pairs each | expected | ratio | false | missed | found |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for k in sizes:
+        for share in (0.01, 0.06):
+            before = 0.0
+            for rule in MECHANISMS:
+                total = Outcome()
+                for seed in range(searches or SEARCHES.get(k, 20)):
+                    search(rule, drawn(k, share, np.random.default_rng([k, seed])), seed, total)
+                each = total.pairs / (total.searches * k)
+                expected = total.expected / (min(total.searches, EXPECTED) * k)
+                before = before or expected
+                true = max(total.true_ones, 1)
+                print(
+                    f"| {k} | {share:.0%} | {rule.name} | {total.searches} | {each:.2f} | "
+                    f"{expected:.2f} | {expected / before:.3f} | {total.false / total.searches:.3f} | "
+                    f"{total.missed / true:.4f} | {total.found / true:.4f} |",
+                    flush=True,
+                )
+                if rule.effects in worst and (rule.effects == "useless" or k <= 10_000):
+                    worst[rule.effects] = max(worst[rule.effects], expected / before)
+    failed += [f"useful {worst['useful']:.3f}"] * (worst["useful"] > 0.65)
+    failed += [f"useless {worst['useless']:.3f}"] * (worst["useless"] > 1.05)
+    print(f"\nworst with useful effects {worst['useful']:.3f}, useless {worst['useless']:.3f}")
+    return worst["useful"], failed
+
+
+def at_the_threshold(k: int, searches: int) -> list[str]:
+    """Prints how many searches accept any of `k` hypotheses that are all at the threshold, where the
+    bound is tight, and how many are rejected of those."""
+    print(f"\nall {k} at the threshold, without the futility stop: ", end="")
+    failed = []
+    for rule in AT_THRESHOLD:
+        total = Outcome()
+        for seed in range(searches):
+            search(rule, np.full(k, THRESHOLD), seed, total)
+        share, missed = total.false / searches, total.missed / total.true_ones
+        failed += [f"{rule.name}: false {share:.3f}"] * (
+            share > ERROR + 3 * math.sqrt(ERROR / searches)
+        )
+        failed += [f"{rule.name}: missed {missed:.3f}"] * (missed > ERROR)
+        print(f"{rule.name}: false {share:.4f}, rejected {missed:.4f}; ", end="", flush=True)
+    print()
+    return failed
+
+
+def against_wald(sizes: Sequence[int]) -> list[str]:
+    """Prints exact expected pairs at even weights beside Wald's bound, to the right verdict alone."""
+    failed = []
+    print("\n| K | IIA 0 | .95 | Wald | ratio | 1 | Wald | ratio |")
+    print("|---|---|---|---|---|---|---|---|")
+    for k in sizes:
+        test = MatchTest(THRESHOLD, ERROR, ERROR, k)
+        none = power(test, 0.0, LAST).pairs
+        row = f"| {k} | {none:.2f} "
+        failed += [f"pairs at 0: {none:.2f}"] * (none > 3)
+        for iia in (0.95, 1.0):
+            bound = math.log(k / ERROR) / _divergence(iia)
+            needed = power(test, iia, LAST).pairs
+            row += f"| {needed:.1f} | {bound:.1f} | {needed / bound:.2f} "
+            failed += [f"K = {k}, {iia}: {needed / bound:.2f}"] * (needed > 1.25 * bound)
+        print(row + "|")
+    return failed
+
+
+def _divergence(iia: float) -> float:
+    """Returns the Kullback-Leibler divergence of a rate from the threshold, in nats."""
+    rest = 1 - iia
+    tail = rest * math.log(rest / (1 - THRESHOLD)) if rest else 0.0
+    return iia * math.log(iia / THRESHOLD) + tail
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--k", type=int, nargs="+", default=list(SEARCHES))
+    parser.add_argument("--searches", type=int, default=None)
+    asked = parser.parse_args()
+    began = time.perf_counter()
+    for name, mix in (("true", TRUE), ("false", FALSE)):
+        print(f"IIA of {name} hypotheses: {', '.join(f'{i:g}: {p:.0%}' for i, p in mix.items())}")
+    ratio, failed = table(asked.k, asked.searches)
+    failed += at_the_threshold(50, 4 * (asked.searches or 100))
+    failed += against_wald(asked.k)
+    print(f"{time.perf_counter() - began:.0f} s", file=sys.stderr)
+    print(f"goals that fail: {'; '.join(failed) or 'none'}")
+    print(f"ratio: {ratio:.3f}")
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
