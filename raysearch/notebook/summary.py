@@ -75,7 +75,7 @@ class Summary:
     def claim(self) -> str:
         """The meaning of an accept, and its limits."""
         test = self.job.test
-        of = population_words(self.job.model_dump(), self.results.to_pylist())
+        of = population_words(self.job.model_dump(), self.results)
         return (
             f"Accepted: sufficient under interchange, {self.score.name} above "
             f"{test.threshold - test.indifference:g} on {of}; the chance of any "

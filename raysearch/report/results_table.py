@@ -211,15 +211,16 @@ def _sets(run: FolderLike) -> pa.Table:
     return found
 
 
-def read_table(run: FolderLike, table: str) -> pa.Table:
-    """Returns a table with all its parts and the columns of today's schema.
+def read_table(run: FolderLike, table: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Returns a table with all its parts and the columns of today's schema, or some of them.
 
     Columns that an earlier version did not write are null; without parts the table is empty.
 
     Raises: StoreError for a part that cannot be read.
     """
     none = schemas.TABLES[table].remove_metadata().empty_table()
-    return pa.concat_tables([none, *read_parts(run, table)], promote_options="default")
+    none = none if columns is None else none.select(columns)
+    return pa.concat_tables([none, *read_parts(run, table, columns)], promote_options="default")
 
 
 def read_parts(
