@@ -72,13 +72,12 @@ def print_table(
     Component and verdict are shown only where rows differ, head only if there is one, reason if one
     failed, and subspace and units only where other columns do not determine them.
     """
-    shown = PlainTable(title)
-    rows = [row | _said(row["units"]) for row in Rows(table)[:most]]
-    values = {c: set(Rows(table).values(c)) for c in MAIN_COLUMNS if c in table.column_names}
-    values |= {c: {row[c] for row in rows} for c in _SAID}
-    left_out = {c for c in ("component", "verdict") if len(values[c]) == 1}
-    empty = ("head", "distinct", "population", "warnings", "reason", *_SAID)
-    left_out |= {c for c in empty if values.get(c, set()) <= {None, ""}}
+    shown, every = PlainTable(title), Rows(table)
+    rows = [row | _said(row["units"]) for row in every[:most]]
+    left_out = {c for c in ("component", "verdict") if len(every.values(c)) == 1}
+    empty = {"head", "distinct", "population", "warnings", "reason"} & set(table.column_names)
+    left_out |= {c for c in empty if set(every.values(c)) <= {None, ""}}
+    left_out |= {c for c in _SAID if all(row[c] is None for row in rows)}
     columns = [
         name
         for name in MAIN_COLUMNS
