@@ -73,7 +73,7 @@ def print_table(
     failed, and subspace and units only where other columns do not determine them.
     """
     shown, every = PlainTable(title), Rows(table)
-    rows = [row | _said(row["units"]) for row in every[:most]]
+    rows = [{**row, **_said(row["units"])} for row in every[:most]]
     left_out = {c for c in ("component", "verdict") if len(every.values(c)) == 1}
     empty = {"head", "distinct", "population", "warnings", "reason"} & set(table.column_names)
     left_out |= {c for c in empty if set(every.values(c)) <= {None, ""}}
