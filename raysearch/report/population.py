@@ -20,7 +20,9 @@ def population_words(job: Mapping[str, Any], found: pa.Table) -> str:
         job: the keys of the job.
         found: its verdicts, as that table or in `results`.
     """
-    decided = found.select(["population", "population_size"]).filter(pc.field("population").is_valid())
+    decided = found.select(["population", "population_size"]).filter(
+        pc.field("population").is_valid()
+    )
     sizes = pc.unique(decided["population_size"]).to_pylist()
     pairs = job.get("pairs") or {}
     return about(
