@@ -105,7 +105,7 @@ def print_controls(found: Sequence[ControlComparison], console: Console) -> None
     shown = PlainTable("Controls (IIA)")
     names = [name for name in (*COLUMNS, *JOB_CONTROLS) if any(name in b.iia for b in found)]
     rows = [{**b.row, **_said(b.row["units"])} for b in found]
-    named = ("variable", "layer", "component", "position", "subspace", "units")
+    named = ("variable", "layer", "component", "head", "position", "subspace", "units")
     columns = [c for c in named if any(r[c] is not None for r in rows)]
     for name in (*columns, "accepted", *names):
         shown.column(name, right=name not in TEXT_COLUMNS)

@@ -19,6 +19,7 @@ from raysearch.engine.encoding.positions import every
 from raysearch.engine.loading.factory import load_module
 from raysearch.engine.loading.load import best_device, inspect_model
 from raysearch.engine.loading.loaded_model import ModelSummary
+from raysearch.engine.loading.quantised import refuse_random_model
 from raysearch.job import Job
 from raysearch.proposers.base import Proposer, judged_at
 from raysearch.runner.given_objects import NO_OBJECTS, GivenObjects
@@ -53,6 +54,8 @@ def plan(job: Job, given: GivenObjects = NO_OBJECTS, with_trial: bool = False) -
 
 def _facts(resolved: ResolvedJob, summary: ModelSummary) -> PlanReport:
     job = resolved.job
+    if "random_model" in job.controls:
+        refuse_random_model(job.model.path, summary.quantised)
     encoded = summary.encode(_first(resolved), resolved.positions, resolved.variables)
     tokens = every(encoded) if EVERY in resolved.positions else 0
     model = _model_facts(summary, job.model.dtype, tokens)
@@ -103,6 +106,7 @@ def _facts(resolved: ResolvedJob, summary: ModelSummary) -> PlanReport:
         calibration=None,
         seconds=None,
         unused=summary.unused,
+        quantised=summary.quantised,
     )
 
 

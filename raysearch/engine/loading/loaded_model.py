@@ -15,7 +15,7 @@ from raysearch.core.model_facts import ComponentFacts
 from raysearch.core.prompt_format import PLAIN, PromptFormat
 from raysearch.engine.encoding.encode import encode
 from raysearch.engine.loading.dtypes import cast, dtypes_of
-from raysearch.engine.loading.quantised import method_of, refuse_change
+from raysearch.engine.loading.quantised import method_of, refuse_random_model
 from raysearch.engine.networks.attention_modules import declared
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.half_precision import copied_bytes, speed_up
@@ -63,17 +63,13 @@ class LoadedModel:
             encode=self.encode,
             unused=self.unused,
             copied_bytes=copied_bytes(self.model, DTYPES[self.dtype]),
+            quantised=method_of(self.model.config),
         )
 
     def reinitialised(self, seed: int = 0) -> "LoadedModel":
         """Returns the same architecture with weights as its family initialises them, on the same
         device."""
-        refuse_change(
-            type(self.model).__name__,
-            method_of(self.model.config),
-            "the control random_model",
-            "leave it out",
-        )
+        refuse_random_model(type(self.model).__name__, method_of(self.model.config))
         build: Any = type(self.model)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -99,7 +95,8 @@ class ModelSummary:
     it.
 
     `weight_bytes`: in the requested dtype; `copied_bytes`: of float32 copies of weights that a
-    replica on a CPU like this one holds; `item_bytes`: of one number in that dtype. `keys`: numbers
+    replica on a CPU like this one holds; `quantised`: by which method, if they are; `item_bytes`: of
+    one number in that dtype. `keys`: numbers
     in the keys and values of a token, over all layers (0: not cached); `widest`: the widest vector
     of a block; `logits`: number of logits at an answer. `encode`: the encoder of pairs. `unused`:
     files in its folder that are not loaded.
@@ -118,6 +115,7 @@ class ModelSummary:
     encode: Encoder
     unused: tuple[str, ...] = ()
     copied_bytes: int = 0
+    quantised: str | None = None
 
 
 def widest_of(blocks: Sequence[nn.Module]) -> int:
