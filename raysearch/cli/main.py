@@ -25,7 +25,7 @@ from raysearch.cli.example import example
 from raysearch.cli.repair import repair
 from raysearch.cli.report import report
 from raysearch.cli.schema import schema
-from raysearch.cli.streams import fault, missing, open_streams
+from raysearch.cli.streams import NAMES, fault, missing, open_streams
 from raysearch.cli.sync import sync
 from raysearch.errors import RaysearchError
 from raysearch.runner.interrupt import INTERRUPTED
@@ -81,7 +81,7 @@ def main() -> None:
         if (line := fault(e)) is None:
             raise
         click.echo(f"raysearch: {visible_lines(line)}", err=True)
-        code = 1
+        code = 2 if getattr(e, "errno", None) in NAMES else 1
     except (
         KeyboardInterrupt
     ):  # before a search has begun; later, interrupt.py handles it between steps

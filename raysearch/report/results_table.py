@@ -91,7 +91,7 @@ def results(
     if where is not None:
         conditions.append(f"({where}\n)")  # the newline ends a trailing comment
     chosen, order = " AND ".join(conditions) or "true", _ORDER + ", set" * sets
-    limit = "" if top is None else f"LIMIT {int(top)}"
+    limit = "" if top is None else f"LIMIT {min(top, joined.num_rows)}"
     query = f'SELECT "{ROW}" FROM results WHERE {chosen} ORDER BY {order} {limit}'
     return joined.take(_rows(joined, where, query))
 
