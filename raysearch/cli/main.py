@@ -29,7 +29,7 @@ from raysearch.cli.streams import NAMES, fault, missing, open_streams
 from raysearch.cli.sync import sync
 from raysearch.errors import RaysearchError
 from raysearch.runner.interrupt import INTERRUPTED
-from raysearch.visible_text import OneLine, visible_lines
+from raysearch.visible_text import OneLine, one_line, visible_lines
 
 CONTEXT = {
     "help_option_names": ["-h", "--help"],
@@ -87,6 +87,12 @@ def main() -> None:
     ):  # before a search has begun; later, interrupt.py handles it between steps
         click.echo("raysearch: interrupted", err=True)
         code = INTERRUPTED
+    except BaseException as e:
+        if isinstance(e, Exception):
+            raise
+        said = f"code that the job names raised {type(e).__name__}: {one_line(e)}"
+        click.echo(f"raysearch: {visible_lines(said)}; it must raise an Exception", err=True)
+        code = 1
     sys.exit(code or 0)
 
 
