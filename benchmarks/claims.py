@@ -3,9 +3,10 @@
 Searches are simulated: pairs come from the drawing and the screening of a run, verdicts and
 intervals from its tests; only the network is replaced, by a table of which pairs match. Each search
 has 50 hypotheses. For the errors, all are as high as they can be without being above the threshold;
-for the power, ten of them have a rate of 0.95 instead.
+for the power, ten of them have a rate of 0.95 instead. Of `new_values` the items are draws, anew in
+each search, and the true rate is that over all items that there could be.
 
-    python -m benchmarks.claims                       # the table of docs/explanation/statistics.md
+    python -m benchmarks.claims                       # the table of RESULTS.md
     python -m benchmarks.claims --items 6 8 --searches 200
 
 Columns: `false` is the share of searches with a false accept, `p` the chance of as many or more if
@@ -17,6 +18,7 @@ then at least 0.9, or "-"). Exits with 1 if a bound fails at p < .001.
 """
 
 import argparse
+import random
 import sys
 import time
 from collections.abc import Sequence
@@ -25,18 +27,28 @@ from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom
+from scipy.special import logsumexp
+from scipy.stats import binom, norm
 
 import raysearch as rs
 from raysearch.causal import PairSample, Split, draw_sample, split_of
+from raysearch.causal.value_matchings import matched_values
 from raysearch.core.events import Screened
 from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.search.screening import Screening, ScreeningPlan
-from raysearch.stats.evidence import Evidence, looks
+from raysearch.stats.evidence import MATCHINGS, Evidence, looks
 from raysearch.stats.match_test import MatchTest
+from raysearch.stats.power import fewest_pairs
 
 ITEMS = (6, 8, 12, 20, 48, 100, 1000)
-WAYS = ("sampler", "listed", "not_trained_on", "these_values")
+WAYS = (
+    "sampler",
+    "listed",
+    "not_trained_on",
+    "these_values",
+    "these_values, trained",
+    "new_values",
+)
 OUTCOMES = ("pair", "source", "both")
 HYPOTHESES, TRUE_ONES, TRUE_RATE = 50, 10, 0.95
 PAIRS, FIT = 256, 128
@@ -89,7 +101,8 @@ def _same(x: int) -> int:
 
 def drawn(items: int, way: str, seed: int) -> Drawn | None:
     """Draws and screens the pairs of one search; None if its domain is too small for it."""
-    trained, disjoint = way == "not_trained_on", ("x",) if way == "these_values" else ()
+    trained = way in ("not_trained_on", "these_values, trained")
+    disjoint = ("x",) if way.startswith("these_values") else ()
     counts: dict[Split, int] = {"test": PAIRS, "holdout": 64 if disjoint else 1}
     counts |= {"fit": FIT} if trained else {}
     splits = [split_of((f"x={x!r}",), counts, seed) for x in range(items)]
@@ -160,10 +173,11 @@ def at_most(rate: float, of: NDArray[np.float32], inside: Bools) -> Bools:
     pairs that are inside."""
     among = of[:, inside]
     k = int(np.floor(rate * among.shape[1] + 1e-9))
+    apart = ~np.eye(of.shape[1], dtype=bool)  # no pair is of an item and itself
     if k >= among.shape[1]:
-        return np.ones_like(of, dtype=bool)
+        return np.broadcast_to(apart, of.shape)
     cut = -np.partition(-among, k, axis=1)[:, k]
-    return of > cut[:, None, None]
+    return (of > cut[:, None, None]) & apart
 
 
 @dataclass
@@ -214,6 +228,8 @@ def _covers(found: Drawn, n: int, s: int, rate: float, level: float) -> bool:
 
 def run(items: int, way: str, outcome: str, searches: int) -> Counts | None:
     """Simulates searches of one kind; None if the domain is too small for any."""
+    if way == "new_values":
+        return run_new_values(items, outcome, searches)
     counts = Counts()
     rng = np.random.default_rng([items, WAYS.index(way), OUTCOMES.index(outcome)])
     shared = scores(items, outcome, rng) if items > LARGEST else None
@@ -232,6 +248,85 @@ def run(items: int, way: str, outcome: str, searches: int) -> Counts | None:
             rates = [_rates_of(t, whole[r], found, everything) for r, t in fixed.items()]
         _count(counts, found, tables, rates)
     return counts if counts.searches else None
+
+
+def run_new_values(items: int, outcome: str, searches: int) -> Counts | None:
+    """Simulates searches about new values; None if too few values are held out to accept any."""
+    rng = np.random.default_rng([items, OUTCOMES.index(outcome)])
+    found = Counts()
+    for seed in range(searches):
+        splits = [
+            split_of((f"x={x!r}",), {"test": PAIRS, "holdout": 64}, seed) for x in range(items)
+        ]
+        held = splits.count("test")
+        if held < 2 * fewest_pairs(TEST):
+            continue
+        matched = matched_values(
+            [str(v) for v in range(held)], looks(held // 2), MATCHINGS, random.Random(seed)
+        )[: 2 * PAIRS]
+        at = np.array([(m, int(a), int(b)) for m, a, b in matched])
+        rates = np.full(HYPOTHESES, THRESHOLD)
+        accepted, logs = _bets(_drawn_matches(rates, outcome, held, at, rng), at[:, 0], rates)
+        found.searches += 1
+        found.false += bool(accepted.any())
+        found.covered += int((logs < np.log(2 / LEVEL)).sum())
+        found.intervals += HYPOTHESES
+        rates[:TRUE_ONES] = TRUE_RATE
+        accepted, logs = _bets(_drawn_matches(rates, outcome, held, at, rng), at[:, 0], rates)
+        found.found += int(accepted[:TRUE_ONES].sum())
+        found.true_ones += TRUE_ONES
+        chosen = int(accepted.sum())
+        missed = logs[accepted] >= np.log(2 * HYPOTHESES / (LEVEL * max(chosen, 1)))
+        found.missed += float(missed.sum()) / max(chosen, 1)
+    return found if found.searches else None
+
+
+def _drawn_matches(
+    rates: NDArray[np.float64], outcome: str, values: int, at: Ints, rng: np.random.Generator
+) -> Bools:
+    """Returns (hypothesis, pair) matches: a pair matches with the rate of its hypothesis, over all
+    values that there could be."""
+    base, source = rng.standard_normal((2, HYPOTHESES, values))
+    if outcome == "pair":
+        _, same = np.unique(at[:, 1:], axis=0, return_inverse=True)
+        both = rng.standard_normal((HYPOTHESES, len(at)))[:, same.ravel()]
+    elif outcome == "source":
+        both = source[:, at[:, 2]]
+    else:
+        both = (base[:, at[:, 1]] + source[:, at[:, 2]]) / np.sqrt(2)
+    return np.asarray(both < norm.ppf(rates)[:, None])
+
+
+def _bets(
+    matches: Bools, matching: Ints, rates: NDArray[np.float64]
+) -> tuple[Bools, NDArray[np.float64]]:
+    """Returns which hypotheses are accepted, and the larger log e-value against the true rate
+    where each stopped; looks are at the ends of blocks of values."""
+    blocks = np.arange(matching.max() // MATCHINGS + 1)
+    hits, misses = (
+        np.stack([x[:, matching == m].sum(axis=1) for m in range(MATCHINGS * len(blocks))], axis=1)
+        for x in (matches, ~matches)
+    )
+    tau, own = np.array([[THRESHOLD]]), rates[:, None]
+    up, down = _log_wealth(hits, misses, tau), _log_wealth(misses, hits, 1 - tau)
+    true = np.maximum(_log_wealth(hits, misses, own), _log_wealth(misses, hits, 1 - own))
+    accepts = up >= TEST.accept_at
+    stops = accepts | (down >= TEST.reject_at) | (blocks == blocks[-1])
+    at = stops.argmax(axis=1)
+    every = np.arange(len(matches))
+    return accepts[every, at], true[every, at]
+
+
+def _log_wealth(hits: Ints, misses: Ints, mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns (hypothesis, block) log e-values against means, of (hypothesis, matching) counts;
+    written apart from the package's own."""
+    nodes, weights = np.polynomial.legendre.leggauss(64)
+    share = ((nodes + 1) / 2)[:, None, None]
+    logs = hits * np.log1p(share * (1 / mean - 1)) + misses * np.log1p(-share)
+    blocks = logs.reshape(64, len(hits), -1, MATCHINGS)
+    factors = logsumexp(blocks, axis=-1) - np.log(MATCHINGS)
+    mixed = factors.cumsum(axis=-1) + np.log(weights / 2)[:, None, None]
+    return np.asarray(logsumexp(mixed, axis=0))
 
 
 def _rates(table: Bools, inside: Bools) -> NDArray[np.float64]:
@@ -297,7 +392,7 @@ def main() -> int:
             for outcome in OUTCOMES:
                 c = run(items, way, outcome, asked.searches)
                 if c is None:
-                    print(f"| {items} | {way} | {outcome} | too small | | | | | |")
+                    print(f"| {items} | {way} | {outcome} | too few | | | | | |", flush=True)
                     continue
                 p = float(binom.sf(c.false - 1, c.searches, LEVEL))
                 cover = c.covered / c.intervals

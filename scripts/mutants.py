@@ -259,6 +259,31 @@ MUTANTS = (
         "^[A-Za-z0-9_./-]{1,80}$",
         ("test_job.py",),
     ),
+    # Claims: later generations, and new values.
+    Mutant(
+        "proposers/base.py",
+        "size * generation * (generation + 1)",
+        "size * generation",
+        ("search/test_generations.py", "search"),
+    ),
+    Mutant(
+        "search/pair_blocks.py",
+        "pairs = pairs[size:]",
+        "pairs = pairs[size // 2 :]",
+        ("search/test_generations.py", "search"),
+    ),
+    Mutant(
+        "stats/betting_test.py",
+        "- math.log(MATCHINGS), dtype",
+        ", dtype",
+        ("search/test_new_values.py", "search"),
+    ),
+    Mutant(
+        "causal/value_matchings.py",
+        "start = end",
+        "start = 0",
+        ("search/test_new_values.py", "search"),
+    ),
 )
 
 

@@ -23,6 +23,7 @@ from raysearch.causal.pairs import (
 from raysearch.causal.position_names import EVERY, TAKES, Take, split_take, token_index, token_name
 from raysearch.causal.problem import Problem
 from raysearch.causal.stimulus import Stimulus
+from raysearch.causal.value_matchings import draw_matched
 from raysearch.old_paths import announce
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "Variable",
     "differing_shares",
     "digest_of",
+    "draw_matched",
     "draw_pairs",
     "draw_sample",
     "named_sources",

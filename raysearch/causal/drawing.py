@@ -17,7 +17,7 @@ from itertools import islice
 
 from raysearch.causal.model import Setting, Value
 from raysearch.causal.pair_sample import LeftOutCount, LeftOutReason, PairSample
-from raysearch.causal.pairs import ONE_SOURCE, SPLITS, Pair, Split
+from raysearch.causal.pairs import ONE_SOURCE, SPLITS, Input, Pair, Split
 from raysearch.causal.problem import Problem
 from raysearch.errors import PairsError, RaysearchError
 from raysearch.visible_text import one_line
@@ -47,7 +47,7 @@ def draw_pairs(
     Raises:
         PairsError: a split's part of the domain seems to be empty, or no pair is asked for.
     """
-    return _draw_apart(problem, variables, counts, seed, disjoint).pairs
+    return draw_apart(problem, variables, counts, seed, disjoint).pairs
 
 
 def draw_sample(
@@ -74,7 +74,7 @@ def draw_sample(
         PairsError: as in `draw_pairs`, or no pair is left that was not drawn to be trained on.
     """
     if disjoint:
-        return _draw_apart(problem, variables, counts, seed, disjoint)
+        return draw_apart(problem, variables, counts, seed, disjoint)
     draws = _Draws(problem, variables, counts, seed)
     fit, test = counts.get("fit", 0), counts.get("test", 0)
     found = draws.take("fit", fit, lambda p: not trained or draws.part_of(p) == "fit")
@@ -160,9 +160,9 @@ class _Draws:
         """
         if self._problem.domain is None or not most:
             return None
-        with _errors_of(self._problem):
+        with errors_of(self._problem):
             settings = list(islice(self._problem.domain(), most + 1))
-            pairs = [_make_pair(self._problem, self._variables, 0, *both) for both in settings]
+            pairs = [make_pair(self._problem, self._variables, 0, *both) for both in settings]
         if not 0 < len(pairs) <= most:
             return None
         if len({p.contents for p in pairs}) < len(pairs):
@@ -190,19 +190,20 @@ def _check_asked(variables: tuple[str, ...], counts: Mapping[Split, int]) -> Non
         raise PairsError(f'counts {dict(counts)} ask for no pair; give some, such as {{"test": 1}}')
 
 
-def _draw_apart(
+def draw_apart(
     problem: Problem,
     variables: tuple[str, ...],
     counts: Mapping[Split, int],
     seed: int,
     disjoint: Sequence[str],
+    skipped: Split | None = None,
 ) -> PairSample:
     """Draws pairs of which none is in two splits, because the domain (or, with `disjoint`, each
-    variable's values) is divided before anything is drawn.
+    variable's values) is divided before anything is drawn; none for the `skipped` split.
     """
     _check_asked(variables, counts)
     rng = random.Random(f"{seed}.pairs.{problem.name}")
-    missing = dict(counts)
+    missing = {split: n for split, n in counts.items() if split != skipped}
     pairs: list[Pair] = []
     left: Counter[tuple[LeftOutReason, Split | None, str | None]] = Counter()
     misses = 0
@@ -214,7 +215,7 @@ def _draw_apart(
             if disjoint
             else _split_by_content(pair, counts, seed)
         )
-        if split is None or not missing[split]:
+        if split is None or not missing.get(split):
             left["disjoint" if split is None else "beyond", split, pair.set] += 1
             misses += 1
             if misses > max_misses:
@@ -258,7 +259,7 @@ def _held_out(
     if not domains or any(domain is None for domain in domains.values()):
         return None
     values = [(v, repr(value)) for v, domain in domains.items() for value in domain or ()]
-    return sum(_split_of_value(v, value, counts, seed) == "test" for v, value in values)
+    return sum(split_of_value(v, value, counts, seed) == "test" for v, value in values)
 
 
 def _draw(
@@ -269,12 +270,12 @@ def _draw(
     split: Split = "test",
 ) -> Pair:
     """Draws the next pair."""
-    with _errors_of(problem):
-        return _make_pair(problem, variables, index, *problem.sample(rng), split)
+    with errors_of(problem):
+        return make_pair(problem, variables, index, *problem.sample(rng), split)
 
 
 @contextmanager
-def _errors_of(problem: Problem) -> Iterator[None]:
+def errors_of(problem: Problem) -> Iterator[None]:
     """Raises PairsError where the problem's own code raises; the text says where and what."""
     try:
         yield
@@ -298,7 +299,7 @@ def _answer(problem: Problem, value: Value) -> str:
     return text
 
 
-def _make_pair(
+def make_pair(
     problem: Problem,
     variables: tuple[str, ...],
     index: int,
@@ -310,8 +311,8 @@ def _make_pair(
     base, source = model.run(base), model.run(source)
     return Pair(
         index=index,
-        base=problem.render(base),
-        sources={ONE_SOURCE: problem.render(source)},
+        base=_rendered(problem, base),
+        sources={ONE_SOURCE: _rendered(problem, source)},
         answers={
             "base": _answer(problem, base[model.output]),
             ONE_SOURCE: _answer(problem, source[model.output]),
@@ -324,6 +325,12 @@ def _make_pair(
         choices=_choices(problem, base, source),
         values={v: {"base": _number(base[v]), ONE_SOURCE: _number(source[v])} for v in variables},
     )
+
+
+def _rendered(problem: Problem, setting: Setting) -> Input:
+    """Returns the input of a setting, with its values, which a problem need not give."""
+    found = problem.render(setting)
+    return found if found.values else replace(found, values=setting)
 
 
 def _number(value: Value) -> int:
@@ -351,11 +358,11 @@ def _split_by_values(
     """Returns the split of all values of `variables`; None if they belong to several."""
     inputs = (pair.base, *pair.sources.values())
     values = {(v, repr(i.values[v])) for i in inputs for v in variables}
-    splits = {_split_of_value(v, value, counts, seed) for v, value in values}
+    splits = {split_of_value(v, value, counts, seed) for v, value in values}
     return splits.pop() if len(splits) == 1 else None
 
 
-def _split_of_value(variable: str, value: str, counts: Mapping[Split, int], seed: int) -> Split:
+def split_of_value(variable: str, value: str, counts: Mapping[Split, int], seed: int) -> Split:
     return split_of((f"{variable}={value}",), counts, seed)
 
 

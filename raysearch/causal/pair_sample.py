@@ -8,10 +8,10 @@ from typing import Literal
 
 from raysearch.causal.pairs import Pair, Split
 
-LeftOutReason = Literal["beyond", "disjoint", "lacks_position"]
+LeftOutReason = Literal["beyond", "disjoint", "lacks_position", "used_before"]
 """Why a pair is left out before any model sees it: its split has enough pairs ("beyond"), its
-values belong to several splits (pairs.disjoint; "disjoint"), or one of its inputs lacks a position
-that the job names ("lacks_position").
+values belong to several splits (pairs.disjoint; "disjoint"), one of its inputs lacks a position
+that the job names ("lacks_position"), or another run tested on it (pairs.fresh; "used_before").
 """
 
 

@@ -149,6 +149,8 @@ class Pair:
         choices: answers among which the model chooses, if it is restricted to some.
         values: by variable, a number for its value in "base" and in each source; equal numbers mean
             equal values. Empty where the values are not known, as in a file of pairs.
+        matching: for a claim about new values, the matching of values that the pair is of
+            (`causal/value_matchings.py`).
     """
 
     index: int
@@ -160,6 +162,7 @@ class Pair:
     set: str | None = None
     choices: tuple[str, ...] = ()
     values: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    matching: int | None = None
 
     @property
     def contents(self) -> tuple[str, ...]:

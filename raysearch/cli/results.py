@@ -18,6 +18,7 @@ from rich.text import Text
 
 from raysearch.cli.terminal import PlainTable, console, say
 from raysearch.core.controls import JOB_CONTROLS
+from raysearch.report.claim import read_claim
 from raysearch.report.control_rows import COLUMNS, ControlComparison
 from raysearch.report.dropped_pairs import describe_dropped
 from raysearch.report.results_table import MAIN_COLUMNS, TEXT_COLUMNS, results
@@ -44,6 +45,8 @@ def show_results(run: FolderLike, output: str, no_color: bool = False, **choice:
                 console(no_color),
             )  # read before anything is printed: it may be damaged
             print_table(table, terminal, most=choice.get("top") or TABLE_ROWS)
+            if "accept" in table["verdict"].to_pylist():
+                print_claim(run, terminal)
             print_dropped(left_out, terminal)
         case "json":
             _print_list(table)
@@ -91,6 +94,11 @@ def print_table(
     console.print(shown if rows else "No hypothesis to show.")
     if (more := table.num_rows - len(rows)) > 0:
         say(f"{more:,} more rows: --where or --top N chooses, -o csv writes all")
+
+
+def print_claim(run: FolderLike, console: Console) -> None:
+    """Prints what an accept of the run says, and what it does not. Raises: StoreError."""
+    console.print(visible(read_claim(run)), markup=False, highlight=False, soft_wrap=True)
 
 
 def print_dropped(lines: Sequence[str], console: Console) -> None:

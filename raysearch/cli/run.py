@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from raysearch.cli.results import print_controls, print_table
+from raysearch.cli.results import print_claim, print_controls, print_table
 from raysearch.cli.terminal import console, line_of_ours, say
 from raysearch.cluster.job_environment import job_environment
 from raysearch.job import Job
 from raysearch.report.control_comparison import compare_controls
 from raysearch.report.results_table import results
-from raysearch.report.run_facts import chart_facts
 from raysearch.runner import frontend, run
 from raysearch.runner.error_context import named
 from raysearch.runner.frontend import RunOutcome
@@ -82,12 +81,8 @@ class _Terminal(ProgressDisplay):
         accepted = results(run.folder, accepted=True).sort_by(order)
         stdout = console(self._where.no_color)
         if accepted.num_rows:
-            facts = chart_facts(run.folder)
-            print_table(
-                accepted,
-                stdout,
-                title=f"Alignment: accepted hypotheses ({facts.score.name} on {facts.population})",
-            )
+            print_table(accepted, stdout, title="Alignment: accepted hypotheses")
+            print_claim(run.folder, stdout)
             print_controls(compare_controls(run.folder), stdout)
         else:
             stdout.print("Alignment: no hypothesis was accepted.")

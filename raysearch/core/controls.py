@@ -67,6 +67,17 @@ def arbitrary_labels(counterfactuals: Iterable[Ids], seed: int = 0) -> Mapping[I
     return {value: following[value] for value in values}
 
 
+def swaps_nothing(intervention: Intervention) -> bool:
+    """Whether its self-swap writes the bits that are there already: whole vectors or coordinates,
+    taken from where they are put. Then the output is that without intervention, exactly; any other
+    featurizer rounds.
+    """
+    return all(
+        unit.subspace.featurizer == "identity" and unit.source_site in (None, unit.site)
+        for unit in intervention.units
+    )
+
+
 def _control(hypothesis: Hypothesis, name: str, size: int | None) -> Intervention | None:
     """Returns a control, or None if it makes no sense.
 

@@ -37,6 +37,7 @@ REASON_TEXTS: Mapping[Reason, tuple[str, str]] = {
         "they lack {detail}",
         "leave that out of space.positions, or search it in a job of its own",
     ),
+    "used_before": ("another run of the store tested on them", "leave out pairs.fresh"),
     "not_asked": ("there were enough before", "raise pairs.{split}"),
     "base_unsolved": (
         "the model does not answer the base as the causal model does",

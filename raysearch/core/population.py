@@ -10,11 +10,23 @@ from typing import Literal
 
 from raysearch.core.choices import PairKinds
 
-PopulationName = Literal["sampler", "not_trained_on", "these_values", "these_pairs", "test_part"]
+PopulationName = Literal[
+    "sampler",
+    "not_trained_on",
+    "not_tested_before",
+    "these_values",
+    "new_values",
+    "these_pairs",
+    "test_part",
+]
 POPULATIONS: Mapping[PopulationName, str] = {
     "sampler": "all pairs of this sampler",
     "not_trained_on": "pairs of this sampler that were not trained on",
+    "not_tested_before": "pairs of this sampler that were neither trained on nor tested on by an "
+    "earlier run of the store",
     "these_values": "pairs of this sampler whose values are among those held out for the test",
+    "new_values": "pairs of this sampler of any two new values, each as likely as any other (those "
+    "held out for the test count as draws of such values)",
     "these_pairs": "the test pairs at hand, not others like them",
     "test_part": "pairs of the part of this sampler's domain that was set apart for the test",
 }
@@ -26,7 +38,8 @@ class Population:
     """The pairs that verdicts of a run are about.
 
     Args:
-        values: number of held-out values, for "these_values"; None if the domain is not declared.
+        values: number of held-out values, for "these_values" and "new_values"; None if the domain
+            is not declared.
         fixed: whether the test pairs are all pairs of a finite population, taken without
             replacement; otherwise they are independent draws.
     """
@@ -64,17 +77,19 @@ def about(
     """Returns a population in words, with its size where it is known, and its screen.
 
     Args:
-        size: number of pairs, or of values for "these_values"; None if it is not finite, or not
-            the same for all that is spoken of.
+        size: number of pairs, or of held-out values where the population is of values; None if it
+            is not finite, or not the same for all that is spoken of.
     """
     words = POPULATIONS[name]
-    if name == "these_values" and disjoint:
-        words = words.replace("values are", f"values of {', '.join(disjoint)} are")
+    if disjoint:
+        of = f"values of {', '.join(disjoint)}"
+        words = words.replace("values are among", f"{of} are among")
+        words = words.replace("new values,", f"new {of},")
     if size is not None:
-        among = f"the {size} held out"
+        of_values = name in ("these_values", "new_values")
         words = (
-            words.replace("those held out", among)
-            if name == "these_values"
+            words.replace("those held out", f"the {size} held out")
+            if of_values
             else f"{words} ({size} in all)"
         )
     return " ".join(filter(None, (words, screen_words(kinds, solved_only))))

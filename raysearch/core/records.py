@@ -149,6 +149,9 @@ class Decided:
         distinct: number of different pairs among the n.
         no_intervention: share of the pairs that count whose output without intervention is the
             counterfactual.
+        accept_to: the highest threshold of a list at which, and at all below, the same evidence
+            accepts; None at none.
+        reject_from: the lowest at which, and at all above, it rejects.
     """
 
     hypothesis: Hypothesis
@@ -175,6 +178,8 @@ class Decided:
     population_size: int | None = None
     distinct: int | None = None
     no_intervention: float | None = None
+    accept_to: float | None = None
+    reject_from: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +203,8 @@ class Estimated:
     """An accepted hypothesis on the holdout pairs, with the readings of its controls and seeds in
     `readings`.
 
-    `score` is the mean score, if the test is on one.
+    `score` is the mean score, if the test is on one; `low` and `high` are the ends of the 95 %
+    interval of its mean, None without pairs.
     """
 
     hypothesis: Hypothesis
@@ -206,6 +212,8 @@ class Estimated:
     matches: int
     readings: tuple[Reading, ...] = ()
     score: float | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,9 @@ class Finding:
 
     None means unknown; numbers are finite. `threshold` and `false_accept` belong to the test.
     `score`: the score whose mean `iia`, `low`, `high` and `holdout_iia` are; None: matches. `run`:
-    the run's id; `hypothesis`: its id in that run.
+    the run's id; `hypothesis`: its id in that run. `population`: what the verdict is about, in
+    words. `k`: number of hypotheses that share `false_accept` (0: open-ended); `level`: the share of
+    it that this one spent. `distinct`: number of different pairs among the n.
     """
 
     run: str | None = None
@@ -44,7 +46,13 @@ class Finding:
     high: float | None = None
     holdout_n: int | None = None
     holdout_iia: float | None = None
+    holdout_low: float | None = None
+    holdout_high: float | None = None
     claim: str | None = None
+    population: str | None = None
+    distinct: int | None = None
+    level: float | None = None
+    k: int | None = None
     threshold: float | None = None
     false_accept: float | None = None
     score: str | None = None

@@ -102,10 +102,29 @@ def _what_it_is(card: Card) -> str:
 def _claim(finding: Finding | None, is_ablation: bool) -> str:
     if finding is None or finding.verdict is None:
         return "**Verdict: none.** It was saved without one, and claims nothing yet."
-    sentences = [f"**Verdict: {_escape(finding.verdict)}.**"]
-    if finding.n is not None and finding.matches is not None:
+    sentences = [f"**Verdict: {_escape(finding.verdict)}.**", *_evidence(finding, is_ablation)]
+    if finding.population is not None:
+        sentences.append(f"The verdict is about {_escape(finding.population)}, and no other pairs.")
+    if finding.threshold is not None:
+        sentences.append(f"The threshold of the {_score_name(finding)} was {finding.threshold:g}.")
+    if finding.false_accept is not None:
         sentences.append(
-            f"On {finding.matches} of {finding.n} pairs the output was "
+            "The chance that its search accepted any hypothesis at or below the threshold was at "
+            f"most {finding.false_accept:g}{_share_of_error(finding)}."
+        )
+    if finding.verdict == "accept":
+        sentences.append(_meaning(is_ablation))
+    return " ".join(sentences)
+
+
+def _evidence(finding: Finding, is_ablation: bool) -> list[str]:
+    """Says what was counted on test pairs and on the holdout."""
+    found = []
+    if finding.n is not None and finding.matches is not None:
+        repeated = finding.distinct is not None and finding.distinct < finding.n
+        found.append(
+            f"On {finding.matches} of {finding.n} pairs"
+            f"{f' ({finding.distinct} different ones)' if repeated else ''} the output was "
             f"{'no longer the answer of the base' if is_ablation else 'the predicted one'}"
             f"{_figures(finding)}."
         )
@@ -116,25 +135,37 @@ def _claim(finding: Finding | None, is_ablation: bool) -> str:
             if finding.score is None
             else f"the {_score_name(finding)} was"
         )
-        sentences.append(f"On pairs held out{pairs} {what} {finding.holdout_iia:.3f}.")
-    if finding.threshold is not None:
-        sentences.append(f"The threshold of the {_score_name(finding)} was {finding.threshold:g}.")
-    if finding.false_accept is not None:
-        sentences.append(
-            f"The chance that its search accepted any false hypothesis was at most "
-            f"{finding.false_accept:g}."
+        interval = ""
+        if finding.holdout_low is not None and finding.holdout_high is not None:
+            low, high = finding.holdout_low, finding.holdout_high
+            interval = f" (95 % interval {low:.3f} to {high:.3f})"
+        found.append(
+            f"On pairs held out{pairs}, which decided nothing, {what} "
+            f"{finding.holdout_iia:.3f}{interval}."
         )
-    if finding.verdict == "accept" and is_ablation:
-        sentences.append(
-            "An accept says that the site is *necessary for the base's answer, on pairs like "
-            "these*; it does not say which variable it carries."
-        )
-    elif finding.verdict == "accept":
-        sentences.append(
-            "An accept says that the site is *sufficient under interchange, on pairs like these*; "
-            "it does not say that the variable lives there and nowhere else."
-        )
-    return " ".join(sentences)
+    return found
+
+
+def _share_of_error(finding: Finding) -> str:
+    """Says how the chance of a false accept is shared."""
+    if finding.level is None:
+        return ""
+    over = f" over K = {finding.k} hypotheses" if finding.k else ""
+    return f"{over}, of which this one spent {finding.level:.2g}"
+
+
+def _meaning(is_ablation: bool) -> str:
+    shown = "necessary for the base's answer" if is_ablation else "sufficient under interchange"
+    other = (
+        "which variable it carries"
+        if is_ablation
+        else "that the variable lives there and nowhere else, or that no other causal model "
+        "predicts the same answers"
+    )
+    return (
+        f"An accept says that the site is *{shown}, on a share of these pairs above the threshold*; "
+        f"it does not say {other}, and nothing of other texts."
+    )
 
 
 def _figures(finding: Finding) -> str:

@@ -155,14 +155,27 @@ class PairsKeys(Keys):
         "computed for a proposer that needs them (`propose.use`).",
     )
     holdout: Annotated[Count, at_most(MOST_PAIRS)] = Field(
-        default=128, description="Pairs that accepted hypotheses are estimated on again."
+        default=128, description="Pairs that accepted hypotheses are estimated on again, at most."
+    )
+    holdout_width: Annotated[float, Field(ge=0, lt=0.5)] = Field(
+        default=0.05,
+        description="Half the width that the 95 % interval of that estimate is to have: pairs "
+        "beyond what it needs are not run. 0: all of them are.",
     )
     seed: Whole = Field(default=0, description="Of drawing the pairs, and of their order.")
     solved_only: bool = Field(
         default=True, description="Only pairs that the model solves without any intervention."
     )
-    kinds: PairKinds = Field(
-        default="change", description=f"Which pairs decide. {described(PAIR_KINDS)}."
+    kinds: Literal["auto"] | PairKinds = Field(
+        default="auto",
+        description=f"Which pairs decide. {described(PAIR_KINDS)}; auto: both where an answer is one "
+        "of two, so that whatever changes it is a match, if every variable leaves a quarter of the "
+        "test pairs alone; else change.",
+    )
+    fresh: bool = Field(
+        default=False,
+        description="Whether test pairs are left out that another run of the store has tested on; "
+        "which, is settled when a run begins.",
     )
     disjoint: tuple[str, ...] = Field(
         default=(),
@@ -235,6 +248,12 @@ class TestKeys(Keys):
         "them, the column `population` says); these_pairs: "
         "of the test pairs at hand; auto: the "
         "first for a problem, the second for a file of pairs.",
+    )
+    generalise: Literal["pairs", "values"] = Field(
+        default="pairs",
+        description="What an accepted hypothesis holds for. pairs: other pairs of its population; "
+        "values: new values of the one variable in pairs.disjoint, by pairs that share no value, "
+        "which needs many values (`plan` says how many).",
     )
     threshold: Rate = Field(default=0.8, description="The IIA from which a hypothesis is true.")
     false_accept: Rate = Field(

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from raysearch.job import Job
 from raysearch.old_paths import OldName
+from raysearch.report.claim import claim_words
 from raysearch.report.labels import VERDICT_WORDS, ScoreLabel, score_label
 from raysearch.report.population import population_words
 from raysearch.report.unit_text import words
@@ -74,14 +75,9 @@ class Summary:
     @property
     def claim(self) -> str:
         """The meaning of an accept, and its limits."""
-        test = self.job.test
-        of = population_words(self.job.model_dump(), self.results)
-        return (
-            f"Accepted: sufficient under interchange, {self.score.name} above "
-            f"{test.threshold - test.indifference:g} on {of}; the chance of any "
-            f"false accept is at most {test.false_accept:g}. It does not say that the variable "
-            "lives there and nowhere else."
-        )
+        job = self.job.model_dump()
+        population = population_words(job, self.results)
+        return claim_words(job, population, self.results.num_rows)
 
     @property
     def alignment(self) -> list[tuple[str, ...]]:

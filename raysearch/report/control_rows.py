@@ -34,6 +34,7 @@ class ControlComparison:
         margins: 95 % interval of its IIA minus that of a control, on the same pairs.
         alike: the variables from which it is not told apart: outputs are their counterfactual as
             often.
+        copies: whether it is not shown to match more often than an answer of the source would.
     """
 
     row: Row
@@ -41,6 +42,7 @@ class ControlComparison:
     as_well: tuple[str, ...]
     margins: Mapping[str, Interval] = field(default_factory=dict)
     alike: tuple[str, ...] = ()
+    copies: bool = False
 
     @property
     def warning(self) -> str | None:
@@ -111,7 +113,9 @@ def compare(
     if row.get("margin_low") is not None:
         over["baseline"] = row["margin_low"], row["margin_high"]
     known = {name: margin for name, margin in over.items() if margin is not None}
-    return ControlComparison(row, iia, tuple(as_well), known, alike)
+    source = margins.over_source(row)
+    copies = source is not None and source[0] <= 0
+    return ControlComparison(row, iia, tuple(as_well), known, alike, copies)
 
 
 def _reaches(margin: Interval | None, iia: float | None, row: Row) -> bool:

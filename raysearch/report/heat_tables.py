@@ -174,6 +174,8 @@ def _details(row: Row, data: RunData) -> str:
     )
     if row["holdout_iia"] is not None:
         lines.append(f"holdout {score.name} {row['holdout_iia']:.3f}: n = {row['holdout_n']}")
+        if row["holdout_low"] is not None:
+            lines[-1] += f", 95 % interval {row['holdout_low']:.3f} to {row['holdout_high']:.3f}"
     if row["reason"]:
         lines.append(row["reason"][:120])
     return _lines(row, *lines)

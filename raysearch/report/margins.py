@@ -12,10 +12,11 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from raysearch.core.answers import answer_matcher
+from raysearch.causal import Pair
+from raysearch.core.answers import AnswerMatcher, answer_matcher
 from raysearch.core.codec import from_json_values
 from raysearch.core.controls import HOLDOUT_CONTROLS, arbitrary_labels, with_control
-from raysearch.core.events import Ids
+from raysearch.core.events import Encoded, Ids
 from raysearch.core.hypothesis import Intervention
 from raysearch.search.pair_blocks import ExpectedAnswers, expected_answers
 from raysearch.stats.paired_test import PairedTest
@@ -65,14 +66,23 @@ class Margins:
             return None
         return self._interval(row, own, other)
 
+    def over_source(self, row: Row) -> Interval | None:
+        """Returns the interval of IIA minus the share of the same pairs on which an answer of a
+        source would have been a match.
+        """
+        own, variable = self._matches("test", row), row["variable"]
+        of = {p: self.pairs[p] for p in own}
+        copied = {p: e.counterfactual[variable] in e.sources.values() for p, e in of.items()}
+        return self._interval(row, own, copied)
+
     def _interval(
         self, row: Row, own: Mapping[int, bool], other: Mapping[int, bool]
     ) -> Interval | None:
-        differences = tuple(float(own[p]) - other[p] for p in own if p in other)
-        fixed = row["claim"].endswith("these_pairs")
-        return (
-            _paired(differences, row["population_size"] if fixed else None) if differences else None
-        )
+        common = [p for p in own if p in other]
+        differences = tuple(float(own[p]) - other[p] for p in common)
+        matchings = tuple(m for p in common if (m := self.pairs[p].matching) is not None)
+        size = row["population_size"] if row["claim"].endswith("these_pairs") else None
+        return _paired(differences, matchings, size) if differences else None
 
     def _matches(self, split: str, row: Row, wanted: str | None = None) -> dict[int, bool]:
         """Returns whether each pair that counts for the row's variable is a match, in the order of
@@ -95,13 +105,17 @@ class Margins:
 NO_MARGINS = Margins({}, {})
 
 
-def read_margins(run: FolderLike, accepted: Sequence[Row], controls: Sequence[Row]) -> Margins:
-    """Reads what was observed of accepted hypotheses and controls. Raises: StoreError."""
+def read_margins(
+    run: FolderLike, accepted: Sequence[Row], controls: Sequence[Row], any_score: bool = False
+) -> Margins:
+    """Reads what was observed of accepted hypotheses and controls; none where the test is on a
+    score that is no match, unless `any_score`. Raises: StoreError.
+    """
     folder = open_folder(run)
     job = read_job(folder)
     matches = (job.get("test") or {}).get("score", "matches") == "matches"
     swaps = [row for row in accepted if '"operation"' not in row["units"]]
-    if not swaps or not matches or not folder.exists(FILE):
+    if not swaps or not (matches or any_score) or not folder.exists(FILE):
         return NO_MARGINS
     stored = read_pairs(folder)
     if stored.encoded is None:
@@ -110,12 +124,16 @@ def read_margins(run: FolderLike, accepted: Sequence[Row], controls: Sequence[Ro
     names |= {
         with_control(_intervention(row), name).id for row in swaps for name in HOLDOUT_CONTROLS
     }
-    matcher, splits = answer_matcher(stored.encoded), {p.index: p.split for p in stored.pairs}
+    matcher, pairs = answer_matcher(stored.encoded), {p.index: p for p in stored.pairs}
     return Margins(
-        {e.index: expected_answers(e, splits[e.index], None, matcher) for e in stored.encoded},
+        {e.index: _expected(e, pairs[e.index], matcher) for e in stored.encoded},
         _observed(run, names),
         (job.get("pairs") or {}).get("kinds") == "unfiltered",
     )
+
+
+def _expected(encoded: Encoded, pair: Pair, matcher: AnswerMatcher) -> ExpectedAnswers:
+    return expected_answers(encoded, pair.split, None, matcher, matching=pair.matching)
 
 
 def _observed(run: FolderLike, names: Iterable[str]) -> dict[Key, dict[int, Ids]]:
@@ -141,6 +159,8 @@ def _intervention(row: Row) -> Intervention:
 
 
 @lru_cache(maxsize=1 << 12)
-def _paired(differences: tuple[float, ...], population: int | None) -> Interval:
+def _paired(
+    differences: tuple[float, ...], matchings: tuple[int, ...], population: int | None
+) -> Interval:
     """Page, table and tracker ask for the same ones."""
-    return PairedTest(population=population).interval(differences)
+    return PairedTest(population=population).interval(differences, matchings)

@@ -21,6 +21,7 @@ from raysearch.errors import JobError, StoreError, check_memory
 from raysearch.limits import QUERY_BYTES, QUERY_SECONDS
 from raysearch.report import query as query_program
 from raysearch.report.control_rows import compare, indexed, widths
+from raysearch.report.margins import read_margins
 from raysearch.report.population import earlier_population
 from raysearch.report.query import ROW, rows_of
 from raysearch.report.rows import Rows
@@ -30,6 +31,7 @@ from raysearch.storage.open import FolderLike, open_folder
 from raysearch.storage.parquet import from_parquet
 from raysearch.store import schemas
 from raysearch.store.job_file import read_job
+from raysearch.store.run_folder import RunFolder
 
 _BEYOND = ("InterruptException", "OutOfMemoryException", "MemoryError")
 """Kinds of errors of a condition that passes a limit."""
@@ -153,25 +155,28 @@ def with_warnings(run: FolderLike, found: pa.Table) -> pa.Table:
         rows = Rows(found)
         accepted = rows.where("control", None).where("verdict", "accept")
         if accepted:
-            codes = _codes(run, accepted, rows.where("control", *JOB_CONTROLS))
+            variables = sorted(rows.where("control", None).values("variable"))
+            codes = _codes(run, accepted, rows.where("control", *JOB_CONTROLS), variables)
     column = [codes.get(h) for h in found["hypothesis"].to_pylist()]
     return found.append_column("warnings", pa.array(column, pa.string()))
 
 
-def _codes(run: FolderLike, accepted: Rows, controls: Rows) -> dict[str, str]:
+def _codes(
+    run: FolderLike, accepted: Rows, controls: Rows, variables: Sequence[str]
+) -> dict[str, str]:
     """Returns the codes of accepted hypotheses, by the hypothesis."""
     folder, widths = open_folder(run), widths_of(run, accepted)
-    of_controls = indexed(controls.where("variable", *accepted.values("variable")))
+    wanted = list(controls.where("variable", *accepted.values("variable")))
+    of_controls, margins = indexed(wanted), read_margins(run, list(accepted), wanted, True)
     pairs = PairFacts(
         from_parquet(read_checked(folder, "pairs.parquet"), PAIR_COLUMNS).to_pylist()
         if folder.exists("pairs.parquet")
         else []
     )
-    threshold = (read_job(folder).get("test") or {}).get("threshold", 1.0)
-    found = {}
+    found, before = {}, RunFolder.open(folder).info.used_before
     for row in accepted:
-        as_well = compare(row, of_controls, widths).as_well
-        found[row["hypothesis"]] = ", ".join(warnings_of(row, pairs, as_well, threshold))
+        compared = compare(row, of_controls, widths, margins, variables)
+        found[row["hypothesis"]] = ", ".join(warnings_of(compared, pairs, bool(before)))
     return found
 
 

@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from raysearch.core.codec import from_json_values
 from raysearch.core.hypothesis import Intervention
 from raysearch.errors import JobError, StoreError
@@ -19,6 +21,7 @@ from raysearch.interventions.card import Finding, ModelOrigin
 from raysearch.interventions.saved import SavedIntervention, push_intervention, save_intervention
 from raysearch.job import Job
 from raysearch.job.named_files import is_beside
+from raysearch.report.population import population_words
 from raysearch.report.results_table import results
 from raysearch.runner.export_tensors import tensors
 from raysearch.runner.stored_job import job_of
@@ -55,12 +58,18 @@ def found(run: RunFolder, row: Mapping[str, Any], job: Job) -> SavedIntervention
         "high",
         "holdout_n",
         "holdout_iia",
+        "holdout_low",
+        "holdout_high",
         "claim",
+        "distinct",
+        "level",
     )
     finding = Finding(
         run=run.info.id,
         threshold=job.test.threshold,
         false_accept=job.test.false_accept,
+        k=run.info.k,
+        population=population_words(job.model_dump(mode="json"), pa.Table.from_pylist([row])),
         score=None if job.test.score == "matches" else job.test.score,
         **{name: _finite(row[name]) for name in kept},
     )

@@ -16,12 +16,14 @@ from raysearch.suggest import check_known
 def check_keys(job: Job) -> None:
     """Raises: JobError for keys of a job that do not go together."""
     _check_answer(job)
-    if job.test.keep_threshold is not None and job.pairs.kinds != "both":
+    if job.test.keep_threshold is not None and job.pairs.kinds not in ("both", "auto"):
         raise JobError(
             "test.keep_threshold: is of the pairs that a variable leaves alone, which do not "
             f"decide under pairs.kinds: {job.pairs.kinds}; use both"
         )
     _check_score(job)
+    _check_generalise(job)
+    _check_fresh(job)
     _check_counts(job)
     _check_controls(job)
     _check_ablations(job)
@@ -96,7 +98,7 @@ def _check_score(job: Job) -> None:
         )
     if job.test.score != "logit_difference":
         return
-    if job.pairs.kinds != "change":
+    if job.pairs.kinds not in ("change", "auto"):
         raise JobError(
             "test.score: logit_difference compares the counterfactual with the base's answer, "
             "which are one on pairs that a variable leaves alone, and those decide under "
@@ -107,6 +109,37 @@ def _check_score(job: Job) -> None:
             "pairs.fit: 0 leaves no pairs to take the scale of test.score: logit_difference from; "
             "give it some"
         )
+
+
+def _check_fresh(job: Job) -> None:
+    """Raises: JobError where a verdict would not be about what its population says."""
+    if job.pairs.fresh and job.pairs.disjoint:
+        raise JobError(
+            "pairs.fresh leaves pairs out, and pairs.disjoint makes verdicts be about all pairs of "
+            "the values that are held out; leave one of them out"
+        )
+
+
+def _check_generalise(job: Job) -> None:
+    """Raises: JobError where a claim about new values has no values to be about, or would test
+    later generations on values that chose them."""
+    if job.test.generalise == "pairs":
+        return
+    wrong = {
+        f"problem.pairs: {job.problem.pairs} does not say values": job.problem.use is None,
+        f"pairs.disjoint names {len(job.pairs.disjoint)} variables": len(job.pairs.disjoint) != 1,
+        "test.claim: these_pairs is about the pairs at hand": job.test.claim == "these_pairs",
+        f"propose.use: {job.propose.use} may propose by verdicts, which were of the same values": (
+            job.propose.use not in READY
+        ),
+    }
+    for what, is_so in wrong.items():
+        if is_so:
+            raise JobError(
+                "test.generalise: values tests on pairs that share no value of the one variable "
+                f"in pairs.disjoint, and {what}; give a problem, one variable, claim: sampler and "
+                "a proposer of raysearch's own, or leave generalise out"
+            )
 
 
 def _check_counts(job: Job) -> None:

@@ -31,9 +31,13 @@ from raysearch.runner.time_estimate import TimeEstimate, calibrate
 from raysearch.search.baselines import policies_of
 from raysearch.search.pair_blocks import ExpectedAnswers, check_variables
 from raysearch.search.pair_filters import count_pairs_before_screening
+from raysearch.stats.clopper_pearson import pairs_for_width
+from raysearch.stats.evidence import MATCHINGS
 from raysearch.stats.match_test import MatchTest
 from raysearch.stats.power import Power, power
 
+LIKELY = 100, 95
+"""Test pairs and matches of an accepted hypothesis, about."""
 LOOKED_AT = 1000
 """Pairs of a split that a plan tokenizes, or more where more are wanted; a run tokenizes all."""
 
@@ -94,9 +98,7 @@ def _facts(resolved: ResolvedJob, summary: ModelSummary) -> PlanReport:
             f"{v} / {w}": share for (v, w), share in differing(expected, resolved.variables).items()
         },
         baselines=tuple(
-            p.baseline
-            for v in resolved.variables
-            for p in policies_of(expected, v, job.pairs.kinds)
+            p.baseline for v in resolved.variables for p in policies_of(expected, v, resolved.kinds)
         ),
         powers=_powers(resolved, proposer, space, len(test)),
         memory=_footprint(
@@ -113,9 +115,7 @@ def _facts(resolved: ResolvedJob, summary: ModelSummary) -> PlanReport:
 def _dropped(resolved: ResolvedJob, pairs: Mapping[int, ExpectedAnswers]) -> tuple[PairCount, ...]:
     """Counts the pairs that do not count, as far as it shows before the model is run: of the pairs
     that are looked at, and of those that were read or drawn."""
-    counts = count_pairs_before_screening(
-        pairs, resolved.job.pairs.kinds == "change", resolved.left_out
-    )
+    counts = count_pairs_before_screening(pairs, resolved.kinds == "change", resolved.left_out)
     return tuple(count for count in counts if count.why)
 
 
@@ -164,7 +164,8 @@ def _with_seconds(facts: PlanReport, job: Job, found: TimeEstimate) -> PlanRepor
     """Adds the seconds of all replicas together, by those of one here."""
     replicas = 1 if job.resources.replicas == "auto" else job.resources.replicas
     steps = job.fit.steps * facts.fits if found.steps else 0
-    holdout = min(job.pairs.holdout, facts.pairs["holdout"])
+    most = min(job.pairs.holdout, facts.pairs["holdout"])
+    holdout = pairs_for_width(LIKELY[0], LIKELY[1], job.pairs.holdout_width, most)
     each = [found.seconds(p, facts.inputs, facts.at_most, steps, holdout) for p in facts.powers]
     return replace(
         facts, calibration=found, seconds=tuple(found.load + seconds / replicas for seconds in each)
@@ -212,17 +213,23 @@ def _powers(
     change pair.
 
     Of a test on a score, as if every score were 0 or 1: of all scores of one mean these spread
-    most, and so are told latest.
+    most, and so are told latest. Of a claim about new values, as if by one matching of them; that
+    of several is more powerful.
     """
     job = resolved.job
     used = min(job.pairs.test, test_pairs)
     last = min(job.test.most_pairs, used)
+    matchings = 1
+    if resolved.population.name == "new_values":
+        matchings = MATCHINGS
+        last = min(last // matchings, (resolved.population.values or 0) // 2)
     test = replace(
         resolved.test(proposer, space), hypotheses=judged_at(proposer.max_hypotheses, len(space))
     )
     rates = test.threshold, test.false_accept, test.miss, test.hypotheses, test.indifference
     test = MatchTest(*rates, population=used if resolved.population.fixed else None)
-    return tuple(power(test, iia, last, job.test.use == "fixed") for iia in GRID)
+    found = (power(test, iia, last, job.test.use == "fixed") for iia in GRID)
+    return tuple(replace(p, pairs=p.pairs * matchings) for p in found)
 
 
 def _fits(space: HypothesisSpace, job: Job, most: int | None) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 from raysearch.causal import Split
 from raysearch.core.baselines import Baseline
+from raysearch.core.choices import PAIR_KINDS
 from raysearch.core.pair_counts import UNREPORTED, PairCount
 from raysearch.job import Job
 from raysearch.runner.memory_estimate import MemoryEstimate
@@ -109,6 +110,7 @@ def _text(facts: PlanReport) -> str:
         f"distinct inputs of at most {facts.longest} token{'s' * (facts.longest > 1)}",
         *_training_words(facts, job),
         f"  proposer    {facts.chooses}",
+        f"  decided by  {_kinds_words(job)}",
         f"  claim       {facts.claim}; {_judged_words(job)}threshold {job.test.threshold:g}, false "
         f"accept {job.test.false_accept:g} over all that it proposes, miss {job.test.miss:g} each",
         "",
@@ -165,6 +167,13 @@ def _quantised_words(facts: PlanReport) -> list[str]:
         f"  quantised   {facts.quantised}: loaded as it is, with the package of that method; its "
         f"weights are counted as if they were not{gradients}; raysearch's tests ran none"
     ]
+
+
+def _kinds_words(job: Job) -> str:
+    """Which pairs decide, and what leaves keep pairs out."""
+    out = " (where an answer is one of two by default; pairs.kinds: change leaves keep pairs out)"
+    kinds = job.pairs.kinds
+    return PAIR_KINDS["change" if kinds == "auto" else kinds] + out * (kinds == "both")
 
 
 def _unrun_words(facts: PlanReport, job: Job) -> list[str]:

@@ -4,10 +4,10 @@ Invariants: what is left open in the job (all variables, all positions, which cl
 here, once, so that the job that is written down, hashed and resumed names them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from raysearch.causal import LAST, Pair, PairSample, Problem, draw_sample
+from raysearch.causal import LAST, Pair, PairSample, Problem, Split, draw_matched, draw_sample
 from raysearch.errors import JobError, PairsError
 from raysearch.job import Job
 from raysearch.problems import load_problem
@@ -22,8 +22,10 @@ from raysearch.runner.job_checks import (
     check_values,
 )
 from raysearch.runner.load_proposer import fit_pairs_of
+from raysearch.runner.resolve_kinds import kinds_of
 from raysearch.runner.resolve_positions import check_positions, owned, with_positions, with_tokens
 from raysearch.runner.resolved_job import ResolvedJob, is_open, pair_counts, population_of
+from raysearch.stats.evidence import MATCHINGS, looks
 from raysearch.suggest import check_known
 
 SPARE = 4
@@ -53,24 +55,33 @@ def _from_problem(job: Job, problem: Problem, used: int) -> ResolvedJob:
     for name in job.pairs.disjoint:
         check_known("pairs.disjoint", "variable", name, problem.model.names, problem.name)
     counts = pair_counts(job, used, SPARE if job.pairs.solved_only else 1)
-    drawn = draw_sample(
-        problem,
-        variables,
-        counts,
-        job.pairs.seed,
-        job.pairs.disjoint,
-        trained=job.space.is_fitted,
-        listed=0 if is_open(job) or job.test.claim == "these_pairs" else job.pairs.test,
-    )
+    drawn = _drawn(job, problem, variables, counts)
     pairs = drawn.pairs
     known = (*problem.positions, LAST)
-    filled = _resolved(job, variables, known, "sampler")
+    filled = _resolved(job, variables, known, "sampler", pairs)
     resolved = _with_pairs(filled, drawn)
     check_rendered(problem, pairs, owned(resolved.positions, problem.positions))
     check_sources(job, pairs, problem.name)
     check_choices(job, pairs, f"problem {problem.name}")
     check_values(job, variables, pairs, f"problem {problem.name}")
     return resolved
+
+
+def _drawn(
+    job: Job, problem: Problem, variables: tuple[str, ...], counts: Mapping[Split, int]
+) -> PairSample:
+    seed, disjoint = job.pairs.seed, job.pairs.disjoint
+    if job.test.generalise == "values":
+        return draw_matched(problem, variables, counts, seed, disjoint[0], looks, MATCHINGS)
+    return draw_sample(
+        problem,
+        variables,
+        counts,
+        seed,
+        disjoint,
+        trained=job.space.is_fitted,
+        listed=0 if is_open(job) or job.test.claim == "these_pairs" else job.pairs.test,
+    )
 
 
 def _from_file(job: Job, used: int) -> ResolvedJob:
@@ -113,7 +124,7 @@ def _from_file(job: Job, used: int) -> ResolvedJob:
     check_choices(job, pairs, path.name)
     check_values(job, variables, pairs, path.name)
     known = (*shared, LAST)
-    filled = _resolved(job, variables, known, "these_pairs")
+    filled = _resolved(job, variables, known, "these_pairs", pairs)
     return _with_pairs(filled, drawn)
 
 
@@ -129,7 +140,11 @@ def _shared_positions(pairs: Sequence[Pair]) -> tuple[str, ...]:
 
 
 def _resolved(
-    job: Job, variables: Sequence[str], positions: tuple[str, ...], default_claim: str
+    job: Job,
+    variables: Sequence[str],
+    positions: tuple[str, ...],
+    default_claim: str,
+    pairs: Sequence[Pair],
 ) -> Job:
     """`positions`: all that are known, for a grid where the job leaves them open."""
     meant = positions if job.space.positions is None else job.space.positions
@@ -144,6 +159,7 @@ def _resolved(
         update={
             "space": space,
             "answer": answer,
+            "pairs": job.pairs.model_copy(update={"kinds": kinds_of(job, variables, pairs)}),
             "test": job.test.model_copy(update={"claim": claim}),
         }
     )

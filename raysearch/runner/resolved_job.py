@@ -11,12 +11,14 @@ from pathlib import Path
 
 from raysearch.causal import LeftOutCount, Pair, PairSample, Split, differing_shares
 from raysearch.core.answers import answer_matcher
+from raysearch.core.choices import PairKinds
 from raysearch.core.events import Encoded
 from raysearch.core.model_facts import ModelFacts
 from raysearch.core.population import SAMPLER, THESE_PAIRS, Population, about
 from raysearch.core.space import HypothesisSpace
 from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.engine.loading.digest import digest_of
+from raysearch.errors import JobError
 from raysearch.job import Job
 from raysearch.job.job_files import named_files
 from raysearch.job.named_files import LAYER, MODEL, PAIRS, PROBLEM, PROPOSER
@@ -30,7 +32,9 @@ from raysearch.search.screening import GENERATIONS, ScreeningPlan
 from raysearch.search.search import Search
 from raysearch.stats.betting_test import BettingTest
 from raysearch.stats.e_process import AnytimeTest
+from raysearch.stats.evidence import MATCHINGS
 from raysearch.stats.match_test import MatchTest
+from raysearch.stats.power import fewest_pairs
 from raysearch.storage.digests import sha256
 from raysearch.user_code import source_digest
 
@@ -65,10 +69,16 @@ class ResolvedJob:
         return tuple(dict.fromkeys((*self.job.space.components, *named)))
 
     @property
+    def kinds(self) -> PairKinds:
+        """Which pairs decide."""
+        assert self.job.pairs.kinds != "auto"
+        return self.job.pairs.kinds
+
+    @property
     def about(self) -> str:
         """The population of its verdicts, in words."""
         keys, of = self.job.pairs, self.population
-        return about(of.name, of.values, keys.disjoint, keys.kinds, keys.solved_only)
+        return about(of.name, of.values, keys.disjoint, self.kinds, keys.solved_only)
 
     def space(self, facts: ModelFacts) -> HypothesisSpace:
         """The hypothesis space on a model. Raises: JobError for a layer, head or coordinate that it
@@ -83,14 +93,18 @@ class ResolvedJob:
         """The test, at the proposer's K (an open-ended one has none: at that of `space`, and what
         is spent is the search's to say)."""
         keys = self.job.test
-        kind = MatchTest if keys.score == "matches" else BettingTest
-        return kind(
+        by_matches = keys.score == "matches" and keys.generalise == "pairs"
+        kind = MatchTest if by_matches else BettingTest
+        test = kind(
             keys.threshold,
             keys.false_accept,
             keys.miss,
             proposer.max_hypotheses or len(space),
             keys.indifference,
         )
+        if self.population.name == "new_values":
+            _check_values(self.job, self.population.values or 0, test)
+        return test
 
     def search(
         self, facts: ModelFacts, encoded: Sequence[Encoded], proposer: Proposer | None = None
@@ -124,11 +138,12 @@ class ResolvedJob:
             job.fit if job.space.is_fitted else None,
             job.controls,
             DecisionRule(
-                job.pairs.kinds,
+                self.kinds,
                 job.test.keep_threshold,
                 at_end,
                 job.test.score,
                 job.test.above_baselines,
+                job.pairs.holdout_width,
             ),
             attribution_plan(proposer, space),
             frozenset(h.id for h in space) if is_open(job) else None,
@@ -146,7 +161,7 @@ class ResolvedJob:
                 "": meant(pair.answers["base"])
             }
             found[e.index] = expected_answers(
-                e, pair.split, pair.set, readings, meanings, pair.contents
+                e, pair.split, pair.set, readings, meanings, pair.contents, pair.matching
             )
         return found
 
@@ -203,12 +218,34 @@ def is_open(job: Job) -> bool:
     return job.propose.use not in READY
 
 
+def _check_values(job: Job, values: int, test: AnytimeTest) -> None:
+    """Raises: JobError where so few values are held out, or so few pairs asked for, that no
+    hypothesis could ever be accepted.
+    """
+    least, pairs = fewest_pairs(test), min(job.pairs.test, job.test.most_pairs)
+    needs = (
+        f"test.generalise: values at K = {test.hypotheses} cannot accept anything with fewer than"
+    )
+    if values < 2 * least:
+        raise JobError(
+            f"{needs} {2 * least} values that are held out for the test, and of the values of "
+            f"{job.pairs.disjoint[0]} there are {values}; give a problem with more, or fewer fit and "
+            f"holdout pairs or hypotheses, or claim these values alone (generalise: pairs)"
+        )
+    if pairs < MATCHINGS * least:
+        raise JobError(
+            f"{needs} {MATCHINGS * least} pairs, {MATCHINGS} matchings of {2 * least} values, and "
+            f"the job allows {pairs}; raise pairs.test and test.max_pairs"
+        )
+
+
 def population_of(job: Job, sample: PairSample) -> Population:
     """Returns what the verdicts of a job are about, whose claim is named."""
     if job.test.claim == "these_pairs":
         return THESE_PAIRS
     if job.pairs.disjoint:
-        return Population("these_values", sample.values)
+        new = job.test.generalise == "values"
+        return Population("new_values" if new else "these_values", sample.values)
     trained = job.space.is_fitted
     if job.problem.use is None:  # lines are dealt out by content where something is trained
         return Population("test_part") if trained else SAMPLER

@@ -18,6 +18,7 @@ from raysearch.job import Job
 from raysearch.job.job_files import kept_beside
 from raysearch.proposers.base import Proposer
 from raysearch.report.page import write_page
+from raysearch.runner.fresh_pairs import with_fresh_pairs
 from raysearch.runner.frontend import Frontend, RunOptions, RunOutcome
 from raysearch.runner.given_objects import NO_OBJECTS, GivenObjects
 from raysearch.runner.interrupt import Interrupt
@@ -47,6 +48,7 @@ from raysearch.store.ledger import RunLedger
 from raysearch.store.locations import writable_store
 from raysearch.store.pairs_table import pairs_digest, read_pairs, write_pairs
 from raysearch.store.run_folder import RunFolder, find_run
+from raysearch.store.used_pairs import earlier_runs, used_before, used_words
 from raysearch.tracking.registry import tracker_of
 from raysearch.tracking.tracker import Tracker
 from raysearch.tracking.uris import tracking_uri
@@ -69,6 +71,8 @@ def begin(
         frontend.say(line)
     resolved = resolve(job, given)
     root, uri = writable_store(where.store), tracking_uri(where.tracking_uri)
+    tested = earlier_runs(root, frontend.say)
+    resolved = with_fresh_pairs(resolved, tested)
     if uri is not None:
         tracker_of(uri)  # a broken package is reported before anything is loaded
     stored = resolved.job if sent is None else kept_beside(resolved.job, sent)
@@ -80,6 +84,10 @@ def begin(
         search = resolved.search(opened.facts, opened.encoded, proposer)
         report_model(opened, resolved, frontend)
         digest = pairs_digest(resolved.pairs)
+        contents = [p.contents for p in resolved.pairs if p.split == "test"]
+        before = used_before(tested, opened.facts.digest, contents)
+        if before:
+            frontend.say(used_words(before))
         run = RunFolder.create(
             root,
             name=resolved.job.name,
@@ -96,6 +104,7 @@ def begin(
                 model_digest=opened.facts.digest,
                 facts=to_json_values(opened.facts),
                 k=proposer.max_hypotheses or 0,
+                used_before=before,
             )
             write_pairs(
                 run.folder,

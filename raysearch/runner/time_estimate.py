@@ -41,9 +41,8 @@ PLACES = 8
 """In the space, that tasks are taken from."""
 STEPS = 4
 """Of the training that is timed."""
-READINGS = 2
-"""Of an accepted hypothesis on the holdout: its own and random sources; a self-swap costs nothing
-where rows are replayed."""
+CONTROL = 16
+"""Pairs that a control on the holdout takes where it does worse than the hypothesis, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,7 @@ class TimeEstimate:
 
         `inputs`: distinct ones; `steps`: of training, seeds counted, none dropped.
         """
-        rows = interventions * (power.pairs + READINGS * holdout * power.accept)
+        rows = interventions * (power.pairs + (holdout + min(holdout, CONTROL)) * power.accept)
         return inputs * self.an_input + steps * self.a_step + rows * self.a_row
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from raysearch.causal import SPLITS
 from raysearch.cluster.job_environment import job_environment
 from raysearch.core.model_facts import ModelFacts
+from raysearch.report.claim import claim_words
 from raysearch.report.page import FILE as PAGE
 from raysearch.report.results_table import results
 from raysearch.runner.resolved_job import ResolvedJob
@@ -48,6 +49,7 @@ def start_tracking(
         "raysearch.run": run.info.id,
         "raysearch.job_hash": run.info.job_hash,
         "raysearch.store": run.info.store_uri,
+        "mlflow.note.content": claim_words(job, resolved.about, run.info.k or 0),
     }
     if (here := job_environment()) is not None:
         tags["raysearch.submission_id"] = here.submission_id

@@ -7,6 +7,7 @@ model's outputs without intervention alone.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Literal
 
 from raysearch.core.choices import PairKinds, TestedScore
@@ -22,6 +23,9 @@ from raysearch.stats.e_process import AnytimeTest
 from raysearch.stats.evidence import Evidence
 from raysearch.stats.paired_test import PairedTest
 
+THRESHOLDS = tuple(k / 100 for k in (*range(5, 90, 5), *range(90, 100)))
+"""Thresholds at which each verdict is looked at again: by 0.05, from 0.9 on by 0.01."""
+
 
 @dataclass(frozen=True, slots=True)
 class DecisionRule:
@@ -34,6 +38,8 @@ class DecisionRule:
             pairs.
         score: the quantity that is tested.
         above_baselines: whether a hypothesis must beat the best policy too, to be accepted.
+        holdout_width: half the width of the interval that an estimate on the holdout is to have; 0:
+            as narrow as all pairs allow.
     """
 
     kinds: PairKinds = "change"
@@ -41,6 +47,7 @@ class DecisionRule:
     at_end: bool = False
     score: TestedScore = "matches"
     above_baselines: bool = False
+    holdout_width: float = 0.05
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,8 @@ class Criterion:
     @property
     def size(self) -> int | None:
         """Size of the population: its pairs that count, or its values; None if it is not finite."""
+        if self.about.name == "new_values":
+            return None
         return self.about.values if self.change.population is None else self.change.population
 
     @property
@@ -89,6 +98,26 @@ class Criterion:
             return first
         second = self.keep.verdict(keep)
         return second if second == "reject" or first == "accept" else None
+
+    def at(self, threshold: float) -> "Criterion | None":
+        """Returns the same criterion at another threshold, which keep pairs share unless they have
+        their own; None if its band of indifference leaves (0, 1).
+        """
+        width = self.change.indifference
+        if not width < threshold < 1 - width:
+            return None
+        shared = self.keep is not None and self.keep.threshold == self.change.threshold
+        keep = replace(self.keep, threshold=threshold) if self.keep and shared else self.keep
+        return replace(self, change=replace(self.change, threshold=threshold), keep=keep)
+
+    def span(self, change: Evidence, keep: Evidence) -> tuple[float | None, float | None]:
+        """Returns up to which of `THRESHOLDS` the evidence accepts at each, and from which on it
+        rejects at each; None for none.
+        """
+        found = [(t, c.verdict(change, keep)) for t in THRESHOLDS if (c := self.at(t)) is not None]
+        accepted = [t for t, _ in takewhile(lambda it: it[1] == "accept", found)]
+        rejected = [t for t, _ in takewhile(lambda it: it[1] == "reject", reversed(found))]
+        return max(accepted, default=None), min(rejected, default=None)
 
     def log_evidence(self, change: Evidence, keep: Evidence) -> tuple[float, float]:
         """Returns log e-values (to accept, to reject): of the weaker test to accept, of the

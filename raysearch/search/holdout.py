@@ -1,49 +1,71 @@
 """Holdout estimates: measures each accepted hypothesis, its cheap controls and its seeds on holdout
 pairs.
 
-Invariants: an estimate is complete when all of its readings have ended or failed; every estimate
-has the same controls, and all seeds.
+An estimate and its seeds use as many pairs as the width of its interval needs, which is settled by
+the test pairs alone. A control starts when the estimate is there, and stops after any block at
+which the paired test tells the two apart, or has shown that they differ by little.
+
+Invariants: an estimate is complete when all of its readings have ended or failed; every complete
+one has the same controls, and all seeds; how many pairs a reading uses is a function of the job and
+of outputs, whatever the order of arrival.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from raysearch.core.controls import HOLDOUT_CONTROLS, with_control
+from raysearch.core.controls import HOLDOUT_CONTROLS, swaps_nothing, with_control
 from raysearch.core.events import Fitted
-from raysearch.core.hypothesis import Hypothesis, Intervention
-from raysearch.core.records import Estimated, Reading
+from raysearch.core.hypothesis import Intervention
+from raysearch.core.records import Estimated, Reading, Record
 from raysearch.search.pair_blocks import ExpectedAnswers
+from raysearch.search.preparation import Preparation
 from raysearch.search.scheduler import QUARANTINE
-from raysearch.search.screening import Screening
 from raysearch.search.trial import HypothesisTest, Trial
 from raysearch.search.trial_registry import TrialRegistry
+from raysearch.stats.clopper_pearson import clopper_pearson, pairs_for_width
+from raysearch.stats.e_process import AnytimeTest
 from raysearch.stats.evidence import Evidence
+from raysearch.stats.paired_test import PairedTest
+
+ALIKE = 2
+"""A control does as well once the hypothesis is shown to be ahead by no more than this many half
+widths of its own interval: the two intervals could not be told apart."""
 
 
 @dataclass
 class _Open:
-    """An estimate in progress, or one that failed: the number of readings to come, and those that
-    failed with their trials.
+    """An estimate in progress, or one that failed: the hypothesis's own reading, the number of
+    readings to come, and those that failed with their trials.
     """
 
+    main: HypothesisTest
+    intervention: Intervention
     waiting: int
-    main: Evidence = Evidence()
     readings: list[Reading] = field(default_factory=list)
     incomplete: list[tuple[Trial, HypothesisTest]] = field(default_factory=list)
 
 
 class HoldoutEstimates:
-    """Takes accepted hypotheses and returns an `Estimated` record for each."""
+    """Takes accepted hypotheses and returns an `Estimated` record for each.
+
+    Args:
+        test: the test of the search, for intervals of scores.
+        half_width: half the width that the interval of an estimate is to have; 0 uses all pairs.
+    """
 
     def __init__(
         self,
         registry: TrialRegistry,
-        screening: Screening,
+        preparation: Preparation,
         pairs: Mapping[int, ExpectedAnswers],
+        test: AnytimeTest,
+        half_width: float,
     ) -> None:
         self._registry = registry
-        self._screening = screening
+        self._preparation = preparation
         self._pairs = pairs
+        self._test = test
+        self._half_width = half_width
         self._open: dict[str, _Open] = {}
         self._done: dict[str, Estimated] = {}
         self._incomplete: dict[str, _Open] = {}
@@ -66,56 +88,37 @@ class HoldoutEstimates:
         return self._done
 
     def start(
-        self,
-        hypothesis: Hypothesis,
-        intervention: Intervention,
-        seeds: Sequence[Fitted],
-        new_test: Callable[[Hypothesis, Reading | None], HypothesisTest],
-    ) -> list[Estimated]:
-        """Starts the estimate of an accepted hypothesis; returns it if all was measured before."""
-        found = []
-        for reading, read in self._readings_of(hypothesis, intervention, seeds):
-            found += self._open_reading(new_test(hypothesis, reading), read)
+        self, accepted: HypothesisTest, intervention: Intervention, seeds: Sequence[Fitted]
+    ) -> list[Record]:
+        """Starts the estimate of an accepted hypothesis, with the last event of each of its
+        `seeds`, if anything was fit; returns it if all was measured before.
+        """
+        found: list[Record] = []
+        main = self._new_reading(accepted, None, self._blocks_needed(accepted))
+        self._open[accepted.hypothesis.id] = _Open(main, intervention, 1 + len(seeds))
+        for e in seeds:
+            seed = self._new_reading(main, Reading("seed", 0, 0, e.seed, e.fit), main.most)
+            found += self._open_reading(seed, replace(intervention, fit=e.fit))
+        return [*found, *self._open_reading(main, intervention)]
+
+    def count(self, trial: Trial) -> list[Record]:
+        """Counts what a trial has measured, and ends the readings that need no more."""
+        found: list[Record] = []
+        while not trial.closed and (counted := trial.next_counted()) is not None:
+            found.append(counted)
+            self._registry.counted(counted.observation)
+            pairs = [self._pairs[p] for p in counted.observation.pairs]
+            for test in trial.tests:
+                test.count(counted.observation, pairs)
+            for test in [t for t in trial.tests if self._is_over(t, trial.counted)]:
+                self._registry.drop(trial, test)
+                found += self._end_reading(test)
         return found
 
-    def _open_reading(self, test: HypothesisTest, intervention: Intervention) -> list[Estimated]:
-        trial = self._registry.trial(("holdout", intervention.key, 0))
-        if trial is None:
-            trial = Trial(intervention, "holdout", self._screening.blocks("holdout"), [test])
-            self._registry.open(trial)
-            return self.end_reading(test, trial) if trial.exhausted else []
-        for seen in trial.observations:
-            test.count(seen, [self._pairs[p] for p in seen.pairs])
-        if trial.exhausted or trial.failed_attempts >= QUARANTINE:
-            trial.tests.append(test)
-            return self.end_reading(test, trial)
-        self._registry.join(trial, test)
-        return []
-
-    def end_reading(self, test: HypothesisTest, trial: Trial) -> list[Estimated]:
-        """Ends a reading; returns the estimate if it was the hypothesis's last one."""
+    def fail(self, test: HypothesisTest, trial: Trial) -> list[Record]:
+        """Ends a reading that failed; returns the estimate if it was the last one."""
         self._registry.drop(trial, test)
-        estimated = self._add_reading(test, trial)
-        return [] if estimated is None else [estimated]
-
-    def _readings_of(
-        self, hypothesis: Hypothesis, intervention: Intervention, seeds: Sequence[Fitted]
-    ) -> Iterator[tuple[Reading | None, Intervention]]:
-        """Yields (reading, intervention) to measure on the holdout.
-
-        The reading None is the hypothesis itself; the others are its controls and its `seeds` (the
-        last event of each seed, if anything was fit).
-        """
-        readings: list[tuple[Reading | None, Intervention]] = [(None, intervention)]
-        if intervention.control is None and not intervention.is_ablation:
-            readings += [
-                (Reading(name, 0, 0), with_control(intervention, name)) for name in HOLDOUT_CONTROLS
-            ]
-        readings += [
-            (Reading("seed", 0, 0, e.seed, e.fit), replace(intervention, fit=e.fit)) for e in seeds
-        ]
-        self._open[hypothesis.id] = _Open(len(readings))
-        yield from readings
+        return self._fail(test, trial)
 
     def retry(self, name: str) -> list[tuple[Trial, HypothesisTest]]:
         """Returns the failed readings of a hypothesis, each with its trial, which are to be
@@ -127,34 +130,115 @@ class HoldoutEstimates:
         found = self._open[name]
         incomplete, found.incomplete = found.incomplete, []
         found.waiting += len(incomplete)
-        retried = [_reading_key(test.reading) for _, test in incomplete]
-        found.readings = [r for r in found.readings if _reading_key(r) not in retried]
         return incomplete
 
-    def _add_reading(self, test: HypothesisTest, trial: Trial) -> Estimated | None:
-        """Adds a reading that has ended or failed; returns the estimate if it was the last one."""
-        name = test.hypothesis.id
-        found = self._open[name]
-        found.waiting -= 1
-        if not trial.exhausted:
-            found.incomplete.append((trial, test))
-        if test.reading is None:
-            found.main = test.evidence
-        else:
-            n, matches, score = test.evidence.n, test.evidence.matches, test.evidence.score
-            found.readings.append(replace(test.reading, n=n, matches=matches, score=score))
-        if found.waiting:
-            return None
-        del self._open[name]
-        if found.incomplete:
-            self._incomplete[name] = found
-        readings = sorted(found.readings, key=lambda r: (r.name, r.seed or 0))
-        main = found.main
-        self._done[name] = Estimated(
-            test.hypothesis, main.n, main.matches, tuple(readings), main.score
+    def _new_reading(
+        self, of: HypothesisTest, reading: Reading | None, most: int | None
+    ) -> HypothesisTest:
+        return replace(
+            self._preparation.new_test(of.hypothesis, reading), policy=None, most=most, values=[]
         )
-        return self._done[name]
 
+    def _blocks_needed(self, accepted: HypothesisTest) -> int:
+        """Returns the number of holdout blocks that have the pairs which the width needs."""
+        blocks = self._preparation.screening.blocks("holdout")
+        counts = [sum(accepted.counts(self._pairs[p]) for p in block.pairs) for block in blocks]
+        seen = accepted.evidence
+        total = seen.matches if seen.score is None else seen.score * seen.n
+        needed = pairs_for_width(seen.n, total, self._half_width, sum(counts))
+        for used in range(len(blocks) + 1):
+            if sum(counts[:used]) >= needed:
+                return used
+        raise AssertionError(needed)
 
-def _reading_key(reading: Reading | None) -> tuple[str, int | None] | None:
-    return None if reading is None else (reading.name, reading.seed)
+    def _open_reading(self, test: HypothesisTest, intervention: Intervention) -> list[Record]:
+        """Counts what was measured before for other hypotheses; what is missing is scheduled."""
+        trial = self._registry.trial(("holdout", intervention.key, 0))
+        if trial is None:
+            blocks = self._preparation.screening.blocks("holdout")
+            trial = Trial(intervention, "holdout", blocks, [])
+            self._registry.open(trial)
+        for at, seen in enumerate(trial.observations):
+            if not self._is_over(test, at):
+                test.count(seen, [self._pairs[p] for p in seen.pairs])
+        if self._is_over(test, trial.counted):
+            return self._end_reading(test)
+        if trial.failed_attempts >= QUARANTINE:
+            return self._fail(test, trial)
+        self._registry.join(trial, test)
+        return []
+
+    def _is_over(self, test: HypothesisTest, blocks: int) -> bool:
+        """Whether a reading needs no more than the first `blocks` blocks: it has all that the width
+        needs, or is a control that is decided.
+        """
+        assert test.most is not None, test
+        if blocks >= test.most or test.reading is None:
+            return blocks >= test.most
+        if test.reading.name not in HOLDOUT_CONTROLS or not test.values:
+            return False
+        own = self._open[test.hypothesis.id].main.values or ()
+        low, high = PairedTest().interval([x - y for x, y in zip(own, test.values, strict=False)])
+        return low > 0 or high <= ALIKE * self._half_width
+
+    def _start_controls(self, found: _Open) -> list[Record]:
+        """Starts the controls of an estimate that has ended."""
+        swaps = found.intervention.control is None and not found.intervention.is_ablation
+        records: list[Record] = []
+        for name in HOLDOUT_CONTROLS if swaps else ():
+            found.waiting += 1
+            test = self._new_reading(found.main, Reading(name, 0, 0), found.main.most)
+            exact = swaps_nothing(found.intervention) and found.main.score_scale is None
+            if name == "self_swap" and exact:
+                test.evidence = self._without_intervention(test)
+                records += self._end_reading(test)
+            else:
+                records += self._open_reading(test, with_control(found.intervention, name))
+        return records
+
+    def _without_intervention(self, test: HypothesisTest) -> Evidence:
+        """Returns the matches of the model's own outputs, which screening has seen, on the pairs of
+        a reading.
+        """
+        screening, variable = self._preparation.screening, test.hypothesis.variable
+        used = [p for block in screening.blocks("holdout")[: test.most] for p in block.pairs]
+        counted = [(self._pairs[p], screening.output(p)) for p in used]
+        own = [(e, out) for e, out in counted if test.counts(e) and out is not None]
+        return Evidence(len(own), sum(e.read(out) == e.counterfactual[variable] for e, out in own))
+
+    def _end_reading(self, test: HypothesisTest) -> list[Record]:
+        found, records = self._open[test.hypothesis.id], []
+        if test.reading is None:
+            records = self._start_controls(found)
+        else:
+            seen = test.evidence
+            found.readings.append(
+                replace(test.reading, n=seen.n, matches=seen.matches, score=seen.score)
+            )
+        return [*records, *self._end_one(found)]
+
+    def _fail(self, test: HypothesisTest, trial: Trial) -> list[Record]:
+        found = self._open[test.hypothesis.id]
+        found.incomplete.append((trial, test))
+        return self._end_one(found)
+
+    def _end_one(self, found: _Open) -> list[Record]:
+        """Counts a reading as ended; returns the estimate if it was the last one."""
+        found.waiting -= 1
+        if found.waiting:
+            return []
+        hypothesis, seen = found.main.hypothesis, found.main.evidence
+        del self._open[hypothesis.id]
+        if found.incomplete:
+            self._incomplete[hypothesis.id] = found
+        readings = sorted(found.readings, key=lambda r: (r.name, r.seed or 0))
+        ends = self._interval(seen) if seen.n else (None, None)
+        estimated = Estimated(hypothesis, seen.n, seen.matches, tuple(readings), seen.score, *ends)
+        self._done[hypothesis.id] = estimated
+        return [estimated]
+
+    def _interval(self, seen: Evidence) -> tuple[float, float]:
+        """Returns the 95 % interval of an estimate: how many pairs it has was settled by others."""
+        if seen.scores:
+            return self._test.interval(seen)
+        return clopper_pearson(seen.n, seen.matches)

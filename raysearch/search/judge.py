@@ -65,7 +65,20 @@ class Judge:
         decided = test.decided(
             verdict, self._criterion(test), criteria.base_match[variable], reason, fit
         )
-        return replace(decided, no_intervention=criteria.no_intervention[variable])
+        accept_to, reject_from = self._span(test)
+        return replace(
+            decided,
+            no_intervention=criteria.no_intervention[variable],
+            accept_to=accept_to,
+            reject_from=reject_from,
+        )
+
+    def _span(self, test: HypothesisTest) -> tuple[float | None, float | None]:
+        """Returns the thresholds up to which the evidence accepts, and from which on it rejects."""
+        criterion = self._criterion(test)
+        accept_to, reject_from = criterion.span(test.evidence, test.keep)
+        held = self._rule.above_baselines and not test.beats_policy(criterion)
+        return None if held else accept_to, reject_from
 
     def _criterion(self, test: HypothesisTest) -> Criterion:
         criterion = self._preparation.criteria.of(test.hypothesis, test.part)

@@ -6,18 +6,20 @@ before anything is measured.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, groupby
 
 from raysearch.causal import Split, differing_shares
 from raysearch.core.answers import EXACT_MATCH, AnswerMatcher
 from raysearch.core.events import Block, Encoded, Ids
 from raysearch.errors import PairsError
-from raysearch.stats.evidence import FIRST_LOOKS, looks
+from raysearch.stats.evidence import FIRST_LOOKS, MATCHINGS, looks
 
 EVEN_BLOCK = 32
-"""Pairs in a block that no test looks at (screening, holdout). Fixed, so that a resumed run cuts
-the same blocks.
+"""Pairs in a block that no test looks at (screening). Fixed, so that a resumed run cuts the same
+blocks.
 """
+HOLDOUT_BLOCK = 8
+"""Pairs in a block of the holdout, after which a control may stop: the fewest that decide one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class ExpectedAnswers:
         matcher: finds the answer that an output stands for; the same for all pairs of a run.
         contents: of base and sources, by which two pairs are the same; empty: this one is like no
             other.
+        matching: as in `Pair`.
     """
 
     split: Split
@@ -43,6 +46,12 @@ class ExpectedAnswers:
     differ and whose compared tokens are equal.
     """
     contents: tuple[str, ...] = field(default=(), repr=False)
+    matching: int | None = None
+
+    @property
+    def value_block(self) -> int | None:
+        """The block of values that the pair is of, for a claim about new values."""
+        return None if self.matching is None else self.matching // MATCHINGS
 
     def read(self, output: Ids) -> Ids:
         """Returns the answer that `output` stands for."""
@@ -66,6 +75,7 @@ def expected_answers(
     matcher: AnswerMatcher = EXACT_MATCH,
     texts: Mapping[str, str] | None = None,
     contents: tuple[str, ...] = (),
+    matching: int | None = None,
 ) -> ExpectedAnswers:
     """Builds the expected answers of an encoded pair.
 
@@ -87,6 +97,7 @@ def expected_answers(
         matcher,
         ambiguous,
         contents,
+        matching,
     )
 
 
@@ -99,6 +110,14 @@ def repeats(pairs: Iterable[tuple[int, tuple[str, ...]]]) -> frozenset[int]:
             found.add(pair)
         seen.add(contents)
     return frozenset(found)
+
+
+def cut_at_values(
+    pairs: Sequence[int], of: Mapping[int, ExpectedAnswers], first: int = 0
+) -> tuple[Block, ...]:
+    """Cuts test pairs where a block of values ends, into blocks numbered from `first`."""
+    blocks = groupby(pairs, key=lambda p: of[p].value_block)
+    return tuple(Block("test", first + i, tuple(block)) for i, (_, block) in enumerate(blocks))
 
 
 def cut_at_looks(pairs: Sequence[int], first: int = 0) -> tuple[Block, ...]:
@@ -126,28 +145,42 @@ class TestPart:
     blocks: tuple[Block, ...]
 
 
+ENOUGH = 256
+"""Pairs on which hypotheses of IIA .95 are accepted with a chance of .99, if 100 are proposed in the
+seventh generation (threshold .8)."""
+
+
 def deal(pairs: tuple[int, ...], most: int) -> list[tuple[int, ...]]:
     """Deals pairs out to generations: each gets half of what is left, at most `most`, until fewer
-    are left than two looks need. How many generations come is not known beforehand.
+    are left than a look needs. How many generations come is not known beforehand; but a later one
+    gets no fewer than ENOUGH while there are any, since fewer could hardly accept anything.
     """
     parts: list[tuple[int, ...]] = []
-    while (size := min(most, len(pairs) // 2)) >= FIRST_LOOKS[0]:
+    least = 0
+    while (size := min(most, max(len(pairs) // 2, min(least, len(pairs))))) >= FIRST_LOOKS[0]:
+        least = ENOUGH
         parts.append(pairs[:size])
         pairs = pairs[size:]
     return parts or [pairs[:most]]
 
 
 def deal_out(
-    parts: Sequence[tuple[int, ...]], max_pairs: int, at_looks: bool
+    parts: Sequence[tuple[int, ...]],
+    max_pairs: int,
+    at_looks: bool,
+    of: Mapping[int, ExpectedAnswers],
 ) -> tuple[TestPart, ...]:
-    """Cuts each part into blocks, numbered through all parts."""
+    """Cuts each part into blocks, numbered through all parts; `of`: what pairs expect."""
     found: list[TestPart] = []
     first = 0
     for pairs in parts:
         used = pairs[:max_pairs]
-        blocks = (
-            cut_at_looks(used, first) if at_looks else even_blocks("test", used, EVEN_BLOCK, first)
-        )
+        if not at_looks:
+            blocks = even_blocks("test", used, EVEN_BLOCK, first)
+        elif used and of[used[0]].matching is not None:
+            blocks = cut_at_values(used, of, first)
+        else:
+            blocks = cut_at_looks(used, first)
         found.append(TestPart(pairs, blocks))
         first += len(blocks)
     return tuple(found)

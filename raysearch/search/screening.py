@@ -16,6 +16,7 @@ from raysearch.core.records import Blocked, PairScreened
 from raysearch.search.block_queue import BlockQueue
 from raysearch.search.pair_blocks import (
     EVEN_BLOCK,
+    HOLDOUT_BLOCK,
     ExpectedAnswers,
     TestPart,
     deal,
@@ -23,7 +24,7 @@ from raysearch.search.pair_blocks import (
     even_blocks,
 )
 
-GENERATIONS = 4
+GENERATIONS = 6
 """Generations for which as many test pairs are screened as each of them may use."""
 
 
@@ -135,7 +136,8 @@ class Screening:
             return tuple(block for part in self.parts for block in part.blocks)
         if split not in self._blocks:
             assert self.done
-            self._blocks[split] = even_blocks(split, self.usable(split), EVEN_BLOCK)
+            size = HOLDOUT_BLOCK if split == "holdout" else EVEN_BLOCK
+            self._blocks[split] = even_blocks(split, self.usable(split), size)
         return self._blocks[split]
 
     @property
@@ -144,7 +146,10 @@ class Screening:
         if self._parts_of_test is None:
             assert self.done
             self._parts_of_test = deal_out(
-                self._deal(self.usable("test")), self._plan.max_pairs, self._plan.at_looks
+                self._deal(self.usable("test")),
+                self._plan.max_pairs,
+                self._plan.at_looks,
+                self._pairs,
             )
         return self._parts_of_test
 

@@ -48,7 +48,7 @@ from raysearch.search.trial_registry import TrialRegistry
 from raysearch.search.verdicts import Verdicts
 from raysearch.stats.e_process import AnytimeTest
 
-EVIDENCE_VERSION = 8
+EVIDENCE_VERSION = 9
 """Raised when numerics, tests, looks or proposers change: verdicts of two versions do not mix in a
 run.
 """
@@ -97,7 +97,9 @@ class Search:
         self._fits = WaitingForFits(fit or FitKeys(), self._enough, ())
         self._judge = Judge(self.preparation, AlphaSpending(proposer, declared), rule)
         self._verdicts = Verdicts()
-        self._estimates = HoldoutEstimates(self._registry, self.screening, pairs)
+        self._estimates = HoldoutEstimates(
+            self._registry, self.preparation, pairs, test, rule.holdout_width
+        )
         self._next_task = 0
         self._pairs_seen = 0
         self._conflicts = 0
@@ -289,13 +291,16 @@ class Search:
         self._registry.settle(trial, event)
 
     def _count(self, trial: Trial, records: list[Record]) -> None:
+        if trial.split == "holdout":
+            records += self._estimates.count(trial)
+            return
         while (counted := trial.next_counted()) is not None:
             records.append(counted)
             self._registry.counted(counted.observation)
             pairs = [self._pairs[p] for p in counted.observation.pairs]
             for test in trial.tests:
                 test.count(counted.observation, pairs)
-            for test in tuple(trial.tests) if trial.split == "test" else ():
+            for test in tuple(trial.tests):
                 self._look(trial, test, trial.counted, records)
             if trial.exhausted and not trial.closed:
                 self._end(trial, "undecided", None, records)
@@ -329,12 +334,12 @@ class Search:
         reason: str | None,
         records: list[Record],
     ) -> None:
-        """Ends a trial: its open hypotheses get the verdict, or their readings end."""
+        """Ends a trial: its open hypotheses get the verdict, or their readings fail."""
         for test in tuple(trial.tests):
             if trial.split == "test":
                 self._decide(trial, test, verdict, reason, records)
             else:
-                records += self._estimates.end_reading(test, trial)
+                records += self._estimates.fail(test, trial)
 
     def _decide(
         self,
@@ -353,9 +358,7 @@ class Search:
         if verdict == "accept" and trial is not None:
             self._generations.accepted(test.hypothesis)
             seeds = self._fits.seeds(trial.intervention)
-            records += self._estimates.start(
-                test.hypothesis, trial.intervention, seeds, self.preparation.new_test
-            )
+            records += self._estimates.start(test, trial.intervention, seeds)
         if not self._verdicts.alive:
             self._propose(records)
 

@@ -8,9 +8,10 @@ import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, TypeVar
 
 from raysearch.causal import Split
+from raysearch.core.controls import HOLDOUT_CONTROLS
 from raysearch.core.events import Block, Ids, Measured
 from raysearch.core.hypothesis import Hypothesis, Intervention
 from raysearch.core.records import (
@@ -27,6 +28,7 @@ from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.search.score_scale import ScoreScale
 from raysearch.stats.evidence import Evidence
 
+T = TypeVar("T")
 TrialKey = tuple[Split, str, int]
 """(split, key of the intervention, part of the test pairs)."""
 
@@ -60,6 +62,8 @@ class HypothesisTest:
         sums: sum of every measured score over the pairs that count.
         policy: the best policy of the variable; None for controls, readings and ablations.
         margins: for each pair that counts, 1 + match - match of the policy.
+        most: on the holdout, the number of blocks that it may use; None: all.
+        values: on the holdout, its match or score on each pair that counts, in their order.
     """
 
     hypothesis: Hypothesis
@@ -77,24 +81,32 @@ class HypothesisTest:
     sums: dict[str, float] = field(default_factory=dict)
     policy: Policy | None = None
     margins: bytes = b""
+    most: int | None = None
+    values: list[float] | None = None
+
+    def counts(self, pair: ExpectedAnswers) -> bool:
+        """Whether a pair counts as evidence."""
+        own = pair.counterfactual[self.hypothesis.variable]
+        return self.unfiltered or self.labels.get(own, own) != pair.base
 
     def count(self, observation: Measured, pairs: Sequence[ExpectedAnswers]) -> None:
         """Adds one block of evidence; `pairs` are the expected answers in the observation's
         order.
         """
         variable = self.hypothesis.variable
-        ablates = self.hypothesis.intervention.is_ablation
         scores = () if self.score_scale is None else self.score_scale.of(observation, variable)
+        matchings = tuple(pair.matching for pair in pairs if pair.matching is not None)
+        if matchings and not scores:  # which pairs share values matters, so each one is kept
+            both = zip(observation.outputs, pairs, strict=True)
+            scores = tuple(float(self._is_match(output, pair)) for output, pair in both)
         counted: list[int] = []
         keep_pairs: list[int] = []
         matches = keep_matches = 0
         for at, (answer, pair) in enumerate(zip(observation.outputs, pairs, strict=True)):
-            output = pair.read(answer)
-            wanted = self.labels.get(pair.counterfactual[variable], pair.counterfactual[variable])
-            changes = wanted != pair.base
-            match = output != pair.base if ablates else output == wanted
+            wanted = self._wanted(pair)
+            changes, match = wanted != pair.base, self._is_match(answer, pair)
             if changes:
-                self.copies += output in pair.sources.values()
+                self.copies += pair.read(answer) in pair.sources.values()
             else:
                 keep_pairs.append(at)
                 keep_matches += match
@@ -102,17 +114,38 @@ class HypothesisTest:
                 counted.append(at)
                 self.distinct += observation.pairs[at] not in self.repeats
                 matches += match
+                if self.values is not None:
+                    self.values.append(scores[at] if scores else float(match))
                 if self.policy is not None:
                     self.margins += bytes([1 + match - (self.policy.gives(pair) == wanted)])
                 if pair.set is not None:
                     before = self.sets.get(pair.set, Evidence())
-                    self.sets[pair.set] = before.add(1, match, scores[at : at + 1])
-        self.evidence = self.evidence.add(len(counted), matches, _select(scores, counted))
-        self.keep = self.keep.add(len(keep_pairs), keep_matches, _select(scores, keep_pairs))
+                    one = slice(at, at + 1)
+                    self.sets[pair.set] = before.add(1, match, scores[one], matchings[one])
+        self.evidence = self.evidence.add(
+            len(counted), matches, _select(scores, counted), _select(matchings, counted)
+        )
+        self.keep = self.keep.add(
+            len(keep_pairs),
+            keep_matches,
+            _select(scores, keep_pairs),
+            _select(matchings, keep_pairs),
+        )
         for name, values in (observation.scores or {}).items():
             self.sums[name] = self.sums.get(name, 0.0) + math.fsum(
                 values[variable][at] for at in counted
             )
+
+    def _wanted(self, pair: ExpectedAnswers) -> Ids:
+        """Returns the answer that a match gives; of an ablation, what a match would have been."""
+        wanted = pair.counterfactual[self.hypothesis.variable]
+        return self.labels.get(wanted, wanted)
+
+    def _is_match(self, answer: Ids, pair: ExpectedAnswers) -> bool:
+        output = pair.read(answer)
+        if self.hypothesis.intervention.is_ablation:
+            return output != pair.base
+        return output == self._wanted(pair)
 
     def beats_policy(self, criterion: Criterion) -> bool:
         """Whether it beats the best policy, at the level of its own test; true if none can be
@@ -120,7 +153,8 @@ class HypothesisTest:
         """
         if self.policy is None or self.policy.baseline.same:
             return True
-        return criterion.paired.log_evidence(self._differences)[0] >= criterion.change.accept_at
+        evidence = criterion.paired.log_evidence(self._differences, self.evidence.matchings)
+        return evidence[0] >= criterion.change.accept_at
 
     @property
     def _differences(self) -> list[float]:
@@ -135,7 +169,12 @@ class HypothesisTest:
         share = (self.evidence.matches - math.fsum(differences)) / self.evidence.n
         if not accepted or baseline.same:
             return PolicyComparison(baseline, share)
-        return PolicyComparison(baseline, share, *criterion.paired.interval(differences))
+        interval = criterion.paired.interval(differences, self.evidence.matchings)
+        return PolicyComparison(baseline, share, *interval)
+
+    def _score(self, evidence: Evidence) -> float | None:
+        """Returns the mean score; None where the test is on matches."""
+        return None if self.score_scale is None else evidence.score
 
     def decided(
         self,
@@ -171,11 +210,11 @@ class HypothesisTest:
             reason=reason,
             fit=fit,
             sets=tuple(
-                SetCount(name, e.n, e.matches, *criterion.interval_of(name, e), e.score)
+                SetCount(name, e.n, e.matches, *criterion.interval_of(name, e), self._score(e))
                 for name, e in sorted(self.sets.items())
             ),
-            score=self.evidence.score,
-            keep_score=self.keep.score,
+            score=self._score(self.evidence),
+            keep_score=self._score(self.keep),
             means=tuple(
                 (name, total / self.evidence.n)
                 for name, total in sorted(self.sums.items())
@@ -186,8 +225,8 @@ class HypothesisTest:
         )
 
 
-def _select(scores: tuple[float, ...], places: Sequence[int]) -> tuple[float, ...]:
-    return tuple(scores[at] for at in places) if scores else ()
+def _select(values: tuple[T, ...], places: Sequence[int]) -> tuple[T, ...]:
+    return tuple(values[at] for at in places) if values else ()
 
 
 @dataclass(slots=True, eq=False)
@@ -199,8 +238,9 @@ class Trial:
         part: the part of the test pairs that `blocks` are of; 0 on the holdout.
         counted: number of blocks counted so far.
         failed_attempts: failed attempts at the next block, in a row.
-        one_block: whether it runs one block at a time, because it has failed; so a failure far
-            ahead takes nothing from the blocks before.
+        one_block: whether it runs one block at a time: a control on the holdout, which may stop
+            after each; or because it has failed, so that a failure far ahead takes nothing from the
+            blocks before.
         observations: what was counted, if a hypothesis may still join (on the holdout, or a
             control).
     """
@@ -229,6 +269,7 @@ class Trial:
 
     def __post_init__(self) -> None:
         self.key = self.split, self.intervention.key, self.part
+        self.one_block = self.intervention.control in HOLDOUT_CONTROLS
         self._offset = self.blocks[0].index if self.blocks else 0
 
     @property
@@ -241,9 +282,14 @@ class Trial:
         return self.counted == len(self.blocks)
 
     @property
+    def last(self) -> int:
+        """Number of blocks that its open hypotheses may use."""
+        return max((len(self.blocks) if t.most is None else t.most for t in self.tests), default=0)
+
+    @property
     def at_most(self) -> int:
         """Number of pairs that may still be counted."""
-        return 0 if self.closed else sum(len(b.pairs) for b in self.blocks[self.counted :])
+        return sum(len(b.pairs) for b in self.blocks[self.counted : self.last])
 
     @property
     def next_block(self) -> int:
@@ -259,7 +305,7 @@ class Trial:
         """Returns the run of blocks from the next to count up to the first that was seen."""
         start = self.counted
         end = start
-        while end < len(self.blocks) and not self.has_seen(self._offset + end):
+        while end < self.last and not self.has_seen(self._offset + end):
             end += 1
         return self.blocks[start:end]
 
@@ -298,7 +344,8 @@ class Trial:
         """
         del self._first[self.counted :]
         self._ahead, self._conflicts = {}, {}
-        self.failed_attempts, self.one_block = 0, False
+        self.failed_attempts = 0
+        self.one_block = self.intervention.control in HOLDOUT_CONTROLS
 
     def drop(self, test: HypothesisTest) -> None:
         """Removes a decided hypothesis; with the last one, drops the observations that nobody

@@ -47,13 +47,13 @@ class TrialRegistry:
         return all(trial.closed for trial in self._trials.values())
 
     def open(self, trial: Trial) -> None:
-        """Adds a new trial, and schedules it if it has any block to measure."""
+        """Adds a new trial, and schedules it if it has hypotheses and any block to measure."""
         assert trial.key not in self._trials, (
             "an intervention is proposed once, with all its variables"
         )
         self._trials[trial.key] = trial
         self.at_most += trial.at_most
-        if not trial.exhausted:
+        if not trial.closed and not trial.exhausted:
             self.scheduler.add(trial)
 
     def join(self, trial: Trial, test: HypothesisTest) -> None:

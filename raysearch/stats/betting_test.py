@@ -11,7 +11,9 @@ for shares b in (0, 1), it is
 spread over all shares ("diversified" in their paper; a universal portfolio: Orabona and Jun 2024).
 With `population=None` (claim "sampler"), m_t = m. With `population=N` (claim "these_pairs"), m_t =
 (N m - x_1 - ... - x_{t-1}) / (N - t + 1), the mean of what is left. Against a mean of at least m it
-is the same with 1 - x and 1 - m. For scores of 0 and 1 and independent draws it equals the mixture
+is the same with 1 - x and 1 - m. For a claim about new values, pairs come in blocks of values, each
+matched several times into pairs that share no value: then the factor of a block is, for each b, the
+mean over its matchings of their products. For scores of 0 and 1 and independent draws it equals the mixture
 in `match_test.py`, since a likelihood ratio is a bet.
 
 Invariants: pure; the fair price is known before the pair; a state that is impossible under a null
@@ -27,7 +29,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from raysearch.stats.e_process import LEVEL, AnytimeTest
-from raysearch.stats.evidence import Evidence
+from raysearch.stats.evidence import MATCHINGS, Evidence
 
 Floats = NDArray[np.float64]
 
@@ -57,7 +59,9 @@ class BettingTest(AnytimeTest):
 
         +inf means that the null is impossible, -inf that the alternative is.
         """
-        return _log_evidence(float(self.low), float(self.high), self.population, evidence.scores)
+        return _log_evidence(
+            float(self.low), float(self.high), self.population, evidence.scores, evidence.matchings
+        )
 
     def interval(self, evidence: Evidence, level: float = LEVEL) -> tuple[float, float]:
         """Returns a two-sided confidence interval for the mean in [0, 1], valid at any stopping
@@ -65,7 +69,8 @@ class BettingTest(AnytimeTest):
 
         It contains the means that neither bet rules out, each side at half of 1 - level.
         """
-        return _interval(evidence.scores, self.population, math.log(2 / (1 - level)))
+        bound = math.log(2 / (1 - level))
+        return _interval(evidence.scores, evidence.matchings, self.population, bound)
 
 
 def log_wealth(scores: Floats, mean: float, population: int | None = None) -> Floats:
@@ -81,9 +86,14 @@ def log_wealth(scores: Floats, mean: float, population: int | None = None) -> Fl
     )
 
 
-def _last_log_wealth(scores: Floats, mean: float, population: int | None) -> float:
+def _last_log_wealth(
+    scores: Floats, matchings: tuple[int, ...], mean: float, population: int | None
+) -> float:
     """Returns the log e-value after the last of `scores`, of one hypothesis."""
-    wealth = _mix_over_bets(_log_gains(scores, mean, population).sum(axis=-1, keepdims=True))
+    gains = _log_gains(scores, mean, population)
+    if matchings:
+        gains = _mean_over_matchings(gains, np.array(matchings))
+    wealth = _mix_over_bets(gains.sum(axis=-1, keepdims=True))
     total, seen = scores.sum(keepdims=True), np.array([len(scores)])
     return float(_apply_set_logic(wealth, total, seen, mean, population)[0])
 
@@ -92,6 +102,18 @@ def _log_gains(scores: Floats, mean: float, population: int | None) -> Floats:
     """Returns the log of each share's growth in wealth with each pair: (..., share, pair)."""
     gains = scores / _fair_prices(scores, mean, population) - 1
     return np.asarray(np.log1p(_SHARES * gains[..., None, :]), dtype=np.float64)
+
+
+def _mean_over_matchings(gains: Floats, matchings: NDArray[np.int64]) -> Floats:
+    """Returns the log of each share's growth with each block of values: (share, block).
+
+    Pairs of one matching share no value, so their growths multiply; matchings of one block share
+    values, so they are averaged; blocks share none. One without a pair grows by a factor of 1.
+    """
+    blocks = matchings.max() // MATCHINGS + 1
+    of_pair = np.arange(blocks * MATCHINGS) == matchings[:, None]
+    products = (gains @ of_pair).reshape(len(gains), blocks, MATCHINGS)
+    return np.asarray(logsumexp(products, axis=-1) - math.log(MATCHINGS), dtype=np.float64)
 
 
 def _fair_prices(scores: Floats, mean: float, population: int | None) -> Floats | float:
@@ -127,24 +149,36 @@ def _apply_set_logic(
 
 @lru_cache(maxsize=1 << 12)
 def _log_evidence(
-    low: float, high: float, population: int | None, scores: tuple[float, ...]
+    low: float,
+    high: float,
+    population: int | None,
+    scores: tuple[float, ...],
+    matchings: tuple[int, ...],
 ) -> tuple[float, float]:
     if not scores:
         return 0.0, 0.0
     x = np.array(scores)
-    return _last_log_wealth(x, low, population), _last_log_wealth(1 - x, 1 - high, population)
+    return (
+        _last_log_wealth(x, matchings, low, population),
+        _last_log_wealth(1 - x, matchings, 1 - high, population),
+    )
 
 
 def _interval(
-    scores: tuple[float, ...], population: int | None, bound: float
+    scores: tuple[float, ...], matchings: tuple[int, ...], population: int | None, bound: float
 ) -> tuple[float, float]:
     if not scores:
         return 0.0, 1.0
     x = np.array(scores)
-    return _lower(x, population, bound), 1 - _lower(1 - x, population, bound)
+    return (
+        _lower(x, matchings, population, bound),
+        1 - _lower(1 - x, matchings, population, bound),
+    )
 
 
-def _lower(scores: Floats, population: int | None, bound: float) -> float:
+def _lower(
+    scores: Floats, matchings: tuple[int, ...], population: int | None, bound: float
+) -> float:
     """Returns the largest mean, on the grid, below which all are ruled out; the e-value falls with
     the mean.
     """
@@ -154,7 +188,7 @@ def _lower(scores: Floats, population: int | None, bound: float) -> float:
     ruled_out, possible_mean = sure, 1.0
     for _ in range(_HALVINGS):
         middle = (ruled_out + possible_mean) / 2
-        if _last_log_wealth(scores, middle, population) >= bound:
+        if _last_log_wealth(scores, matchings, middle, population) >= bound:
             ruled_out = middle
         else:
             possible_mean = middle

@@ -8,19 +8,27 @@ import math
 from dataclasses import dataclass
 
 FIRST_LOOKS = (4, 8, 12)
+MATCHINGS = 4
+"""Matchings of the values of a block, for a claim about new values: their e-values are averaged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """`matches` out of `n` pairs; `scores` in [0, 1] of each pair, if the test is on a score."""
+    """`matches` out of `n` pairs; `scores` in [0, 1] of each pair, if the test is on a score.
+
+    `matchings`: for a claim about new values, the matching that each pair is of; successive
+    MATCHINGS of them are of one block of values.
+    """
 
     n: int = 0
     matches: int = 0
     scores: tuple[float, ...] = ()
+    matchings: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         assert 0 <= self.matches <= self.n, self
         assert len(self.scores) in (0, self.n), self
+        assert len(self.matchings) in (0, self.n), self
 
     @property
     def iia(self) -> float | None:
@@ -32,9 +40,20 @@ class Evidence:
         """Mean score in [0, 1]; None without scores."""
         return math.fsum(self.scores) / self.n if self.scores else None
 
-    def add(self, n: int, matches: int, scores: tuple[float, ...] = ()) -> "Evidence":
+    def add(
+        self,
+        n: int,
+        matches: int,
+        scores: tuple[float, ...] = (),
+        matchings: tuple[int, ...] = (),
+    ) -> "Evidence":
         """Returns this evidence together with `matches` out of `n` further pairs."""
-        return Evidence(self.n + n, self.matches + matches, self.scores + scores)
+        return Evidence(
+            self.n + n,
+            self.matches + matches,
+            self.scores + scores,
+            self.matchings + matchings,
+        )
 
 
 def looks(last: int) -> tuple[int, ...]:

@@ -38,22 +38,26 @@ class PairedTest:
     error: float = 0.05
     population: int | None = None
 
-    def log_evidence(self, differences: Sequence[float]) -> tuple[float, float]:
+    def log_evidence(
+        self, differences: Sequence[float], matchings: tuple[int, ...] = ()
+    ) -> tuple[float, float]:
         """Returns log e-values (that the first is higher, that the second is), of `differences` in
-        [-1, 1] in the order of the pairs.
+        [-1, 1] in the order of the pairs; `matchings` as in `Evidence`.
         """
-        return self._test.log_evidence(_evidence(differences))
+        return self._test.log_evidence(_evidence(differences, matchings))
 
     def higher(self, differences: Sequence[float]) -> Higher | None:
         """Returns which is higher, or None if more pairs are needed."""
         verdict = self._test.verdict(_evidence(differences))
         return None if verdict is None else "first" if verdict == "accept" else "second"
 
-    def interval(self, differences: Sequence[float]) -> tuple[float, float]:
+    def interval(
+        self, differences: Sequence[float], matchings: tuple[int, ...] = ()
+    ) -> tuple[float, float]:
         """Returns a confidence interval in [-1, 1] for the mean difference, valid at any stopping
-        time.
+        time; `matchings` as in `Evidence`.
         """
-        low, high = self._test.interval(_evidence(differences), 1 - self.error)
+        low, high = self._test.interval(_evidence(differences, matchings), 1 - self.error)
         return 2 * low - 1, 2 * high - 1
 
     @cached_property
@@ -63,7 +67,7 @@ class PairedTest:
         return BettingTest(0.5, half, half, population=self.population)
 
 
-def _evidence(differences: Sequence[float]) -> Evidence:
+def _evidence(differences: Sequence[float], matchings: tuple[int, ...] = ()) -> Evidence:
     assert all(-1 <= d <= 1 for d in differences), differences
     scores = tuple((1 + d) / 2 for d in differences)
-    return Evidence(len(scores), 0, scores)
+    return Evidence(len(scores), 0, scores, matchings)

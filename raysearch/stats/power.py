@@ -7,12 +7,14 @@ the figures are exact for a variable whose every pair is a change pair.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom, hypergeom
 
-from raysearch.stats.evidence import looks
+from raysearch.stats.e_process import AnytimeTest
+from raysearch.stats.evidence import Evidence, looks
 from raysearch.stats.match_test import MatchTest
 
 Floats = NDArray[np.float64]
@@ -52,6 +54,13 @@ def power(test: MatchTest, iia: float, last: int, at_end: bool = False) -> Power
         alive = np.where(accepts | rejects, 0.0, alive)
     undecided = float(alive.sum())
     return Power(iia, accept, reject, undecided, pairs + last * undecided)
+
+
+def fewest_pairs(test: AnytimeTest) -> int:
+    """Returns the fewest pairs after which a test accepts, which it does if all match."""
+    return next(
+        n for n in count(1) if test.log_evidence(Evidence(n, n, (1.0,) * n))[0] >= test.accept_at
+    )
 
 
 @lru_cache(maxsize=256)

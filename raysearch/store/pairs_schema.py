@@ -87,6 +87,13 @@ PAIRS = table_schema(
         "equal values; null where the values are not known",
         "struct",
     ),
+    (
+        "matching",
+        INT,
+        "for a claim about new values, the matching of values that it is of; four successive ones "
+        "are of one block of values; null else",
+        "index",
+    ),
     ("choice_ids", IDS, "their compared ids", "token id"),
     ("base_output", IDS, "the model's own answer; null before screening", "token or class id"),
     ("solved", pa.bool_(), "base and sources answered rightly; null before screening", "truth"),

@@ -126,6 +126,7 @@ def pairs_digest(pairs: Sequence[Pair]) -> str:
                 p.split,
                 p.set,
                 *([list(p.choices)] if p.choices else []),
+                *([] if p.matching is None else [p.matching]),
             ]
             for p in pairs
         ]
@@ -165,6 +166,7 @@ def _row(pair: Pair, encoded: Encoded | None, screened: PairScreened | None) -> 
             for name, value in of.items()
         ]
         or None,
+        "matching": pair.matching,
         "choice_ids": encoded and (encoded.choices or None),
         "base_output": screened and screened.base_output,
         "solved": screened and screened.solved,
@@ -238,6 +240,7 @@ def _pair(row: dict[str, Any]) -> Pair:
         set=row["set"],
         choices=tuple(row.get("choices") or ()),
         values=_values(row),
+        matching=row.get("matching"),
     )
 
 

@@ -51,6 +51,8 @@ class RunInfo:
             before 2026-11-29.
         scale: scale of logit differences, if the test is on them (search/score_scale.py).
         job_sha256: SHA-256 of the bytes of job.yaml, in 64 hex digits; None in runs before 2026-11-30.
+        used_before: by run of the store that had tested on some of the test pairs when this one
+            began, on how many, at which `k` and `false_accept`.
         sealed: whether its files have digests (storage/digests.py); runs of older versions have
             none.
     """
@@ -69,6 +71,7 @@ class RunInfo:
     k: int | None = None
     scale: float | None = None
     job_sha256: str | None = None
+    used_before: Mapping[str, Any] = field(default_factory=dict)
     sealed: bool = False
     versions: Mapping[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION

@@ -183,20 +183,42 @@ VERDICTS = table_schema(
         "control: the activation of a random other source put in",
         "share",
     ),
-    ("holdout_n", INT, "change pairs of the holdout; null unless accepted", "pairs"),
+    ("random_source_n", INT, "pairs after which that control was decided", "pairs"),
+    (
+        "holdout_n",
+        INT,
+        "pairs that count among those of the holdout that were used; null unless accepted",
+        "pairs",
+    ),
     (
         "holdout_iia",
         REAL,
         "IIA on the holdout; null unless accepted and holdout_n > 0",
         "share",
     ),
+    ("holdout_low", REAL, "lower end of the 95 % interval of what holdout_iia is", "share"),
+    ("holdout_high", REAL, "upper end of that interval", "share"),
     ("evidence", REAL, "log e-value against the null that was rejected", "nats"),
+    (
+        "accept_to",
+        REAL,
+        "the same evidence accepts, at the same level, at each threshold up to this one (of 0.05, "
+        "0.10 ... 0.90, 0.91 ... 0.99); null at none",
+        "share",
+    ),
+    (
+        "reject_from",
+        REAL,
+        "it rejects at each threshold from this one on; null at none",
+        "share",
+    ),
     ("claim", TEXT, "how its pairs are taken: these_pairs or sampler", "name"),
     (
         "population",
         TEXT,
         "what the verdict is about, and its bound and interval hold for: sampler, not_trained_on, "
-        "these_values, these_pairs; test_part: the part of the domain that was set apart",
+        "not_tested_before, "
+        "these_values, new_values, these_pairs; test_part: the part of the domain that was set apart",
         "name",
     ),
     (

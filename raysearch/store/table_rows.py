@@ -100,8 +100,11 @@ def verdict_row(record: Decided, holdout: Estimated | None) -> dict[str, Any]:
         no_intervention_iia=record.no_intervention,
         self_swap_iia=_control_iia(holdout, "self_swap"),
         random_source_iia=_control_iia(holdout, "random_source"),
+        random_source_n=_control_n(holdout, "random_source"),
         holdout_n=holdout.n if holdout else None,
         holdout_iia=iia_of(holdout) if holdout else None,
+        holdout_low=holdout and holdout.low,
+        holdout_high=holdout and holdout.high,
         evidence=record.log_evidence,
         claim=f"{necessity}{record.claim}",
         scores=canonical_json(dict(record.means)) if record.means else None,
@@ -195,8 +198,17 @@ def _row(table: str, record: object, **given: Any) -> dict[str, Any]:
 
 
 def _control_iia(holdout: Estimated | None, name: str) -> float | None:
-    found = next((r for r in holdout.readings if r.name == name), None) if holdout else None
+    found = _reading(holdout, name)
     return iia_of(found) if found else None
+
+
+def _control_n(holdout: Estimated | None, name: str) -> int | None:
+    found = _reading(holdout, name)
+    return found.n if found else None
+
+
+def _reading(holdout: Estimated | None, name: str) -> Reading | None:
+    return next((r for r in holdout.readings if r.name == name), None) if holdout else None
 
 
 def iia_of(count: Decided | SetCount | Estimated | Reading) -> float | None:

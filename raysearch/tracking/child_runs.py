@@ -35,6 +35,8 @@ _METRICS = (
     "n",
     "matches",
     "holdout_iia",
+    "holdout_low",
+    "holdout_high",
     "holdout_n",
     "keep_iia",
     "evidence",

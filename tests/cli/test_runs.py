@@ -32,7 +32,8 @@ VOLATILE = ["worker", "attempt", "seconds", "device"]
 COLUMNS = """
     hypothesis intervention variable layer component head position featurizer features units control proposed_by generation
     verdict n matches iia low high keep_n keep_iia copies base_match_unfiltered no_intervention_iia self_swap_iia random_source_iia
-    holdout_n holdout_iia evidence claim population population_size distinct fit reason scores
+    random_source_n holdout_n holdout_iia holdout_low holdout_high
+    evidence accept_to reject_from claim population population_size distinct fit reason scores
     baseline baseline_iia margin_low margin_high level warnings
 """.split()  # noqa: SIM905  (a list of 30 strings is no easier to read)
 

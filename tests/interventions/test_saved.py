@@ -211,6 +211,28 @@ def test_the_readme_says_what_it_claims_and_how_to_load_it(tmp_path: Path) -> No
         assert str(said) in text, said
 
 
+def test_the_readme_names_population_level_distinct_pairs_and_what_was_not_shown(
+    tmp_path: Path,
+) -> None:
+    finding = replace(
+        FINDING, population="pairs of this sampler that were not trained on", distinct=40, k=540,
+        level=0.05 / 540, holdout_low=0.922, holdout_high=0.991,
+    )  # fmt: skip
+    save_intervention(_intervention(), tmp_path, finding=finding)
+    text = (tmp_path / "README.md").read_text()
+    for said in (
+        "On 62 of 64 pairs (40 different ones) the output",
+        "On pairs held out (n = 128), which decided nothing, it was so on a share of 0.969 (95 % "
+        "interval 0.922 to 0.991).",
+        "The verdict is about pairs of this sampler that were not trained on, and no other pairs.",
+        "accepted any hypothesis at or below the threshold was at most 0.05 over K = 540 hypotheses, "
+        "of which this one spent 9.3e-05.",
+        "it does not say that the variable lives there and nowhere else, or that no other causal "
+        "model predicts the same answers, and nothing of other texts.",
+    ):
+        assert said in text, said
+
+
 def test_the_readme_of_a_reject_or_of_no_verdict_claims_nothing(tmp_path: Path) -> None:
     save_intervention(_intervention(), tmp_path, finding=replace(FINDING, verdict="reject"))
     assert "**Verdict: reject.**" in (tmp_path / "README.md").read_text()

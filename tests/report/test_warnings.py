@@ -1,19 +1,31 @@
 """Warnings about accepted hypotheses: each code where it is due, and nowhere else."""
 
+import random
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from raysearch.causal import Split
+from raysearch.core.events import Event, Screened, Task
+from raysearch.report.control_comparison import compare_controls
+from raysearch.report.control_rows import ControlComparison
+from raysearch.report.results_table import results
 from raysearch.report.warnings import WARNINGS, PairFacts, warning_lines, warnings_of
+from raysearch.search.pair_blocks import ExpectedAnswers
+from raysearch.storage.open import open_folder
+from tests.search.worlds import World
+from tests.test_check_run import run_of
 
 CLEAN: dict[str, Any] = {
     "variable": "v",
     "position": "here",
     "n": 40,
     "distinct": 40,
-    "copies": 4,
     "low": 0.86,
     "holdout_iia": 0.95,
+    "holdout_high": 0.99,
     "fit": None,
 }
 
@@ -37,53 +49,60 @@ def facts(**changes: Any) -> PairFacts:
     return PairFacts([pair(i, **changes) for i in range(10)])
 
 
+def compared(row: dict[str, Any], **found: Any) -> ControlComparison:
+    return ControlComparison({**CLEAN, **row}, {}, **{"as_well": (), **found})
+
+
 def test_an_accept_that_nothing_speaks_against_has_no_warning() -> None:
-    assert warnings_of(CLEAN, facts(), (), 0.8) == []
+    assert warnings_of(compared({}), facts()) == []
 
 
 @pytest.mark.parametrize(
-    ("code", "row", "pairs", "as_well"),
+    ("code", "row", "pairs", "found"),
     [
-        ("copies_answer", {"copies": 35}, facts(), ()),
-        ("few_distinct_pairs", {"distinct": 19}, facts(), ()),
-        ("like_other_variable", {}, PairFacts([pair(i, w=1 + (i < 2)) for i in range(10)]), ()),
+        ("copies_answer", {}, facts(), {"copies": True}),
+        ("few_distinct_pairs", {"distinct": 19}, facts(), {}),
+        ("like_other_variable", {}, facts(), {"alike": ("w",)}),
+        ("not_above_baseline", {"margin_low": 0.0}, facts(), {}),
         (
             "inputs_trained_on",
             {"fit": "digest"},
             PairFacts([pair(i, split) for i in range(9) for split in ("test", "fit")]),
-            (),
+            {},
         ),
-        ("control_does_as_well", {}, facts(), ("self_swap",)),
-        ("same_tokens", {}, facts(other_at=3), ()),
-        ("small_n", {"n": 29, "distinct": 29}, facts(), ()),
-        ("holdout_below_interval", {"holdout_iia": 0.85}, facts(), ()),
+        ("control_does_as_well", {}, facts(), {"as_well": ("self_swap",)}),
+        ("same_tokens", {}, facts(other_at=3), {}),
+        ("small_n", {"n": 29, "distinct": 29}, facts(), {}),
+        ("holdout_below_interval", {"holdout_high": 0.85}, facts(), {}),
     ],
 )
 def test_each_warning_is_given_where_it_is_due(
-    code: str, row: dict[str, Any], pairs: PairFacts, as_well: tuple[str, ...]
+    code: str, row: dict[str, Any], pairs: PairFacts, found: dict[str, Any]
 ) -> None:
-    assert warnings_of({**CLEAN, **row}, pairs, as_well, 0.8) == [code]
+    assert warnings_of(compared(row, **found), pairs) == [code]
+
+
+def test_pairs_that_another_run_tested_on_are_warned_about() -> None:
+    assert warnings_of(compared({}), facts(), used_before=True) == ["pairs_used_before"]
 
 
 @pytest.mark.parametrize(
     ("row", "pairs"),
     [
-        ({"copies": 34}, facts()),
         ({"distinct": 20}, facts()),
         ({"distinct": None}, facts()),
-        ({}, PairFacts([pair(i, w=1 + (i < 3)) for i in range(10)])),
-        ({}, PairFacts([pair(i, v=0, w=0) for i in range(10)])),
+        ({"margin_low": 0.01}, facts()),
         ({}, PairFacts([pair(i, split) for i in range(9) for split in ("test", "fit")])),
         ({}, PairFacts([*(pair(i, other_at=3) for i in range(9)), pair(9)])),
         ({"position": None}, facts(other_at=3)),
-        ({"holdout_iia": None}, facts()),
-        ({"holdout_iia": 0.86}, facts()),
+        ({"holdout_high": None}, facts()),
+        ({"holdout_high": 0.86}, facts()),
     ],
 )
 def test_a_warning_begins_where_it_says_and_no_earlier(
     row: dict[str, Any], pairs: PairFacts
 ) -> None:
-    assert warnings_of({**CLEAN, **row}, pairs, (), 0.8) == []
+    assert warnings_of(compared(row), pairs) == []
 
 
 def test_every_code_is_said_in_words_once_for_all_that_have_it() -> None:
@@ -92,3 +111,37 @@ def test_every_code_is_said_in_words_once_for_all_that_have_it() -> None:
     (line,) = warning_lines(rows)
     assert line == f"small_n (2 accepted, a, b): {WARNINGS['small_n']}"
     assert len(warning_lines([{"variable": "a", "warnings": ", ".join(WARNINGS)}])) == len(WARNINGS)
+
+
+@dataclass
+class Copied(World):
+    """A world in which the source's answer is v's counterfactual on a share `same` of the pairs."""
+
+    same: float = 0.0
+
+    def _expected(self, pair: int, split: Split) -> ExpectedAnswers:
+        e = super()._expected(pair, split)
+        is_same = random.Random(f"same {pair}").random() < self.same
+        return replace(e, sources={"source": e.counterfactual["v"]}) if is_same else e
+
+    def run(self, task: Task) -> list[Event]:
+        return [
+            replace(e, sources={"source": tuple(self.pairs[p].sources["source"] for p in e.pairs)})
+            if isinstance(e, Screened)
+            else e
+            for e in super().run(task)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("same", "copies"), [(1.0, True), (0.97, True), (0.5, False), (0.0, False)]
+)
+def test_a_site_that_matches_no_more_often_than_the_sources_answer_would_is_said_to_copy(
+    same: float, copies: bool, tmp_path: Path
+) -> None:
+    world = Copied(2, layers=1, rates=lambda layer: 0.97, same=same)
+    run = open_folder(run_of(world, tmp_path))
+    found = next(b for b in compare_controls(run) if b.row["variable"] == "v")
+    assert found.copies is copies
+    codes = results(run, accepted=True, variable="v").to_pylist()[0]["warnings"]
+    assert ("copies_answer" in codes) is copies

@@ -61,7 +61,7 @@ def test_seconds_are_inputs_steps_rows_and_the_holdout_of_what_is_accepted() -> 
     every = found.seconds(
         Power(1.0, 1.0, 0.0, 0.0, 60.0), inputs=100, interventions=10, steps=6, holdout=20
     )
-    assert every == pytest.approx(100 * 0.1 + 6 * 0.5 + 10 * (60 + 2 * 20) * 0.01)
+    assert every == pytest.approx(100 * 0.1 + 6 * 0.5 + 10 * (60 + 20 + 16) * 0.01)
 
 
 def test_a_task_that_raises_is_one_line() -> None:

@@ -69,8 +69,8 @@ def test_no_generation_is_tested_on_a_pair_of_an_earlier_one_whatever_is_lost_or
 
 
 def test_a_hypothesis_for_which_no_pairs_are_left_is_undecided_and_says_so() -> None:
-    world = World(1, layers=6, test=30, max_pairs=30)
-    search = Cluster(world, 2, 0).drive(world.search(Batches(world.space, [2] * 6)))
+    world = World(1, layers=8, test=30, max_pairs=30)
+    search = Cluster(world, 2, 0).drive(world.search(Batches(world.space, [2] * 8)))
     last = [d for d in search.verdicts.values() if d.reason]
     assert {(d.verdict, d.n, d.reason) for d in last} == {("undecided", 0, NO_PAIRS_LEFT)}
     assert 0 < len(last) < len(search.verdicts)

@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Literal
 
 from raysearch.causal import Split
@@ -22,7 +23,7 @@ from raysearch.core.events import (
 )
 from raysearch.core.fit_keys import FitKeys
 from raysearch.core.hypothesis import Intervention, Subspace, Unit
-from raysearch.core.population import SAMPLER, THESE_PAIRS
+from raysearch.core.population import SAMPLER, THESE_PAIRS, Population
 from raysearch.core.records import Record
 from raysearch.core.space import Grid, HypothesisSpace
 from raysearch.proposers.base import Exhaustive, Proposer, attribution_plan
@@ -31,6 +32,7 @@ from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.search.screening import ScreeningPlan
 from raysearch.search.search import Search
 from raysearch.stats.betting_test import BettingTest
+from raysearch.stats.evidence import MATCHINGS, looks
 from raysearch.stats.match_test import MatchTest
 from raysearch.testing.fake_pool import fake_fit
 
@@ -46,7 +48,8 @@ class World:
 
     `spares`: with what rate a pair that v leaves alone gets the base's answer for certain.
     `scores`: that are told beside outputs; `lead`: the mean logit by which the base's own answer is
-    ahead without intervention. `effects`: of an interchange to first order, about.
+    ahead without intervention. `effects`: of an interchange to first order, about. `new_values`:
+    whether test pairs are of matchings of values.
     """
 
     seed: int = 0
@@ -55,6 +58,7 @@ class World:
     holdout: int = 20
     solved: float = 1.0
     these_pairs: bool = False
+    new_values: bool = False
     max_pairs: int = 120
     rows: int = 32
     threshold: float = 0.8
@@ -78,6 +82,11 @@ class World:
     def __post_init__(self) -> None:
         splits: list[Split] = ["test"] * self.test + ["holdout"] * self.holdout + ["fit"] * self.fit
         self.pairs = {i: self._expected(i, split) for i, split in enumerate(splits)}
+        if self.new_values:
+            ends = looks(self.test // MATCHINGS)
+            at = [m // (b - a) + i * MATCHINGS for i, (a, b) in enumerate(pairwise((0, *ends)))
+                  for m in range(MATCHINGS * (b - a))]  # fmt: skip
+            self.pairs |= {i: replace(self.pairs[i], matching=m) for i, m in enumerate(at)}
 
     def _expected(self, pair: int, split: Split) -> ExpectedAnswers:
         """v changes on most pairs, w on about half of them."""
@@ -93,7 +102,8 @@ class World:
         return HypothesisSpace(VARIABLES, (grid,))
 
     def search(self, proposer: Proposer | None = None) -> Search:
-        kind = MatchTest if self.rule.score == "matches" else BettingTest
+        by_matches = self.rule.score == "matches" and not self.new_values
+        kind = MatchTest if by_matches else BettingTest
         test = kind(self.threshold, 0.05, 0.05, hypotheses=len(self.space))
         wanted: dict[Split, int] = {
             "test": self.wanted or self.test,
@@ -122,6 +132,8 @@ class World:
             else None
         )
         population = THESE_PAIRS if self.these_pairs else SAMPLER
+        if self.new_values:
+            population = Population("new_values", self.test // 2)
         asked = (test, self.pairs, plan, population, self.rows, fit, self.controls, self.rule)
         wants = getattr(proposer, "inner", proposer)  # of one that is watched
         needs_effects = getattr(wants, "fit_pairs", 0)

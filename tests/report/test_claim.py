@@ -1,0 +1,43 @@
+"""What an accept says, in the same words everywhere: population, threshold, level, K, and what was not
+shown."""
+
+from typing import Any
+
+import pytest
+
+from raysearch.report.claim import claim_words, read_claim
+from tests.cli.conftest import QUICKSTART
+from tests.once import Once
+
+JOB: dict[str, Any] = {
+    "test": {"threshold": 0.8, "indifference": 0.05, "false_accept": 0.05, "score": "matches"},
+    "propose": {"use": "exhaustive"},
+    "space": {},
+}
+
+
+@pytest.mark.parametrize(
+    ("use", "hypotheses", "said"),
+    [
+        ("exhaustive", 540, "over all K = 540 hypotheses together"),
+        (
+            "refine",
+            40,
+            "over all hypotheses that the job could have tested, of which these 40 were",
+        ),
+        ("mine.py:Proposer", 0, "over all hypotheses that it may propose"),
+    ],
+)
+def test_a_claim_names_its_population_level_and_family(
+    use: str, hypotheses: int, said: str
+) -> None:
+    text = claim_words({**JOB, "propose": {"use": use}}, "the test pairs at hand", hypotheses)
+    assert "IIA above 0.75 on the test pairs at hand; " in text
+    assert f"the chance of any false accept is at most 0.05, {said}. " in text
+    assert "nowhere else, nor anything of other texts" in text
+
+
+def test_the_claim_of_a_run_is_read_from_its_folder(once: Once) -> None:
+    text = read_claim(once.searched(QUICKSTART))
+    assert "IIA above 0.8 on all pairs of this sampler that the model solves on both sides" in text
+    assert "over all K = 120 hypotheses together" in text
