@@ -35,6 +35,7 @@ from pathlib import Path
 
 import pyvene
 import torch
+from pyvene_rotation import around
 from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
@@ -274,16 +275,7 @@ def _wrapped(
 ) -> tuple[pyvene.IntervenableModel, torch.nn.Module]:
     with torch.random.fork_rng():
         torch.manual_seed(1_000 + seed)  # ours draws the same numbers from the same seed
-        told = {
-            "layer": LAYER,
-            "component": "block_output",
-            "intervention_type": method.theirs,
-            **method.more,
-        }
-        intervenable = pyvene.IntervenableModel(pyvene.IntervenableConfig([told]), model)
-    intervenable.set_device("cpu")
-    intervenable.disable_model_gradients()
-    (intervention,) = intervenable.interventions.values()
+        intervenable, intervention = around(model, LAYER, method.theirs, **method.more)
     if method.swapped is not None:
         intervention.set_interchange_dim(method.swapped)
     if shared:

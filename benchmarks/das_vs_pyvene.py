@@ -21,10 +21,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import pyvene
 import torch
 from grid import MODEL, Grid, flags, half, spread, template_grid
-from torch import Tensor
+from pyvene_rotation import around_low_rank, constant_recipe
 from torch.nn import functional
 from transformers import PreTrainedModel
 
@@ -36,7 +35,6 @@ from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.executors import ReplayExecutor
 from raysearch.engine.execution.memory import RowLimit, capture_bytes
 from raysearch.engine.execution.predict import NEAR_TIE
-from raysearch.engine.featurizers.make import untrained
 from raysearch.engine.loading.load import load
 from raysearch.engine.loading.loaded_model import LoadedModel
 from raysearch.engine.networks.components import Components
@@ -79,16 +77,7 @@ def main() -> None:
     loaded = load(ModelSource(str(MODEL)))
     network, grid = LanguageModel(loaded.model), _grid(loaded, asked)
     pairs = _pairs(network, grid)
-    recipe = FitKeys().model_copy(
-        update={
-            "steps": asked.steps + WARM,
-            "batch": asked.batch,
-            "schedule": "constant",
-            "warmup": 0.0,
-            "validation": 0.0,
-            "evaluate": 10**9,
-        }
-    )
+    recipe = constant_recipe(asked.steps + WARM, asked.batch, evaluate=10**9)
     every = list(itertools.product(grid.layers, grid.tokens, asked.sizes))
     middle = grid.layers[len(grid.layers) // 2], grid.tokens[1], asked.sizes[len(asked.sizes) // 2]
     sample = [middle, *(h for h in _one_of_each_layer(grid, asked.sizes) if h[0] != middle[0])]
@@ -237,21 +226,7 @@ def _pyvene(
 ) -> Took:
     """As its documentation trains a low-rank rotation, from the rotation that ours begins with."""
     layer, token, k = hypothesis
-    config = pyvene.IntervenableConfig(
-        [
-            {
-                "layer": layer,
-                "component": "block_output",
-                "low_rank_dimension": k,
-                "intervention_type": pyvene.LowRankRotatedSpaceIntervention,
-            }
-        ]
-    )
-    intervenable = pyvene.IntervenableModel(config, model)
-    intervenable.set_device("cpu")
-    intervenable.disable_model_gradients()
-    (intervention,) = intervenable.interventions.values()
-    intervention.rotate_layer.weight = _start(hypothesis, intervention.rotate_layer.weight.shape[0])
+    intervenable, _ = around_low_rank(model, layer, k, model.config.hidden_size, seed=0)
     optimizer = torch.optim.Adam(intervenable.get_trainable_parameters(), lr=recipe.learning_rate)
     bases, sources, wanted = grid.ids(0), grid.ids(1), torch.tensor(pairs.targets)
     losses, began = [], 0.0
@@ -268,12 +243,6 @@ def _pyvene(
         intervenable.set_zero_grad()
         losses.append(loss.item())
     return Took(0.0, (time.perf_counter() - began) / asked.steps, {hypothesis: losses[0]})
-
-
-def _start(hypothesis: Hypothesis, width: int) -> Tensor:
-    """The rotation with which our fit begins."""
-    begun = untrained(rs.Subspace("das", hypothesis[2]), width, torch.Generator().manual_seed(0))
-    return begun.tensors()["directions"]
 
 
 if __name__ == "__main__":

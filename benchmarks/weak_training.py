@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 
 import pyvene
 import torch
+from pyvene_rotation import around_low_rank, constant_recipe
 from torch import Tensor
 from torch.nn import functional
 
@@ -32,7 +33,6 @@ from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.executors import BatchedExecutor
 from raysearch.engine.execution.memory import RowLimit, capture_bytes
 from raysearch.engine.execution.predict import NEAR_TIE
-from raysearch.engine.featurizers.make import untrained
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.tensor_network import TensorNetwork
 from raysearch.engine.training.fit import FitOutcome, FitRequest
@@ -58,16 +58,7 @@ class OnTensors(modelings.MLPForClassification):  # type: ignore[misc, name-defi
 def main() -> None:
     asked = _asked()
     torch.set_num_threads(asked.threads)
-    recipe = FitKeys().model_copy(
-        update={
-            "steps": asked.steps,
-            "batch": asked.batch,
-            "schedule": "constant",
-            "warmup": 0.0,
-            "validation": 0.0,
-            "evaluate": 1,
-        }
-    )
+    recipe = constant_recipe(asked.steps, asked.batch, evaluate=1)
     theirs, ours = _mlp(modelings.MLPForClassification), _mlp(OnTensors)
     inputs = torch.randn(2 * asked.pairs, 1, WIDTH, generator=torch.Generator().manual_seed(0))
     bases, sources = inputs.chunk(2)
@@ -193,21 +184,7 @@ def _pyvene(
     """As its documentation trains a low-rank rotation, from the one that ours begins with. Returns
     seconds of a step, and the first loss."""
     layer, k, seed = hypothesis
-    config = pyvene.IntervenableConfig(
-        [
-            {
-                "layer": layer,
-                "component": "block_output",
-                "low_rank_dimension": k,
-                "intervention_type": pyvene.LowRankRotatedSpaceIntervention,
-            }
-        ]
-    )
-    intervenable = pyvene.IntervenableModel(config, model)
-    intervenable.disable_model_gradients()
-    (intervention,) = intervenable.interventions.values()
-    begun = untrained(rs.Subspace("das", k), WIDTH, torch.Generator().manual_seed(seed))
-    intervention.rotate_layer.weight = begun.tensors()["directions"]
+    intervenable, _ = around_low_rank(model, layer, k, WIDTH, seed)
     optimizer = torch.optim.Adam(intervenable.get_trainable_parameters(), lr=recipe.learning_rate)
     losses = []
     began = time.process_time()

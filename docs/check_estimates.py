@@ -10,12 +10,13 @@ import math
 import sys
 from collections import Counter
 from hashlib import sha256
+from itertools import count, takewhile
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-from check_run import Run, log_choose, log_wealth, lower
+from check_run import NODES, WEIGHTS, Run, log_choose
 
 CONTROLS = ("self_swap", "random_source")
 
@@ -47,10 +48,32 @@ def needed(n, total, width, most):  # pairs for an interval of that half width, 
     return most
 
 
-def paired(differences, fixed=None):  # the 95 % interval of a mean difference
-    x = tuple((1 + d) / 2 for d in differences)
-    other = tuple(1 - v for v in x)
-    return 2 * lower(len(x), 0, x, fixed) - 1, 1 - 2 * lower(len(x), 0, other, fixed)
+def log_wealth(x, mean, fixed, of):  # of a bettor on x against `mean`; of: matchings of values
+    price, total = mean, float(x.sum())
+    if fixed is not None:
+        allowed = fixed * mean + 1e-9
+        if total > allowed or total + fixed - len(x) <= allowed:
+            return math.inf if total > allowed else -math.inf
+        price = (allowed - (np.cumsum(x) - x)) / (fixed - np.arange(len(x)))
+    gains = np.log1p((NODES[:, None] + 1) / 2 * (x / np.clip(price, 1e-9, 1) - 1))
+    if of:  # the mean over the four matchings of each block of values
+        gains = gains @ (np.arange(4 * (max(of) // 4 + 1)) == np.array(of)[:, None])
+        gains = np.logaddexp.reduce(gains.reshape(len(NODES), -1, 4), axis=2) - math.log(4)
+    return np.logaddexp.reduce(gains.sum(axis=1) + np.log(WEIGHTS / 2))
+
+
+def lower(x, fixed=None, of=None):  # the lower end of the 95 % interval of a mean score, by bets
+    x = np.array(x)
+    low, high = max(math.fsum(x) / fixed - 1e-9, 0.0) if fixed else 0.0, 1.0
+    for _ in range(17 if len(x) else 0):
+        p = (low + high) / 2
+        low, high = (p, high) if log_wealth(x, p, fixed, of) >= math.log(40) else (low, p)
+    return low
+
+
+def paired(differences, fixed=None, of=None):  # the 95 % interval of a mean difference
+    low = lower([(1 + d) / 2 for d in differences], fixed, of)
+    return 2 * low - 1, 1 - 2 * lower([(1 - d) / 2 for d in differences], fixed, of)
 
 
 class Estimates:
@@ -65,15 +88,19 @@ class Estimates:
         self.blocks = [pairs[i : i + 8] for i in range(0, len(pairs), 8)]
 
     def usable(self, split, contents):  # the pairs of a split that were screened, solved, not used
-        run, found = self.run, []
-        for event in run.counted(split, None):
+        run, right = self.run, {}
+        for event in self.counted(split, None):
             for i, p in enumerate(event["pairs"]):
                 of, said = run.pairs[p], event["sources"]
-                right = run.read(event["base"][i]) == of["base"]
-                right = right and all(run.read(said[s][i]) == a for s, a in of["from"].items())
-                if (right or run.keys["solved_only"] == "false") and of["content"] not in contents:
-                    found.append(p)
+                right[p] = run.read(event["base"][i]) == of["base"]
+                right[p] &= all(run.read(said[s][i]) == a for s, a in of["from"].items())
+        every = run.keys["solved_only"] == "false"
+        found = [p for p in run.pairs if p in right and (right[p] or every)]
+        found = [p for p in found if run.pairs[p]["content"] not in contents]
         return found[: int(run.keys[split])]
+
+    def counted(self, *of, first=0):  # the events of the blocks from the first, up to a gap
+        return list(takewhile(bool, (self.run.seen[of].get(block) for block in count(first))))
 
     def counts(self, row, want, p):
         return self.run.kinds == "unfiltered" or want[p] != self.run.pairs[p]["base"]
@@ -99,7 +126,7 @@ class Estimates:
         if plan not in self.plans:
             self.plans[plan] = needed(n, total, self.width, sum(counts))
         most = next(k for k in range(len(counts) + 1) if sum(counts[:k]) >= self.plans[plan])
-        events = run.counted("holdout", key)[:most]
+        events = self.counted("holdout", key)[:most]
         run.differs(f"{key}: holdout pairs", [e["pairs"] for e in events], self.blocks[:most])
         own = self.values(row, want, events)
         xs, s = tuple(x for _, x in own.values()), sum(m for m, _ in own.values())
@@ -107,8 +134,8 @@ class Estimates:
         low, high = exact(len(own), s) if xs else (None, None)
         if xs and run.score:
             low, high = (
-                lower(len(xs), 0, xs, None),
-                1 - lower(len(xs), 0, [1 - x for x in xs], None),
+                lower(xs),
+                1 - lower([1 - x for x in xs]),
             )
         found |= {"holdout_low": low, "holdout_high": high}
         swaps = row["control"] is None and '"operation"' not in row["units"]
@@ -125,7 +152,7 @@ class Estimates:
         if name == "self_swap" and whole and own_site and not run.score:
             out = {
                 p: run.read(o)
-                for e in run.counted("holdout", None)
+                for e in self.counted("holdout", None)
                 for p, o in zip(e["pairs"], e["base"], strict=True)
             }
             return [float(out[p] == want[p]) for p in own]
@@ -136,7 +163,7 @@ class Estimates:
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         fit = run.tested[row["intervention"]].partition("@")[1:]
         key = sha256(text.encode()).hexdigest()[:16] + "".join(fit)
-        events = run.counted("holdout", key)[:most]
+        events = self.counted("holdout", key)[:most]
         run.differs(f"{key}: pairs", [e["pairs"] for e in events], self.blocks[: len(events)])
         for seen in range(most + 1):
             theirs = self.values(row, want, events[:seen])
@@ -171,16 +198,17 @@ class Estimates:
         part = [n for n, p in enumerate(run.parts) if p[1] in run.seen["test", key]][-1]
         used, first, _ = run.parts[part]
         want, tests, *_ = run.tests(row, used)
-        seen = self.values(row, want, run.counted("test", key, first=first))
+        seen = self.values(row, want, self.counted("test", key, first=first))
         seen = list(seen.items())[: verdict["n"]]
         right = [policy(run.pairs[p]) == run.pairs[p]["cf"][row["variable"]] for p, _ in seen]
         differences = [float(m) - r for (_, (m, _)), r in zip(seen, right, strict=True)]
         found = {"baseline_iia": sum(right) / len(right)}
         accepted, fixed = verdict["verdict"] == "accept" and not same, tests[0][1]
-        low, high = paired(differences, fixed) if accepted else (None, None)
+        of = [run.pairs[p]["matching"] for p, _ in seen] if getattr(run, "new", False) else None
+        low, high = paired(differences, fixed, of) if accepted else (None, None)
         if accepted and run.test.get("above_baselines") == "true":
             x = np.array([(1 + d) / 2 for d in differences])
-            beats = log_wealth(x, 0.5, fixed) >= -math.log(verdict["level"])
+            beats = log_wealth(x, 0.5, fixed, of) >= -math.log(verdict["level"])
             run.differs(f"{row['hypothesis']}: beats its baseline", True, bool(beats))
         return found | {"margin_low": low, "margin_high": high}
 

@@ -32,7 +32,7 @@ def log_ratio(n, s, p):  # of the likelihood averaged over all rates, to that at
     return -math.log(n + 1) - log_choose(n, s) - s * math.log(p) - (n - s) * math.log1p(-p)
 
 
-def log_wealth(x, mean, fixed, of):  # of a bettor on scores x against `mean`; of: the matchings
+def log_wealth(x, mean, fixed, of=None):  # of a bettor on scores x, in matchings, against `mean`
     price, total = mean, float(x.sum())
     if fixed is not None:
         allowed = fixed * mean + 1e-9
@@ -59,7 +59,7 @@ def log_e(n, s, x, fixed, of, edge):
     return more if more == -math.inf else more - logs[null]
 
 
-def lower(n, s, x, fixed, of):  # the lower end of the 95 % interval
+def lower(n, s, x, fixed, of=None):  # the lower end of the 95 % interval
     if x is None and fixed is not None:
         logs = log_chances(n, s, fixed)
         inside = np.logaddexp.reduce(logs) - math.log(fixed + 1) - logs < math.log(20)

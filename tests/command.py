@@ -13,6 +13,7 @@ the fork server's: where a test sets that, or asks what a command imports, it st
 
 import atexit
 import gc
+import importlib
 import multiprocessing
 import os
 import runpy
@@ -24,8 +25,6 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from subprocess import CompletedProcess
 from tempfile import TemporaryFile
-
-from raysearch.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 NICENESS = "RAY_worker_niceness"
@@ -95,8 +94,11 @@ class Running:
         folder: Path,
         env: dict[str, str],
         script: Path | None = None,
+        anew: bool = False,
     ) -> None:
-        """Begins it. `script`: a Python file to run in place of `raysearch`."""
+        """Begins it. `script`: a Python file to run in place of `raysearch`. `anew`: whether
+        raysearch itself is imported anew, from where `env` says, with the packages that are
+        installed there."""
         self._stdout = TemporaryFile()  # noqa: SIM115  (open until the command has ended)
         read, write = os.pipe()
         self.stderr = os.fdopen(read, encoding="utf-8", errors="replace")
@@ -106,7 +108,7 @@ class Running:
         )
         _serve()
         argv = (program() if script is None else str(script), *arguments)
-        target = (argv, str(folder), env, *files)
+        target = (argv, str(folder), env, anew, *files)
         # As a daemon it ends with the tests at the latest: one that fails may leave it behind.
         self._process: ForkServerProcess = _SERVER.Process(
             target=_command, args=target, daemon=True
@@ -149,10 +151,14 @@ class Running:
 
 
 def forked(
-    arguments: Sequence[str], folder: Path, env: dict[str, str], script: Path | None = None
+    arguments: Sequence[str],
+    folder: Path,
+    env: dict[str, str],
+    script: Path | None = None,
+    anew: bool = False,
 ) -> CompletedProcess[str]:
-    """Runs a command in a fork, or a Python file, to its end."""
-    command = Running(arguments, folder, env, script)
+    """Runs a command in a fork, or a Python file, to its end (`Running` says by which arguments)."""
+    command = Running(arguments, folder, env, script, anew)
     stdout, stderr = command.communicate()
     return CompletedProcess(list(arguments), command.wait(), stdout, stderr)
 
@@ -182,7 +188,9 @@ def _serve() -> None:
         os.chdir(here)
 
 
-def _command(argv: Sequence[str], folder: str, env: dict[str, str], *files: Connection) -> None:
+def _command(
+    argv: Sequence[str], folder: str, env: dict[str, str], anew: bool, *files: Connection
+) -> None:
     gc.freeze()  # what was imported is looked at no more, so that its memory stays shared
     for number, file in enumerate(files, start=1):
         os.dup2(file.fileno(), number)
@@ -192,9 +200,13 @@ def _command(argv: Sequence[str], folder: str, env: dict[str, str], *files: Conn
     os.chdir(folder)
     sys.argv = [*argv]
     sys.path[:] = _path_of_a_script(Path(argv[0]), env)
+    if anew:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "raysearch"]:
+            del sys.modules[name]
+        importlib.invalidate_caches()
     try:
         if argv[0] == program():
-            main()
+            importlib.import_module("raysearch.cli.main").main()
         else:
             runpy.run_path(argv[0], run_name="__main__")
     finally:

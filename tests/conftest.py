@@ -25,6 +25,7 @@ os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray reads it so)
 # Small models are slower with more, and two workers have two cores. Before torch is imported; for
 # commands too.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["RAYSEARCH_CACHE"] = "off"  # a test that remembers names a folder of its own
 remember_environment()
 
 # Tensors are held against the shapes of their annotations (beartype). Before the engine is
@@ -40,6 +41,10 @@ UNTIMED = settings(max_examples=40, deadline=None, suppress_health_check=[Health
 settings.register_profile("raysearch", UNTIMED)
 settings.register_profile("fuzz", UNTIMED, max_examples=1000)  # make fuzz
 settings.load_profile("raysearch")
+
+
+def pytest_runtest_setup() -> None:
+    shapes.begin_test()
 
 
 @pytest.fixture(scope="session")

@@ -40,8 +40,37 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """
     from xdist.scheduler import LoadFileScheduling
 
+    class WholeFiles(LoadFileScheduling):
+        """Runs what a worker that has crashed leaves, but for the test that it crashed in.
+
+        xdist's own gives that test to the next worker, which crashes too, and waits for ever for a
+        worker that has got a file without a test to run.
+        """
+
+        def remove_node(self, node: Any) -> str | None:
+            files = self.assigned_work.pop(node)
+            left = [(file, test) for file, tests in files.items() for test in tests]
+            left = [(file, test) for file, test in left if not files[file][test]]
+            if not left:
+                return None
+            (_, crashed), *later = left
+            for file, test in later:
+                self.workqueue.setdefault(file, {})[test] = False
+            for other in self.nodes:
+                self._reschedule(other)
+            return str(crashed)
+
+        def _reschedule(self, node: Any) -> None:
+            """As xdist's, until the worker has what it needs: it begins a test once it knows the
+            next one, or that there is none."""
+            while not node.shutting_down and self._pending_of(self.assigned_work[node]) <= 2:
+                if self.workqueue:
+                    self._assign_work_unit(node)
+                else:
+                    node.shutdown()
+
     config.option.loadscopereorder = False
-    return LoadFileScheduling(config, log)
+    return WholeFiles(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.command import environment, forked
+
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 KINDS = (
@@ -59,22 +61,15 @@ def test_a_problem_that_is_added_as_the_page_says_is_one_that_a_job_may_name(cop
     _job(copy, "job.yaml", "raysearch.problems.right_to_left", variables=["sum_bc", "total"])
     _job(copy, "wrong.yaml", "right_to_lef:problem")
     code = (
-        f"import sys; sys.path.insert(0, {str(copy)!r})\n"
-        "import raysearch; from raysearch.cli.main import main\n"
+        "import sys, raysearch; from raysearch.cli.main import main\n"
         f"assert raysearch.__file__.startswith({str(copy)!r}), raysearch.__file__\n"
         "for job in ('job.yaml', 'wrong.yaml'):\n"
         "    sys.argv[1:] = ['plan', job]\n"
         "    try:\n        main()\n"
         "    except SystemExit as e:\n        print('ends with', e.code)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=copy,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    (copy / "code.py").write_text(code)
+    done = forked((), copy, environment(), copy / "code.py", anew=True)
     planned, _, rest = done.stdout.partition("ends with 0\n")
     assert "sum_bc" in planned, done.stderr
     assert rest == "ends with 2\n", done.stderr

@@ -20,6 +20,7 @@ ROOMS = (
     "user_folder",
     "user_code",
     "plugins",
+    "user_cache",
     "storage",
     "causal",
     "core",

@@ -16,6 +16,7 @@ import raysearch as rs
 from raysearch.errors import JobError
 from raysearch.notebook.views import Answers
 from raysearch.problems import load_problem
+from tests.command import environment, forked
 
 ROOT = Path(__file__).parents[1]
 OF_DEVELOPERS = {"decisions", "extend-by-a-package.md"}
@@ -59,10 +60,12 @@ def test_an_old_path_gives_the_same_thing_and_a_warning_on_the_users_line(
     assert found[name] is getattr(rs, name)
 
 
-def test_every_module_that_has_moved_is_found_at_its_old_path() -> None:
+def test_every_module_that_has_moved_is_found_at_its_old_path(tmp_path: Path) -> None:
     table = json.loads((ROOT / "raysearch" / "old_paths.json").read_text())
     code = (
+        "import warnings\n"
         "from importlib import import_module\n"
+        "warnings.simplefilter('error')\n"
         f"for old, new in {table['modules']!r}.items():\n"
         "    old, new = import_module(f'raysearch.{old}'), import_module(f'raysearch.{new}')\n"
         f"    for before, now in {table['names']!r}.get(new.__name__[10:], {{}}).items():\n"
@@ -70,7 +73,8 @@ def test_every_module_that_has_moved_is_found_at_its_old_path() -> None:
         "        home = import_module(f'raysearch.{place}') if place else new\n"
         "        assert getattr(old, before) is getattr(home, now), before\n"
     )
-    done = _python(code, "-W", "error")
+    (tmp_path / "code.py").write_text(code)
+    done = forked((), tmp_path, environment(), tmp_path / "code.py", anew=True)
     assert done.returncode == 0, done.stderr
 
 

@@ -5,7 +5,6 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from raysearch import plugins
 from raysearch.errors import JobError
 from raysearch.problems.load_problem import named_problem
 from tests.cli.conftest import ROOT, Shell
-from tests.command import environment
+from tests.command import Running, environment, forked
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -58,7 +57,7 @@ for command in json.loads(sys.argv.pop()):
         hypotheses = {f"ID {row['featurizer']}": row["hypothesis"] for row in json.loads(out.getvalue())}
     print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
 """
-"""Calls several commands in one process, which is new: installed packages are looked for once.
+"""Calls several commands in one process: installed packages are looked for once in each.
 "ID NAME" stands for a hypothesis of that featurizer in the results that were printed last."""
 
 
@@ -71,16 +70,18 @@ def _with(subspace: Any) -> dict[str, Any]:
     return {**JOB, "space": {**JOB["space"], "subspaces": [subspace]}}
 
 
+def _python(
+    code: str, folder: Path, argument: str, package: Path = PACKAGE
+) -> subprocess.CompletedProcess[str]:
+    """Runs `code` with the package installed and raysearch not yet imported."""
+    (folder / "code.py").write_text(code)
+    env = environment(PYTHONPATH=f"{package}:{ROOT}")
+    return forked((argument,), folder, env, folder / "code.py", anew=True)
+
+
 def _commands(folder: Path, commands: list[list[str]], package: Path = PACKAGE) -> list[Any]:
     """(exit code, stdout, stderr) of each command, with the package installed."""
-    done = subprocess.run(
-        [sys.executable, "-c", MANY, json.dumps(commands)],
-        cwd=folder,
-        env=environment(PYTHONPATH=f"{package}:{ROOT}"),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = _python(MANY, folder, json.dumps(commands), package=package)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -89,15 +90,17 @@ def _commands(folder: Path, commands: list[list[str]], package: Path = PACKAGE) 
 def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
     """A folder with a run that was killed in its fits and resumed, and what commands say of it."""
     folder = tmp_path_factory.mktemp("twisted")
-    program = [sys.executable, "-c", MANY, json.dumps([["run", _job(folder), *LOCAL]])]
-    running = subprocess.Popen(program, cwd=folder, env=environment(PYTHONPATH=f"{PACKAGE}:{ROOT}"))
+    (folder / "run.py").write_text(MANY)
+    command = (json.dumps([["run", _job(folder), *LOCAL]]),)
+    env = environment(PYTHONPATH=f"{PACKAGE}:{ROOT}")
+    running = Running(command, folder, env, folder / "run.py", anew=True)
     while b'"type":"fitted"' not in b"".join(
         f.read_bytes() for f in folder.glob("runs/*/journal/*/*.jsonl")
     ):
         assert running.poll() is None, "it ended before it could be killed"
         time.sleep(0.002)
     running.send_signal(signal.SIGKILL)
-    running.wait()
+    running.communicate()
     said = _commands(
         folder,
         [
@@ -152,10 +155,7 @@ def test_an_export_says_what_it_is_and_computes_what_was_tested(
         "try:\n    f.orthonormal_directions()\n"
         "except ValueError as e: print(type(f).__name__, e)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, "mirror"], cwd=folder, env=environment(PYTHONPATH=f"{PACKAGE}:{ROOT}"),
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = _python(script, folder, "mirror")
     assert done.stdout.startswith("Mirror mirror lets parts of features through"), done.stderr
 
 

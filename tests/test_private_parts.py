@@ -114,6 +114,14 @@ PARTS = (
         RAY,
     ),
     PrivatePart(
+        "mlflow",
+        "_initialize_tables",
+        ("tracking/mlflow_template.py",),
+        "the only way to migrated tables without the rows of a place; without it, no template",
+        _has("mlflow.store.db.utils:_initialize_tables"),
+        "3.17.2",
+    ),
+    PrivatePart(
         "torch",
         "_scaled_dot_product_flash_attention_for_cpu",
         ("engine/execution/partial_attention.py",),

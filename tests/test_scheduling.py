@@ -51,13 +51,13 @@ def test_without_parameters():
 SETTINGS = "[pytest]\nmarkers =\n slow\n slow_unless\naddopts = --strict-markers -p tests.scheduling -p no:cacheprovider\n"
 
 
-def _pytest(folder: Path, *flags: str) -> str:
+def _pytest(folder: Path, *flags: str, code: int = 0) -> str:
     (folder / "pytest.ini").write_text(SETTINGS)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "--rootdir", str(folder), "-c", str(folder / "pytest.ini"), str(folder), *flags],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == code, done.stdout + done.stderr
     return done.stdout
 
 
@@ -68,6 +68,23 @@ def test_what_a_file_starts_is_started_once_however_tests_are_to_be_shared(tmp_p
     (tmp_path / "test_short.py").write_text("def test_it():\n    pass\n")
     _pytest(tmp_path, "-n", "2", "--dist", "worksteal")
     assert (tmp_path / "log").read_text() == "test_long\n"
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_test_that_kills_its_worker_fails_and_all_others_run_once(
+    tmp_path: Path, workers: str
+) -> None:
+    """It stands between others of its file; files that are done, and one that is not begun, are of
+    the same worker."""
+    for name in ("a", "b", "d", "e"):
+        (tmp_path / f"test_{name}.py").write_text(HEAD + BODY.replace("12", "1"))
+    deadly = "\ndef test_that_kills():\n    os._exit(1)\n"
+    again = BODY.replace("test_it", "test_later")
+    (tmp_path / "test_c.py").write_text(HEAD + BODY.replace("12", "2") + deadly + again)
+    said = _pytest(tmp_path, "-n", workers, "-v", code=1)
+    assert "crashed while running 'test_c.py::test_that_kills'" in said
+    assert "1 failed, 18 passed" in said
 
 
 def test_the_longest_file_goes_first(tmp_path: Path) -> None:

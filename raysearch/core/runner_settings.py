@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 from raysearch.core.fit_keys import FitKeys
 
+MOST_ON_CPU = 2 * 2**30
+"""Largest default cache on a CPU, in bytes: its memory is shared by all, and a run is quickly
+computed again."""
+
 
 @dataclass(frozen=True)
 class RunnerSettings:

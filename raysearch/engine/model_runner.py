@@ -16,6 +16,11 @@ from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.answer_scores import Scoring
 from raysearch.engine.execution.evaluate import Evaluator
 from raysearch.engine.execution.executors import PlainExecutor
+from raysearch.engine.execution.known_executor import (
+    check_key,
+    recall_choice,
+    remember_choice,
+)
 from raysearch.engine.execution.memory import RowLimit, capture_bytes, room_on_host
 from raysearch.engine.execution.predict import NEAR_TIE
 from raysearch.engine.execution.selfcheck import (
@@ -41,7 +46,8 @@ CANONICAL_PARTS = 4
 
 
 class ModelRunner:
-    """Runs one network on the encoded pairs; all parts share one `meter`. Raises: ModelError for a
+    """Runs one network on the encoded pairs; all parts share one `meter`. `digest`: of the network,
+    by which its self-check is remembered ("": it is not). Raises: ModelError for a
     component that the network lacks."""
 
     def __init__(
@@ -52,6 +58,7 @@ class ModelRunner:
         components: Sequence[str],
         settings: RunnerSettings,
         meter: UsageMeter,
+        digest: str = "",
     ) -> None:
         self.network = network
         self.hook_points = Components(network)
@@ -82,17 +89,7 @@ class ModelRunner:
         else:
             with meter.phase("check"):
                 rows = self._selfcheck_rows(encoded, components, dtype)
-                choice = select_executor(
-                    network,
-                    self.hook_points,
-                    rows,
-                    limit,
-                    cache_bytes,
-                    dtype,
-                    meter,
-                    self.scoring,
-                    plain,
-                )
+                choice = self._checked(digest, dtype, rows, limit, cache_bytes, meter, plain)
         self.plain = plain
         self.executor, self.cache = choice.executor, choice.cache
         self.executor.want(components)  # so that screening need not be repeated for them
@@ -100,6 +97,28 @@ class ModelRunner:
         self.evaluator = Evaluator(self.executor, plain, self.cache, limit, self.near_tie)
         self._recipe, self._limit = settings.recipe, limit
         self._meter = meter
+
+    def _checked(
+        self,
+        digest: str,
+        dtype: str,
+        rows: Sequence[Row],
+        limit: RowLimit,
+        cache_bytes: int,
+        meter: UsageMeter,
+        plain: PlainExecutor,
+    ) -> ExecutorChoice:
+        """Returns the fastest executor that is right, by a self-check now or one like it before."""
+        network, hook_points, scoring = self.network, self.hook_points, self.scoring
+        key = check_key(network, digest, dtype, rows, limit, scoring)
+        known = recall_choice(key, network, hook_points, limit, cache_bytes, meter, scoring, plain)
+        if known is not None:
+            return known
+        choice = select_executor(
+            network, hook_points, rows, limit, cache_bytes, dtype, meter, scoring, plain
+        )
+        remember_choice(key, network, choice, plain)
+        return choice
 
     def _selfcheck_rows(
         self, encoded: Sequence[Encoded], components: Sequence[str], dtype: str

@@ -85,7 +85,7 @@ class Replica:
         self._every_pair = tuple(self._pairs.values())
         self._tokens = max((e.longest for e in encoded), default=1)
         self._runner = ModelRunner(
-            network, loaded.dtype, encoded, components, settings, self._meter
+            network, loaded.dtype, encoded, components, settings, self._meter, loaded.digest
         )
         self._random: ModelRunner | None = None
         self._featurizers = Featurizers(network.device, settings.files)
@@ -153,7 +153,13 @@ class Replica:
                 network, _ = loaded.open(self._raw)
             encoded = self._every_pair
             self._random = ModelRunner(
-                network, loaded.dtype, encoded, self._components, self._settings, self._meter
+                network,
+                loaded.dtype,
+                encoded,
+                self._components,
+                self._settings,
+                self._meter,
+                loaded.digest,
             )
         return self._random
 

@@ -28,7 +28,8 @@ from raysearch.core.model_source import ModelSource
 from raysearch.engine.encoding.tokenized import TokenizedTexts
 from raysearch.engine.execution.canonical import CanonicalRunner
 from raysearch.engine.loading.given_model import GivenModel, read_from
-from raysearch.engine.loading.load import best_device, load
+from raysearch.engine.loading.inspect_model import best_device
+from raysearch.engine.loading.load import load
 from raysearch.engine.loading.loaded_model import LoadedModel
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import LanguageModel

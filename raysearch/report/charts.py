@@ -1,4 +1,4 @@
-"""Draws a page's charts as inline SVG: intervals of accepted hypotheses, pairs to a verdict, training.
+"""Draws the charts of a page as inline SVG: intervals of accepted hypotheses, pairs, training.
 
 Invariants: every text is escaped; marks differ by shape or words, not by colour alone; a chart that
 omits something says so.
@@ -86,7 +86,8 @@ def pairs_to_verdict(data: RunData) -> Chart:
             tip = f"{n} {VERDICT_WORDS[verdict]} after {bounds} pairs"
             parts.append(
                 Markup(
-                    '<rect x="{:.1f}" y="{}" width="{:.1f}" height="16" fill="{}"><title>{}</title></rect>'
+                    '<rect x="{:.1f}" y="{}" width="{:.1f}" height="16" fill="{}">'
+                    "<title>{}</title></rect>"
                 ).format(x, y, width, colour, tip)
             )
             said.append(f"{n} {VERDICT_WORDS[verdict]}")

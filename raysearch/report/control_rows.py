@@ -1,9 +1,10 @@
 """Compares each accepted hypothesis with its controls, with the best policy that looks into no
 network, and with the other variables, and warns where it is not better.
 
-Invariants: a control belongs to a hypothesis of the same variable at the same sites. Each comparison
-is a paired test on the same pairs (`margins.py`): a control does as well if it was accepted, or if
-it was not rejected and the interval of the margin over it reaches 0. A bare difference never counts.
+Invariants: a control belongs to a hypothesis of the same variable at the same sites. Each
+comparison is a paired test on the same pairs (`margins.py`): a control does as well if it was
+accepted, or if it was not rejected and the interval of the margin over it reaches 0. A bare
+difference never counts.
 """
 
 import json
@@ -58,7 +59,8 @@ class ControlComparison:
 
     @property
     def beats_policy(self) -> bool | None:
-        """Whether it does better than the best policy; None where nothing can, or it is not known."""
+        """Whether it does better than the best policy; None where nothing can, or it is not
+        known."""
         low = self.row.get("margin_low")
         return None if low is None else low > 0
 

@@ -78,8 +78,8 @@ class Picture(Figure):
         return self.file("png", dpi)
 
     def file(self, kind: str, dpi: int = 130) -> bytes:
-        """Returns the figure as a file: png, or pdf and svg with text as text; fonts are embedded in
-        a PDF. Neither holds a date, so that one run gives the same bytes each time."""
+        """Returns the figure as a file: png, or pdf and svg with text as text; fonts are embedded
+        in a PDF. Neither holds a date, so that one run gives the same bytes each time."""
         buffer = BytesIO()
         dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
         with rc_context({"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "raysearch"}):

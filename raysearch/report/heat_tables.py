@@ -1,4 +1,4 @@
-"""Arranges the page's heat maps as tables: a row for each layer, a column for each position or head.
+"""Arranges the page's heat maps as tables: a row for each layer, a column for each position, head.
 
 Invariants: a cell says by its text, not by colour alone, what it is; texts are plain, the template
 escapes them; of more hypotheses than a page can show, each layer and position shows its best.
@@ -41,8 +41,8 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class HeatMap:
-    """A titled table. `examples`: a token of an example pair for each column, "" if unknown; `rows`:
-    (layer, cells), the highest layer first; None is a site without a hypothesis."""
+    """A titled table. `examples`: a token of an example pair for each column, "" if unknown;
+    `rows`: (layer, cells), the highest layer first; None is a site without a hypothesis."""
 
     title: str
     axis: str

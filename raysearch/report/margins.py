@@ -1,7 +1,7 @@
 """Margins of accepted hypotheses over controls and over other variables, on the same pairs.
 
-Invariants: each is a paired test (`stats/paired_test.py`) of what the run observed, with an interval
-that is valid at any look; what was not observed on common pairs has no margin.
+Invariants: each is a paired test (`stats/paired_test.py`) of what the run observed, with an
+interval that is valid at any look; what was not observed on common pairs has no margin.
 """
 
 import json

@@ -1,7 +1,8 @@
 """Renders a run as one self-contained HTML page that makes no network requests.
 
 Invariants: everything from users is escaped (autoescape); the page has no script, and its
-Content-Security-Policy forbids every script and request; long tables show their first rows and say so.
+Content-Security-Policy forbids every script and request; long tables show their first rows and say
+so.
 """
 
 import json

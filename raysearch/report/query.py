@@ -1,7 +1,7 @@
 """Asks DuckDB which rows of a table a condition chooses; as a script, in a process of its own.
 
-A function of SQL may make gigabytes of one row, or never end, and nothing in the process can stop it.
-So a condition that calls one is asked in another process, which the system ends.
+A function of SQL may make gigabytes of one row, or never end, and nothing in the process can stop
+it. So a condition that calls one is asked in another process, which the system ends.
 
 As a script it reads a line of JSON ([condition, query, seconds, bytes]) and an Arrow stream, and
 writes a line of JSON: the numbers of the rows, or [kind, text] of an error.

@@ -2,8 +2,8 @@
 
 Invariants: reads only run.json, job.yaml, pairs.parquet and the tables, so that one folder always
 gives the same page, even for an unfinished run; of observations, only the cost's columns are
-loaded, part by part; hypotheses stay Arrow (rows.py), and of accepted ones as many are compared with
-their controls as a page shows.
+loaded, part by part; hypotheses stay Arrow (rows.py), and of accepted ones as many are compared
+with their controls as a page shows.
 """
 
 import json

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from raysearch.core.hypothesis import Intervention, Unit
 from raysearch.engine.featurizers.make import from_bytes
-from raysearch.engine.loading.load import inspect_model
+from raysearch.engine.loading.inspect_model import inspect_model
 from raysearch.engine.patching.featurized import PLAIN, drawn
 from raysearch.errors import JobError, ModelError, StoreError, check_memory
 from raysearch.interventions.tensors import tensors_of

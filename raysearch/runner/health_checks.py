@@ -64,6 +64,7 @@ def health_checks(
         ("memory", _memory),
         ("/dev/shm", _shared_memory),
         ("disk", _disk),
+        ("cache", _cache),
         ("store", lambda: _store(str(store))),
         ("ray", lambda: _cluster(address)),
         ("ray token", _token),
@@ -191,6 +192,15 @@ def _disk() -> str:
     return ", ".join(rooms)
 
 
+def _cache() -> str:
+    from raysearch.user_cache import VARIABLE, cache_folder
+
+    folder = cache_folder()
+    if folder is None:
+        return f"nothing is remembered between runs ({VARIABLE}=off)"
+    return f"{folder}: what may be deleted at any time; {VARIABLE} names another folder, or off"
+
+
 def _store(uri: str) -> str:
     from raysearch.store.locations import writable_store
 
@@ -227,7 +237,7 @@ def _tracking(uri: str) -> str:
 
 def _model(job: Path) -> str:
     """Reads the model's files; runs neither the problem's code nor the model's."""
-    from raysearch.engine.loading.load import inspect_model
+    from raysearch.engine.loading.inspect_model import inspect_model
     from raysearch.job import Job
 
     source = Job.load(job).source

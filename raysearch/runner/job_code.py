@@ -4,7 +4,7 @@ Invariants: nothing is imported to name it; a ready problem or proposer of rayse
 the job's.
 """
 
-from raysearch.engine.loading.factory import NETWORK
+from raysearch.engine.loading.factory_kind import NETWORK
 from raysearch.job import Job
 from raysearch.job.named_files import MODEL, PROBLEM, PROPOSER
 from raysearch.problems.load_problem import named_problem

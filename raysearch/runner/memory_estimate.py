@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raysearch.core.events import Encoded, ModelInput
-from raysearch.engine.execution.memory import MOST_ON_CPU
-from raysearch.engine.loading.loaded_model import ModelSummary
-from raysearch.engine.networks.network import width_of
+from raysearch.core.runner_settings import MOST_ON_CPU
+from raysearch.engine.loading.model_summary import ModelSummary
+from raysearch.engine.networks.padding import width_of
 from raysearch.search.pair_blocks import cut_at_looks
 
 MIB = 2**20

@@ -16,9 +16,8 @@ from raysearch.core.model_facts import ModelFacts
 from raysearch.core.pair_counts import PairCount
 from raysearch.core.space import Grid, HypothesisSpace
 from raysearch.engine.encoding.positions import every
-from raysearch.engine.loading.factory import load_module
-from raysearch.engine.loading.load import best_device, inspect_model
-from raysearch.engine.loading.loaded_model import ModelSummary
+from raysearch.engine.loading.inspect_model import best_device, inspect_model
+from raysearch.engine.loading.model_summary import ModelSummary
 from raysearch.engine.loading.quantised import refuse_random_model
 from raysearch.job import Job
 from raysearch.proposers.base import Proposer, judged_at
@@ -178,6 +177,8 @@ def model_summary(resolved: ResolvedJob, given: GivenObjects = NO_OBJECTS) -> Mo
     if given.model is not None:
         return given.loaded(resolved.job).summary(resolved.pairs, resolved.components)
     if source.is_factory:
+        from raysearch.engine.loading.factory import load_module
+
         return load_module(source).summary(resolved.pairs, resolved.components)
     return inspect_model(source, resolved.components)
 

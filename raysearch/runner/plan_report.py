@@ -177,12 +177,13 @@ def _kinds_words(job: Job) -> str:
 
 
 def _unrun_words(facts: PlanReport, job: Job) -> list[str]:
-    """Says that a model was not run, where it was not: a plan reads no weights of a language model."""
+    """Says that a model was not run, where it was not: a plan reads no weights of a language
+    model."""
     if job.source.is_factory or job.model.is_given or facts.calibration is not None:
         return []
     return [
-        "  not run     its weights are not read, so whether it runs shows where a run begins, or here "
-        "with --calibrate"
+        "  not run     its weights are not read, so whether it runs shows where a run begins, or "
+        "here with --calibrate"
     ]
 
 

@@ -20,6 +20,7 @@ from raysearch.core.runner_settings import RunnerSettings
 from raysearch.errors import JobError
 from raysearch.job import Job
 from raysearch.job.job_files import kept_beside
+from raysearch.runner.early_imports import import_early
 from raysearch.runner.frontend import Frontend, RunOptions
 from raysearch.runner.given_objects import NO_OBJECTS, GivenObjects
 from raysearch.runner.resolved_job import ResolvedJob
@@ -73,7 +74,7 @@ def pool_of(
     if where.pool == "local":
         yield from _local_pool(spec, resolved.job, frontend, given)
     else:
-        yield from _ray_pool(spec, resolved.job, where.address, frontend, files if send else None)
+        yield from _ray_pool(spec, resolved.job, where, frontend, files if send else None)
 
 
 def _local_pool(
@@ -95,7 +96,7 @@ def _local_pool(
 
 
 def _ray_pool(
-    spec: ReplicaSpec, job: Job, address: str | None, frontend: Frontend, files: Path | None
+    spec: ReplicaSpec, job: Job, where: RunOptions, frontend: Frontend, files: Path | None
 ) -> Iterator[RunPool]:
     """`files`: a folder to bring to all nodes."""
     if job.model.is_given:
@@ -109,6 +110,7 @@ def _ray_pool(
     from raysearch.cluster.ray_pool import RayPool
     from raysearch.cluster.session import check_fits, ray_session
 
+    address = where.address
     frontend.say(f"ray       {'starting' if address is None else f'connecting to {address}'}")
     with ray_session(address, files=files) as session:
         if session.dashboard:
@@ -120,10 +122,12 @@ def _ray_pool(
         frontend.say(f"loading   {job.model.path}, {replicas} replica{'s' * (replicas > 1)}")
         name, metrics = f"raysearch-{job.name}-{os.getpid()}", Metrics()
         pool = MeteredPool(RayPool(spec, name, shape, metrics.usage, watch=session.watch), metrics)
+        early = import_early(where.tracking_uri)
         try:
             yield pool
         finally:
             pool.close()
+            early.join()
 
 
 def spec_of(resolved: ResolvedJob, job: Job) -> ReplicaSpec:

@@ -104,7 +104,8 @@ class ProgressDisplay:
         counts = ", ".join(f"{getattr(snapshot, name)} {name}" for name in shown)
         if snapshot.fitting:  # how long that takes, pairs do not tell
             training = snapshot.training and f": {training_words(snapshot.training)}"
-            return f"{counts}; {snapshot.fitting} seeds in training{training or ''}{self._left(snapshot)}"
+            fitting = f"{snapshot.fitting} seeds in training{training or ''}"
+            return f"{counts}; {fitting}{self._left(snapshot)}"
         rate = self.rate(snapshot)
         if rate is None:
             return counts

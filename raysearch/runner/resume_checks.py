@@ -44,8 +44,8 @@ def check_version(run: RunFolder) -> None:
 
 
 def check_journal(run: RunFolder) -> None:
-    """Raises: ResumeError where the journal, or that of a driver which has written a part of a table
-    or counted its search, is lost: a resume would delete what was found and search again."""
+    """Raises: ResumeError where the journal, or that of a driver which has written a part of a
+    table or counted its search, is lost: a resume would delete what was found and search again."""
     found = drivers(run.journal)
     lost = sorted(_writers(run) - set(found)) if found else []
     if lost:

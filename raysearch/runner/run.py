@@ -85,7 +85,8 @@ def begin(
         report_model(opened, resolved, frontend)
         digest = pairs_digest(resolved.pairs)
         contents = [p.contents for p in resolved.pairs if p.split == "test"]
-        before = used_before(tested, opened.facts.digest, contents)
+        first = contents[: resolved.job.pairs.test]  # those that are tested on, if they are solved
+        before = used_before(tested, opened.facts.digest, first)
         if before:
             frontend.say(used_words(before))
         run = RunFolder.create(

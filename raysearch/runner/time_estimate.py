@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from raysearch.causal import Split
-from raysearch.cluster.local_pool import LocalPool, device_here
 from raysearch.core.events import (
     Block,
     Event,
@@ -34,6 +34,9 @@ from raysearch.runner.pools import spec_of
 from raysearch.runner.resolved_job import ResolvedJob
 from raysearch.stats.evidence import FIRST_LOOKS
 from raysearch.stats.power import Power
+
+if TYPE_CHECKING:
+    from raysearch.cluster.local_pool import LocalPool
 
 SECONDS = 20.0
 """That the timed rows may take, about; a task that is begun is ended."""
@@ -83,6 +86,8 @@ def calibrate(resolved: ResolvedJob, given: GivenObjects = NO_OBJECTS) -> TimeEs
 
     Raises: ModelError, PairsError, JobError as a run would; SearchFailedError where a task raises.
     """
+    from raysearch.cluster.local_pool import LocalPool, device_here
+
     usage = _ReportedUsage()
     pool = LocalPool(
         spec_of(resolved, resolved.job),
@@ -137,7 +142,7 @@ class _Trial:
     seconds, and of how many what."""
 
     def __init__(
-        self, resolved: ResolvedJob, pool: LocalPool, opened: Opened, usage: _ReportedUsage
+        self, resolved: ResolvedJob, pool: "LocalPool", opened: Opened, usage: _ReportedUsage
     ) -> None:
         self.opened = opened
         self._job, self._pool, self._usage = resolved.job, pool, usage

@@ -10,6 +10,7 @@ one has the same controls, and all seeds; how many pairs a reading uses is a fun
 of outputs, whatever the order of arrival.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -144,7 +145,7 @@ class HoldoutEstimates:
         blocks = self._preparation.screening.blocks("holdout")
         counts = [sum(accepted.counts(self._pairs[p]) for p in block.pairs) for block in blocks]
         seen = accepted.evidence
-        total = seen.matches if seen.score is None else seen.score * seen.n
+        total = seen.matches if accepted.score_scale is None else math.fsum(seen.scores)
         needed = pairs_for_width(seen.n, total, self._half_width, sum(counts))
         for used in range(len(blocks) + 1):
             if sum(counts[:used]) >= needed:

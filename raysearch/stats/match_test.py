@@ -23,10 +23,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.special import betaln, gammaln, logsumexp
-from scipy.stats import beta
 
+from raysearch.stats.distributions import beta
 from raysearch.stats.e_process import LEVEL, AnytimeTest
 from raysearch.stats.evidence import Evidence
 
@@ -159,6 +158,8 @@ def _sampler_interval(evidence: Evidence, bound: float) -> tuple[float, float]:
     n, s = evidence.n, evidence.matches
     if n == 0:
         return 0.0, 1.0
+    from scipy.optimize import brentq  # a quarter of a second, for intervals alone
+
     mixture = float(_mixture(n, np.array([s]))[0])
 
     def excess(theta: float) -> float:

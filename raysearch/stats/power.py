@@ -11,8 +11,8 @@ from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom, hypergeom
 
+from raysearch.stats.distributions import binom, hypergeom
 from raysearch.stats.e_process import AnytimeTest
 from raysearch.stats.evidence import Evidence, looks
 from raysearch.stats.match_test import MatchTest

@@ -25,7 +25,7 @@ def read_job(folder: Folder) -> dict[str, Any]:
             raise TypeError(f"it is a {type(job).__name__}, and must be a mapping")
     except (ValueError, TypeError, yaml.YAMLError, RecursionError) as e:
         raise StoreError(
-            f"{folder.shown(JOB_FILE)}: cannot be read ({str(e).splitlines()[0]}); it is written by "
-            f"raysearch"
+            f"{folder.shown(JOB_FILE)}: cannot be read ({str(e).splitlines()[0]}); it is written "
+            f"by raysearch"
         ) from e
     return job

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from raysearch.store.schemas import IDS, INT, TEXT, table_schema
+from raysearch.store.table_schema import IDS, INT, TEXT, table_schema
 
 _POSITIONS = pa.list_(
     pa.struct({"name": TEXT, "start": INT, "end": INT, "tokens": IDS, "indices": IDS})

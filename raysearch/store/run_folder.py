@@ -47,10 +47,11 @@ class RunInfo:
     Args:
         store_uri: absolute, without credentials, as `tracking_uri`.
         facts: what was known of the model, so that the search can be rebuilt without it.
-        k: the most hypotheses that the proposer may propose (K); 0 if it is open-ended; None in runs
-            before 2026-11-29.
+        k: the most hypotheses that the proposer may propose (K); 0 if it is open-ended; None in
+            runs before 2026-11-29.
         scale: scale of logit differences, if the test is on them (search/score_scale.py).
-        job_sha256: SHA-256 of the bytes of job.yaml, in 64 hex digits; None in runs before 2026-11-30.
+        job_sha256: SHA-256 of the bytes of job.yaml, in 64 hex digits; None in runs before
+            2026-11-30.
         used_before: by run of the store that had tested on some of the test pairs when this one
             began, on how many, at which `k` and `false_accept`.
         sealed: whether its files have digests (storage/digests.py); runs of older versions have

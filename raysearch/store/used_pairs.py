@@ -24,6 +24,9 @@ from raysearch.store.pairs_table import FILE
 from raysearch.store.run_folder import RunFolder, run_names
 
 _COLUMNS = ("split", "block", "base_text", "base_tensor", "sources")
+LEAST_SHARED = 0.05
+"""Share of the pairs below which an earlier run is no reason to warn, as where two draws of a large
+domain meet by chance: were all that it chose matches on these, an IIA of .8 would look .01 higher."""
 Contents = tuple[str, ...]
 """Contents of base and sources of a pair."""
 
@@ -92,15 +95,15 @@ def _content(text: str | None, tensor: Mapping[str, Any] | None) -> str:
 def used_before(
     runs: Collection[EarlierRun], model_digest: str, pairs: Collection[Contents]
 ) -> Mapping[str, Mapping[str, Any]]:
-    """Returns, for each run on the same model that tested on some of `pairs`, on how many, and at
-    which K and chance of a false accept.
+    """Returns, for each run on the same model that tested on LEAST_SHARED of `pairs` or more, on how
+    many, and at which K and chance of a false accept.
     """
     mine = set(pairs)
     shared = {r.name: (r, len(mine & r.pairs)) for r in runs if r.model_digest == model_digest}
     return {
         name: {"pairs": n, "k": r.k, "false_accept": r.false_accept}
         for name, (r, n) in shared.items()
-        if n
+        if n and n >= LEAST_SHARED * len(mine)
     }
 
 

@@ -24,6 +24,7 @@ from raysearch.tracking.mlflow_client import THREAD, connect
 from raysearch.tracking.mlflow_names import as_key, as_value, as_word, one_line
 from raysearch.tracking.mlflow_patience import patiently
 from raysearch.tracking.mlflow_reach import reach
+from raysearch.tracking.mlflow_template import make_from_template
 from raysearch.tracking.tracker import Artifact, ChildRun, PairsInput, TrackedRun, Tracker
 
 METRICS_EVERY = 2.0
@@ -206,6 +207,7 @@ class MlflowTracker:
         )
 
     def _connect(self) -> Any:
+        make_from_template(self._run.uri)
         client = connect(self._run.uri)
         if self._run.again:
             self._run_id = self._found(client)
@@ -327,6 +329,7 @@ class Mlflow:
 
     name = "mlflow"
     title = "MLflow"
+    imports = ("mlflow", "mlflow.store.tracking.sqlalchemy_store")
     example = (
         "a server (http://mlflow:5000), an absolute path that the head node has "
         "(sqlite:////shared/mlflow.db)"

@@ -19,16 +19,23 @@ THREAD = "mlflow-mirror"
 
 def connect(uri: str) -> Any:
     """Returns a client of the MLflow at `uri`, without a request yet."""
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    quiet()
     from mlflow import MlflowClient
 
-    for chatty in ("mlflow.store.db.utils", "alembic", "alembic.runtime.migration"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
     logging.getLogger("urllib3.connectionpool").addFilter(
         _not_ours
     )  # the same function each time is added once
     return MlflowClient(tracking_uri=uri)
+
+
+def quiet() -> None:
+    """Imports MLflow so that it writes nothing to this process's output."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import mlflow.store.db.utils  # noqa: F401  (sets the levels of its loggers)
+
+    for chatty in ("mlflow.store.db.utils", "alembic", "alembic.runtime.migration"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 def _not_ours(record: logging.LogRecord) -> bool:

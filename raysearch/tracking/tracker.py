@@ -99,7 +99,8 @@ class TrackerKind(Protocol):
     """A program that shows runs: MLflow, or an object of an installed package with these members.
 
     `name`: one word, shown before its lines; `title`: its name in a sentence; `example`: valid
-    URIs; `credentials`: how to give a password. The last two are for errors.
+    URIs; `credentials`: how to give a password. The last two are for errors. It may have `imports`,
+    the names of modules that are imported while a run waits for its replicas.
     """
 
     name: str

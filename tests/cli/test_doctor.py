@@ -17,6 +17,7 @@ ALWAYS = (
     "memory",
     "/dev/shm",
     "disk",
+    "cache",
     "store",
     "ray",
     "ray token",

@@ -22,7 +22,8 @@ from transformers import (
 from raysearch.core.model_source import ModelSource
 from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.execution.usage import UsageMeter
-from raysearch.engine.loading.load import inspect_model, load
+from raysearch.engine.loading.inspect_model import inspect_model
+from raysearch.engine.loading.load import load
 from raysearch.engine.model_runner import ModelRunner
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.rows import Patch, Row, Source

@@ -22,6 +22,7 @@ from tests.engine.worlds import residual, world_of
 
 FOLDER = Path(__file__).parents[2] / "models" / "SmolLM2-135M-Instruct"
 pytestmark = [
+    pytest.mark.slow,  # .ci/run searches it by `make demo`
     pytest.mark.model,
     pytest.mark.skipif(
         not (FOLDER / "config.json").is_file(),
@@ -78,7 +79,6 @@ def decoded(smollm: LoadedModel, outputs: tuple[tuple[int, ...], ...]) -> list[s
     return [smollm.tokenizer.decode(list(ids)) for ids in outputs]
 
 
-@pytest.mark.slow
 def test_it_goes_on_from_the_capital_of_spain_to_madrid(smollm: LoadedModel) -> None:
     spain = Input("The capital of Spain is", {"country": (15, 20)})
     pair = Pair(
@@ -114,7 +114,6 @@ def test_the_country_is_at_its_word_in_early_layers_and_at_the_last_in_late_ones
     assert [e.outputs for e in events] == [moved, own, own, moved]
 
 
-@pytest.mark.slow
 def test_fast_rows_equal_the_oracle_on_a_real_model(smollm: LoadedModel, record_property) -> None:
     world = world_of(smollm.model)
     longer = [

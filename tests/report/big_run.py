@@ -14,11 +14,9 @@ from pathlib import Path
 from raysearch.core.events import Measured
 from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
 from raysearch.core.records import (
-    Blocked,
     Counted,
     Decided,
     Estimated,
-    PairScreened,
     Proposed,
     Record,
     Snapshot,
@@ -26,9 +24,8 @@ from raysearch.core.records import (
 from raysearch.job import Job
 from raysearch.search.search import EVIDENCE_VERSION
 from raysearch.store.ledger import RunLedger
-from raysearch.store.pairs_table import write_pairs
 from raysearch.store.run_folder import RunFolder
-from tests.store.books import ENCODED, PAIRS
+from tests.store.books import new_run, screened_pairs
 
 JOB = Path(__file__).parents[2] / "jobs/quickstart.yaml"
 LAYERS = 32
@@ -39,7 +36,7 @@ AT_ONCE = 1000
 def big_run(store: Path, hypotheses: int, heads: int = 0, suffix: str = "") -> RunFolder:
     """Writes the run. `suffix`: of the names of its positions."""
     job = Job.load(JOB)
-    run = RunFolder.create(
+    run = new_run(
         store,
         name="big",
         job_hash="0" * 64,
@@ -47,12 +44,8 @@ def big_run(store: Path, hypotheses: int, heads: int = 0, suffix: str = "") -> R
         job_text=job.to_yaml(),
         evidence_version=EVIDENCE_VERSION,
     )
-    write_pairs(run.folder, PAIRS, ENCODED)
     ledger = RunLedger(run)
-    screened = [
-        PairScreened(i, (i,), {"source": (i, 1)}, True, p.split, i) for i, p in enumerate(PAIRS)
-    ]
-    ledger.write_records([Blocked(tuple(screened))])
+    ledger.write_records([screened_pairs()])
     records = islice(_records(heads, suffix), hypotheses // len(VARIABLES))
     while batch := [r for some in islice(records, AT_ONCE) for r in some]:
         ledger.write_records(batch)

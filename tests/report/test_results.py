@@ -11,9 +11,10 @@ from raysearch.core.records import Decided, Estimated, Proposed, Record
 from raysearch.errors import JobError, StoreError
 from raysearch.report.results_table import MAIN_COLUMNS, results
 from raysearch.storage.parquet import from_parquet, to_parquet
+from raysearch.store.evidence_schemas import SETS
 from raysearch.store.ledger import RunLedger
 from raysearch.store.run_folder import RunFolder
-from raysearch.store.schemas import HYPOTHESES, SETS, VERDICTS
+from raysearch.store.schemas import HYPOTHESES, VERDICTS
 from tests.store.books import new_run
 
 

@@ -10,7 +10,7 @@ from raysearch.core.events import Encoded
 from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.execution.usage import UsageMeter
 from raysearch.engine.loading.load import load
-from raysearch.engine.loading.loaded_model import ModelSummary
+from raysearch.engine.loading.model_summary import ModelSummary
 from raysearch.engine.model_runner import ModelRunner
 from raysearch.engine.networks.half_precision import keep_copies
 from raysearch.engine.patching.rows import Row

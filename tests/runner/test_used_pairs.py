@@ -92,6 +92,13 @@ def test_another_model_says_nothing_of_this_one() -> None:
     assert used_before(runs, "other", [("c", "s")]) == {}
 
 
+def test_a_few_pairs_in_common_by_chance_are_no_reason_to_warn() -> None:
+    runs = [EarlierRun("a-run", "model", 5, 0.05, frozenset((f"b{i}", "s") for i in range(5)))]
+    many = [(f"b{i}", "s") for i in range(101)]
+    assert used_before(runs, "model", many) == {}
+    assert used_before(runs, "model", many[:100])["a-run"]["pairs"] == 5
+
+
 def test_of_many_runs_a_line_names_three() -> None:
     found = {f"run{i}": {"pairs": i, "k": 0, "false_accept": 0.05} for i in range(5)}
     assert "run0 (0 pairs, open-ended, false accept 0.05), run1" in used_words(found)

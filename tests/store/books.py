@@ -61,16 +61,17 @@ ENCODED = tuple(
 )
 
 
-def new_run(store: Path | Folder) -> RunFolder:
-    """A run with its pairs, as a driver leaves it before the first event."""
-    run = RunFolder.create(
-        store,
-        name="capitals",
-        job_hash="0123456789abcdef",
-        job_digest="89abcdef",
-        job_text="model: {path: planted}\ntest: {use: sequential, threshold: 0.8}\n",
-        evidence_version=1,
-    )
+def new_run(store: Path | Folder, **more: Any) -> RunFolder:
+    """A run with its pairs, as a driver leaves it before the first event. `more`: of what
+    `RunFolder.create` takes."""
+    usual = {
+        "name": "capitals",
+        "job_hash": "0123456789abcdef",
+        "job_digest": "89abcdef",
+        "job_text": "model: {path: planted}\ntest: {use: sequential, threshold: 0.8}\n",
+        "evidence_version": 1,
+    }
+    run = RunFolder.create(store, **{**usual, **more})
     write_pairs(run.folder, PAIRS, ENCODED)
     return run
 
@@ -122,6 +123,16 @@ def screened() -> Screened:
     )
 
 
+def screened_pairs(unchanged: int | None = None) -> Blocked:
+    """The first block: all pairs are change pairs, but for `unchanged`."""
+    return Blocked(
+        tuple(
+            PairScreened(i, (i,), {"source": (i, 1)}, i != unchanged, pair.split, i)
+            for i, pair in enumerate(PAIRS)
+        )
+    )
+
+
 def failure(intervention: str | None) -> Failed:
     what = ("RuntimeError", "boom\n2", "Traceback …", "node", "w1", 2)
     return Failed(4, intervention, 1, *what, ("a1", "b2"), "test", (0, 1))
@@ -139,11 +150,10 @@ class Brain:
 
     def _on(self, event: Event) -> list[Record]:
         if isinstance(event, Screened):
-            screened = tuple(
-                PairScreened(i, (i,), {"source": (i, 1)}, i != 2, PAIRS[i].split, i)
-                for i in range(4)
-            )
-            return [Blocked(screened), *(Proposed(h, "exhaustive", 0) for h in HYPOTHESES)]
+            return [
+                screened_pairs(unchanged=2),
+                *(Proposed(h, "exhaustive", 0) for h in HYPOTHESES),
+            ]
         if not isinstance(event, Measured) or event.key in self._seen:
             return []
         self._seen.add(event.key)

@@ -1,8 +1,6 @@
 """Two searches on a new SQLite file both come to MLflow; a deleted experiment is named."""
 
 import logging
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ from raysearch.tracking import mlflow as mirror
 from raysearch.tracking.mlflow_client import connect
 from raysearch.tracking.mlflow_patience import patiently
 from raysearch.tracking.tracker import TrackedRun
+from tests.command import Running, environment
 
 ONE = """
 import sys
@@ -25,10 +24,8 @@ print(tracker.close("done", timeout=120), tracker.why)
 
 def test_searches_that_begin_at_once_on_a_new_file_are_all_mirrored(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    begun = [
-        subprocess.Popen([sys.executable, "-c", ONE, name, uri], stdout=subprocess.PIPE, text=True)
-        for name in ("first", "second")
-    ]
+    (script := tmp_path / "one.py").write_text(ONE)
+    begun = [Running((name, uri), tmp_path, environment(), script) for name in ("first", "second")]
     assert [process.communicate()[0] for process in begun] == ["True None\n"] * 2
     client = connect(uri)
     experiment = client.get_experiment_by_name("raysearch/race")

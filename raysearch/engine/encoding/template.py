@@ -1,7 +1,7 @@
 """Tries a chat template, which is foreign code, within limits of time, memory and characters.
 
-All prompts are rendered in a process of its own first, which is ended when one takes too long; memory
-that it would take is refused by the system. Templates that end there are then run here.
+All prompts are rendered in a process of its own first, which is ended when one takes too long;
+memory that it would take is refused by the system. Templates that end there are then run here.
 
 Invariants: the other process is a new interpreter (no fork: this one has threads), which gets only
 the template and its tokens, and no open file of ours.

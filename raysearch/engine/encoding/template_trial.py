@@ -1,8 +1,8 @@
 """Renders texts by a chat template; run as a script, in a process of its own, by template.py.
 
 Reads [template, texts, special tokens, seconds of a text, bytes] as JSON. Writes "begun", then the
-number of characters of the longest prompt, "memory" or "error"; nothing more where the time of a text
-is up.
+number of characters of the longest prompt, "memory" or "error"; nothing more where the time of a
+text is up.
 
 Invariants: imports nothing of raysearch, which the interpreter may not find.
 """

@@ -49,8 +49,8 @@ class CachedRun:
     """Activations of one run, unpadded: for each component those of its layers (token, width) in
     the order of `Components.of`.
 
-    `keys`, `values`: (head, token, d_head) for each layer; None if they are not stored. `blocks`: the
-    number of blocks that ran; None: all. Activations of later ones are missing.
+    `keys`, `values`: (head, token, d_head) for each layer; None if they are not stored. `blocks`:
+    the number of blocks that ran; None: all. Activations of later ones are missing.
     """
 
     activations: Mapping[str, Layers]

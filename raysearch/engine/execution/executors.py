@@ -52,8 +52,8 @@ class Executor(Protocol):
         yields, or a part of them.
 
         `replacements`: for each row, which has one patch, the activation to write instead of its
-        source's. Gradients flow unless the caller disables them. `choices_only`: logits of ids that a
-        row does not choose from may be -inf.
+        source's. Gradients flow unless the caller disables them. `choices_only`: logits of ids that
+        a row does not choose from may be -inf.
         """
         ...
 
@@ -176,6 +176,7 @@ class ReplayExecutor:
         shares_prefix: bool = True,
     ) -> None:
         assert cache.keys, "waves travel on the keys and values of the bases' runs"
+        self.shares_prefix = shares_prefix
         self._network = network
         self._replay = Replay(network, hook_points, cache, shares_prefix)
         self._whole = BatchedExecutor(network, hook_points, cache)

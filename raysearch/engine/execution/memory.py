@@ -14,16 +14,13 @@ from typing import TypeVar
 import psutil
 import torch
 
+from raysearch.core.runner_settings import MOST_ON_CPU
 from raysearch.engine.execution.usage import Memory
 from raysearch.errors import is_out_of_memory
 
 SHARE = 0.5
 """Share of the memory free after loading that cached runs may take, if the job does not say how
 much."""
-MOST_ON_CPU = 2 * 2**30
-"""Largest default cache on a CPU, in bytes: its memory is shared by all, and a run is quickly
-computed again."""
-
 CGROUP = Path("/sys/fs/cgroup")
 """Folder with a container's memory limit (cgroups version 2; otherwise the machine's memory
 counts)."""

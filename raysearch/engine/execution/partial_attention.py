@@ -66,7 +66,8 @@ class RowsByBase:
         return RowsByBase(self.order.to(device), place, bases)
 
     def fold(self, rows: Heads, groups: int) -> Float[Tensor, "piece group folded d_head"]:
-        """Returns the vectors of all rows, heads of a group and tokens of a piece as one sequence."""
+        """Returns the vectors of all rows, heads of a group and tokens of a piece as one
+        sequence."""
         (pieces, most), (_, heads, tokens, width) = self.order.shape, rows.shape
         picked = rows if self.place is None else rows[self.order.flatten()]
         picked = picked.view(pieces, most, groups, -1, tokens, width)
@@ -99,7 +100,8 @@ def attend(
     keys, values = prefix
     if rows.bases is not None:
         keys, values = keys[rows.bases], values[rows.bases]
-    merged: Tensor = _Merged.apply(query, key, value, keys, values, rows, scale)  # type: ignore[no-untyped-call]
+    given = query, key, value, keys, values, rows, scale
+    merged: Tensor = _Merged.apply(*given)  # type: ignore[no-untyped-call]
     return merged
 
 
@@ -161,7 +163,8 @@ class _Merged(torch.autograd.Function):
 
 
 def _of_groups(heads: int, groups: int) -> Iterator[slice]:
-    """Yields heads that attend to one group of keys each: the first of each group, the second, ..."""
+    """Yields heads that attend to one group of keys each: the first of each group, the second,
+    ..."""
     size = heads // groups
     return (slice(first, None, size) for first in range(size))
 
@@ -170,7 +173,8 @@ def _part(
     query: Heads, key: Tensor, value: Tensor, causal: bool, scale: float
 ) -> tuple[Heads, Float[Tensor, "batch head query"]]:
     """Returns the attention to some of the keys, and the log (float32) of the sum of the
-    exponentials of their scores. Raises: RuntimeError for a shape that the device's kernel lacks."""
+    exponentials of their scores. Raises: RuntimeError for a shape that the device's kernel
+    lacks."""
     if query.device.type == "cpu":
         out, total = _CPU(query, key, value, 0.0, causal, scale=scale)
     elif query.device.type == "cuda" and query.dtype.itemsize == 2:

@@ -204,7 +204,8 @@ class Prefix(Cache):
     def attend(
         self, module: nn.Module, query: Heads, key: Groups, value: Groups, scale: float, more: Any
     ) -> Heads:
-        """Returns the attention of the rows that have entered, in the layer that was updated last."""
+        """Returns the attention of the rows that have entered, in the layer that was updated
+        last."""
         return attend(
             query, key, value, self._of_layer(self._layer), self._rows(query.device), scale
         )

@@ -119,7 +119,8 @@ class Replay:
         return min(self._entry_point(patch) for patch in row.patches)
 
     def entry_components(self, components: Collection[str]) -> set[str]:
-        """Returns the components of the bases' runs that rows patched at `components` start with."""
+        """Returns the components of the bases' runs that rows patched at `components` start
+        with."""
         points = [
             Point(layer, component)
             for component in components

@@ -7,8 +7,8 @@ A unit of u tokens is one vector of width u·d. The interchange is
 
 Invariants: inverse(*self(x)) == x up to float32 rounding; everything is computed in float32,
 whatever the model's dtype; a vector interchanged with itself changes no bit; a featurizer that is
-made from `tensors()` of another computes what that one computes once it is hardened; of several that
-are stacked (`stack.py`) each maps its own items, as it does by itself.
+made from `tensors()` of another computes what that one computes once it is hardened; of several
+that are stacked (`stack.py`) each maps its own items, as it does by itself.
 """
 
 from abc import abstractmethod

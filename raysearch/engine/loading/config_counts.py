@@ -20,8 +20,8 @@ def check_counts(path: str, plain: Any) -> None:
     for key, count in _counts(plain if isinstance(plain, Mapping) else {}):
         if count > LAYERS:
             raise ModelError(
-                f"{path}: {key} of its config.json is {count:.4g}, and at most {LAYERS:,} are read; "
-                f"no model has so many: restore the file"
+                f"{path}: {key} of its config.json is {count:.4g}, and at most {LAYERS:,} are read"
+                f"; no model has so many: restore the file"
             )
 
 

@@ -2,13 +2,22 @@
 import torch.
 
 Invariants: equal files give equal digests, wherever they lie; a README, a licence or a hidden file
-changes nothing.
+changes nothing; a file that has changed since it was hashed is hashed again.
 """
 
 import hashlib
+import time
 from pathlib import Path
 
 from raysearch.errors import ModelError
+from raysearch.user_cache import recall, remember, stamp
+
+KIND = "digests"
+SMALL = 2**20
+"""Bytes up to which a file is read each time."""
+SETTLED = 2.0
+"""Seconds since the last change of a file after which its times tell the next one: some file
+systems count in seconds."""
 
 SUFFIXES = frozenset({".safetensors", ".bin", ".gguf", ".json", ".model", ".txt"})
 
@@ -26,7 +35,7 @@ def digest_of(path: str | Path, code: bool = False) -> str:
     path = Path(path)
     try:
         if path.is_file():
-            return _file_digest(path)
+            return file_digest(path)
         if not path.is_dir():
             raise ModelError(
                 f"{path}: no such file or folder; name a model's folder or a .gguf file"
@@ -38,7 +47,7 @@ def digest_of(path: str | Path, code: bool = False) -> str:
             )
         whole = hashlib.sha256()
         for file in files:
-            whole.update(f"{file.name}\0{_file_digest(file)}\n".encode())
+            whole.update(f"{file.name}\0{file_digest(file)}\n".encode())
         return whole.hexdigest()
     except OSError as e:
         raise ModelError(
@@ -53,6 +62,15 @@ def _counts(file: Path, code: bool) -> bool:
     return file.is_file()
 
 
-def _file_digest(file: Path) -> str:
+def file_digest(file: Path) -> str:
+    """Returns the SHA-256 (64 hex digits) of a file's content; that of a large file is remembered
+    while its size, inode and times stay. Raises: OSError."""
+    before, large = stamp(file), file.stat().st_size > SMALL
+    found = recall(KIND, {"file": before}) if large else None
+    if isinstance(found, str) and len(found) == 64:
+        return found
     with file.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
+        digest = hashlib.file_digest(f, "sha256").hexdigest()
+    if large and stamp(file) == before and time.time() - file.stat().st_ctime > SETTLED:
+        remember(KIND, {"file": before}, digest)
+    return digest

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import get_type_hints
 
 import torch
 from torch import nn
@@ -22,34 +21,18 @@ from transformers import PreTrainedModel
 from raysearch.causal import Pair
 from raysearch.core.model_source import ModelSource
 from raysearch.engine.encoding.encode_tensors import encode_tensors, stimulus_of, untaken
-from raysearch.engine.loading.loaded_model import DTYPES, ModelSummary, widest_of
+from raysearch.engine.loading.factory_kind import NETWORK
+from raysearch.engine.loading.loaded_model import DTYPES, widest_of
+from raysearch.engine.loading.model_summary import ModelSummary
 from raysearch.engine.networks.components import Components
+from raysearch.engine.networks.encoder import Encoder
 from raysearch.engine.networks.half_precision import copied_bytes, speed_up
-from raysearch.engine.networks.network import Encoder
 from raysearch.engine.networks.tensor_network import TensorNetwork
 from raysearch.errors import ModelError, PairsError, RaysearchError
-from raysearch.user_code import CodeKind, find
+from raysearch.user_code import find
 from raysearch.visible_text import one_line
 
 KEY = "model.path"
-
-
-def _returns_module(function: object) -> bool:
-    """Returns whether a function is annotated to return a module."""
-    try:
-        returned = get_type_hints(function).get("return")
-    except (NameError, TypeError):
-        return False
-    return isinstance(returned, type) and issubclass(returned, nn.Module)
-
-
-NETWORK = CodeKind(
-    what="a function that returns a torch.nn.Module, or one itself",
-    would_do="my_file.py:factory, or an installed module's",
-    is_one=lambda found: isinstance(found, nn.Module),
-    is_class=lambda found: issubclass(found, nn.Module),
-    may_call=_returns_module,
-)
 
 
 def load_module(source: ModelSource, device: str = "cpu") -> "LoadedModule":

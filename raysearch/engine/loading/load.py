@@ -8,7 +8,7 @@ into them, or refused; the model is in evaluation mode, without gradients, in th
 
 import importlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -32,7 +32,7 @@ from raysearch.engine.loading.adapter import Adapter, adapter_of
 from raysearch.engine.loading.config_counts import check_counts
 from raysearch.engine.loading.digest import digest_of
 from raysearch.engine.loading.dtypes import cast, dtypes_of
-from raysearch.engine.loading.loaded_model import DTYPES, LoadedModel, ModelSummary
+from raysearch.engine.loading.loaded_model import DTYPES, LoadedModel
 from raysearch.engine.loading.quantised import method_of, refuse_change, spread_of
 from raysearch.engine.loading.side_files import ADAPTER, check_beside, unused
 from raysearch.engine.loading.weights_check import check_vocabulary, check_whole
@@ -99,16 +99,10 @@ def _refuse_adapter(source: ModelSource, config: PretrainedConfig) -> None:
     refuse_change(source.path, method_of(config), "its adapter", "merge it into the full weights")
 
 
-def best_device() -> str:
-    """Returns "cuda" if there is a GPU, else "cpu"."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def without_weights(source: ModelSource) -> LoadedModel:
+    """Builds the model of `source` by its configuration, on torch's device "meta".
 
-
-def inspect_model(source: ModelSource, components: Sequence[str] = ("residual",)) -> ModelSummary:
-    """Describes `source` by its configuration; reads no weights.
-
-    Raises: ModelError, one line, for a model whose blocks are not found, or that lacks one of the
-    components.
+    Raises: ModelError, one line.
     """
     dtype = _dtype(source)
     adapter, base, (where, options) = _found(source)
@@ -125,8 +119,7 @@ def inspect_model(source: ModelSource, components: Sequence[str] = ("residual",)
             raise _unloadable(base, "configuration", e) from e
     folder = Path(source.path).expanduser()
     left_out = unused(folder, source.trust_remote_code) if folder.is_dir() else ()
-    loaded = LoadedModel(model, tokenizer, "", source.dtype, source.prompt_format, unused=left_out)
-    return loaded.summary((), components)
+    return LoadedModel(model, tokenizer, "", source.dtype, source.prompt_format, unused=left_out)
 
 
 def _dtype(source: ModelSource) -> torch.dtype:

@@ -11,17 +11,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from raysearch.causal import Pair
 from raysearch.core.events import Encoded
-from raysearch.core.model_facts import ComponentFacts
 from raysearch.core.prompt_format import PLAIN, PromptFormat
 from raysearch.engine.encoding.encode import encode
 from raysearch.engine.loading.dtypes import cast, dtypes_of
+from raysearch.engine.loading.model_summary import ModelSummary, check_lengths
 from raysearch.engine.loading.quantised import method_of, refuse_random_model
 from raysearch.engine.networks.attention_modules import declared
 from raysearch.engine.networks.components import Components
+from raysearch.engine.networks.encoder import Encoder
 from raysearch.engine.networks.half_precision import copied_bytes, speed_up
 from raysearch.engine.networks.length_boundaries import config_values, most_tokens
-from raysearch.engine.networks.network import Encoder, LanguageModel
-from raysearch.errors import ModelError
+from raysearch.engine.networks.network import LanguageModel
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -45,7 +45,7 @@ class LoadedModel:
 
     def summary(
         self, pairs: Sequence[Pair], components: Sequence[str] = ("residual",)
-    ) -> "ModelSummary":
+    ) -> ModelSummary:
         """Describes the model by its shapes alone. Raises: ModelError."""
         network = LanguageModel(self.model)
         hook_points, layers = Components(network), len(network.blocks)
@@ -66,6 +66,11 @@ class LoadedModel:
             quantised=method_of(self.model.config),
         )
 
+    @property
+    def longest(self) -> int | None:
+        """Most tokens that the model takes; None if its configuration names no limit."""
+        return most_tokens(config_values(self.model.config.get_text_config()))
+
     def reinitialised(self, seed: int = 0) -> "LoadedModel":
         """Returns the same architecture with weights as its family initialises them, on the same
         device."""
@@ -85,37 +90,8 @@ class LoadedModel:
         """Encodes the pairs in the model's tokens. Raises: PairsError, PositionError; ModelError
         for a pair that is too long."""
         encoded = encode(pairs, self.tokenizer, positions, variables, self.prompt_format)
-        _check_lengths(self.model, encoded)
+        check_lengths(self.longest, encoded)
         return encoded
-
-
-@dataclass(frozen=True)
-class ModelSummary:
-    """Facts about a model before it runs. `path`: the executor that is expected; each replica tests
-    it.
-
-    `weight_bytes`: in the requested dtype; `copied_bytes`: of float32 copies of weights that a
-    replica on a CPU like this one holds; `quantised`: by which method, if they are; `item_bytes`: of
-    one number in that dtype. `keys`: numbers
-    in the keys and values of a token, over all layers (0: not cached); `widest`: the widest vector
-    of a block; `logits`: number of logits at an answer. `encode`: the encoder of pairs. `unused`:
-    files in its folder that are not loaded.
-    """
-
-    components: tuple[ComponentFacts, ...]
-    layers: int
-    width: int
-    heads: int
-    path: str
-    weight_bytes: int
-    item_bytes: int
-    keys: int
-    widest: int
-    logits: int
-    encode: Encoder
-    unused: tuple[str, ...] = ()
-    copied_bytes: int = 0
-    quantised: str | None = None
 
 
 def widest_of(blocks: Sequence[nn.Module]) -> int:
@@ -131,17 +107,3 @@ def _keys(model: PreTrainedModel, layers: int) -> int:
     shared = int(declared(config, "num_key_value_heads") or heads)
     each = int(declared(config, "head_dim") or config.hidden_size // heads)
     return 2 * layers * shared * each
-
-
-def _check_lengths(model: PreTrainedModel, encoded: Sequence[Encoded]) -> None:
-    longest = most_tokens(config_values(model.config.get_text_config()))
-    answer_tokens = (
-        max((e.longest for e in encoded), default=1) - 1
-    )  # the last token of an answer is no input
-    for e in encoded:
-        if longest is not None and e.tokens + answer_tokens > longest:
-            answer = f" and {answer_tokens} of an answer" if answer_tokens else ""
-            raise ModelError(
-                f"pair {e.index}: has {e.tokens} tokens{answer}; the model takes at most "
-                f"{longest}; shorten its texts"
-            )

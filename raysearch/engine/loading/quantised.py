@@ -1,5 +1,5 @@
-"""Quantised models (bitsandbytes in 4 and 8 bits, GPTQ, AWQ and others), which are neither moved nor
-cast once they are loaded.
+"""Quantised models (bitsandbytes in 4 and 8 bits, GPTQ, AWQ and others), which are neither moved
+nor cast once they are loaded.
 
 They were written against the API of transformers 4.56 to 5.23 and have not been run: their kernels
 need a GPU and packages that the tests do not have (docs/how-to/quantised-models.md).

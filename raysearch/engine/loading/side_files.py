@@ -17,7 +17,8 @@ from typing import Any
 from raysearch.errors import ModelError
 
 ADAPTER = "adapter_config.json"
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz")
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz")
+"""Ends of the names of files with weights."""
 _OF_AN_ADAPTER = re.compile(r"(^|[^a-z])(q?lora|adapters?)([^a-z]|$)", re.IGNORECASE)
 _KNOWN = re.compile(
     r"(pytorch_model|tf_model|flax_model|consolidated|optimizer|scheduler|scaler|"
@@ -37,7 +38,7 @@ _PLACES = (
 def check_beside(folder: Path) -> None:
     """Raises: ModelError for files that change the model's outputs and cannot be loaded with it."""
     names = sorted(p.name for p in folder.iterdir() if p.is_file())
-    adapters = [n for n in names if n.endswith(_WEIGHTS) and _OF_AN_ADAPTER.search(Path(n).stem)]
+    adapters = [n for n in names if n.endswith(WEIGHTS) and _OF_AN_ADAPTER.search(Path(n).stem)]
     if ADAPTER in names:
         adapters = [n for n in adapters if not n.startswith("adapter_model.")]
     if adapters:
@@ -102,7 +103,7 @@ def unused(folder: Path, trust_remote_code: bool = False) -> tuple[str, ...]:
 def _unread(folder: Path) -> list[str]:
     """Returns weight files that transformers does not read, other than known duplicates and
     training state."""
-    files = sorted(p.name for p in folder.iterdir() if p.is_file() and p.suffix in _WEIGHTS)
+    files = sorted(p.name for p in folder.iterdir() if p.is_file() and p.suffix in WEIGHTS)
     read = {n for n in files if n.startswith("adapter_model.")}
     place = _place(folder)
     read |= _shards(folder) or ({place} if place else set())

@@ -22,18 +22,16 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
 from raysearch.causal import Pair
-from raysearch.core.events import Encoded, Ids
+from raysearch.core.events import Ids
 from raysearch.core.events import (
     ModelInput as ModelInput,
 )  # re-exported: the input of a network
 from raysearch.engine.networks.block_stubs import stubbed
 from raysearch.engine.networks.blocks import layers_of
+from raysearch.engine.networks.encoder import Encoder
 from raysearch.engine.networks.hooks import HookSide
 from raysearch.engine.networks.length_boundaries import Stretch, config_values, named_lengths
-
-WIDTH_STEP = 4
-"""Batches of tokens are padded to a multiple of this many tokens: few distinct shapes, at most
-three tokens of padding."""
+from raysearch.engine.networks.padding import width_of
 
 EXAMPLE = 3
 """Tokens in the example input. Several, so that a module that does not produce one vector for each
@@ -154,7 +152,7 @@ class LoadedNetwork(Protocol):
         user."""
         ...
 
-    def open(self, pairs: Sequence[Pair]) -> tuple[Network, "Encoder"]:
+    def open(self, pairs: Sequence[Pair]) -> tuple[Network, Encoder]:
         """Returns the network and the encoder of pairs such as these. Raises: ModelError,
         PairsError."""
         ...
@@ -163,15 +161,6 @@ class LoadedNetwork(Protocol):
         """Returns the same architecture with new random weights, as before training: the control
         `random_model`."""
         ...
-
-
-class Encoder(Protocol):
-    """Turns pairs into inputs of the network, with `positions` (and "last") and the counterfactuals
-    of `variables`."""
-
-    def __call__(
-        self, pairs: Sequence[Pair], positions: Sequence[str], variables: Sequence[str]
-    ) -> tuple[Encoded, ...]: ...
 
 
 class LanguageModel:
@@ -358,11 +347,6 @@ class LanguageModel:
     @cached_property
     def _arguments(self) -> frozenset[str]:
         return frozenset(inspect.signature(self.model.forward).parameters)
-
-
-def width_of(length: int) -> int:
-    """Returns the padded width of a row of `length` tokens."""
-    return -(-length // WIDTH_STEP) * WIDTH_STEP
 
 
 def batches(

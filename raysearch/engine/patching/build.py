@@ -193,8 +193,8 @@ def ablation_sources(
 
 
 def _drawn_order(seed: str, count: int) -> Iterator[int]:
-    """Yields 0..count-1 in a random order, a function of the seed: a shuffle (Fisher and Yates) that
-    draws no more than is asked of it, since every row of an ablation asks for a few."""
+    """Yields 0..count-1 in a random order, a function of the seed: a shuffle (Fisher and Yates)
+    that draws no more than is asked of it, since every row of an ablation asks for a few."""
     rng = random.Random(seed)
     moved: dict[int, int] = {}
     for last in range(count - 1, -1, -1):

@@ -80,7 +80,8 @@ class Featurizers:
         return Featurized(digest, featurizer)
 
     def _keep(self, digest: str, featurizer: Featurizer, least: int = 0) -> None:
-        """Lets go of those used longest ago, but never of the `least` that a task has just brought."""
+        """Lets go of those used longest ago, but never of the `least` that a task has just
+        brought."""
         self._ready[digest] = featurizer.to(self._device).requires_grad_(False)
         while len(self._ready) > max(CACHE_BYTES, least):
             self._ready.popitem(last=False)

@@ -48,8 +48,8 @@ class Validation:
 @dataclass(slots=True)
 class Checkpoint:
     """Progress of one fit. `name`: its intervention and seed. `moments`: of the optimizer, by
-    parameter and name. `losses`: of the steps since the last point. `waited`: validations since the best
-    one. `collapsed`: whether the best featurizer interchanges nothing, or everything."""
+    parameter and name. `losses`: of the steps since the last point. `waited`: validations since the
+    best one. `collapsed`: whether the best featurizer interchanges nothing, or everything."""
 
     name: str
     featurizer: Featurizer

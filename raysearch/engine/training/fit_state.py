@@ -25,10 +25,10 @@ from raysearch.engine.training.unit import CapturedUnit
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FitState:
-    """The state of one fit. Pairs are counted from the first of its unit. `train`, `held_out`: pairs
-    to train and to validate on. `answers`: of each pair the tokens of the counterfactual; `change`:
-    pairs whose counterfactual differs from the base's own answer. `unrun`: losses and ids with the
-    highest logit of answers whose outcome is the base's own run."""
+    """The state of one fit. Pairs are counted from the first of its unit. `train`, `held_out`:
+    pairs to train and to validate on. `answers`: of each pair the tokens of the counterfactual;
+    `change`: pairs whose counterfactual differs from the base's own answer. `unrun`: losses and ids
+    with the highest logit of answers whose outcome is the base's own run."""
 
     request: FitRequest
     unit: CapturedUnit
@@ -77,8 +77,8 @@ class FitState:
         (unit,) = self.request.intervention.units
         size = "" if unit.subspace.features is None else f" of {unit.subspace.features}"
         return DivergedError(
-            f"{unit.subspace.featurizer}{size} of {unit.site.description} at {unit.site.position!r}, "
-            f"seed {self.request.seed}: "
+            f"{unit.subspace.featurizer}{size} of {unit.site.description} at {unit.site.position!r}"
+            f", seed {self.request.seed}: "
             f"the {what} not finite in step {step}, at a learning rate of {rate:.3g}; lower it"
         )
 

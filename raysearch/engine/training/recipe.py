@@ -18,8 +18,8 @@ from raysearch.engine.featurizers.featurizer import Featurizer
 
 
 def optimizer_of(recipe: FitKeys, featurizer: Featurizer) -> torch.optim.Optimizer:
-    """Returns a new optimizer of the featurizer's parameters, each number by itself; the `rate` of each of its groups is
-    what `set_rates` multiplies."""
+    """Returns a new optimizer of the featurizer's parameters, each number by itself; the `rate` of
+    each of its groups is what `set_rates` multiplies."""
     groups = [
         {"params": parameters, "lr": rate, "rate": rate}
         for name, parameters in featurizer.parameter_groups().items()

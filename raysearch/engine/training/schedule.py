@@ -23,9 +23,9 @@ from raysearch.engine.training.answer_table import NONE, AnswerTable
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FitRows:
-    """The part that a fit has in a schedule. `chosen`: its pairs in each step. `unrun_losses`: of the
-    outcomes that are not run, 0 elsewhere. `width`: of its vectors; `first`: the index of its first
-    pair among all vectors of that width."""
+    """The part that a fit has in a schedule. `chosen`: its pairs in each step. `unrun_losses`: of
+    the outcomes that are not run, 0 elsewhere. `width`: of its vectors; `first`: the index of its
+    first pair among all vectors of that width."""
 
     answers: AnswerTable
     unrun_losses: Float[NDArray[np.float32], "pair token"]

@@ -49,8 +49,8 @@ class Outcomes:
 
 
 class RowRunner:
-    """Runs some of `rows` by `executor`, at most `limit.rows` at once. `tolerance` (logits): outputs
-    with a smaller gap are decided by the oracle."""
+    """Runs some of `rows` by `executor`, at most `limit.rows` at once. `tolerance` (logits):
+    outputs with a smaller gap are decided by the oracle."""
 
     def __init__(
         self,

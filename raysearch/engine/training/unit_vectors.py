@@ -18,8 +18,8 @@ BaseAndSource = tuple[Float[Tensor, "vector width"], Float[Tensor, "vector width
 
 
 class UnitVectors:
-    """Activations of units by width. `first`: by the id of a unit, the index of its first pair among
-    those of its width."""
+    """Activations of units by width. `first`: by the id of a unit, the index of its first pair
+    among those of its width."""
 
     def __init__(self, units: Iterable[CapturedUnit]) -> None:
         distinct = {id(unit): unit for unit in units}.values()

@@ -13,7 +13,7 @@ from raysearch.engine.patching.oracle import oracle
 from raysearch.engine.patching.rows import Patch, Point, Row, Source, swap
 from tests.engine.execution.test_executors import asked
 from tests.engine.execution.test_half_precision_executors import WIDE
-from tests.engine.worlds import CONFIGS, World, model_from, model_of, older, world_of
+from tests.engine.worlds import CONFIGS, LAYOUTS, World, model_from, model_of, older, world_of
 
 DTYPES = ("float32", "bfloat16", "float16")
 TEXT, OTHER = (5, 6, 7, 8, 9), (9, 10, 11, 12, 13)
@@ -47,8 +47,8 @@ def blocks_run(world: World) -> Iterator[list[int]]:
 
 
 @torch.inference_mode()
-@pytest.mark.slow_unless(dtype=["bfloat16"])
-@pytest.mark.slow_unless(family=["wide", "llama", "gpt2"])
+@pytest.mark.slow_unless(family=["wide"])
+@pytest.mark.slow_unless(family=[*LAYOUTS, "bloom", "mpt"], dtype=["bfloat16"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("family", ["wide", *CONFIGS])
 def test_begun_at_its_first_patch_a_row_is_the_whole_run_bit_for_bit(

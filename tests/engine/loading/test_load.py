@@ -14,7 +14,8 @@ from transformers.utils import logging as transformers_logging
 
 from raysearch.core.model_source import ModelSource
 from raysearch.engine.loading.digest import digest_of
-from raysearch.engine.loading.load import inspect_model, load
+from raysearch.engine.loading.inspect_model import inspect_model
+from raysearch.engine.loading.load import load
 from raysearch.errors import ModelError
 from tests.engine.worlds import VOCAB, model_of, word_tokenizer
 

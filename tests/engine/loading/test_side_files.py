@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 import raysearch as rs
 from raysearch.core.model_source import ModelSource
-from raysearch.engine.loading.load import inspect_model, load
+from raysearch.engine.loading.inspect_model import inspect_model
+from raysearch.engine.loading.load import load
 from raysearch.engine.loading.side_files import unused
 from raysearch.errors import ModelError
 from tests.engine.worlds import model_of, word_tokenizer

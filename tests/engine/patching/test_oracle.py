@@ -9,7 +9,8 @@ from torch import Tensor
 from raysearch.core.events import Encoded
 from raysearch.engine.execution.predict import predict
 from raysearch.engine.networks.hooks import MisfiredHookError
-from raysearch.engine.networks.network import batches, width_of
+from raysearch.engine.networks.network import batches
+from raysearch.engine.networks.padding import width_of
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.build import build_row
 from raysearch.engine.patching.operations import (

@@ -295,8 +295,8 @@ def test_a_pause_leaves_no_trace(optimizer, schedule) -> None:
     recipe = changed(
         RECIPE, optimizer=optimizer, schedule=schedule, warmup=0.4, weight_decay=0.1, patience=5
     )
+    through = fits(trainer_on(shared_world("llama"), recipe), COMPANY[:3])
     for pause in (1, 4, 6):
-        through = fits(trainer_on(shared_world("llama"), recipe), COMPANY[:3])
         first = fits(trainer_on(shared_world("llama"), recipe), COMPANY[:3], 0, pause)
         on = [replace(asked, state=fit.state) for asked, fit in zip(COMPANY, first, strict=False)]
         assert [fit.step for fit in first] == [pause] * 3

@@ -1,0 +1,60 @@
+"""The distributions of the tests, with the names and arguments that they have in scipy.stats.
+
+Written with scipy.special alone, since scipy.stats takes half a second to import.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import betainc, betaincc, gammaln, xlog1py, xlogy
+
+Floats = NDArray[np.float64]
+
+
+class _Beta:
+    """Beta(a, b), inside of (0, 1)."""
+
+    @staticmethod
+    def logsf(x: float, a: ArrayLike, b: ArrayLike) -> Floats:
+        """Returns the log of the chance of more than `x`."""
+        return _log(betaincc(a, b, x), betainc(a, b, x))
+
+    @staticmethod
+    def logcdf(x: float, a: ArrayLike, b: ArrayLike) -> Floats:
+        """Returns the log of the chance of at most `x`."""
+        return _log(betainc(a, b, x), betaincc(a, b, x))
+
+
+class _Binomial:
+    """The number of matches among `n` independent pairs of rate `p`."""
+
+    @staticmethod
+    def pmf(k: NDArray[Any], n: int, p: float) -> Floats:
+        """Returns the chance of exactly `k`, each in 0..n."""
+        return np.asarray(np.exp(_log_choose(n, k) + xlogy(k, p) + xlog1py(n - k, -p)))
+
+
+class _Hypergeometric:
+    """The number of good ones among `drawn` of `total`, of which `good` are."""
+
+    @staticmethod
+    def pmf(k: NDArray[Any], total: int, good: int, drawn: int) -> Floats:
+        """Returns the chance of exactly `k`; 0 for what cannot be."""
+        possible = (k <= good) & (k <= drawn) & (drawn - k <= total - good) & (k >= 0)
+        inside = np.where(possible, k, max(0, drawn - (total - good)))
+        chosen = _log_choose(good, inside) + _log_choose(total - good, drawn - inside)
+        return np.asarray(np.where(possible, np.exp(chosen - _log_choose(total, drawn)), 0.0))
+
+
+beta, binom, hypergeom = _Beta(), _Binomial(), _Hypergeometric()
+
+
+def _log(chance: Floats, other: Floats) -> Floats:
+    """Returns the log of a chance, near 1 by the other side's: they sum to 1."""
+    with np.errstate(divide="ignore"):
+        return np.where(other > 0.5, np.log(chance), np.log1p(-other))
+
+
+def _log_choose(n: int, k: NDArray[Any] | int) -> Floats:
+    return np.asarray(gammaln(n + 1) - gammaln(np.asarray(k) + 1) - gammaln(n - np.asarray(k) + 1))
