@@ -30,6 +30,7 @@ from typing import Any
 
 from raysearch.errors import JobError
 from raysearch.user_folder import local_imports
+from raysearch.visible_text import one_line
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ def _check_defined(
     try:
         bindings = list(_bindings(ast.parse(source).body, name))
     except (SyntaxError, ValueError, RecursionError) as e:
-        raise JobError(f"{key}: {place} cannot be run: {type(e).__name__}: {e}") from e
+        raise JobError(f"{key}: {place} cannot be run: {type(e).__name__}: {one_line(e)}") from e
     defined = [b for b in bindings if not isinstance(b, ast.Import | ast.ImportFrom)]
     if bindings and not defined:
         raise JobError(
@@ -267,7 +268,9 @@ def _from_package(name: str, key: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as e:
-        raise JobError(f"{key}: {name} cannot be imported: {type(e).__name__}: {e}") from e
+        raise JobError(
+            f"{key}: {name} cannot be imported: {type(e).__name__}: {one_line(e)}"
+        ) from e
 
 
 def _from_file(path: Path, key: str) -> ModuleType:
@@ -285,7 +288,7 @@ def _from_file(path: Path, key: str) -> ModuleType:
             )
             spec.loader.exec_module(module)
     except (Exception, SystemExit) as e:
-        raise JobError(f"{key}: {path} cannot be run: {type(e).__name__}: {e}") from e
+        raise JobError(f"{key}: {path} cannot be run: {type(e).__name__}: {one_line(e)}") from e
     return module
 
 

@@ -19,7 +19,7 @@ def visible(text: object) -> str:
 
     Invisible are controls, line ends and changes of direction.
     """
-    whole = str(text)
+    whole = _str(text)
     return whole if whole.isprintable() else "".join(map(_escaped, whole))
 
 
@@ -46,8 +46,16 @@ def one_line(text: object, most: int = 200) -> str:
 
     It is cut after `most` characters.
     """
-    text = " ".join(str(text).split())
+    text = " ".join(_str(text).split())
     return text if len(text) <= most else f"{text[: most - 4]} ..."
+
+
+def _str(text: object) -> str:
+    """Returns the text of an object, of one whose own text cannot be made too."""
+    try:
+        return str(text)
+    except Exception as e:  # noqa: BLE001  any error of the user's class
+        return f"(its text cannot be made: {type(e).__name__})"
 
 
 class OneLine(logging.Formatter):

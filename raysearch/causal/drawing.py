@@ -20,6 +20,7 @@ from raysearch.causal.pair_sample import LeftOutCount, LeftOutReason, PairSample
 from raysearch.causal.pairs import ONE_SOURCE, SPLITS, Input, Pair, Split
 from raysearch.causal.problem import Problem
 from raysearch.errors import PairsError, RaysearchError
+from raysearch.visible_text import one_line
 
 MISSES = 1_000
 """Draws in a row outside a split, times the inverse of its share, after which the split counts as
@@ -283,7 +284,7 @@ def errors_of(problem: Problem) -> Iterator[None]:
     except (Exception, SystemExit) as e:
         at = traceback.extract_tb(e.__traceback__)[-1]
         raise PairsError(
-            f"problem {problem.name!r}: {at.name} raised {type(e).__name__}: {e} ({at.filename}, "
+            f"problem {problem.name!r}: {at.name} raised {type(e).__name__}: {one_line(e)} ({at.filename}, "
             f"line {at.lineno})"
         ) from e
 

@@ -25,11 +25,11 @@ from raysearch.cli.example import example
 from raysearch.cli.repair import repair
 from raysearch.cli.report import report
 from raysearch.cli.schema import schema
-from raysearch.cli.streams import fault, missing, open_streams
+from raysearch.cli.streams import NAMES, fault, missing, open_streams
 from raysearch.cli.sync import sync
 from raysearch.errors import RaysearchError
 from raysearch.runner.interrupt import INTERRUPTED
-from raysearch.visible_text import OneLine, visible_lines
+from raysearch.visible_text import OneLine, one_line, visible_lines
 
 CONTEXT = {
     "help_option_names": ["-h", "--help"],
@@ -81,12 +81,18 @@ def main() -> None:
         if (line := fault(e)) is None:
             raise
         click.echo(f"raysearch: {visible_lines(line)}", err=True)
-        code = 1
+        code = 2 if getattr(e, "errno", None) in NAMES else 1
     except (
         KeyboardInterrupt
     ):  # before a search has begun; later, interrupt.py handles it between steps
         click.echo("raysearch: interrupted", err=True)
         code = INTERRUPTED
+    except BaseException as e:
+        if isinstance(e, Exception):
+            raise
+        said = f"code that the job names raised {type(e).__name__}: {one_line(e)}"
+        click.echo(f"raysearch: {visible_lines(said)}; it must raise an Exception", err=True)
+        code = 1
     sys.exit(code or 0)
 
 

@@ -40,6 +40,7 @@ def report(
     from raysearch.cli.terminal import tell
     from raysearch.report.page import page, write_page
     from raysearch.runner.stored_job import job_of
+    from raysearch.storage.atomic_write import refused
     from raysearch.storage.local import LocalFolder
     from raysearch.store.run_folder import find_run
 
@@ -59,7 +60,12 @@ def report(
     if to is None:
         place = folder.shown(write_page(folder))
     else:
-        LocalFolder(to.absolute().parent).write(to.name, page(folder).encode())
+        content = page(folder).encode()
+        if to.is_symlink() or (to.exists() and not to.is_file()):  # /dev/stdout, a pipe
+            with refused(f"{to}: cannot be written", "give another --to"):
+                to.write_bytes(content)
+        else:
+            LocalFolder(to.absolute().parent).write(to.name, content)
         place = str(to)
     if not quiet:
         tell(place)

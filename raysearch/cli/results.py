@@ -16,7 +16,7 @@ import pyarrow as pa
 from rich.console import Console
 from rich.text import Text
 
-from raysearch.cli.terminal import PlainTable, console
+from raysearch.cli.terminal import PlainTable, console, say
 from raysearch.core.controls import JOB_CONTROLS
 from raysearch.report.claim import read_claim
 from raysearch.report.control_rows import COLUMNS, ControlComparison
@@ -28,6 +28,8 @@ from raysearch.report.warnings import warning_lines
 from raysearch.storage.open import FolderLike
 from raysearch.visible_text import for_stream, visible
 
+TABLE_ROWS = 1000
+"""Rows of a table for people, which is laid out as a whole."""
 _SAID = ("subspace", "units")
 """Columns that `_said` adds."""
 
@@ -42,7 +44,7 @@ def show_results(run: FolderLike, output: str, no_color: bool = False, **choice:
                 describe_dropped(run),
                 console(no_color),
             )  # read before anything is printed: it may be damaged
-            print_table(table, terminal)
+            print_table(table, terminal, most=choice.get("top") or TABLE_ROWS)
             if "accept" in table["verdict"].to_pylist():
                 print_claim(run, terminal)
             print_dropped(left_out, terminal)
@@ -65,17 +67,20 @@ def show_results(run: FolderLike, output: str, no_color: bool = False, **choice:
             pq.write_table(table, sys.stdout.buffer)
 
 
-def print_table(table: pa.Table, console: Console, title: str | None = None) -> None:
-    """Prints the main columns, omitting those that say nothing.
+def print_table(
+    table: pa.Table, console: Console, title: str | None = None, most: int = TABLE_ROWS
+) -> None:
+    """Prints the main columns of the first `most` rows, omitting those that say nothing.
 
     Component and verdict are shown only where rows differ, head only if there is one, reason if one
     failed, and subspace and units only where other columns do not determine them.
     """
-    shown = PlainTable(title)
-    rows = [row | _said(row["units"]) for row in table.to_pylist()]
-    left_out = {c for c in ("component", "verdict") if rows and not _differ(rows, c)}
-    empty = ("head", "distinct", "population", "warnings", "reason", *_SAID)
-    left_out |= {c for c in empty if all(row.get(c) in (None, "") for row in rows)}
+    shown, every = PlainTable(title), Rows(table)
+    rows = [{**row, **_said(row["units"])} for row in every[:most]]
+    left_out = {c for c in ("component", "verdict") if len(every.values(c)) == 1}
+    empty = {"head", "distinct", "population", "warnings", "reason"} & set(table.column_names)
+    left_out |= {c for c in empty if set(every.values(c)) <= {None, ""}}
+    left_out |= {c for c in _SAID if all(row[c] is None for row in rows)}
     columns = [
         name
         for name in MAIN_COLUMNS
@@ -87,6 +92,8 @@ def print_table(table: pa.Table, console: Console, title: str | None = None) -> 
         style = {"accept": "green", "failed": "red", "reject": "dim"}.get(row["verdict"] or "", "")
         shown.row((_cell(row[name]) for name in columns), style)
     console.print(shown if rows else "No hypothesis to show.")
+    if (more := table.num_rows - len(rows)) > 0:
+        say(f"{more:,} more rows: --where or --top N chooses, -o csv writes all")
 
 
 def print_claim(run: FolderLike, console: Console) -> None:
@@ -106,7 +113,7 @@ def print_controls(found: Sequence[ControlComparison], console: Console) -> None
     shown = PlainTable("Controls (IIA)")
     names = [name for name in (*COLUMNS, *JOB_CONTROLS) if any(name in b.iia for b in found)]
     rows = [{**b.row, **_said(b.row["units"])} for b in found]
-    named = ("variable", "layer", "component", "position", "subspace", "units")
+    named = ("variable", "layer", "component", "head", "position", "subspace", "units")
     columns = [c for c in named if any(r[c] is not None for r in rows)]
     for name in (*columns, "accepted", *names):
         shown.column(name, right=name not in TEXT_COLUMNS)
@@ -121,10 +128,6 @@ def print_controls(found: Sequence[ControlComparison], console: Console) -> None
     console.print(shown)
     for line in [b.warning for b in found if b.warning] + warning_lines([b.row for b in found]):
         console.print(Text(visible(f"warning: {line}"), style="yellow"))
-
-
-def _differ(rows: Sequence[dict[str, Any]], column: str) -> bool:
-    return len({row[column] for row in rows}) > 1
 
 
 def _said(units: str) -> dict[str, str | None]:

@@ -11,8 +11,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from raysearch.errors import is_out_of_memory
-from raysearch.visible_text import one_line
+from raysearch.visible_text import one_line, shorten
 
+NAMES = (errno.ENAMETOOLONG, errno.ELOOP)
+"""Errors of a name that can be no file's."""
+_OF_PLACES = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.ESTALE,
+    errno.EMFILE,
+    errno.ENFILE,
+    *NAMES,
+)
+"""Errors of a file that come of its place or its name, and never of a program."""
 _UNWRITABLE = (errno.EBADF, errno.ENOSPC, errno.EIO, errno.EPIPE)
 
 
@@ -40,6 +55,8 @@ def fault(error: MemoryError | OSError) -> str | None:
     if is_out_of_memory(error):
         return f"memory is full ({type(error).__name__}); end what else uses it, or ask for less"
     assert isinstance(error, OSError)
+    if error.filename is not None and error.errno in _OF_PLACES:
+        return f"{shorten(error.filename, 200)}: {error.strerror}; give another place"
     if error.filename is not None or error.errno not in _UNWRITABLE:
         return None
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115  what waits in the old one is not tried again

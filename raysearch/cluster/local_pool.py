@@ -3,6 +3,7 @@
 Invariants: a task runs when the driver waits; a task that raises becomes Failed, never Lost.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Literal
@@ -28,6 +29,8 @@ from raysearch.engine.replica import Replica
 from raysearch.errors import ResourcesError
 
 WORKER = "local-0"
+STEP_SECONDS = 1.0
+"""Time between two looks at a training that goes on."""
 Load = Callable[[], LoadedNetwork]
 
 
@@ -47,10 +50,14 @@ class LocalPool:
         self._device = device
         self._replica: Replica | None = None
         self._submitted: list[tuple[Task, Mapping[str, bytes]]] = []
+        self._meter = UsageMeter()
+        self._not_shown: Exception | None = None
 
     def open(self) -> Opened:
         """Loads the model and encodes the pairs. Raises: ModelError, PairsError."""
-        self._replica = open_replica(self._spec, WORKER, self._device, load=self._load)
+        self._replica = open_replica(
+            self._spec, WORKER, self._device, load=self._load, meter=self._meter
+        )
         self._on_usage(WORKER, None, self._replica.usage())
         return self._replica.opened
 
@@ -68,7 +75,9 @@ class LocalPool:
         task, tensors = self._submitted.pop()
         try:
             events = self._replica.do(task, tensors)
-        except Exception as e:  # noqa: BLE001  (the search splits the task)
+        except Exception as e:  # (the search splits the task)
+            if e is self._not_shown:
+                raise
             return [build_failed(task, e, WORKER)]
         self._on_usage(WORKER, task, self._replica.usage())
         check_answers(task, events)
@@ -76,6 +85,24 @@ class LocalPool:
 
     def on_lost(self, say: Callable[[], None]) -> None:
         """Does nothing: no Ray can die here."""
+
+    def on_step(self, show: Callable[[int, int, float], None]) -> None:
+        """Has the training of a task shown as it goes on: `show` is called about once a second. Its
+        errors are no failures of the task: `wait` raises them."""
+        last = time.monotonic()
+
+        def look(step: int, fits: int, loss: Callable[[], float]) -> None:
+            nonlocal last
+            if time.monotonic() - last >= STEP_SECONDS:
+                mean = loss()
+                try:
+                    show(step, fits, mean)
+                except Exception as error:
+                    self._not_shown = error
+                    raise
+                last = time.monotonic()
+
+        self._meter.on_step = look
 
     def show(self, run: str, snapshot: Snapshot) -> None:
         """Does nothing: there is no metrics port."""
@@ -85,13 +112,18 @@ class LocalPool:
 
 
 def open_replica(
-    spec: ReplicaSpec, worker: str, device: str, node: str = "", load: Load | None = None
+    spec: ReplicaSpec,
+    worker: str,
+    device: str,
+    node: str = "",
+    load: Load | None = None,
+    meter: UsageMeter | None = None,
 ) -> Replica:
     """Builds a replica: loads the model (with `load`, if given) and encodes the pairs.
 
     Raises: ModelError, PairsError.
     """
-    meter = UsageMeter()
+    meter = UsageMeter() if meter is None else meter
     with meter.phase("load"):
         loaded = _load(spec.model, device) if load is None else load()
     return Replica(

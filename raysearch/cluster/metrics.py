@@ -143,6 +143,8 @@ class _Replicas(Pool, Protocol):
 
     def on_lost(self, say: Callable[[], None]) -> None: ...
 
+    def on_step(self, show: Callable[[int, int, float], None]) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -170,6 +172,9 @@ class MeteredPool:
 
     def on_lost(self, say: Callable[[], None]) -> None:
         self._pool.on_lost(say)
+
+    def on_step(self, show: Callable[[int, int, float], None]) -> None:
+        self._pool.on_step(show)
 
     def show(self, run: str, snapshot: Snapshot) -> None:
         """Shows the progress of `run`."""

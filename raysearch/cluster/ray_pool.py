@@ -124,6 +124,9 @@ class RayPool:
         if self._watch is not None:
             self._watch.before_exit(say)
 
+    def on_step(self, show: Callable[[int, int, float], None]) -> None:
+        """Does nothing: a replica elsewhere says where it is when its task ends."""
+
     def close(self) -> None:
         """Kills all actors."""
         self._slots.close()

@@ -6,7 +6,7 @@ replay gives the same records.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from raysearch.causal import Split
@@ -268,6 +268,11 @@ class Training:
     of: tuple[str, ...]
     done: int
     left: int
+
+    def at(self, step: int, fits: int, loss: float) -> "Training":
+        """Returns the same seeds at a later step, which `fits` of them have taken."""
+        taken = min(max(step - self.step, 0) * fits, self.left)
+        return replace(self, step=step, loss=loss, done=self.done + taken, left=self.left - taken)
 
 
 @dataclass(frozen=True, slots=True)

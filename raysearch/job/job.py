@@ -27,6 +27,7 @@ from raysearch.job.space_keys import SpaceKeys
 from raysearch.job.subspace_keys import SubspaceKeys
 from raysearch.job.yaml import assign, parse_mapping, read_mapping
 from raysearch.storage.uris import without_credentials
+from raysearch.visible_text import one_line, shorten
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 """A branch or tag of a hub may be moved."""
@@ -211,6 +212,7 @@ class Job(Keys):
 
 def _absolute(file: NamedFile, model: ModelKeys, folder: Path, where: str) -> str:
     """Raises: JobError for a function of a file that is not there."""
+    _check_path(file.key, file.path, folder, where)
     local = (folder / Path(file.path).expanduser()).resolve()
     if file.key == MODEL:
         if not model.is_factory:
@@ -257,8 +259,22 @@ def _check_trust(model: ModelKeys, where: str) -> None:
     )
 
 
+def _check_path(key: str, path: str, folder: Path, where: str) -> None:
+    """Raises: JobError for a text that can be no path here."""
+    try:
+        (folder / Path(path).expanduser()).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError, RuntimeError) as e:  # too long; a NUL character; no such user
+        why = e.strerror if isinstance(e, OSError) else str(e)
+        raise JobError(
+            f"{where}: {key}: {shorten(path, 100)!r} can be no path here ({one_line(why)})"
+        ) from e
+
+
 def _check_model(path: str, folder: Path, where: str) -> None:
     """Raises: JobError for what is neither there nor a hub id."""
+    _check_path(MODEL, path, folder, where)
     local = folder / Path(path).expanduser()
     if local.exists():
         return

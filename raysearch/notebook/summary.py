@@ -76,7 +76,7 @@ class Summary:
     def claim(self) -> str:
         """The meaning of an accept, and its limits."""
         job = self.job.model_dump()
-        population = population_words(job, self.results.to_pylist())
+        population = population_words(job, self.results)
         return claim_words(job, population, self.results.num_rows)
 
     @property

@@ -14,6 +14,7 @@ from raysearch.causal import Problem
 from raysearch.errors import JobError, RaysearchError
 from raysearch.plugins import entry_point, installed
 from raysearch.user_code import CodeKind, find
+from raysearch.visible_text import one_line
 
 GROUP = "raysearch.problems"
 """Entry points by which installed packages add problems: `name = package.module:function`."""
@@ -87,7 +88,7 @@ def _call(use: str, function: Any, options: Mapping[str, Any]) -> Problem:
     except RaysearchError:
         raise
     except (Exception, SystemExit) as e:
-        raise JobError(f"problem.use: {use} raised {type(e).__name__}: {e}") from e
+        raise JobError(f"problem.use: {use} raised {type(e).__name__}: {one_line(e)}") from e
     if not isinstance(problem, Problem):
         raise JobError(
             f"problem.use: {use} returned {type(problem).__name__}; it must return a "

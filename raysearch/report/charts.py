@@ -69,7 +69,7 @@ def pairs_to_verdict(data: RunData) -> Chart:
     """Draws how many hypotheses reached each verdict after how many pairs."""
     counts = Counter(
         (_bin(row["n"]), row["verdict"])
-        for row in data.rows.where("verdict", *_COLOURS).only("n", "verdict")
+        for row in data.rows.only("n", "verdict").where("verdict", *_COLOURS)
     )
     largest = max((b for b, _ in counts), default=0)
     tallest = max((sum(counts[b, v] for v in _COLOURS) for b in range(largest + 1)), default=0)

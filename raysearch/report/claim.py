@@ -39,5 +39,5 @@ def read_claim(run: FolderLike) -> str:
     """Returns the claim of a run as its folder has it. Raises: StoreError."""
     job = read_job(open_folder(run))
     controls = read_table(run, "hypotheses")["control"]
-    population = population_words(job, read_table(run, "verdicts").to_pylist())
+    population = population_words(job, read_table(run, "verdicts"))
     return claim_words(job, population, controls.null_count)

@@ -80,7 +80,7 @@ def page(run: FolderLike) -> str:
                 "courses": training_curves(found),
             },
             controls=_controls(found),
-            warnings=warning_lines(found.rows),
+            warnings=warning_lines(found.rows.where("verdict", "accept")),
             by_variable=_by_variable(found),
             others=_others(found),
             sets=_sets(found),
@@ -110,7 +110,7 @@ def _by_variable(found: RunData) -> list[dict[str, Any]]:
     rejected."""
     rows_of = []
     for variable in found.proposed.values("variable"):
-        rows = found.rows.where("variable", variable)
+        rows = found.rows.only("variable", "verdict", "n").where("variable", variable)
         counts = Counter(rows.table["verdict"].to_pylist())
         gone = sorted(rows.where("verdict", "reject").table["n"].to_pylist())
         rows_of.append(
@@ -135,9 +135,9 @@ def _others(found: RunData) -> list[tuple[str, Sequence[Row], int]]:
     )
     rows_of: list[tuple[str, Sequence[Row], int]] = []
     for verdict, name in kinds:
-        rows = found.rows.where("verdict", verdict)
-        if rows:
-            rows_of.append((name, rows[:MAX_OTHERS], len(rows)))
+        at = [i for i, row in enumerate(found.rows.only("verdict")) if row["verdict"] == verdict]
+        if at:
+            rows_of.append((name, found.rows.take(at[:MAX_OTHERS]), len(at)))
     return rows_of
 
 

@@ -4,25 +4,30 @@ Invariants: the words are those of core/population.py; a run that did not write 
 the one that its pairs were drawn from.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from raysearch.core.population import PopulationName, about
 
 
-def population_words(job: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+def population_words(job: Mapping[str, Any], found: pa.Table) -> str:
     """Returns the population of a run's verdicts in words, with its size and its screen.
 
     Args:
         job: the keys of the job.
-        rows: its hypotheses as in `results`.
+        found: its verdicts, as that table or in `results`.
     """
-    decided = [row for row in rows if row.get("population") is not None]
-    sizes = {row["population_size"] for row in decided}
+    decided = found.select(["population", "population_size"]).filter(
+        pc.field("population").is_valid()
+    )
+    sizes = pc.unique(decided["population_size"]).to_pylist()
     pairs = job.get("pairs") or {}
     return about(
-        decided[0]["population"] if decided else earlier_population(job),
-        sizes.pop() if len(sizes) == 1 else None,
+        decided["population"][0].as_py() if decided.num_rows else earlier_population(job),
+        sizes[0] if len(sizes) == 1 else None,
         pairs.get("disjoint") or (),
         pairs.get("kinds", "change"),
         pairs.get("solved_only", True),

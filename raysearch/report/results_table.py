@@ -93,7 +93,7 @@ def results(
     if where is not None:
         conditions.append(f"({where}\n)")  # the newline ends a trailing comment
     chosen, order = " AND ".join(conditions) or "true", _ORDER + ", set" * sets
-    limit = "" if top is None else f"LIMIT {int(top)}"
+    limit = "" if top is None else f"LIMIT {min(top, joined.num_rows)}"
     query = f'SELECT "{ROW}" FROM results WHERE {chosen} ORDER BY {order} {limit}'
     return joined.take(_rows(joined, where, query))
 
@@ -216,15 +216,16 @@ def _sets(run: FolderLike) -> pa.Table:
     return found
 
 
-def read_table(run: FolderLike, table: str) -> pa.Table:
-    """Returns a table with all its parts and the columns of today's schema.
+def read_table(run: FolderLike, table: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Returns a table with all its parts and the columns of today's schema, or some of them.
 
     Columns that an earlier version did not write are null; without parts the table is empty.
 
     Raises: StoreError for a part that cannot be read.
     """
     none = schemas.TABLES[table].remove_metadata().empty_table()
-    return pa.concat_tables([none, *read_parts(run, table)], promote_options="default")
+    none = none if columns is None else none.select(columns)
+    return pa.concat_tables([none, *read_parts(run, table, columns)], promote_options="default")
 
 
 def read_parts(

@@ -45,8 +45,8 @@ class Rows(Sequence[Row]):
 
     def where(self, column: str, *values: Any) -> "Rows":
         """Returns the rows that have one of the values in a column; None is a value too."""
-        wanted = pa.array(values, self.table.schema.field(column).type)
-        return Rows(self.table.filter(pc.is_in(self.table[column], wanted)))
+        found = pc.is_in(self.table[column], pa.array(values, self.table.schema.field(column).type))
+        return self if pc.all(found).as_py() else Rows(self.table.filter(found))
 
     def in_order_of(self, column: str, order: pa.ChunkedArray) -> "Rows":
         """Returns the rows in the order that their values of a column have in `order`."""

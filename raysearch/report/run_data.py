@@ -119,7 +119,7 @@ class RunData:
     @property
     def population(self) -> str:
         """The population of its verdicts, in words."""
-        return population_words(self.job, self.rows)
+        return population_words(self.job, self.rows.table)
 
     @property
     def tokens(self) -> Mapping[str, str]:
@@ -129,7 +129,7 @@ class RunData:
     @property
     def waiting(self) -> int:
         """Number of hypotheses and controls without a verdict."""
-        return self.count(None) + len(self.controls.where("verdict", None))
+        return self.count(None) + len(self.controls.only("verdict").where("verdict", None))
 
     @property
     def unestimated(self) -> int:
@@ -140,7 +140,7 @@ class RunData:
 
     def count(self, verdict: str | None) -> int:
         """Returns the number of hypotheses with this verdict, without controls."""
-        return len(self.rows.where("verdict", verdict))
+        return len(self.rows.only("verdict").where("verdict", verdict))
 
 
 def read_run(run: FolderLike) -> RunData:
@@ -151,7 +151,7 @@ def read_run(run: FolderLike) -> RunData:
     folder = open_folder(run)
     rows, controls = hypotheses_and_controls(results(folder, controls=True))
     accepted = rows.where("verdict", "accept")[:MAX_ACCEPTED]
-    order = read_table(folder, "hypotheses")["hypothesis"]
+    order = read_table(folder, "hypotheses", ("hypothesis",))["hypothesis"]
     pairs = _pairs(folder)
     return RunData(
         facts=_read("run.json, job.yaml or pairs.parquet", folder, lambda: chart_facts(folder)),

@@ -46,7 +46,9 @@ def chart_facts(run: FolderLike) -> ChartFacts:
         model=model.get("path") if isinstance(model, dict) else str(model),
         threshold=test.get("threshold"),
         claim=test.get("claim"),
-        population=population_words(job, read_table(folder, "verdicts").to_pylist())
+        population=population_words(
+            job, read_table(folder, "verdicts", ("population", "population_size"))
+        )
         if test
         else None,
         fixed=test.get("use") == "fixed",

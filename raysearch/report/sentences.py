@@ -156,8 +156,11 @@ def _about(data: RunData) -> str:
 def _baselines(data: RunData) -> list[str]:
     """Says what the best policy without any network scores on each variable's pairs, and where the
     variable is that policy."""
-    known = [row for row in data.rows if row["baseline_iia"] is not None]
-    best = {row["variable"]: row for row in sorted(known, key=lambda row: row["n"])}
+    best: dict[str, Mapping[str, Any]] = {}
+    for row in data.rows.only("variable", "n", "baseline", "baseline_iia"):
+        before = best.get(row["variable"])
+        if row["baseline_iia"] is not None and (before is None or row["n"] >= before["n"]):
+            best[row["variable"]] = row
     told = [
         f"{v}: {row['baseline_iia']:.2f} by what {row['baseline']}"
         + (", which is the variable itself on these pairs" * (row["baseline_iia"] == 1))

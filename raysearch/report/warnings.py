@@ -81,17 +81,20 @@ def warnings_of(
 
 def warning_lines(rows: Sequence[Row]) -> list[str]:
     """Returns a line for each code that accepted hypotheses have, with their number."""
+    having: dict[str, list[str]] = {}
+    for row in rows:
+        for code in (row["warnings"] or "").split(", "):
+            having.setdefault(code, []).append(row["variable"])
     lines = []
     for code, words in WARNINGS.items():
-        having = [row for row in rows if code in (row["warnings"] or "").split(", ")]
-        if having:
-            of = "1 accepted hypothesis" if len(having) == 1 else f"{len(having)} accepted"
-            lines.append(f"{code} ({of}, {_named(having)}): {words}")
+        if variables := having.get(code):
+            of = "1 accepted hypothesis" if len(variables) == 1 else f"{len(variables)} accepted"
+            lines.append(f"{code} ({of}, {_named(variables)}): {words}")
     return lines
 
 
-def _named(rows: Sequence[Row]) -> str:
-    names = list(dict.fromkeys(row["variable"] for row in rows))
+def _named(variables: Sequence[str]) -> str:
+    names = list(dict.fromkeys(variables))
     return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
 
 

@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from raysearch.core.codec import from_json_values
 from raysearch.core.hypothesis import Intervention
 from raysearch.errors import JobError, StoreError
@@ -67,7 +69,7 @@ def found(run: RunFolder, row: Mapping[str, Any], job: Job) -> SavedIntervention
         threshold=job.test.threshold,
         false_accept=job.test.false_accept,
         k=run.info.k,
-        population=population_words(job.model_dump(mode="json"), [row]),
+        population=population_words(job.model_dump(mode="json"), pa.Table.from_pylist([row])),
         score=None if job.test.score == "matches" else job.test.score,
         **{name: _finite(row[name]) for name in kept},
     )

@@ -26,6 +26,7 @@ from raysearch.proposers.base import History, Proposer, words_of_k
 from raysearch.proposers.registry import GROUP, READY
 from raysearch.runner.resolve_space import check_units
 from raysearch.user_code import CodeKind, find
+from raysearch.visible_text import one_line
 
 log = logging.getLogger(__name__)
 
@@ -209,7 +210,7 @@ class CheckedProposer(Proposer):
         except (Exception, SystemExit) as e:
             raise SearchFailedError(
                 f"propose.use: {self.use}, generation {known.generations}: propose raised "
-                f"{type(e).__name__}: {e}"
+                f"{type(e).__name__}: {one_line(e)}"
             ) from e
         together = [
             self.bounds.space.hypotheses_on(h.intervention)
@@ -239,4 +240,6 @@ def _made(use: str, make: Any, space: HypothesisSpace, options: dict[str, Any]) 
     except ValueError as e:
         raise JobError(f"propose.options: {use}: {e}") from e
     except (Exception, SystemExit) as e:
-        raise JobError(f"propose.use: {Path(use).name} raised {type(e).__name__}: {e}") from e
+        raise JobError(
+            f"propose.use: {Path(use).name} raised {type(e).__name__}: {one_line(e)}"
+        ) from e

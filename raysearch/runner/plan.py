@@ -18,6 +18,7 @@ from raysearch.core.space import Grid, HypothesisSpace
 from raysearch.engine.encoding.positions import every
 from raysearch.engine.loading.inspect_model import best_device, inspect_model
 from raysearch.engine.loading.model_summary import ModelSummary
+from raysearch.engine.loading.quantised import refuse_random_model
 from raysearch.job import Job
 from raysearch.proposers.base import Proposer, judged_at
 from raysearch.runner.given_objects import NO_OBJECTS, GivenObjects
@@ -57,6 +58,8 @@ def plan(job: Job, given: GivenObjects = NO_OBJECTS, with_trial: bool = False) -
 
 def _facts(resolved: ResolvedJob, summary: ModelSummary) -> PlanReport:
     job = resolved.job
+    if "random_model" in job.controls:
+        refuse_random_model(job.model.path, summary.quantised)
     encoded = summary.encode(_first(resolved), resolved.positions, resolved.variables)
     tokens = every(encoded) if EVERY in resolved.positions else 0
     model = _model_facts(summary, job.model.dtype, tokens)
@@ -106,6 +109,7 @@ def _facts(resolved: ResolvedJob, summary: ModelSummary) -> PlanReport:
         calibration=None,
         seconds=None,
         unused=summary.unused,
+        quantised=summary.quantised,
     )
 
 

@@ -79,6 +79,7 @@ class PlanReport:
     calibration: TimeEstimate | None
     seconds: tuple[float, ...] | None
     unused: tuple[str, ...] = ()
+    quantised: str | None = None
 
     @property
     def at_most(self) -> int:
@@ -100,6 +101,7 @@ def _text(facts: PlanReport) -> str:
         f"  model       {facts.model}, {facts.layers or 'no'} layers, {job.model.dtype}, "
         f"{_size(facts.weight_bytes)} of weights",
         *(f"  left out    {line}" for line in facts.unused),
+        *_quantised_words(facts),
         *_unrun_words(facts, job),
         f"  path        {_PATHS[facts.path]}",
         f"  variables   {', '.join(facts.variables)}",
@@ -154,6 +156,21 @@ def _text(facts: PlanReport) -> str:
         *_calibration_words(facts.calibration, job, _mixed(facts)),
     ]
     return "\n".join(map(visible, lines))
+
+
+def _quantised_words(facts: PlanReport) -> list[str]:
+    """Says what a quantised model cannot do, and that none was run here."""
+    if facts.quantised is None:
+        return []
+    gradients = (
+        "; a fit needs a kernel with gradients (bitsandbytes has them, GPTQ some, AWQ few)"
+        if facts.fits
+        else ""
+    )
+    return [
+        f"  quantised   {facts.quantised}: loaded as it is, with the package of that method; its "
+        f"weights are counted as if they were not{gradients}; raysearch's tests ran none"
+    ]
 
 
 def _kinds_words(job: Job) -> str:

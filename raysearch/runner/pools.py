@@ -39,6 +39,11 @@ class RunPool(driver.Pool, Protocol):
         call."""
         ...
 
+    def on_step(self, show: Callable[[int, int, float], None]) -> None:
+        """`show` is called now and then while a task trains in this process, with the steps that
+        its fits have taken, how many fits that are, and their mean loss."""
+        ...
+
     def show(self, run: str, snapshot: Snapshot) -> None:
         """Tells whoever watches the cluster where the search stands."""
         ...

@@ -6,6 +6,7 @@ whatever ends a search early, who asked is told that it can be gone on with, whe
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from raysearch import driver
@@ -250,7 +251,15 @@ def _drive(
         frontend(snapshot)
         interrupt.check()
 
+    def show_training(step: int, fits: int, loss: float) -> None:
+        now = search.snapshot()
+        if now.training is not None:
+            now = replace(now, training=now.training.at(step, fits, loss))
+            ledger.snapshot(now)
+            frontend(now)
+
     driver.replay(search, ledger.replay(), ledger)
+    pool.on_step(show_training)
     if ledger.past_events:
         frontend.say(f"replayed  {ledger.past_events} events: {frontend.words(search.snapshot())}")
     driver.drive(search, pool, ledger, show)

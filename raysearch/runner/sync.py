@@ -12,6 +12,7 @@ from raysearch.errors import TrackingError
 from raysearch.runner.frontend import RunOptions
 from raysearch.runner.recorded_proposals import recorded_search
 from raysearch.runner.reopen import reopened_job, stored_facts
+from raysearch.runner.resume_checks import check_journal
 from raysearch.runner.tracking import finish_tracking, start_tracking
 from raysearch.search.search import Search
 from raysearch.storage.digests import check_parts
@@ -59,6 +60,7 @@ def sync_run(
 
 def _sync(run: RunFolder, uri: str, children: int) -> str:
     check_parts(run.folder)
+    check_journal(run)
     with reopened_job(run) as (stored, resolved):
         facts, summary = stored_facts(run), journal_summary(run)
         if stored.encoded is None or not summary.events:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from raysearch.errors import StoreError
 from raysearch.storage.folder import Folder
 from raysearch.storage.local import LocalFolder
 from raysearch.storage.uris import is_uri
@@ -32,6 +33,8 @@ def open_folder(place: FolderLike, retries: "RetryPolicy | None" = None) -> Fold
     parts = urlsplit(text)
     if parts.scheme == "file":
         return LocalFolder(Path(unquote(parts.path)))
+    if not parts.netloc:
+        raise StoreError(f"{text}: names no bucket; give {parts.scheme}://BUCKET/PREFIX")
     from raysearch.storage.object_store import ObjectFolder, connect
 
     return ObjectFolder(connect(text, retries))

@@ -1,14 +1,20 @@
 """Words that lead on: what a plan refuses already, numbers that are those asked for, controls by
 their place."""
 
+import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from raysearch.cli.main import cli
-from raysearch.errors import JobError, PairsError
-from raysearch.report.page import write_page
+from raysearch.cli.results import print_controls
+from raysearch.errors import JobError, ModelError, PairsError
+from raysearch.report import page
+from raysearch.report.control_rows import ControlComparison
 from raysearch.storage.open import open_folder
 from tests.cli.conftest import QUICKSTART
 from tests.cli.test_plan import planned
@@ -51,15 +57,56 @@ def test_test_pairs_that_were_looked_at_are_told_from_those_wanted(tmp_path: Pat
     assert "on all 300 test pairs at hand (100 wanted)" in str(done.exception)
 
 
-def test_controls_name_the_component_and_a_page_speaks_of_one_only_where_it_is(once: Once) -> None:
-    run = once.searched(
-        QUICKSTART, "--set", "space.variables=[sum_ab,total]", "--set", "pairs.test=128"
+def test_controls_name_the_component_and_the_head(capsys: pytest.CaptureFixture[str]) -> None:
+    unit = {
+        "site": {"layer": 3, "component": "head", "head": 5, "position": "last"},
+        "subspace": {"featurizer": "identity", "features": None},
+    }
+    row = {
+        **dict.fromkeys(("holdout_iia", "warnings", "subspace", "fit", "margin_low")),
+        "variable": "v",
+        **unit["site"],
+        "units": json.dumps([unit]),
+        "iia": 1.0,
+        "low": 0.9,
+    }
+    print_controls([ControlComparison(row, {"self_swap": 0.1}, ())], Console(width=160))
+    title, heads, cells = capsys.readouterr().out.splitlines()
+    assert title.strip() == "Controls (IIA)"
+    assert heads.split()[:5] == ["variable", "layer", "component", "head", "position"]
+    assert cells.split()[:5] == ["v", "3", "head", "5", "last"]
+
+
+@pytest.mark.parametrize(("as_well", "alike"), [((), ("x",)), (("self_swap",), ()), ((), ())])
+def test_a_page_speaks_of_a_control_that_does_as_well_only_where_there_is_one(
+    once: Once, monkeypatch: pytest.MonkeyPatch, as_well: tuple[str, ...], alike: tuple[str, ...]
+) -> None:
+    run = open_folder(
+        once.searched(
+            QUICKSTART, "--set", "space.variables=[sum_ab,total]", "--set", "pairs.test=128"
+        )
     )
-    shown = CliRunner().invoke(cli, ["results", str(run), "--accepted"]).output
-    controls = shown.partition("Controls (IIA)")[2]
-    if controls:
-        assert "component" in controls
-        assert "residual" in controls
-    write_page(open_folder(run))
-    page = (run / "report.html").read_text()
-    assert ("A control that does as well is said above" in page) == ("does as well: " in page)
+    data = page.read_run(run)
+    (first, *_) = data.comparisons
+    row = {**first.row, "margin_low": None, "warnings": None}
+    held = replace(first, row=row, iia={"self_swap": 1.0}, as_well=as_well, alike=alike)
+    monkeypatch.setattr(page, "read_run", lambda _: replace(data, comparisons=(held,)))
+    assert ("A control that does as well is said above" in page.page(run)) == bool(as_well)
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes"])
+def test_a_plan_says_of_a_quantised_model_what_it_cannot_do_and_that_none_was_run(
+    tmp_path: Path, method: str
+) -> None:
+    shutil.copytree(QUICKSTART.parent / "planted/model", tmp_path / "model")
+    file = tmp_path / "model/config.json"
+    plain = json.loads(file.read_text())
+    plain["quantization_config"] = {"quant_method": method, "bits": 4, "load_in_4bit": True}
+    file.write_text(json.dumps(plain))
+    path = f"model.path={tmp_path}/model"
+    said = planned("text", path, "space.subspaces=[{das: [4]}]", "pairs.fit=32")
+    assert f"quantised   {method}: loaded as it is" in said
+    assert "a fit needs a kernel with gradients" in said
+    assert "ran none" in said
+    with pytest.raises((JobError, ModelError), match="random_model is not possible"):
+        planned("text", path, "controls=[random_model]")

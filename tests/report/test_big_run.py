@@ -55,6 +55,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, RunFolder
     ("command", "bytes_each"),
     [
         (("results", "-o", "json"), 6_000),
+        (("results",), 6_000),
         (("report", "--to", "page.html"), 6_000),
         (("status",), 300),
     ],

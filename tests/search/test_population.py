@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -209,5 +210,7 @@ def test_a_run_of_before_has_the_population_that_its_pairs_were_drawn_from() -> 
     assert earlier_population(sampler) == "test_part"
     assert earlier_population({**sampler, "pairs": {"disjoint": ["x"]}}) == "these_values"
     assert earlier_population({"test": {"claim": "these_pairs"}}) == "these_pairs"
-    words = population_words(sampler, [{"population": None, "population_size": None}])
+    words = population_words(
+        sampler, pa.table({"population": pa.nulls(1), "population_size": pa.nulls(1)})
+    )
     assert "set apart for the test" in words

@@ -50,10 +50,16 @@ class Usage:
         return sum(self.phases.values())
 
 
+OnStep = Callable[[int, int, Callable[[], float]], None]
+"""Called with the steps that fits have taken, how many fits that are, and what reads their mean
+loss; reading it waits for the device."""
+
+
 class UsageMeter:
-    """Counts seconds and tokens until they are taken."""
+    """Counts seconds and tokens until they are taken; `on_step` follows training as it goes on."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.on_step: OnStep = lambda *_: None
         self._clock = clock
         self._phases: dict[Phase, float] = {}
         self._within: list[Phase] = []

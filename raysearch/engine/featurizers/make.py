@@ -17,6 +17,7 @@ from raysearch.engine.featurizers import safetensors_bytes as tensor_file
 from raysearch.engine.featurizers.featurizer import Featurizer, FeaturizerContext, Vectors
 from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.errors import JobError, StoreError
+from raysearch.visible_text import one_line
 
 _FORMAT = 1
 _FAULTS = (JobError, KeyError, ValueError, TypeError, IndexError, RuntimeError)
@@ -32,7 +33,7 @@ def implementation(name: str) -> type[Featurizer]:
         found = getattr(import_module(module), attribute)
     except (Exception, SystemExit) as e:
         raise JobError(
-            f"{name}: {place} cannot be imported ({type(e).__name__}: {e}); mend or uninstall the "
+            f"{name}: {place} cannot be imported ({type(e).__name__}: {one_line(e)}); mend or uninstall the "
             f"package that has it"
         ) from e
     if not (isinstance(found, type) and issubclass(found, Featurizer)):

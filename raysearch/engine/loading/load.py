@@ -54,9 +54,10 @@ def load(source: ModelSource, device: str = "cpu") -> LoadedModel:
     dtype = _dtype(source)
     adapter, base, (where, options) = _found(source)
     with _quiet("gguf_file" in options):
-        method = method_of(_configuration(base, where, options))
+        config = _configuration(base, where, options)
+        method = method_of(config)
         if adapter is not None:
-            refuse_change(source.path, method, "its adapter", "merge it into the full weights")
+            _refuse_adapter(source, config)
         tokenizer = _tokenizer(source, adapter, where, options)
         spread = spread_of(source.device_map, method, device)
         with nullcontext(where) if adapter is None else adapter.base_alone() as place:
@@ -93,6 +94,11 @@ def load(source: ModelSource, device: str = "cpu") -> LoadedModel:
     )
 
 
+def _refuse_adapter(source: ModelSource, config: PretrainedConfig) -> None:
+    """Raises: ModelError for a quantised model, into which no adapter can be merged."""
+    refuse_change(source.path, method_of(config), "its adapter", "merge it into the full weights")
+
+
 def without_weights(source: ModelSource) -> LoadedModel:
     """Builds the model of `source` by its configuration, on torch's device "meta".
 
@@ -102,6 +108,8 @@ def without_weights(source: ModelSource) -> LoadedModel:
     adapter, base, (where, options) = _found(source)
     with _quiet(gguf="gguf_file" in options):
         config = _configuration(base, where, options)
+        if adapter is not None:
+            _refuse_adapter(source, config)
         tokenizer = _tokenizer(source, adapter, where, options)
         try:
             build: Any = AutoModelForCausalLM.from_config

@@ -15,7 +15,7 @@ from raysearch.core.prompt_format import PLAIN, PromptFormat
 from raysearch.engine.encoding.encode import encode
 from raysearch.engine.loading.dtypes import cast, dtypes_of
 from raysearch.engine.loading.model_summary import ModelSummary, check_lengths
-from raysearch.engine.loading.quantised import method_of, refuse_change
+from raysearch.engine.loading.quantised import method_of, refuse_random_model
 from raysearch.engine.networks.attention_modules import declared
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.encoder import Encoder
@@ -63,6 +63,7 @@ class LoadedModel:
             encode=self.encode,
             unused=self.unused,
             copied_bytes=copied_bytes(self.model, DTYPES[self.dtype]),
+            quantised=method_of(self.model.config),
         )
 
     @property
@@ -73,12 +74,7 @@ class LoadedModel:
     def reinitialised(self, seed: int = 0) -> "LoadedModel":
         """Returns the same architecture with weights as its family initialises them, on the same
         device."""
-        refuse_change(
-            type(self.model).__name__,
-            method_of(self.model.config),
-            "the control random_model",
-            "leave it out",
-        )
+        refuse_random_model(type(self.model).__name__, method_of(self.model.config))
         build: Any = type(self.model)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -17,7 +17,7 @@ class ModelShapes:
     `weight_bytes`: in the requested dtype; `copied_bytes`: of float32 copies of weights that a
     replica on a CPU like this one holds; `item_bytes`: of one number in that dtype. `keys`: numbers
     in the keys and values of a token, over all layers (0: not cached); `widest`: the widest vector
-    of a block; `logits`: number of logits at an answer.
+    of a block; `logits`: number of logits at an answer. `quantised`: by which method, if it is.
     """
 
     components: tuple[ComponentFacts, ...]
@@ -31,6 +31,7 @@ class ModelShapes:
     widest: int
     logits: int
     copied_bytes: int = 0
+    quantised: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,3 +39,8 @@ def refuse_change(path: str, method: str | None, what: str, way_out: str) -> Non
             f"{path}: {what} is not possible, as its weights are quantised ({method}) and stay as "
             f"they are; {way_out}"
         )
+
+
+def refuse_random_model(path: str, method: str | None) -> None:
+    """Raises: ModelError for a quantised model, whose weights cannot be drawn anew."""
+    refuse_change(path, method, "the control random_model", "leave it out")

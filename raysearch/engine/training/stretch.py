@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from raysearch.core.fit_keys import FitKeys
+from raysearch.engine.execution.usage import OnStep
 from raysearch.engine.training.fit_stack import FitStack, stacks_of
 from raysearch.engine.training.fit_state import FitGroup
 from raysearch.engine.training.recipe import batches_of
@@ -45,8 +46,10 @@ class TrainingStretch:
         runner: RowRunner,
         first: int,
         last: int,
+        on_step: OnStep,
     ) -> None:
         self._group, self._recipe, self._runner = group, recipe, runner
+        self._on_step = on_step
         self._stacks = stacks_of(group.going, recipe, group.apart)
         self._fits = {at: fit for stack in self._stacks for at, fit in stack.fits.items()}
         self._units = UnitVectors(fit.unit for fit in self._fits.values())
@@ -67,6 +70,7 @@ class TrainingStretch:
                 break
             if faults:
                 break
+            self._on_step(step + 1, len(self._fits), lambda: float(self._seen[-1][0].mean()))
         for stack in self._stacks:
             stack.release()
         self._group.fail(faults)

@@ -95,7 +95,8 @@ class Trainer:
         while step < last and group.going:
             assert self._runner is not None, "a group that is going has rows"
             looks = (s for s in range(step + 1, last) if self._recipe.is_validated_after(s))
-            step = TrainingStretch(group, self._recipe, self._runner, step, next(looks, last)).run()
+            end, on_step = next(looks, last), self._cache.meter.on_step
+            step = TrainingStretch(group, self._recipe, self._runner, step, end, on_step).run()
             if self._recipe.is_validated_after(step):
                 self._validate(group)
         return self._finish(requests, group)
