@@ -17,8 +17,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache
 
@@ -42,6 +44,10 @@ from raysearch.engine.patching.rows import Row
 
 Layers = Tensor | Sequence[Tensor]
 """One tensor for each layer, stacked if they have one shape."""
+
+Indices = NDArray[np.int64]
+Tokens = slice | Indices
+"""The same tokens of all items, or (item, token)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +199,32 @@ class ActivationCache:
         activation: Tensor = run.activations[point.component][self._hook_points.place(point)]
         return activation
 
+    def gather(
+        self, runs: Sequence[CachedRun], run_of: Indices, points: Sequence[Point], tokens: Tokens
+    ) -> Float[Tensor, "item token width"]:
+        """Returns activations of many runs in one tensor: for each item those of its run (an index
+        in `runs`) at its point and tokens, in the layer's own device where layers have one each.
+
+        All points have one component, which was wanted. Costs a few operations for each run.
+        """
+        component = points[0].component
+        places = np.array([self._hook_points.place(point) for point in points])
+        order = np.argsort(run_of, kind="stable")
+        device = self._network.device
+        layer_at = torch.from_numpy(places[order]).to(device)
+        token_at = (
+            tokens if isinstance(tokens, slice) else torch.from_numpy(tokens[order]).to(device)
+        )
+        parts: list[Tensor] = []
+        for start, stop in _stretches(run_of[order]):
+            stored = runs[run_of[order[start]]].activations[component]
+            at = token_at if isinstance(token_at, slice) else token_at[start:stop]
+            parts.append(_picked(stored, layer_at[start:stop], at))
+        picked = torch.cat(parts) if len(parts) > 1 else parts[0]
+        if np.array_equal(order, np.arange(len(order))):
+            return picked
+        return picked.index_select(0, torch.from_numpy(np.argsort(order)).to(picked.device))
+
     def parts_that_fit(self, rows: Sequence[Row], most: int | None = None) -> Iterator[list[Row]]:
         """Yields `rows` in parts of at most `most` rows (None: `limit.rows`) whose runs, bases and
         sources, fit into `max_bytes`.
@@ -331,6 +363,28 @@ def _reader(network: Network, hook_point: HookPoint, given: ModelInput, into: li
         )  # some models add to it in place afterwards
 
     return hook_at(network, hook_point, read, given)
+
+
+def _stretches(sorted_numbers: Indices) -> Iterator[tuple[int, int]]:
+    """Yields start and stop of each stretch of equal numbers."""
+    starts = np.flatnonzero(np.diff(sorted_numbers, prepend=-1)).tolist()
+    yield from zip(starts, [*starts[1:], len(sorted_numbers)], strict=True)
+
+
+def _picked(
+    layers: Layers, layer_at: Int[Tensor, "item"], tokens: slice | Int[Tensor, "item token"]
+) -> Float[Tensor, "item token width"]:
+    """Returns of each item the tokens of a layer."""
+    if isinstance(layers, Tensor):
+        if isinstance(tokens, slice):
+            return layers[:, tokens].index_select(0, layer_at)
+        return layers[layer_at[:, None], tokens]
+    chosen = [layers[at] for at in layer_at.tolist()]
+    if isinstance(tokens, slice):
+        return torch.stack([layer[tokens].to(chosen[0].device) for layer in chosen])
+    return torch.stack(
+        [layer[at].to(chosen[0].device) for layer, at in zip(chosen, tokens, strict=True)]
+    )
 
 
 def _stacked(layers: Sequence[Tensor]) -> Layers:

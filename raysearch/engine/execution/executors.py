@@ -178,26 +178,27 @@ class ReplayExecutor:
         assert cache.keys, "waves travel on the keys and values of the bases' runs"
         self._network = network
         self._replay = Replay(network, hook_points, cache, shares_prefix)
+        self._waves = self._replay.waves
         self._whole = BatchedExecutor(network, hook_points, cache)
         self._cache = cache
 
     def batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
         waves: dict[object, list[Row]] = {}
         for row in rows:
-            waves.setdefault(self._replay.shape_of(row), []).append(row)
+            waves.setdefault(self._waves.shape_of(row), []).append(row)
         yield from self._whole.batches(waves.pop(None, []))
         for wave in waves.values():
             self._want(wave)
         for wave in waves.values():
-            wave.sort(key=self._replay.entry_point_of)
+            wave.sort(key=self._waves.entry_point_of)
             yield from self._cache.parts_that_fit(wave)
 
     def batch_key(self, row: Row) -> Hashable:
-        shape = self._replay.shape_of(row)
+        shape = self._waves.shape_of(row)
         return shape if shape is not None else ("whole", self._whole.batch_key(row))
 
     def entry_layer(self, row: Row) -> int:
-        return 0 if self._replay.shape_of(row) is None else self._replay.entry_point_of(row).layer
+        return 0 if self._waves.shape_of(row) is None else self._waves.entry_point_of(row).layer
 
     def logits(
         self,
@@ -205,7 +206,7 @@ class ReplayExecutor:
         replacements: Replacements | None = None,
         choices_only: bool = False,
     ) -> Float[Tensor, "row answer"]:
-        if self._replay.shape_of(rows[0]) is None:
+        if self._waves.shape_of(rows[0]) is None:
             return self._whole.logits(rows, replacements, choices_only)
         self._want(rows)
         sources = sources_of(rows) if replacements is None else {}
@@ -228,7 +229,7 @@ class ReplayExecutor:
         self._cache.want(
             [
                 *_source_components(wave),
-                *(self._replay.entry_point_of(row).point.component for row in wave),
+                *(self._waves.entry_point_of(row).point.component for row in wave),
             ]
         )
 

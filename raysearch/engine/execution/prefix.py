@@ -8,14 +8,14 @@ Invariants: the model has its own attention again however a call ends; no module
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import AttentionInterface, Cache, PretrainedConfig
 
@@ -23,7 +23,6 @@ from raysearch.engine.execution.activation_cache import CachedRun, Layers
 from raysearch.engine.execution.partial_attention import RowsByBase, attend
 from raysearch.engine.networks.detached import detached
 from raysearch.engine.networks.network import LanguageModel
-from raysearch.engine.patching.rows import Row
 
 log = logging.getLogger(__name__)
 
@@ -159,24 +158,22 @@ class Prefix(Cache):
     """A cache that supplies the bases' keys and values of the tokens before the suffix and stores
     nothing.
 
-    `rows`: number of rows that have entered. `shared`: layers in which rows share one copy.
+    `base_of`: the base of each row. `rows`: number of rows that have entered. `shared`: layers in which rows share one copy.
     """
 
     def __init__(
         self,
-        bases: Sequence[Row],
+        bases: Sequence[CachedRun],
+        base_of: Int[Tensor, "row"],
         start: int,
-        runs: Mapping[Row, CachedRun],
         first_layer: int,
         shared: frozenset[int],
     ) -> None:
-        distinct = list(dict.fromkeys(bases))
-        place = {base: i for i, base in enumerate(distinct)}
         self._start, self._first_layer, self._shared = start, first_layer, shared
-        self._keys = _before(start, first_layer, [runs[b].keys for b in distinct])
-        self._values = _before(start, first_layer, [runs[b].values for b in distinct])
-        self._count = len(distinct)
-        self._base = torch.tensor([place[base] for base in bases])
+        self._keys = _before(start, first_layer, [run.keys for run in bases])
+        self._values = _before(start, first_layer, [run.values for run in bases])
+        self._count = len(bases)
+        self._base = base_of
         self._by_base: dict[tuple[int, torch.device], RowsByBase] = {}
         self._layer = first_layer
         self.rows = 0
