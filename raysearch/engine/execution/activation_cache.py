@@ -200,18 +200,21 @@ class ActivationCache:
         return activation
 
     def gather(
-        self, runs: Sequence[CachedRun], run_of: Indices, points: Sequence[Point], tokens: Tokens
+        self,
+        runs: Sequence[CachedRun],
+        run_of: Indices,
+        component: str,
+        layer_of: Indices,
+        tokens: Tokens,
     ) -> Float[Tensor, "item token width"]:
         """Returns activations of many runs in one tensor: for each item those of its run (an index
-        in `runs`) at its point and tokens, in the layer's own device where layers have one each.
+        in `runs`) and layer (an index among those of `component`, which was wanted) at its tokens.
 
-        All points have one component, which was wanted. Costs a few operations for each run.
+        Costs a few operations for each run.
         """
-        component = points[0].component
-        places = np.array([self._hook_points.place(point) for point in points])
         order = np.argsort(run_of, kind="stable")
         device = self._network.device
-        layer_at = torch.from_numpy(places[order]).to(device)
+        layer_at = torch.from_numpy(layer_of[order]).to(device)
         token_at = (
             tokens if isinstance(tokens, slice) else torch.from_numpy(tokens[order]).to(device)
         )
@@ -249,6 +252,21 @@ class ActivationCache:
         if part:
             yield part
 
+    @property
+    def device(self) -> torch.device:
+        """The device of the network's inputs."""
+        return self._network.device
+
+    @property
+    def most_rows(self) -> int:
+        """Most rows in a forward pass, as far as is known by now."""
+        return self._limit.rows
+
+    @property
+    def room(self) -> int:
+        """Number of runs that fit into `max_bytes`, at least 1."""
+        return max(1, self._max_bytes // max(self._last_bytes, 1))
+
     def _bytes_of(self, runs: int) -> int:
         """Estimates the bytes of `runs` runs by the last one: activations grow with tokens, and
         inputs of a job have similar lengths."""
@@ -256,7 +274,7 @@ class ActivationCache:
 
     def _run_all(self, rows: Sequence[Row], blocks: int | None = None) -> dict[Row, CachedRun]:
         made: dict[Row, CachedRun] = {}
-        at_once = max(1, min(self._limit.rows, self._max_bytes // max(self._last_bytes, 1)))
+        at_once = min(self._limit.rows, self.room)
         with self.meter.phase("capture"):
             for batch in batches(rows, lambda row: self._network.batch_key(row.base), at_once):
                 for part in halving(batch, partial(self._run, blocks=blocks), self._limit):
@@ -376,14 +394,14 @@ def _picked(
 ) -> Float[Tensor, "item token width"]:
     """Returns of each item the tokens of a layer."""
     if isinstance(layers, Tensor):
+        layer_at = layer_at.to(layers.device)
         if isinstance(tokens, slice):
             return layers[:, tokens].index_select(0, layer_at)
-        return layers[layer_at[:, None], tokens]
+        return layers[layer_at[:, None], tokens.to(layers.device)]
     chosen = [layers[at] for at in layer_at.tolist()]
-    if isinstance(tokens, slice):
-        return torch.stack([layer[tokens].to(chosen[0].device) for layer in chosen])
+    at = [tokens] * len(chosen) if isinstance(tokens, slice) else tokens.cpu().unbind()
     return torch.stack(
-        [layer[at].to(chosen[0].device) for layer, at in zip(chosen, tokens, strict=True)]
+        [layer[of].to(chosen[0].device) for layer, of in zip(chosen, at, strict=True)]
     )
 
 

@@ -20,6 +20,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -151,13 +152,15 @@ class Replay:
         self, wave: Wave, bases: Sequence[CachedRun]
     ) -> dict[EntryPoint, Float[Tensor, "_row suffix d_model"]]:
         """Returns the residual with which rows enter, by entry point."""
-        entering, first = {}, 0
-        for entry, count in wave.entries.items():
-            of_rows = wave.base[first : first + count].tolist()
-            entering[entry] = torch.stack(
-                [self._cache.at(bases[base], entry.point)[wave.shape.start :] for base in of_rows]
-            )
-            first += count
+        entering: dict[EntryPoint, Tensor] = {}
+        for component in {entry.point.component for entry in wave.entries}:
+            here = [entry for entry in wave.entries if entry.point.component == component]
+            rows = np.concatenate([np.arange(*wave.rows_of(entry)) for entry in here])
+            counts = [wave.entries[entry] for entry in here]
+            layers = np.repeat([self._hook_points.place(entry.point) for entry in here], counts)
+            base_of, suffix = wave.base.numpy()[rows], slice(wave.shape.start, None)
+            found = self._cache.gather(bases, base_of, component, layers, suffix)
+            entering |= dict(zip(here, torch.split(found, counts), strict=True))
         return entering
 
     def _template(self, shape: WaveShape, run: CachedRun) -> "_Template":

@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 
+import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from raysearch.engine.execution.activation_cache import ActivationCache, CachedRun, Indices
 from raysearch.engine.networks.components import Components, HookPoint
-from raysearch.engine.networks.hooks import Edit
+from raysearch.engine.networks.hooks import Edit, HookSide
 from raysearch.engine.networks.point import Point
-from raysearch.engine.patching.edits import ReadSource, Replacements, edits_of
+from raysearch.engine.patching.edits import ReadSource, Replacements, Writes, edit_of, edits_of
 from raysearch.engine.patching.rows import Patch, Row
+from raysearch.engine.patching.swaps import Swaps
 from raysearch.errors import PositionError
 
 
@@ -73,6 +76,107 @@ class Wave:
     def first_layer(self) -> int:
         """The block from which the wave runs."""
         return min(self.entries).layer
+
+    def rows_of(self, entry: EntryPoint) -> tuple[int, int]:
+        """Returns the first of the rows that enter there, and the first after them."""
+        first = sum(count for other, count in self.entries.items() if other < entry)
+        return first, first + self.entries[entry]
+
+
+class SwapWaves:
+    """Makes waves of swaps."""
+
+    def __init__(self, hook_points: Components, cache: ActivationCache) -> None:
+        self._hook_points = hook_points
+        self._cache = cache
+
+    def entries(self, swaps: Swaps) -> Int[Indices, "row"]:
+        """Returns a number for the place at which each row enters; it grows with depth."""
+        entries = (entry_of(self._hook_points.at(place.point)) for place in swaps.places)
+        return np.array([2 * entry.layer + entry.after for entry in entries])[swaps.place]
+
+    def components(self, swaps: Swaps) -> set[str]:
+        """Returns the components that are read of bases and sources."""
+        places = [swaps.places[at] for at in np.unique(swaps.place)]
+        entries = (entry_of(self._hook_points.at(place.point)) for place in places)
+        return {
+            *(place.source_point.component for place in places),
+            *(entry.point.component for entry in entries),
+        }
+
+    def sources(self, swaps: Swaps) -> dict[Row, list[Point]]:
+        """Returns the source runs, each with the deepest point that is read of it."""
+        depths = np.array([place.source_point.layer for place in swaps.places])[swaps.place]
+        order = np.lexsort((depths, swaps.source))
+        last = np.flatnonzero(np.diff(swaps.source[order], append=-1))
+        return {
+            swaps.runs[swaps.source[at]]: [swaps.places[swaps.place[at]].source_point]
+            for at in order[last]
+        }
+
+    def of(self, swaps: Swaps, runs: Mapping[Row, CachedRun]) -> Wave:
+        """Returns the wave of swaps of one shape, which are in the order of `entries` and `place`.
+        `runs`: those of sources."""
+        entries = self.entries(swaps)
+        numbers, counts = np.unique(entries, return_counts=True)
+        assert (np.diff(entries) >= 0).all(), "rows of a wave are in the order of entry"
+        bases, base_of = np.unique(swaps.base, return_inverse=True)
+        return Wave(
+            WaveShape(int(swaps.tokens[0].min()), int(swaps.lengths()[0])),
+            [swaps.runs[base] for base in bases],
+            torch.from_numpy(base_of.reshape(-1)),
+            {
+                EntryPoint(number // 2, number % 2 == 1): count
+                for number, count in zip(numbers.tolist(), counts.tolist(), strict=True)
+            },
+            self._edits(swaps, runs),
+            torch.arange(len(swaps)),
+        )
+
+    def _edits(
+        self, swaps: Swaps, runs: Mapping[Row, CachedRun]
+    ) -> dict[EntryPoint, list[tuple[HookPoint, Edit]]]:
+        read = self._read(swaps, runs)
+        writes: dict[EntryPoint, dict[tuple[int, HookSide], list[Writes]]] = {}
+        starts = np.flatnonzero(np.diff(swaps.place, prepend=-1)).tolist()
+        for start, stop in zip(starts, [*starts[1:], len(swaps)], strict=True):
+            place = swaps.places[swaps.place[start]]
+            hook_point = self._hook_points.at(place.point)
+            replacements = read[place.source_point.component][start:stop, : place.tokens]
+            if place.source_features is not None:
+                replacements = replacements[..., list(place.source_features)]
+            columns = torch.from_numpy(swaps.tokens[start:stop, : place.tokens])
+            rows = torch.arange(start, stop)[:, None].expand_as(columns)
+            at = hook_point, place.kind, place.features, rows, columns, replacements
+            here = writes.setdefault(entry_of(hook_point), {})
+            here.setdefault((id(hook_point.module), hook_point.side), []).append(Writes(*at))
+        return {
+            entry: [(of_module[0].hook_point, edit_of(of_module)) for of_module in of.values()]
+            for entry, of in writes.items()
+        }
+
+    def _read(
+        self, swaps: Swaps, runs: Mapping[Row, CachedRun]
+    ) -> dict[str, Float[Tensor, "row token _width"]]:
+        """Returns what sources have, by component; rows of other components have zeros."""
+        sources, source_of = np.unique(swaps.source, return_inverse=True)
+        of_sources = [runs[swaps.runs[source]] for source in sources]
+        points = [place.source_point for place in swaps.places]
+        layers = np.array([self._hook_points.place(point) for point in points])[swaps.place]
+        names = np.array([point.component for point in points])[swaps.place]
+        read = {}
+        for name in np.unique(names).tolist():
+            at = np.flatnonzero(names == name)
+            found = self._cache.gather(
+                *(of_sources, source_of.reshape(-1)[at], name),
+                *(layers[at], swaps.source_tokens[at]),
+            )
+            if len(at) < len(swaps):
+                every = found.new_zeros((len(swaps), *found.shape[1:]))
+                every[torch.from_numpy(at).to(every.device)] = found
+                found = every
+            read[name] = found
+        return read
 
 
 class RowWaves:
