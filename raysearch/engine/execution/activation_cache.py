@@ -4,27 +4,26 @@ at the answer.
 A run without intervention serves every hypothesis, as a base and as a source; a patched run is
 cached only if it is itself a source. Many inputs run in one padded batch.
 
-Invariants: a run is stored without padding, so a token's activation has the token's own index; it
-is computed once, unless it was evicted (least recently used first, `max_bytes` in all), or more
-components or later blocks are wanted since; predictions of unpatched rows are never evicted; all
-that is stored is `detached`.
+Invariants: a token's activation has the token's own index, without padding; a run is computed once,
+unless it was evicted (least recently used first, `max_bytes` in all), or more components or later
+blocks are wanted since; predictions of unpatched rows are never evicted; all that is stored is
+`detached`.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int
-from numpy.typing import NDArray
+from jaxtyping import Float
 from torch import Tensor
 from transformers import DynamicCache
 
 from raysearch.engine.execution.answer_scores import Scoring
+from raysearch.engine.execution.cached_runs import CachedRun, Layers, StoredBatch, stacked
 from raysearch.engine.execution.memory import RowLimit, halving
 from raysearch.engine.execution.predict import (
     Prediction,
@@ -41,40 +40,6 @@ from raysearch.engine.networks.network import LanguageModel, ModelInput, Network
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.edits import edits_of, sources_of
 from raysearch.engine.patching.rows import Row
-
-Layers = Tensor | Sequence[Tensor]
-"""One tensor for each layer, stacked if they have one shape."""
-
-Indices = NDArray[np.int64]
-Tokens = slice | Indices
-"""The same tokens of all items, or (item, token)."""
-
-
-@dataclass(frozen=True, slots=True)
-class CachedRun:
-    """Activations of one run, unpadded: for each component those of its layers (token, width) in
-    the order of `Components.of`.
-
-    `keys`, `values`: (head, token, d_head) for each layer; None if they are not stored. `blocks`: the
-    number of blocks that ran; None: all. Activations of later ones are missing.
-    """
-
-    activations: Mapping[str, Layers]
-    keys: Layers | None = None
-    values: Layers | None = None
-    blocks: int | None = None
-
-    @property
-    def nbytes(self) -> int:
-        stored = [
-            *self.activations.values(),
-            *(k for k in (self.keys, self.values) if k is not None),
-        ]
-        return sum(
-            t.nbytes
-            for layers in stored
-            for t in ([layers] if isinstance(layers, Tensor) else layers)
-        )
 
 
 class ActivationCache:
@@ -110,6 +75,7 @@ class ActivationCache:
         self.scoring = Scoring() if scoring is None else scoring
         self._bytes = 0
         self._last_bytes = 0
+        self._held: Counter[StoredBatch] = Counter()  # cached runs of each batch
         self._wanted: dict[str, None] = {}  # components, in the order of their first use
         self._runs: OrderedDict[Row, CachedRun] = OrderedDict()  # least recently used first
         self._shallow: set[Row] = set()  # sources that were run up to some block
@@ -182,7 +148,7 @@ class ActivationCache:
     def _serves(self, run: CachedRun, blocks: int | None) -> bool:
         """Returns whether a run has all wanted components of its first `blocks` blocks."""
         deep = run.blocks is None or (blocks is not None and run.blocks >= blocks)
-        return deep and all(component in run.activations for component in self._wanted)
+        return deep and all(map(run.has, self._wanted))
 
     def _run_shallow(self, blocks: Mapping[Row, int]) -> dict[Row, CachedRun]:
         """Runs each row up to so many blocks, at first; a row that was run before, as a whole."""
@@ -196,37 +162,7 @@ class ActivationCache:
 
     def at(self, run: CachedRun, point: Point) -> Float[Tensor, "token width"]:
         """Returns the activation of a run at a point whose component was wanted."""
-        activation: Tensor = run.activations[point.component][self._hook_points.place(point)]
-        return activation
-
-    def gather(
-        self,
-        runs: Sequence[CachedRun],
-        run_of: Indices,
-        component: str,
-        layer_of: Indices,
-        tokens: Tokens,
-    ) -> Float[Tensor, "item token width"]:
-        """Returns activations of many runs in one tensor: for each item those of its run (an index
-        in `runs`) and layer (an index among those of `component`, which was wanted) at its tokens.
-
-        Costs a few operations for each run.
-        """
-        order = np.argsort(run_of, kind="stable")
-        device = self._network.device
-        layer_at = torch.from_numpy(layer_of[order]).to(device)
-        token_at = (
-            tokens if isinstance(tokens, slice) else torch.from_numpy(tokens[order]).to(device)
-        )
-        parts: list[Tensor] = []
-        for start, stop in _stretches(run_of[order]):
-            stored = runs[run_of[order[start]]].activations[component]
-            at = token_at if isinstance(token_at, slice) else token_at[start:stop]
-            parts.append(_picked(stored, layer_at[start:stop], at))
-        picked = torch.cat(parts) if len(parts) > 1 else parts[0]
-        if np.array_equal(order, np.arange(len(order))):
-            return picked
-        return picked.index_select(0, torch.from_numpy(np.argsort(order)).to(picked.device))
+        return run.at(point.component, self._hook_points.place(point))
 
     def parts_that_fit(self, rows: Sequence[Row], most: int | None = None) -> Iterator[list[Row]]:
         """Yields `rows` in parts of at most `most` rows (None: `limit.rows`) whose runs, bases and
@@ -315,23 +251,22 @@ class ActivationCache:
             self._cache_predictions(
                 batch, with_scores(predictions, logits, self.scoring, [row.base for row in batch])
             )
-        stored = {
-            component: _stacked([torch.cat(parts, 1) for parts in of_layers])
-            for component, of_layers in seen.items()
-        }
         keys, values = _keys_and_values(cache, len(network.blocks))
+        stored = StoredBatch(
+            {
+                component: stacked([torch.cat(parts, 1) for parts in of_layers])
+                for component, of_layers in seen.items()
+            },
+            *(keys, values, len(batch)),
+        )
         runs = {}
         for at, wanted_rows in enumerate(batch):
             row = Row(
                 wanted_rows.base, wanted_rows.patches
             )  # activations do not depend on the choices
-            runs[row] = CachedRun(
-                {component: _row(layers, at, pads[at]) for component, layers in stored.items()},
-                None if keys is None else _row(keys, at, pads[at]),
-                None if values is None else _row(values, at, pads[at]),
-                blocks,
-            )
-            self._store(row, runs[row])
+            runs[row] = CachedRun(stored, at, pads[at], blocks)
+        self._last_bytes = stored.nbytes // len(batch)
+        self._store(runs, stored)
         return runs
 
     def _ending_after(self, blocks: int | None) -> AbstractContextManager[None]:
@@ -364,14 +299,29 @@ class ActivationCache:
         logits = self._network.plain(row.base)[None]
         return with_scores(predict(logits, [row.among]), logits, self.scoring, [row.base])[0]
 
-    def _store(self, row: Row, run: CachedRun) -> None:
-        old = self._runs.pop(row, None)
-        self._last_bytes = run.nbytes
-        self._bytes += run.nbytes - (old.nbytes if old is not None else 0)
-        self._runs[row] = run
+    def _store(self, runs: Mapping[Row, CachedRun], batch: StoredBatch) -> None:
+        """Stores the runs of a batch; of one that does not fit, the last ones that do."""
+        some = list(runs.items())[-self.room :]
+        if batch.nbytes > self._max_bytes:
+            part = batch.part([run.row for _, run in some])
+            some = [(row, replace(run, batch=part, row=at)) for at, (row, run) in enumerate(some)]
+        for row, run in some:
+            self._drop(self._runs.pop(row, None))
+            self._runs[row] = run
+            if not self._held[run.batch]:
+                self._bytes += run.batch.nbytes
+            self._held[run.batch] += 1
         while self._bytes > self._max_bytes:
-            _, oldest = self._runs.popitem(last=False)
-            self._bytes -= oldest.nbytes
+            self._drop(self._runs.popitem(last=False)[1])
+
+    def _drop(self, run: CachedRun | None) -> None:
+        """Forgets a run; the memory of its batch is free when the last one is forgotten."""
+        if run is None:
+            return
+        self._held[run.batch] -= 1
+        if not self._held[run.batch]:
+            del self._held[run.batch]
+            self._bytes -= run.batch.nbytes
 
 
 def _reader(network: Network, hook_point: HookPoint, given: ModelInput, into: list[Tensor]) -> Hook:
@@ -381,41 +331,6 @@ def _reader(network: Network, hook_point: HookPoint, given: ModelInput, into: li
         )  # some models add to it in place afterwards
 
     return hook_at(network, hook_point, read, given)
-
-
-def _stretches(sorted_numbers: Indices) -> Iterator[tuple[int, int]]:
-    """Yields start and stop of each stretch of equal numbers."""
-    starts = np.flatnonzero(np.diff(sorted_numbers, prepend=-1)).tolist()
-    yield from zip(starts, [*starts[1:], len(sorted_numbers)], strict=True)
-
-
-def _picked(
-    layers: Layers, layer_at: Int[Tensor, "item"], tokens: slice | Int[Tensor, "item token"]
-) -> Float[Tensor, "item token width"]:
-    """Returns of each item the tokens of a layer."""
-    if isinstance(layers, Tensor):
-        layer_at = layer_at.to(layers.device)
-        if isinstance(tokens, slice):
-            return layers[:, tokens].index_select(0, layer_at)
-        return layers[layer_at[:, None], tokens.to(layers.device)]
-    chosen = [layers[at] for at in layer_at.tolist()]
-    at = [tokens] * len(chosen) if isinstance(tokens, slice) else tokens.cpu().unbind()
-    return torch.stack(
-        [layer[of].to(chosen[0].device) for layer, of in zip(chosen, at, strict=True)]
-    )
-
-
-def _stacked(layers: Sequence[Tensor]) -> Layers:
-    """Stacks the layers into one tensor if their shapes allow it."""
-    alike = len({(t.shape, t.device, t.dtype) for t in layers}) == 1
-    return torch.stack(list(layers)) if alike else layers
-
-
-def _row(layers: Layers, at: int, pad: int) -> Layers:
-    """Returns row `at` without padding, copied, so that the memory of the batch is freed."""
-    if isinstance(layers, Tensor):
-        return layers[:, at, ..., pad:, :].clone()
-    return tuple(t[at, ..., pad:, :].clone() for t in layers)
 
 
 def _keys_and_values(
@@ -432,4 +347,4 @@ def _keys_and_values(
     values = [v for _, v in stored if v is not None]
     if len(keys) < blocks or len(values) < blocks:
         return None, None
-    return _stacked(keys), _stacked(values)
+    return stacked(keys), stacked(values)

@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Bool, Int
 from numpy.typing import NDArray
 
-from raysearch.engine.execution.activation_cache import ActivationCache, Indices
+from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.answer_scores import AnswerLogits, read_logits
+from raysearch.engine.execution.cached_runs import Indices
 from raysearch.engine.execution.evaluate import Evaluator
 from raysearch.engine.execution.executors import ReplayExecutor
 from raysearch.engine.execution.memory import RowLimit, halving

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from raysearch.engine.execution.activation_cache import ActivationCache, Indices
+from raysearch.engine.execution.activation_cache import ActivationCache
+from raysearch.engine.execution.cached_runs import Indices
 from raysearch.engine.execution.canonical import CACHE_BYTES, CanonicalRunner
 from raysearch.engine.execution.replay import Replay
 from raysearch.engine.execution.wave import SwapWaves
@@ -182,7 +183,7 @@ class ReplayExecutor:
         self._network = network
         self._replay = Replay(network, hook_points, cache, shares_prefix)
         self._waves = self._replay.waves
-        self._swap_waves = SwapWaves(hook_points, cache)
+        self._swap_waves = SwapWaves(hook_points)
         self._whole = BatchedExecutor(network, hook_points, cache)
         self._cache = cache
 

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import AttentionInterface, Cache, PretrainedConfig
 
-from raysearch.engine.execution.activation_cache import CachedRun, Layers
+from raysearch.engine.execution.cached_runs import CachedRun, prefixes
 from raysearch.engine.execution.partial_attention import RowsByBase, attend
 from raysearch.engine.networks.detached import detached
 from raysearch.engine.networks.network import LanguageModel
@@ -170,8 +170,8 @@ class Prefix(Cache):
         shared: frozenset[int],
     ) -> None:
         self._start, self._first_layer, self._shared = start, first_layer, shared
-        self._keys = _before(start, first_layer, [run.keys for run in bases])
-        self._values = _before(start, first_layer, [run.values for run in bases])
+        self._keys = prefixes(bases, lambda batch: batch.keys, start, first_layer)
+        self._values = prefixes(bases, lambda batch: batch.values, start, first_layer)
         self._count = len(bases)
         self._base = base_of
         self._by_base: dict[tuple[int, torch.device], RowsByBase] = {}
@@ -225,20 +225,6 @@ class Prefix(Cache):
             found = RowsByBase.of(self._base[: self.rows], self._count).to(device)
             self._by_base[self.rows, device] = found
         return found
-
-
-def _before(start: int, first_layer: int, of_bases: Sequence[Layers | None]) -> Layers:
-    """Returns the bases' keys or values (base, head, token, d_head) of the tokens before `start`,
-    for each layer from `first_layer` on."""
-    present = [layers[first_layer:] for layers in of_bases if layers is not None]
-    assert len(present) == len(of_bases), "a run without keys and values cannot be replayed on"
-    if all(isinstance(layers, Tensor) for layers in present):
-        return torch.stack(
-            [layers[:, :, :start] for layers in present if isinstance(layers, Tensor)], dim=1
-        )
-    return [
-        torch.stack([t[:, :start] for t in of_layer]) for of_layer in zip(*present, strict=True)
-    ]
 
 
 def is_causal(mask: Any, start: int, length: int) -> bool:

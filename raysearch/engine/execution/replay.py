@@ -26,7 +26,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from raysearch.engine.execution.activation_cache import ActivationCache, CachedRun
+from raysearch.engine.execution.activation_cache import ActivationCache
+from raysearch.engine.execution.cached_runs import CachedRun, gather
 from raysearch.engine.execution.predict import choices_of
 from raysearch.engine.execution.prefix import Prefix, SharedLayers, is_causal
 from raysearch.engine.execution.wave import EntryPoint, RowWaves, Wave, WaveShape
@@ -159,7 +160,7 @@ class Replay:
             counts = [wave.entries[entry] for entry in here]
             layers = np.repeat([self._hook_points.place(entry.point) for entry in here], counts)
             base_of, suffix = wave.base.numpy()[rows], slice(wave.shape.start, None)
-            found = self._cache.gather(bases, base_of, component, layers, suffix)
+            found = gather(bases, base_of, component, layers, suffix)
             entering |= dict(zip(here, torch.split(found, counts), strict=True))
         return entering
 
@@ -291,10 +292,8 @@ def _apply_edits(
 
 def _cache_of(run: CachedRun, tokens: int) -> DynamicCache:
     """Returns a cache of the first `tokens` tokens of `run`."""
-    assert run.keys is not None, "a run without keys and values cannot be replayed on"
-    assert run.values is not None
     cache = DynamicCache()
     if tokens:
-        for layer, (keys, values) in enumerate(zip(run.keys, run.values, strict=True)):
-            cache.update(keys[None, :, :tokens], values[None, :, :tokens], layer)
+        for layer, (keys, values) in enumerate(run.keys_and_values(tokens)):
+            cache.update(keys[None], values[None], layer)
     return cache

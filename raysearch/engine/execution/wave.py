@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from raysearch.engine.execution.activation_cache import ActivationCache, CachedRun, Indices
+from raysearch.engine.execution.cached_runs import CachedRun, Indices, gather
 from raysearch.engine.networks.components import Components, HookPoint
 from raysearch.engine.networks.hooks import Edit, HookSide
 from raysearch.engine.networks.point import Point
@@ -86,9 +86,8 @@ class Wave:
 class SwapWaves:
     """Makes waves of swaps."""
 
-    def __init__(self, hook_points: Components, cache: ActivationCache) -> None:
+    def __init__(self, hook_points: Components) -> None:
         self._hook_points = hook_points
-        self._cache = cache
 
     def entries(self, swaps: Swaps) -> Int[Indices, "row"]:
         """Returns a number for the place at which each row enters; it grows with depth."""
@@ -167,7 +166,7 @@ class SwapWaves:
         read = {}
         for name in np.unique(names).tolist():
             at = np.flatnonzero(names == name)
-            found = self._cache.gather(
+            found = gather(
                 *(of_sources, source_of.reshape(-1)[at], name),
                 *(layers[at], swaps.source_tokens[at]),
             )

@@ -67,14 +67,15 @@ class SwapBuilder:
                 found[intervention] = place
         if not found:
             return None, []
-        places = list(found.values())
+        places = list(dict.fromkeys(found.values()))
+        number = {place: at for at, place in enumerate(places)}
         most = max(place.tokens for place in places)
         columns = {key: _columns(of, most) for key, of in spots.items() if of is not None}
         base, source, choice, same, tokens, source_tokens = (
-            np.stack(parts, 1).reshape(len(pairs) * len(places), *parts[0].shape[1:])
+            np.stack(parts, 1).reshape(len(pairs) * len(found), *parts[0].shape[1:])
             for parts in zip(*(columns[_positions(of)] for of in found), strict=True)
         )
-        place_of = np.tile(np.arange(len(places)), len(pairs))
+        place_of = np.tile([number[place] for place in found.values()], len(pairs))
         runs, choices = list(self._numbers), list(self._choices)
         swaps = Swaps(
             *(runs, choices, places, place_of, base, source, choice),
