@@ -53,7 +53,8 @@ class SwapBuilder:
         """Returns the swaps of those interventions that are swaps on all pairs, and these
         interventions, in order. The rows are all interventions on the first pair, then on the
         second one, so that those which share runs are together."""
-        spots: dict[Hashable, list[Spot] | None] = {}
+        spots: dict[Hashable, list[Spot]] = {}
+        tokens_at: dict[Hashable, set[int]] = {}
         found: dict[Intervention, Place] = {}
         for intervention in interventions if pairs else ():
             place = self._place(intervention, pairs[0])
@@ -62,15 +63,15 @@ class SwapBuilder:
             key = _positions(intervention)
             if key not in spots:
                 spots[key] = self._spots_on(intervention, pairs)
-            of_pairs = spots[key]
-            if of_pairs is not None and all(len(s.tokens) == place.tokens for s in of_pairs):
+                tokens_at[key] = {len(spot.tokens) for spot in spots[key]}
+            if tokens_at[key] == {place.tokens}:
                 found[intervention] = place
         if not found:
             return None, []
         places = list(dict.fromkeys(found.values()))
         number = {place: at for at, place in enumerate(places)}
         most = max(place.tokens for place in places)
-        columns = {key: _columns(of, most) for key, of in spots.items() if of is not None}
+        columns = {key: _columns(spots[key], most) for key in {*map(_positions, found)}}
         base, source, choice, same, tokens, source_tokens = (
             np.stack(parts, 1).reshape(len(pairs) * len(found), *parts[0].shape[1:])
             for parts in zip(*(columns[_positions(of)] for of in found), strict=True)
@@ -99,15 +100,15 @@ class SwapBuilder:
             len(patch.tokens),
         )
 
-    def _spots_on(self, intervention: Intervention, pairs: Sequence[Encoded]) -> list[Spot] | None:
-        """Returns the spots of all pairs; None if one of them cannot be built."""
+    def _spots_on(self, intervention: Intervention, pairs: Sequence[Encoded]) -> list[Spot]:
+        """Returns the spots of all pairs; none if one of them cannot be built."""
         known = self._spots.setdefault(_positions(intervention), {})
         try:
             for pair in pairs:
                 if pair.index not in known:
                     known[pair.index] = self._spot(self.build(pair, intervention))
         except Exception:  # noqa: BLE001  as above
-            return None
+            return []
         return [known[pair.index] for pair in pairs]
 
     def _spot(self, row: Row) -> Spot:

@@ -3,7 +3,6 @@ row."""
 
 import random
 import sys
-from collections import Counter as Count
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,7 +20,7 @@ from raysearch.core.events import Event, Failed, Measured
 from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
 from raysearch.engine.execution.executors import ReplayExecutor, parts_of_runs
 from raysearch.engine.replica import Replica
-from tests.engine.test_replica import BLOCKS, PAIRS, PLACES, measure, replica_of
+from tests.engine.test_replica import BLOCKS, PLACES, measure, replica_of
 from tests.engine.worlds import POSITIONS, blocks_of, model_of, random_pairs
 
 COMPONENTS = ("residual", "mlp_output", "attention_output", "head", "query")
@@ -125,34 +124,41 @@ def test_most_rows_are_swaps_and_each_is_that_of_build_row() -> None:
     assert any(free)
 
 
+def calls_of(pairs: int, subspaces: int) -> tuple[int, int]:
+    """How many rows a task has, and how many functions of ours are called for it."""
+    every = random_pairs(0, pairs, shortest=7, longest=8)
+    replica = replica_of(model_of("llama"), every, rows=100_000)
+    assert replica._runner.swaps is not None
+    replica._runner.swaps._tolerance = 0.0  # near-ties are decided one by one
+    asked = [
+        Intervention((Unit(place.units[0].site, Subspace("identity", 2, (0, 1 + at))),))
+        for at in range(subspaces)
+        for place in PLACES
+    ]
+    blocks = blocks_of(every, pairs)
+    measure(replica, asked, blocks)  # captures, templates and tokens of positions
+    count = 0
+
+    def counted(frame: FrameType, event: str, _: object) -> None:
+        nonlocal count
+        count += event == "call" and "/raysearch/" in frame.f_code.co_filename
+
+    sys.setprofile(counted)
+    try:
+        events = measure(replica, asked, blocks)
+    finally:
+        sys.setprofile(None)
+    return sum(event.rows for event in events if isinstance(event, Measured)), count
+
+
 def test_python_calls_do_not_grow_with_rows() -> None:
-    """Each row took some 400 calls of functions."""
-    model = model_of("llama")
-    calls = []
-    for copies in (1, 3):
-        pairs = random_pairs(0, 40 * copies, shortest=7, longest=8)
-        replica = replica_of(model, pairs, rows=10_000)
-        replica._runner.evaluator._tolerance = replica._runner.swaps._tolerance = 0.0  # type: ignore[union-attr]
-        blocks = blocks_of(pairs, 40)
-        places = [i for i in PLACES if i.units[0].site.position != "last"]
-        measure(replica, places, blocks)  # captures, templates and tokens of positions
-        count = Count[str]()
-
-        def counted(frame: FrameType, event: str, _: object, count: Count[str] = count) -> None:
-            if event == "call" and "/raysearch/" in frame.f_code.co_filename:
-                count[frame.f_code.co_name] += 1
-
-        sys.setprofile(counted)
-        try:
-            events = measure(replica, places, blocks)
-        finally:
-            sys.setprofile(None)
-        rows = sum(event.rows for event in events if isinstance(event, Measured))
-        calls.append((rows, sum(count.values())))
-    (few, calls_of_few), (many, calls_of_many) = calls
-    assert many == 3 * few
-    print(calls)
-    assert (calls_of_many - calls_of_few) / (many - few) < 2
+    """They grow with pairs and with interventions, and not with both: each row took some 400."""
+    (few, base), (_, more_pairs), (_, more_places), (many, both) = (
+        calls_of(*size) for size in ((20, 1), (60, 1), (20, 4), (60, 4))
+    )
+    assert many == 12 * few
+    assert both - more_pairs - more_places + base < 0.5 * (many - few)
+    assert both < 30 * many
 
 
 @settings(max_examples=60, deadline=None)
