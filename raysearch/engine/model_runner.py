@@ -15,7 +15,8 @@ from raysearch.engine.attribution.attributor import Attributor
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.answer_scores import Scoring
 from raysearch.engine.execution.evaluate import Evaluator
-from raysearch.engine.execution.executors import PlainExecutor
+from raysearch.engine.execution.evaluate_swaps import SwapEvaluator
+from raysearch.engine.execution.executors import PlainExecutor, ReplayExecutor
 from raysearch.engine.execution.known_executor import (
     check_key,
     recall_choice,
@@ -95,6 +96,11 @@ class ModelRunner:
         self.executor.want(components)  # so that screening need not be repeated for them
         self.tolerance, self.near_tie = choice.tolerance, choice.near_tie
         self.evaluator = Evaluator(self.executor, plain, self.cache, limit, self.near_tie)
+        self.swaps = (
+            SwapEvaluator(self.evaluator, self.executor, self.cache, limit, self.near_tie)
+            if isinstance(self.executor, ReplayExecutor)
+            else None
+        )
         self._recipe, self._limit = settings.recipe, limit
         self._meter = meter
 

@@ -8,6 +8,7 @@ that an intervention causes.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -20,7 +21,6 @@ from raysearch.core.events import (
     Encoded,
     Event,
     Failed,
-    Ids,
     Measured,
     Opened,
     Screened,
@@ -32,11 +32,13 @@ from raysearch.core.runner_settings import DEFAULT_SETTINGS, RunnerSettings
 from raysearch.engine.encoding.positions import every
 from raysearch.engine.execution.evaluate import Fault, RowRequest
 from raysearch.engine.execution.memory import memory_in_use
+from raysearch.engine.execution.outputs import Outputs
 from raysearch.engine.execution.predict import Prediction, checked
 from raysearch.engine.execution.usage import Usage, UsageMeter
 from raysearch.engine.model_runner import ModelRunner
-from raysearch.engine.networks.network import LoadedNetwork
+from raysearch.engine.networks.network import LanguageModel, LoadedNetwork
 from raysearch.engine.patching.build import ablation_sources, build_row, other_source
+from raysearch.engine.patching.build_swaps import SwapBuilder
 from raysearch.engine.patching.featurized import Featurizers
 from raysearch.engine.patching.rows import Row
 from raysearch.engine.task_events import failed, fitted, pairs_of
@@ -88,6 +90,7 @@ class Replica:
             network, loaded.dtype, encoded, components, settings, self._meter, loaded.digest
         )
         self._random: ModelRunner | None = None
+        self._builders: dict[ModelRunner, SwapBuilder] = {}
         self._featurizers = Featurizers(network.device, settings.files)
         self.opened = Opened(
             ModelFacts(
@@ -207,15 +210,18 @@ class Replica:
                 predictions[index, name] += (
                     checked(prediction, f"pair {index}, {name}, without intervention"),
                 )
-        outputs = {
-            name: tuple(_output(predictions[p.index, name]) for p in pairs) for name in names
+        near_tie = self._runner.near_tie
+        found = {
+            name: Outputs.of([predictions[p.index, name] for p in pairs], near_tie)
+            for name in names
         }
+        outputs = {name: tuple(of.ids) for name, of in found.items()}
         return Screened(
             **self._origin(task),
             **pairs_of(block),
             base=outputs.pop("base", ()),
             sources=outputs,
-            near_ties=sum(map(self._is_near, predictions.values())),
+            near_ties=sum(sum(of.near) for of in found.values()),
             seconds=time.perf_counter() - began,
             scores=self._runner.scoring.scores(
                 pairs, [predictions[p.index, "base"][0].answer_logits for p in pairs]
@@ -238,16 +244,19 @@ class Replica:
     def _measure(self, runner: ModelRunner, task: Task) -> list[Event]:
         began = time.perf_counter()
         assert len(set(task.keys)) == len(task.keys), "a task names an intervention once"
-        requests, faults = self._requests(runner, task)
+        outputs = self._swap_outputs(runner, task)
+        rest = tuple(i for i in task.interventions if i.key not in outputs)
+        requests, faults = self._requests(runner, replace(task, interventions=rest))
         outcome = runner.evaluator.measure(requests, self._tokens)
         faults.update(outcome.faults)
-        per_row = (time.perf_counter() - began) / max(len(requests), 1)
-        by_key: dict[tuple[str, int], list[tuple[Prediction, ...]]] = {}
+        predictions: dict[str, list[tuple[Prediction, ...]]] = {}
         for request in requests:
             if request.intervention not in faults:
-                by_key.setdefault((request.intervention, request.block), []).append(
-                    outcome.predictions[request]
-                )
+                of_key = predictions.setdefault(request.intervention, [])
+                of_key.append(outcome.predictions[request])
+        outputs |= {key: Outputs.of(of, runner.near_tie) for key, of in predictions.items()}
+        rows = len(task.interventions) * sum(len(block.pairs) for block in task.blocks)
+        per_row = (time.perf_counter() - began) / max(rows, 1)
         events: list[Event] = []
         for intervention in task.interventions:
             key = intervention.key
@@ -257,11 +266,30 @@ class Replica:
             if key in faults:
                 events.append(self._failed(task, key, faults[key]))
                 continue
-            for place, block in enumerate(task.blocks):
-                events.append(
-                    self._measured(task, intervention, block, by_key.get((key, place), []), per_row)
-                )
+            start = 0
+            for block in task.blocks:
+                own = outputs[key].part(start, start + len(block.pairs))
+                events.append(self._measured(task, intervention, block, own, per_row))
+                start += len(block.pairs)
         return events
+
+    def _swap_outputs(self, runner: ModelRunner, task: Task) -> dict[str, Outputs]:
+        """Returns the outputs of those interventions that waves of swaps can run to the end."""
+        network = runner.network
+        if runner.swaps is None or self._tokens > 1 or not isinstance(network, LanguageModel):
+            return {}
+        builder = self._builders.get(runner)
+        if builder is None:
+            build = partial(self._row, runner)
+            builder = SwapBuilder(build, runner.hook_points, network.share_activations)
+            self._builders[runner] = builder
+        pairs = [self._pairs[index] for block in task.blocks for index in block.pairs]
+        swaps, interventions = builder.swaps(task.interventions, pairs)
+        if swaps is None:
+            return {}
+        found = runner.swaps.measure(swaps).by_column(len(interventions))
+        named = zip(interventions, found, strict=True)
+        return {intervention.key: of for intervention, of in named if of is not None}
 
     def _block_by_block(
         self, runner: ModelRunner, task: Task, intervention: Intervention
@@ -310,7 +338,7 @@ class Replica:
         task: Task,
         intervention: Intervention,
         block: Block,
-        predictions: Sequence[tuple[Prediction, ...]],
+        found: Outputs,
         per_row: float,
     ) -> Measured:
         pairs = [self._pairs[index] for index in block.pairs]
@@ -318,13 +346,11 @@ class Replica:
             **self._origin(task),
             **pairs_of(block),
             intervention=intervention.key,
-            outputs=tuple(_output(d) for d in predictions),
-            near_ties=sum(self._is_near(d) for d in predictions),
-            rows=sum(map(len, predictions)),
-            seconds=per_row * len(predictions),
-            scores=self._runner.scoring.scores(
-                pairs, [d[0].answer_logits for d in predictions], intervention
-            ),
+            outputs=tuple(found.ids),
+            near_ties=sum(found.near),
+            rows=sum(map(len, found.ids)),
+            seconds=per_row * len(found.ids),
+            scores=self._runner.scoring.scores(pairs, found.answer_logits, intervention),
         )
 
     def _origin(self, task: Task) -> dict[str, Any]:
@@ -338,15 +364,6 @@ class Replica:
 
     def _failed(self, task: Task, key: str | None, fault: Fault) -> Failed:
         return failed(task, key, fault, self._worker, self._node)
-
-    def _is_near(self, predictions: Sequence[Prediction]) -> bool:
-        """Returns whether a token of an output is a near-tie, or was one before the canonical
-        computation decided it."""
-        return any(d.was_near_tie or d.gap < self._runner.near_tie for d in predictions)
-
-
-def _output(predictions: Sequence[Prediction]) -> Ids:
-    return tuple(d.id for d in predictions)
 
 
 def _device_name(device: torch.device) -> str:

@@ -4,16 +4,16 @@ at the answer.
 A run without intervention serves every hypothesis, as a base and as a source; a patched run is
 cached only if it is itself a source. Many inputs run in one padded batch.
 
-Invariants: a run is stored without padding, so a token's activation has the token's own index; it
-is computed once, unless it was evicted (least recently used first, `max_bytes` in all), or more
-components or later blocks are wanted since; predictions of unpatched rows are never evicted; all
-that is stored is `detached`.
+Invariants: a token's activation has the token's own index, without padding; a run is computed once,
+unless it was evicted (least recently used first, `max_bytes` in all), or more components or later
+blocks are wanted since; predictions of unpatched rows are never evicted; all that is stored is
+`detached`.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 
@@ -23,6 +23,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from raysearch.engine.execution.answer_scores import Scoring
+from raysearch.engine.execution.cached_runs import CachedRun, Layers, StoredBatch, stacked
 from raysearch.engine.execution.memory import RowLimit, halving
 from raysearch.engine.execution.predict import (
     Prediction,
@@ -39,36 +40,6 @@ from raysearch.engine.networks.network import LanguageModel, ModelInput, Network
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.edits import edits_of, sources_of
 from raysearch.engine.patching.rows import Row
-
-Layers = Tensor | Sequence[Tensor]
-"""One tensor for each layer, stacked if they have one shape."""
-
-
-@dataclass(frozen=True, slots=True)
-class CachedRun:
-    """Activations of one run, unpadded: for each component those of its layers (token, width) in
-    the order of `Components.of`.
-
-    `keys`, `values`: (head, token, d_head) for each layer; None if they are not stored. `blocks`:
-    the number of blocks that ran; None: all. Activations of later ones are missing.
-    """
-
-    activations: Mapping[str, Layers]
-    keys: Layers | None = None
-    values: Layers | None = None
-    blocks: int | None = None
-
-    @property
-    def nbytes(self) -> int:
-        stored = [
-            *self.activations.values(),
-            *(k for k in (self.keys, self.values) if k is not None),
-        ]
-        return sum(
-            t.nbytes
-            for layers in stored
-            for t in ([layers] if isinstance(layers, Tensor) else layers)
-        )
 
 
 class ActivationCache:
@@ -104,6 +75,7 @@ class ActivationCache:
         self.scoring = Scoring() if scoring is None else scoring
         self._bytes = 0
         self._last_bytes = 0
+        self._held: Counter[StoredBatch] = Counter()  # cached runs of each batch
         self._wanted: dict[str, None] = {}  # components, in the order of their first use
         self._runs: OrderedDict[Row, CachedRun] = OrderedDict()  # least recently used first
         self._shallow: set[Row] = set()  # sources that were run up to some block
@@ -176,7 +148,7 @@ class ActivationCache:
     def _serves(self, run: CachedRun, blocks: int | None) -> bool:
         """Returns whether a run has all wanted components of its first `blocks` blocks."""
         deep = run.blocks is None or (blocks is not None and run.blocks >= blocks)
-        return deep and all(component in run.activations for component in self._wanted)
+        return deep and all(map(run.has, self._wanted))
 
     def _run_shallow(self, blocks: Mapping[Row, int]) -> dict[Row, CachedRun]:
         """Runs each row up to so many blocks, at first; a row that was run before, as a whole."""
@@ -190,8 +162,7 @@ class ActivationCache:
 
     def at(self, run: CachedRun, point: Point) -> Float[Tensor, "token width"]:
         """Returns the activation of a run at a point whose component was wanted."""
-        activation: Tensor = run.activations[point.component][self._hook_points.place(point)]
-        return activation
+        return run.at(point.component, self._hook_points.place(point))
 
     def parts_that_fit(self, rows: Sequence[Row], most: int | None = None) -> Iterator[list[Row]]:
         """Yields `rows` in parts of at most `most` rows (None: `limit.rows`) whose runs, bases and
@@ -217,6 +188,21 @@ class ActivationCache:
         if part:
             yield part
 
+    @property
+    def device(self) -> torch.device:
+        """The device of the network's inputs."""
+        return self._network.device
+
+    @property
+    def most_rows(self) -> int:
+        """Most rows in a forward pass, as far as is known by now."""
+        return self._limit.rows
+
+    @property
+    def room(self) -> int:
+        """Number of runs that fit into `max_bytes`, at least 1."""
+        return max(1, self._max_bytes // max(self._last_bytes, 1))
+
     def _bytes_of(self, runs: int) -> int:
         """Estimates the bytes of `runs` runs by the last one: activations grow with tokens, and
         inputs of a job have similar lengths."""
@@ -224,7 +210,7 @@ class ActivationCache:
 
     def _run_all(self, rows: Sequence[Row], blocks: int | None = None) -> dict[Row, CachedRun]:
         made: dict[Row, CachedRun] = {}
-        at_once = max(1, min(self._limit.rows, self._max_bytes // max(self._last_bytes, 1)))
+        at_once = min(self._limit.rows, self.room)
         with self.meter.phase("capture"):
             for batch in batches(rows, lambda row: self._network.batch_key(row.base), at_once):
                 for part in halving(batch, partial(self._run, blocks=blocks), self._limit):
@@ -265,23 +251,22 @@ class ActivationCache:
             self._cache_predictions(
                 batch, with_scores(predictions, logits, self.scoring, [row.base for row in batch])
             )
-        stored = {
-            component: _stacked([torch.cat(parts, 1) for parts in of_layers])
-            for component, of_layers in seen.items()
-        }
         keys, values = _keys_and_values(cache, len(network.blocks))
+        stored = StoredBatch(
+            {
+                component: stacked([torch.cat(parts, 1) for parts in of_layers])
+                for component, of_layers in seen.items()
+            },
+            *(keys, values, len(batch)),
+        )
         runs = {}
         for at, wanted_rows in enumerate(batch):
             row = Row(
                 wanted_rows.base, wanted_rows.patches
             )  # activations do not depend on the choices
-            runs[row] = CachedRun(
-                {component: _row(layers, at, pads[at]) for component, layers in stored.items()},
-                None if keys is None else _row(keys, at, pads[at]),
-                None if values is None else _row(values, at, pads[at]),
-                blocks,
-            )
-            self._store(row, runs[row])
+            runs[row] = CachedRun(stored, at, pads[at], blocks)
+        self._last_bytes = stored.nbytes // len(batch)
+        self._store(runs, stored)
         return runs
 
     def _ending_after(self, blocks: int | None) -> AbstractContextManager[None]:
@@ -314,14 +299,29 @@ class ActivationCache:
         logits = self._network.plain(row.base)[None]
         return with_scores(predict(logits, [row.among]), logits, self.scoring, [row.base])[0]
 
-    def _store(self, row: Row, run: CachedRun) -> None:
-        old = self._runs.pop(row, None)
-        self._last_bytes = run.nbytes
-        self._bytes += run.nbytes - (old.nbytes if old is not None else 0)
-        self._runs[row] = run
+    def _store(self, runs: Mapping[Row, CachedRun], batch: StoredBatch) -> None:
+        """Stores the runs of a batch; of one that does not fit, the last ones that do."""
+        some = list(runs.items())[-self.room :]
+        if batch.nbytes > self._max_bytes:
+            part = batch.part([run.row for _, run in some])
+            some = [(row, replace(run, batch=part, row=at)) for at, (row, run) in enumerate(some)]
+        for row, run in some:
+            self._drop(self._runs.pop(row, None))
+            self._runs[row] = run
+            if not self._held[run.batch]:
+                self._bytes += run.batch.nbytes
+            self._held[run.batch] += 1
         while self._bytes > self._max_bytes:
-            _, oldest = self._runs.popitem(last=False)
-            self._bytes -= oldest.nbytes
+            self._drop(self._runs.popitem(last=False)[1])
+
+    def _drop(self, run: CachedRun | None) -> None:
+        """Forgets a run; the memory of its batch is free when the last one is forgotten."""
+        if run is None:
+            return
+        self._held[run.batch] -= 1
+        if not self._held[run.batch]:
+            del self._held[run.batch]
+            self._bytes -= run.batch.nbytes
 
 
 def _reader(network: Network, hook_point: HookPoint, given: ModelInput, into: list[Tensor]) -> Hook:
@@ -331,19 +331,6 @@ def _reader(network: Network, hook_point: HookPoint, given: ModelInput, into: li
         )  # some models add to it in place afterwards
 
     return hook_at(network, hook_point, read, given)
-
-
-def _stacked(layers: Sequence[Tensor]) -> Layers:
-    """Stacks the layers into one tensor if their shapes allow it."""
-    alike = len({(t.shape, t.device, t.dtype) for t in layers}) == 1
-    return torch.stack(list(layers)) if alike else layers
-
-
-def _row(layers: Layers, at: int, pad: int) -> Layers:
-    """Returns row `at` without padding, copied, so that the memory of the batch is freed."""
-    if isinstance(layers, Tensor):
-        return layers[:, at, ..., pad:, :].clone()
-    return tuple(t[at, ..., pad:, :].clone() for t in layers)
 
 
 def _keys_and_values(
@@ -360,4 +347,4 @@ def _keys_and_values(
     values = [v for _, v in stored if v is not None]
     if len(keys) < blocks or len(values) < blocks:
         return None, None
-    return _stacked(keys), _stacked(values)
+    return stacked(keys), stacked(values)

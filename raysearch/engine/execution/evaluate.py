@@ -155,6 +155,14 @@ class Evaluator:
                 outcome,
             )
 
+    def canonical(self, rows: Sequence[Row]) -> list[Prediction]:
+        """Returns the canonical predictions of near-ties."""
+        return [replace(d, was_near_tie=True) for d in self._predict_by(self._oracle, rows)]
+
+    def unchanged(self, rows: Sequence[Row]) -> list[Prediction]:
+        """Returns the predictions of rows that equal their base's run up to rounding."""
+        return self._predict_unchanged(rows)
+
     def _predict_unchanged(self, rows: Sequence[Row]) -> list[Prediction]:
         """Predicts rows that equal their base's run up to rounding; near-ties are decided by the
         canonical computation."""

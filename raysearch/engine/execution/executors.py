@@ -7,19 +7,23 @@ Invariants: plain is the canonical computation, which decides what the others ca
 from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from typing import Literal, Protocol
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from raysearch.engine.execution.activation_cache import ActivationCache
+from raysearch.engine.execution.cached_runs import Indices
 from raysearch.engine.execution.canonical import CACHE_BYTES, CanonicalRunner
 from raysearch.engine.execution.replay import Replay
+from raysearch.engine.execution.wave import SwapWaves
 from raysearch.engine.networks.components import Components, hook_at
 from raysearch.engine.networks.hooks import owned_hooks
 from raysearch.engine.networks.network import LanguageModel, Network
 from raysearch.engine.patching.edits import Replacements, edits_of, sources_of
 from raysearch.engine.patching.operations import Featurized, Interchange
 from raysearch.engine.patching.rows import Patch, Row
+from raysearch.engine.patching.swaps import Swaps
 
 ExecutorName = Literal["replay", "batched", "plain"]
 
@@ -179,26 +183,28 @@ class ReplayExecutor:
         self.shares_prefix = shares_prefix
         self._network = network
         self._replay = Replay(network, hook_points, cache, shares_prefix)
+        self._waves = self._replay.waves
+        self._swap_waves = SwapWaves(hook_points)
         self._whole = BatchedExecutor(network, hook_points, cache)
         self._cache = cache
 
     def batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
         waves: dict[object, list[Row]] = {}
         for row in rows:
-            waves.setdefault(self._replay.shape_of(row), []).append(row)
+            waves.setdefault(self._waves.shape_of(row), []).append(row)
         yield from self._whole.batches(waves.pop(None, []))
         for wave in waves.values():
             self._want(wave)
         for wave in waves.values():
-            wave.sort(key=self._replay.entry_point_of)
+            wave.sort(key=self._waves.entry_point_of)
             yield from self._cache.parts_that_fit(wave)
 
     def batch_key(self, row: Row) -> Hashable:
-        shape = self._replay.shape_of(row)
+        shape = self._waves.shape_of(row)
         return shape if shape is not None else ("whole", self._whole.batch_key(row))
 
     def entry_layer(self, row: Row) -> int:
-        return 0 if self._replay.shape_of(row) is None else self._replay.entry_point_of(row).layer
+        return 0 if self._waves.shape_of(row) is None else self._waves.entry_point_of(row).layer
 
     def logits(
         self,
@@ -206,7 +212,7 @@ class ReplayExecutor:
         replacements: Replacements | None = None,
         choices_only: bool = False,
     ) -> Float[Tensor, "row answer"]:
-        if self._replay.shape_of(rows[0]) is None:
+        if self._waves.shape_of(rows[0]) is None:
             return self._whole.logits(rows, replacements, choices_only)
         self._want(rows)
         sources = sources_of(rows) if replacements is None else {}
@@ -222,6 +228,37 @@ class ReplayExecutor:
             for patch in row.patches
         )
 
+    def swap_waves(self, swaps: Swaps) -> Iterator[Indices]:
+        """Yields the indices of swaps, in the waves in which they are to be run.
+
+        Rows whose runs fit into the cache together are run one wave after the other, so that no run
+        is computed twice for them.
+        """
+        self._cache.want(self._swap_waves.components(swaps))
+        entries, lengths = self._swap_waves.entries(swaps), swaps.lengths()
+        starts = swaps.tokens.min(1)
+        for rows in parts_of_runs(swaps.base, swaps.source, self._cache.room):
+            keys = (swaps.place[rows], entries[rows], lengths[rows], starts[rows])
+            order = rows[np.lexsort(keys)]
+            shapes = np.column_stack((starts[order], lengths[order]))
+            firsts = np.flatnonzero(np.diff(shapes, axis=0).any(1)) + 1
+            for of_shape in np.split(order, firsts):
+                first = 0
+                while first < len(of_shape):
+                    most = self._cache.most_rows
+                    yield of_shape[first : first + most]
+                    first += most
+
+    def swap_logits(
+        self, swaps: Swaps, choices: Int[Tensor, "row choice"] | None
+    ) -> Float[Tensor, "row vocab"]:
+        """Computes the logits (float32) at the answer of a wave, or of a part of one. `choices`: ids
+        outside of which logits may be -inf."""
+        self._cache.want(self._swap_waves.components(swaps))
+        bases = [swaps.runs[base] for base in np.unique(swaps.base)]
+        runs = self._cache.runs(bases, self._swap_waves.sources(swaps))
+        return self._replay.run(self._swap_waves.of(swaps, runs), runs, choices)
+
     def want(self, components: Collection[str]) -> None:
         self._cache.want({*components, *self._replay.entry_components(components)})
 
@@ -229,9 +266,24 @@ class ReplayExecutor:
         self._cache.want(
             [
                 *_source_components(wave),
-                *(self._replay.entry_point_of(row).point.component for row in wave),
+                *(self._waves.entry_point_of(row).point.component for row in wave),
             ]
         )
+
+
+def parts_of_runs(base: Indices, source: Indices, room: int) -> Iterator[Indices]:
+    """Yields the indices of rows in parts: in order, each with at most `room` distinct runs (bases
+    and sources), or of one row."""
+    runs = np.column_stack((base, source))
+    first = 0
+    while first < len(runs):
+        rest = runs[first:].reshape(-1)
+        _, seen_first = np.unique(rest, return_index=True)
+        new = np.sort(seen_first)
+        stop = len(rest) if len(new) <= room else int(new[room])
+        count = max(stop // 2, 1)
+        yield np.arange(first, first + count)
+        first += count
 
 
 def _source_components(rows: Iterable[Row]) -> set[str]:

@@ -10,13 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from raysearch.core.events import Ids
 from raysearch.engine.execution.answer_scores import AnswerLogits, Scoring, read_logits
 from raysearch.engine.networks.network import ModelInput
+
+Indices = NDArray[np.int64]
 
 NEAR_TIE = MappingProxyType({"float32": 1e-3, "bfloat16": 0.5, "float16": 0.1})
 """The gap (logits) between the best two below which a row is a near-tie, for models without a
@@ -58,13 +62,37 @@ class Prediction:
     was_near_tie: bool = field(default=False, compare=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """Predictions of many rows as arrays; fields as those of `Prediction`."""
+
+    ids: Int[Tensor, "row"]
+    gaps: Float[Tensor, "row"]
+    finite: Bool[Tensor, "row"]
+
+    def unsure(self, tolerance: float) -> Indices:
+        """Returns the indices of rows that the canonical computation must decide."""
+        unsure = (self.gaps < tolerance) | ~self.finite
+        found: Indices = unsure.nonzero()[:, 0].cpu().numpy()
+        return found
+
+
 def predict(logits: Float[Tensor, "row vocab"], among: Sequence[Ids] = ()) -> list[Prediction]:
     """Returns the prediction of each row. `among`: ids to choose from, by row; empty: all."""
     ids = choices_of(among, logits.device)
+    found = predictions_of(logits if ids is not None else _among(logits, among), ids)
+    return [
+        Prediction(*row)
+        for row in zip(found.ids.tolist(), found.gaps.tolist(), found.finite.tolist(), strict=True)
+    ]
+
+
+def predictions_of(
+    logits: Float[Tensor, "row vocab"], ids: Int[Tensor, "row choice"] | None = None
+) -> Predictions:
+    """Returns the predictions of rows, among the `ids` of each, in ascending order (None: all)."""
     if ids is not None:
         logits = logits.gather(1, ids)
-    elif any(among):
-        logits = _among(logits, among)
     two = logits.topk(min(2, logits.shape[-1]), dim=-1).values
     gap = two[:, 0] - two[:, -1]
     finite = logits.amax(
@@ -73,9 +101,7 @@ def predict(logits: Float[Tensor, "row vocab"], among: Sequence[Ids] = ()) -> li
     first = logits.argmax(dim=-1)  # the first of equal ones, as torch documents
     if ids is not None:
         first = ids.gather(1, first[:, None])[:, 0]
-    return [
-        Prediction(*row) for row in zip(first.tolist(), gap.tolist(), finite.tolist(), strict=True)
-    ]
+    return Predictions(first, gap, finite)
 
 
 def choices_of(among: Sequence[Ids], device: torch.device) -> Int[Tensor, "row choice"] | None:
@@ -88,6 +114,8 @@ def choices_of(among: Sequence[Ids], device: torch.device) -> Int[Tensor, "row c
 
 def _among(logits: Float[Tensor, "row vocab"], among: Sequence[Ids]) -> Float[Tensor, "row vocab"]:
     """Sets all other ids to -inf; NaN stays, so that it is reported."""
+    if not any(among):
+        return logits
     out = torch.ones_like(logits, dtype=torch.bool)
     for row, ids in enumerate(among):
         out[row, list(ids) or slice(None)] = False

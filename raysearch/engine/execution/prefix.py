@@ -8,22 +8,21 @@ Invariants: the model has its own attention again however a call ends; no module
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import AttentionInterface, Cache, PretrainedConfig
 
-from raysearch.engine.execution.activation_cache import CachedRun, Layers
+from raysearch.engine.execution.cached_runs import CachedRun, prefixes
 from raysearch.engine.execution.partial_attention import RowsByBase, attend
 from raysearch.engine.networks.detached import detached
 from raysearch.engine.networks.network import LanguageModel
-from raysearch.engine.patching.rows import Row
 
 log = logging.getLogger(__name__)
 
@@ -159,24 +158,22 @@ class Prefix(Cache):
     """A cache that supplies the bases' keys and values of the tokens before the suffix and stores
     nothing.
 
-    `rows`: number of rows that have entered. `shared`: layers in which rows share one copy.
+    `base_of`: the base of each row. `rows`: number of rows that have entered. `shared`: layers in which rows share one copy.
     """
 
     def __init__(
         self,
-        bases: Sequence[Row],
+        bases: Sequence[CachedRun],
+        base_of: Int[Tensor, "row"],
         start: int,
-        runs: Mapping[Row, CachedRun],
         first_layer: int,
         shared: frozenset[int],
     ) -> None:
-        distinct = list(dict.fromkeys(bases))
-        place = {base: i for i, base in enumerate(distinct)}
         self._start, self._first_layer, self._shared = start, first_layer, shared
-        self._keys = _before(start, first_layer, [runs[b].keys for b in distinct])
-        self._values = _before(start, first_layer, [runs[b].values for b in distinct])
-        self._count = len(distinct)
-        self._base = torch.tensor([place[base] for base in bases])
+        self._keys = prefixes(bases, lambda batch: batch.keys, start, first_layer)
+        self._values = prefixes(bases, lambda batch: batch.values, start, first_layer)
+        self._count = len(bases)
+        self._base = base_of
         self._by_base: dict[tuple[int, torch.device], RowsByBase] = {}
         self._layer = first_layer
         self.rows = 0
@@ -229,20 +226,6 @@ class Prefix(Cache):
             found = RowsByBase.of(self._base[: self.rows], self._count).to(device)
             self._by_base[self.rows, device] = found
         return found
-
-
-def _before(start: int, first_layer: int, of_bases: Sequence[Layers | None]) -> Layers:
-    """Returns the bases' keys or values (base, head, token, d_head) of the tokens before `start`,
-    for each layer from `first_layer` on."""
-    present = [layers[first_layer:] for layers in of_bases if layers is not None]
-    assert len(present) == len(of_bases), "a run without keys and values cannot be replayed on"
-    if all(isinstance(layers, Tensor) for layers in present):
-        return torch.stack(
-            [layers[:, :, :start] for layers in present if isinstance(layers, Tensor)], dim=1
-        )
-    return [
-        torch.stack([t[:, :start] for t in of_layer]) for of_layer in zip(*present, strict=True)
-    ]
 
 
 def is_causal(mask: Any, start: int, length: int) -> bool:

@@ -18,22 +18,22 @@ on them, are not touched and never receive dummy inputs.
 
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from raysearch.core.events import Ids
-from raysearch.engine.execution.activation_cache import ActivationCache, CachedRun
+from raysearch.engine.execution.activation_cache import ActivationCache
+from raysearch.engine.execution.cached_runs import CachedRun, gather
 from raysearch.engine.execution.predict import choices_of
 from raysearch.engine.execution.prefix import Prefix, SharedLayers, is_causal
+from raysearch.engine.execution.wave import EntryPoint, RowWaves, Wave, WaveShape
 from raysearch.engine.networks.answer_head import AnswerHead
 from raysearch.engine.networks.block_stubs import stubbed
-from raysearch.engine.networks.components import Components, HookPoint
+from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.detached import detached
 from raysearch.engine.networks.hooks import (
     Edit,
@@ -44,9 +44,8 @@ from raysearch.engine.networks.hooks import (
 )
 from raysearch.engine.networks.network import LanguageModel
 from raysearch.engine.networks.point import Point
-from raysearch.engine.patching.edits import Replacements, edits_of
-from raysearch.engine.patching.rows import Patch, Row
-from raysearch.errors import PositionError
+from raysearch.engine.patching.edits import Replacements
+from raysearch.engine.patching.rows import Row
 
 TEMPLATES = 64
 """Number of templates that are cached, least recently used first out. Each costs a forward pass
@@ -55,28 +54,6 @@ without blocks and holds a mask of suffix x length."""
 SMALL = 8
 """A prefix of fewer tokens than one in this many of the suffix is copied for each row: that is less
 than the second kernel of a shared one costs."""
-
-
-@dataclass(frozen=True, slots=True)
-class WaveShape:
-    """The first patched token of a wave and its number of tokens. All rows of a wave have one
-    shape."""
-
-    start: int
-    length: int
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class EntryPoint:
-    """The place where a row enters its wave: before block `layer`, or after it."""
-
-    layer: int
-    after: bool
-
-    @property
-    def point(self) -> Point:
-        """The point of the base's run whose activation the row starts with."""
-        return Point(self.layer, "residual" if self.after else "block_input")
 
 
 class Replay:
@@ -93,30 +70,13 @@ class Replay:
         self._model = network.model
         self._layers = network.layers
         self._hook_points = hook_points
+        self.waves = RowWaves(hook_points)
         self._cache = cache
         self._answers = AnswerHead(network)
         self._shared = SharedLayers.of(network) if shares_prefix else SharedLayers()
         self._templates: OrderedDict[WaveShape, _Template] = (
             OrderedDict()
         )  # least recently used first
-
-    def shape_of(self, row: Row) -> WaveShape | None:
-        """Returns the shape of the wave that `row` belongs to; None if it has no patch, or one
-        outside of the blocks."""
-        if not row.patches or any(self._hook_points.at(p.point).layer is None for p in row.patches):
-            return None
-        assert isinstance(row.base, tuple), "a language model is given token ids"
-        tokens = [t for p in row.patches for t in p.tokens]
-        if max(tokens) >= len(row.base):
-            raise PositionError(
-                f"the base has {len(row.base)} tokens, and no token {max(tokens)} (from 0); name "
-                f"one it has"
-            )
-        return WaveShape(min(tokens), len(row.base))
-
-    def entry_point_of(self, row: Row) -> EntryPoint:
-        """Returns the place where `row`, which has a shape, enters its wave."""
-        return min(self._entry_point(patch) for patch in row.patches)
 
     def entry_components(self, components: Collection[str]) -> set[str]:
         """Returns the components of the bases' runs that rows patched at `components` start
@@ -127,7 +87,7 @@ class Replay:
             for layer in self._hook_points.of(component)
             if layer is not None
         ]
-        return {self._entry_point(Patch(point, ())).point.component for point in points}
+        return {self.waves.entry_point(point).point.component for point in points}
 
     def logits(
         self,
@@ -142,93 +102,68 @@ class Replay:
         `runs` holds the run of each row's base, with keys and values, and, without `replacements`
         (see `Executor.logits`), the run of each source.
         """
-        shape = self.shape_of(rows[0])
-        assert shape is not None, "rows of a wave are patched in the blocks"
-        assert all(self.shape_of(row) == shape for row in rows), (
-            "rows of one wave begin at one token and have one length"
+        own = self.waves.of(
+            rows, lambda source: self._cache.at(runs[source.run], source.point), replacements
         )
-        order = sorted(range(len(rows)), key=lambda i: self.entry_point_of(rows[i]))
-        own = None if replacements is None else [replacements[i] for i in order]
-        hidden = self._walk([rows[i] for i in order], shape, runs, own)
-        among = [rows[i].among for i in order] if choices_only else []
-        logits = self._logits_of_choices(hidden[:, -1:], shape, among)
-        back = sorted(range(len(rows)), key=order.__getitem__)
-        return logits[torch.tensor(back, device=logits.device)]
+        among = [row.among for row in rows] if choices_only else []
+        ids = choices_of(among, self._network.device)
+        return self.run(own, runs, ids)
+
+    def run(
+        self,
+        wave: Wave,
+        runs: Mapping[Row, CachedRun],
+        choices: Int[Tensor, "row choice"] | None = None,
+    ) -> Float[Tensor, "row vocab"]:
+        """Computes the logits (float32) at the answer of every row, in the order in which rows were
+        given to the wave. `runs`: those of its bases, with keys and values. `choices`: ids outside of
+        which logits may be -inf.
+        """
+        hidden = self._walk(wave, runs)
+        hidden = hidden[wave.place.to(hidden.device), -1:]
+        return self._logits_of_choices(hidden, wave.shape, choices)
 
     def _walk(
-        self,
-        rows: list[Row],
-        shape: WaveShape,
-        runs: Mapping[Row, CachedRun],
-        replacements: Replacements | None,
+        self, wave: Wave, runs: Mapping[Row, CachedRun]
     ) -> Float[Tensor, "row suffix d_model"]:
-        """Computes the residual after the last layer. `rows` are in order of entry."""
-        template = self._template(shape, runs[Row(rows[0].base)])
-        entering = {entry: list(group) for entry, group in groupby(rows, self.entry_point_of)}
-        prefix = Prefix(
-            *([Row(row.base) for row in rows], shape.start, runs),
-            *(min(entering).layer, template.shared),
-        )
-        edits = self._edits(rows, runs, replacements)
+        """Computes the residual after the last layer."""
+        start, bases = wave.shape.start, [runs[base] for base in wave.bases]
+        template = self._template(wave.shape, bases[0])
+        prefix = Prefix(bases, wave.base, start, wave.first_layer, template.shared)
+        entering = self._entering(wave, bases)
         hidden: Tensor | None = None
-        for layer in range(min(entering).layer, len(self._layers)):
+        for layer in range(wave.first_layer, len(self._layers)):
             before, after = EntryPoint(layer, after=False), EntryPoint(layer, after=True)
-            hidden = self._join(hidden, entering.get(before, ()), before.point, shape.start, runs)
+            hidden = _joined(hidden, entering.get(before))
             if hidden is not None:
                 prefix.rows = len(hidden)
                 hooks = [
-                    hook_point.hook(edit, first=shape.start)
-                    for hook_point, edit in edits.get(before, ())
+                    hook_point.hook(edit, first=start)
+                    for hook_point, edit in wave.edits.get(before, ())
                 ]
                 with owned_hooks(hooks), prefix.attending(layer, self._shared.configs):
                     hidden = template.call(self._layers[layer], layer, hidden, prefix)
-            hidden = self._join(hidden, entering.get(after, ()), after.point, shape.start, runs)
+            hidden = _joined(hidden, entering.get(after))
             if hidden is not None:
-                hidden = _apply_edits(
-                    hidden, [edit for _, edit in edits.get(after, ())], shape.start
-                )
+                edits = [edit for _, edit in wave.edits.get(after, ())]
+                hidden = _apply_edits(hidden, edits, start)
         assert hidden is not None, "a wave has rows"
         return hidden
 
-    def _join(
-        self,
-        hidden: Float[Tensor, "waiting suffix d_model"] | None,
-        rows: Sequence[Row],
-        point: Point,
-        start: int,
-        runs: Mapping[Row, CachedRun],
-    ) -> Float[Tensor, "row suffix d_model"] | None:
-        """Appends the residual of the rows that enter at `point` to that of the rows under way."""
-        if not rows:
-            return hidden
-        new = torch.stack([self._cache.at(runs[Row(row.base)], point)[start:] for row in rows])
-        return new if hidden is None else torch.cat((hidden, new.to(hidden.device)))
-
-    def _edits(
-        self, rows: Sequence[Row], runs: Mapping[Row, CachedRun], replacements: Replacements | None
-    ) -> dict[EntryPoint, list[tuple[HookPoint, Edit]]]:
-        """Returns the edits of each entry point: while its block runs, or after it."""
-        entries = sorted({self._entry_point(patch) for row in rows for patch in row.patches})
-        edits = {}
-        for entry in entries:
-            own = [
-                Row(row.base, tuple(p for p in row.patches if self._entry_point(p) == entry))
-                for row in rows
-            ]
-            edits[entry] = edits_of(
-                own,
-                [0] * len(own),
-                self._hook_points,
-                lambda s: self._cache.at(runs[s.run], s.point),
-                replacements,
-            )
-        return edits
-
-    def _entry_point(self, patch: Patch) -> EntryPoint:
-        """Before the block in which the patch lies; after it for a patch of the block's output."""
-        hook_point = self._hook_points.at(patch.point)
-        assert hook_point.layer is not None, "a patch outside of the blocks is not replayed"
-        return EntryPoint(hook_point.layer, hook_point.is_block and hook_point.side == "output")
+    def _entering(
+        self, wave: Wave, bases: Sequence[CachedRun]
+    ) -> dict[EntryPoint, Float[Tensor, "_row suffix d_model"]]:
+        """Returns the residual with which rows enter, by entry point."""
+        entering: dict[EntryPoint, Tensor] = {}
+        for component in {entry.point.component for entry in wave.entries}:
+            here = [entry for entry in wave.entries if entry.point.component == component]
+            rows = np.concatenate([np.arange(*wave.rows_of(entry)) for entry in here])
+            counts = [wave.entries[entry] for entry in here]
+            layers = np.repeat([self._hook_points.place(entry.point) for entry in here], counts)
+            base_of, suffix = wave.base.numpy()[rows], slice(wave.shape.start, None)
+            found = gather(bases, base_of, component, layers, suffix)
+            entering |= dict(zip(here, torch.split(found, counts), strict=True))
+        return entering
 
     def _template(self, shape: WaveShape, run: CachedRun) -> "_Template":
         found = self._templates.pop(shape, None)
@@ -241,13 +176,16 @@ class Replay:
         return found
 
     def _logits_of_choices(
-        self, hidden: Float[Tensor, "row 1 d_model"], shape: WaveShape, among: Sequence[Ids]
+        self,
+        hidden: Float[Tensor, "row 1 d_model"],
+        shape: WaveShape,
+        ids: Int[Tensor, "row choice"] | None,
     ) -> Float[Tensor, "row vocab"]:
-        """Computes the logits; -inf outside of the choices of each row (`among`), if all have some
-        and the head can be computed for them alone."""
-        ids = choices_of(among, hidden.device)
+        """Computes the logits; -inf outside of the choices of each row, if all have some and the head
+        can be computed for them alone."""
         if ids is None or not self._answers.serves(ids.shape[1]):
             return self._head(hidden, shape)
+        ids = ids.to(hidden.device)
         with self._answers.at(ids):
             some = self._head(hidden, shape)
         return some.new_full((len(some), self._answers.size), -torch.inf).scatter(1, ids, some)
@@ -334,6 +272,16 @@ class _Template:
         return as_rows_and_tokens(output_activation(out))
 
 
+def _joined(
+    hidden: Float[Tensor, "waiting suffix d_model"] | None,
+    entering: Float[Tensor, "entering suffix d_model"] | None,
+) -> Float[Tensor, "row suffix d_model"] | None:
+    """Appends the rows that enter to those under way."""
+    if entering is None or hidden is None:
+        return hidden if entering is None else entering
+    return torch.cat((hidden, entering.to(hidden.device)))
+
+
 def _apply_edits(
     hidden: Float[Tensor, "row suffix d_model"], edits: Sequence[Edit], start: int
 ) -> Float[Tensor, "row suffix d_model"]:
@@ -345,10 +293,8 @@ def _apply_edits(
 
 def _cache_of(run: CachedRun, tokens: int) -> DynamicCache:
     """Returns a cache of the first `tokens` tokens of `run`."""
-    assert run.keys is not None, "a run without keys and values cannot be replayed on"
-    assert run.values is not None
     cache = DynamicCache()
     if tokens:
-        for layer, (keys, values) in enumerate(zip(run.keys, run.values, strict=True)):
-            cache.update(keys[None, :, :tokens], values[None, :, :tokens], layer)
+        for layer, (keys, values) in enumerate(run.keys_and_values(tokens)):
+            cache.update(keys[None], values[None], layer)
     return cache

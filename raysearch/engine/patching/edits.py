@@ -26,16 +26,41 @@ Replacements = Sequence[Float[Tensor, "_token _feature"]]
 it."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Writes:
-    """Equal patches, written together. `rows`, `columns`: the place of each token in the batch."""
+    """Equal patches at one place, written together: applies `kind` to `features` of the tokens at
+    (`rows`, `columns`) of the batch. `replacements`: the sources' activations, if `kind` needs any.
+    """
 
+    hook_point: HookPoint
     kind: Operation
     features: FeatureIndices
-    tokens: int
-    rows: list[int] = field(default_factory=list)
-    columns: list[int] = field(default_factory=list)
+    rows: Int[Tensor, "item token"]
+    columns: Int[Tensor, "item token"]
+    replacements: Float[Tensor, "item token feature"] | None
+
+
+@dataclass(slots=True)
+class _Collected:
+    """Equal patches as they are found, one after the other."""
+
+    hook_point: HookPoint
+    kind: Operation
+    features: FeatureIndices
+    rows: list[list[int]] = field(default_factory=list)
+    columns: list[list[int]] = field(default_factory=list)
     replacements: list[Float[Tensor, "_token _feature"]] = field(default_factory=list)
+
+    def together(self) -> Writes:
+        """Returns them as tensors."""
+        return Writes(
+            self.hook_point,
+            self.kind,
+            self.features,
+            torch.tensor(self.rows),
+            torch.tensor(self.columns),
+            torch.stack(self.replacements) if self.replacements else None,
+        )
 
 
 def edits_of(
@@ -52,16 +77,18 @@ def edits_of(
     """
     places = _by_module(enumerate(rows), hook_points).values()
     return [
-        (hook_point, _edit(_round_by_round(of_rows, pads, hook_points, read_source, replacements)))
+        (
+            hook_point,
+            edit_of(_round_by_round(of_rows, pads, hook_points, read_source, replacements)),
+        )
         for hook_point, of_rows in places
     ]
 
 
-def _edit(rounds: Sequence[tuple[HookPoint, Writes]]) -> Edit:
-    """Writes to a copy of the activation, one after the other."""
-    wheres = [(torch.tensor(w.rows), torch.tensor(w.columns)) for _, w in rounds]
-    first_column = min(int(columns.min()) for _, columns in wheres)
-    last_column = max(int(columns.max()) for _, columns in wheres)
+def edit_of(rounds: Sequence[Writes]) -> Edit:
+    """Returns an edit that makes all writes to a copy of the activation, one after the other."""
+    first_column = min(int(writes.columns.min()) for writes in rounds)
+    last_column = max(int(writes.columns.max()) for writes in rounds)
 
     def edit(
         activation: Float[Tensor, "row token width"], hook_call: HookCall
@@ -75,29 +102,22 @@ def _edit(rounds: Sequence[tuple[HookPoint, Writes]]) -> Edit:
         if first_column >= end or last_column < hook_call.first:
             return None
         edited = activation.clone()
-        for (hook_point, writes), (rows, columns) in zip(rounds, wheres, strict=True):
-            _write(edited, hook_point, writes, rows, columns - hook_call.first)
+        for writes in rounds:
+            _write(edited, writes, hook_call.first)
         return edited
 
     return edit
 
 
-def _write(
-    edited: Float[Tensor, "row token width"],
-    hook_point: HookPoint,
-    writes: Writes,
-    rows: Int[Tensor, "written"],
-    columns: Int[Tensor, "written"],
-) -> None:
-    """Writes in place. If only some tokens of a unit run now (steps of a recurrent network), each
-    token is written by itself."""
-    device, tokens = edited.device, writes.tokens
+def _write(edited: Float[Tensor, "row token width"], writes: Writes, first: int) -> None:
+    """Writes in place; the activation's first column is `first`. If only some tokens of a unit run
+    now (steps of a recurrent network), each token is written by itself."""
+    device, tokens = edited.device, writes.rows.shape[1]
+    rows, columns = writes.rows.flatten(), writes.columns.flatten() - first
+    replacements = writes.replacements
+    if replacements is not None:
+        replacements = replacements.to(device=device, dtype=edited.dtype)
     now = (columns >= 0) & (columns < edited.shape[1])
-    replacements = (
-        torch.stack(writes.replacements).to(device=device, dtype=edited.dtype)
-        if writes.replacements
-        else None
-    )
     if not bool(now.all()):
         rows, columns, tokens = rows[now], columns[now], 1
         replacements = (
@@ -106,7 +126,7 @@ def _write(
         if not len(rows):
             return
     where = rows.to(device), columns.to(device)
-    vector = hook_columns(hook_point, writes.features)
+    vector = hook_columns(writes.hook_point, writes.features)
     base = _items(edited[where], vector, tokens)
     new = writes.kind.forward(base, replacements).flatten(0, 1)
     if vector is None:
@@ -186,23 +206,23 @@ def _round_by_round(
     hook_points: Components,
     read_source: ReadSource,
     replacements: Replacements | None,
-) -> list[tuple[HookPoint, Writes]]:
+) -> list[Writes]:
     """Groups the first patches of all rows, then the second ones, and so on; in each round equal
     patches together."""
-    rounds: dict[tuple[int, Point, Operation, FeatureIndices, int], tuple[HookPoint, Writes]] = {}
+    rounds: dict[tuple[int, Point, Operation, FeatureIndices, int], _Collected] = {}
     for at, patches in rows:
         for order, patch in enumerate(patches):
-            hook_point = hook_points.at(patch.point)
             alike = order, patch.point, patch.kind, patch.features, len(patch.tokens)
-            _, writes = rounds.setdefault(
-                alike, (hook_point, Writes(patch.kind, patch.features, len(patch.tokens)))
-            )
-            writes.rows += [at] * len(patch.tokens)
-            writes.columns += [pads[at] + token for token in patch.tokens]
+            writes = rounds.get(alike)
+            if writes is None:
+                hook_point = hook_points.at(patch.point)
+                writes = rounds[alike] = _Collected(hook_point, patch.kind, patch.features)
+            writes.rows.append([at] * len(patch.tokens))
+            writes.columns.append([pads[at] + token for token in patch.tokens])
             own = replacement_of(patch, read_source) if replacements is None else replacements[at]
             if own is not None:
                 writes.replacements.append(own)
-    return [rounds[alike] for alike in sorted(rounds, key=lambda alike: alike[0])]
+    return [rounds[alike].together() for alike in sorted(rounds, key=lambda alike: alike[0])]
 
 
 def sources_of(rows: Iterable[Row]) -> Mapping[Row, set[Point]]:

@@ -124,7 +124,8 @@ def kept_bytes(captures: ActivationCache) -> int:
     """What is really held: the storages of all tensors that are kept."""
     found: dict[int, int] = {}
     for run in captures._runs.values():
-        for layers in (*run.activations.values(), run.keys, run.values):
+        batch = run.batch
+        for layers in (*batch.activations.values(), batch.keys, batch.values):
             for tensor in [layers] if isinstance(layers, torch.Tensor) else layers or ():
                 found[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
     return sum(found.values())
@@ -223,10 +224,10 @@ def test_a_run_is_made_again_where_another_component_is_wanted_of_it() -> None:
     world, row, point = shared_world("llama"), Row((5, 6, 7, 8)), Point(2, "head")
     captures = world.captures()
     captures.want(["residual"])
-    assert set(captures.runs([row])[row].activations) == {"residual"}
+    assert set(captures.runs([row])[row].batch.activations) == {"residual"}
     captures.want(["head"])
     run = captures.runs([row])[row]
-    assert set(run.activations) == {"residual", "head"}
+    assert set(run.batch.activations) == {"residual", "head"}
     assert captures.at(run, point).shape == (4, 32)
     assert kept_bytes(captures) == captures._bytes == run.nbytes
 
@@ -321,6 +322,8 @@ def test_runs_that_are_made_in_halves_are_all_there() -> None:
     for row in rows:
         alone = shared_world("llama").captures()
         alone.want(["residual"])
-        wanted = alone.runs([row])[row].activations["residual"]
-        assert torch.allclose(runs[row].activations["residual"], wanted, atol=1e-4)
+        wanted = alone.runs([row])[row]
+        for layer in range(4):
+            ours = runs[row].at("residual", layer)
+            assert torch.allclose(ours, wanted.at("residual", layer), atol=1e-4)
     assert captures._limit.rows <= 3

@@ -187,14 +187,14 @@ def test_templates_are_kept_for_the_last_shapes_only_and_hold_no_keys() -> None:
         for length in range(20, 24)
         for at in range(length)
     ]
-    assert len({path._replay.shape_of(row) for row in asked}) > TEMPLATES
+    assert len({path._replay.waves.shape_of(row) for row in asked}) > TEMPLATES
     for row in asked:
         path.logits([row])
     templates = path._replay._templates
-    assert list(templates) == [path._replay.shape_of(row) for row in asked[-TEMPLATES:]]
+    assert list(templates) == [path._replay.waves.shape_of(row) for row in asked[-TEMPLATES:]]
     assert not any(template._cache.layers for template in templates.values())
     first = next(iter(templates))
-    path.logits([row for row in asked if path._replay.shape_of(row) == first])
+    path.logits([row for row in asked if path._replay.waves.shape_of(row) == first])
     assert list(templates)[-1] == first  # used last
 
 

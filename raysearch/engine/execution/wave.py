@@ -1,0 +1,248 @@
+"""A wave: rows that pass through the layers together, as arrays.
+
+Invariants: all rows of a wave start at one token and have one length; they are in the order in which
+they enter, so that those under way are always the first ones.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from raysearch.engine.execution.cached_runs import CachedRun, Indices, gather
+from raysearch.engine.networks.components import Components, HookPoint
+from raysearch.engine.networks.hooks import Edit, HookSide
+from raysearch.engine.networks.point import Point
+from raysearch.engine.patching.edits import ReadSource, Replacements, Writes, edit_of, edits_of
+from raysearch.engine.patching.rows import Patch, Row
+from raysearch.engine.patching.swaps import Swaps
+from raysearch.errors import PositionError
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class WaveShape:
+    """The first patched token of a wave and its number of tokens. All rows of a wave have one
+    shape."""
+
+    start: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class EntryPoint:
+    """The place where a row enters its wave: before block `layer`, or after it."""
+
+    layer: int
+    after: bool
+
+    @property
+    def point(self) -> Point:
+        """The point of the base's run whose activation the row starts with."""
+        return Point(self.layer, "residual" if self.after else "block_input")
+
+
+def entry_of(hook_point: HookPoint) -> EntryPoint:
+    """Returns the entry point of a row whose first patch is here: before the block in which the
+    patch lies; after it for a patch of the block's output."""
+    assert hook_point.layer is not None, "a patch outside of the blocks is not replayed"
+    return EntryPoint(hook_point.layer, hook_point.is_block and hook_point.side == "output")
+
+
+@dataclass(frozen=True, slots=True)
+class Wave:
+    """Rows of one shape in the order of entry.
+
+    Args:
+        bases: the distinct runs that rows start from.
+        base: index in `bases` of each row.
+        entries: entry points in order, each with the number of rows that enter there.
+        edits: what is written while a block runs, or after it.
+        place: place in the wave of each row in the order in which rows were given.
+    """
+
+    shape: WaveShape
+    bases: Sequence[Row]
+    base: Int[Tensor, "row"]
+    entries: Mapping[EntryPoint, int]
+    edits: Mapping[EntryPoint, Sequence[tuple[HookPoint, Edit]]]
+    place: Int[Tensor, "row"]
+
+    @property
+    def first_layer(self) -> int:
+        """The block from which the wave runs."""
+        return min(self.entries).layer
+
+    def rows_of(self, entry: EntryPoint) -> tuple[int, int]:
+        """Returns the first of the rows that enter there, and the first after them."""
+        first = sum(count for other, count in self.entries.items() if other < entry)
+        return first, first + self.entries[entry]
+
+
+class SwapWaves:
+    """Makes waves of swaps."""
+
+    def __init__(self, hook_points: Components) -> None:
+        self._hook_points = hook_points
+
+    def entries(self, swaps: Swaps) -> Int[Indices, "row"]:
+        """Returns a number for the place at which each row enters; it grows with depth."""
+        entries = (entry_of(self._hook_points.at(place.point)) for place in swaps.places)
+        return np.array([2 * entry.layer + entry.after for entry in entries])[swaps.place]
+
+    def components(self, swaps: Swaps) -> set[str]:
+        """Returns the components that are read of bases and sources."""
+        places = [swaps.places[at] for at in np.unique(swaps.place)]
+        entries = (entry_of(self._hook_points.at(place.point)) for place in places)
+        return {
+            *(place.source_point.component for place in places),
+            *(entry.point.component for entry in entries),
+        }
+
+    def sources(self, swaps: Swaps) -> dict[Row, list[Point]]:
+        """Returns the source runs, each with the deepest point that is read of it."""
+        depths = np.array([place.source_point.layer for place in swaps.places])[swaps.place]
+        order = np.lexsort((depths, swaps.source))
+        last = np.flatnonzero(np.diff(swaps.source[order], append=-1))
+        return {
+            swaps.runs[swaps.source[at]]: [swaps.places[swaps.place[at]].source_point]
+            for at in order[last]
+        }
+
+    def of(self, swaps: Swaps, runs: Mapping[Row, CachedRun]) -> Wave:
+        """Returns the wave of swaps of one shape, which are in the order of `entries` and `place`.
+        `runs`: those of sources."""
+        entries = self.entries(swaps)
+        numbers, counts = np.unique(entries, return_counts=True)
+        assert (np.diff(entries) >= 0).all(), "rows of a wave are in the order of entry"
+        bases, base_of = np.unique(swaps.base, return_inverse=True)
+        return Wave(
+            WaveShape(int(swaps.tokens[0].min()), int(swaps.lengths()[0])),
+            [swaps.runs[base] for base in bases],
+            torch.from_numpy(base_of.reshape(-1)),
+            {
+                EntryPoint(number // 2, number % 2 == 1): count
+                for number, count in zip(numbers.tolist(), counts.tolist(), strict=True)
+            },
+            self._edits(swaps, runs),
+            torch.arange(len(swaps)),
+        )
+
+    def _edits(
+        self, swaps: Swaps, runs: Mapping[Row, CachedRun]
+    ) -> dict[EntryPoint, list[tuple[HookPoint, Edit]]]:
+        read = self._read(swaps, runs)
+        writes: dict[EntryPoint, dict[tuple[int, HookSide], list[Writes]]] = {}
+        starts = np.flatnonzero(np.diff(swaps.place, prepend=-1)).tolist()
+        for start, stop in zip(starts, [*starts[1:], len(swaps)], strict=True):
+            place = swaps.places[swaps.place[start]]
+            hook_point = self._hook_points.at(place.point)
+            replacements = read[place.source_point.component][start:stop, : place.tokens]
+            if place.source_features is not None:
+                replacements = replacements[..., list(place.source_features)]
+            columns = torch.from_numpy(swaps.tokens[start:stop, : place.tokens])
+            rows = torch.arange(start, stop)[:, None].expand_as(columns)
+            at = hook_point, place.kind, place.features, rows, columns, replacements
+            here = writes.setdefault(entry_of(hook_point), {})
+            here.setdefault((id(hook_point.module), hook_point.side), []).append(Writes(*at))
+        return {
+            entry: [(of_module[0].hook_point, edit_of(of_module)) for of_module in of.values()]
+            for entry, of in writes.items()
+        }
+
+    def _read(
+        self, swaps: Swaps, runs: Mapping[Row, CachedRun]
+    ) -> dict[str, Float[Tensor, "row token _width"]]:
+        """Returns what sources have, by component; rows of other components have zeros."""
+        sources, source_of = np.unique(swaps.source, return_inverse=True)
+        of_sources = [runs[swaps.runs[source]] for source in sources]
+        points = [place.source_point for place in swaps.places]
+        layers = np.array([self._hook_points.place(point) for point in points])[swaps.place]
+        names = np.array([point.component for point in points])[swaps.place]
+        read = {}
+        for name in np.unique(names).tolist():
+            at = np.flatnonzero(names == name)
+            found = gather(
+                *(of_sources, source_of.reshape(-1)[at], name),
+                *(layers[at], swaps.source_tokens[at]),
+            )
+            if len(at) < len(swaps):
+                every = found.new_zeros((len(swaps), *found.shape[1:]))
+                every[torch.from_numpy(at).to(every.device)] = found
+                found = every
+            read[name] = found
+        return read
+
+
+class RowWaves:
+    """Makes waves of rows."""
+
+    def __init__(self, hook_points: Components) -> None:
+        self._hook_points = hook_points
+
+    def shape_of(self, row: Row) -> WaveShape | None:
+        """Returns the shape of the wave that `row` belongs to; None if it has no patch, or one
+        outside of the blocks."""
+        if not row.patches or any(self._hook_points.at(p.point).layer is None for p in row.patches):
+            return None
+        assert isinstance(row.base, tuple), "a language model is given token ids"
+        tokens = [t for p in row.patches for t in p.tokens]
+        if max(tokens) >= len(row.base):
+            raise PositionError(
+                f"the base has {len(row.base)} tokens, and no token {max(tokens)} (from 0); name "
+                f"one it has"
+            )
+        return WaveShape(min(tokens), len(row.base))
+
+    def entry_point_of(self, row: Row) -> EntryPoint:
+        """Returns the place where `row`, which has a shape, enters its wave."""
+        return min(self.entry_point(patch.point) for patch in row.patches)
+
+    def entry_point(self, point: Point) -> EntryPoint:
+        """Returns the place where a row enters whose first patch is at `point`."""
+        return entry_of(self._hook_points.at(point))
+
+    def of(
+        self,
+        rows: Sequence[Row],
+        read_source: ReadSource,
+        replacements: Replacements | None = None,
+    ) -> Wave:
+        """Returns the wave of rows of one shape. `replacements`: as in `Executor.logits`."""
+        shape = self.shape_of(rows[0])
+        assert shape is not None, "rows of a wave are patched in the blocks"
+        assert all(self.shape_of(row) == shape for row in rows), (
+            "rows of one wave begin at one token and have one length"
+        )
+        order = sorted(range(len(rows)), key=lambda at: self.entry_point_of(rows[at]))
+        ordered = [rows[at] for at in order]
+        bases = {base: at for at, base in enumerate(dict.fromkeys(Row(row.base) for row in rows))}
+        own = None if replacements is None else [replacements[at] for at in order]
+        return Wave(
+            shape,
+            list(bases),
+            torch.tensor([bases[Row(row.base)] for row in ordered]),
+            {entry: len(list(of)) for entry, of in groupby(ordered, self.entry_point_of)},
+            self._edits(ordered, read_source, own),
+            torch.tensor(order).argsort(),
+        )
+
+    def _edits(
+        self, rows: Sequence[Row], read_source: ReadSource, replacements: Replacements | None
+    ) -> dict[EntryPoint, list[tuple[HookPoint, Edit]]]:
+        entries = sorted({self.entry_point(patch.point) for row in rows for patch in row.patches})
+        edits = {}
+        for entry in entries:
+            here = partial(self._is_at, entry)
+            own = [Row(row.base, tuple(filter(here, row.patches))) for row in rows]
+            edits[entry] = edits_of(
+                own, [0] * len(own), self._hook_points, read_source, replacements
+            )
+        return edits
+
+    def _is_at(self, entry: EntryPoint, patch: Patch) -> bool:
+        return self.entry_point(patch.point) == entry
