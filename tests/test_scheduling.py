@@ -1,7 +1,6 @@
 """Files of tests are shared among workers whole, the longest first; slow tests and slow cells of
 grids are left to `make test-rest`."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.exclusive import exclusive
-from tests.scheduling import known_seconds, seconds_by_file
+from tests.scheduling import BUILD, KNOWN, known_seconds, seconds_by_file
 
 ROOT = Path(__file__).parents[1]
 HEAD = """
@@ -88,9 +87,10 @@ def test_a_test_that_kills_its_worker_fails_and_all_others_run_once(
 
 
 def test_the_longest_file_goes_first(tmp_path: Path) -> None:
-    """All on one worker: `tests/` in their names stands for those of the table, which are of this
-    checkout."""
-    longest = next(iter(json.loads((ROOT / "tests" / "durations.json").read_text())))
+    """All on one worker: `tests/` in their names stands for those of the table and of the
+    last timings, which are of this checkout."""
+    seconds = known_seconds(KNOWN, BUILD)
+    longest = max(seconds, key=seconds.__getitem__)
     for name in ("tests/a_test.py", longest):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("def test_it():\n    pass\n")

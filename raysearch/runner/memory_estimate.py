@@ -8,7 +8,7 @@ figure is from; what a formula leaves out is said in its words.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from raysearch.core.events import Encoded, ModelInput
+from raysearch.core.events import Encoded, Ids, ModelInput
 from raysearch.core.runner_settings import MOST_ON_CPU
 from raysearch.engine.loading.model_summary import ModelSummary
 from raysearch.engine.networks.padding import width_of
@@ -21,9 +21,9 @@ transformers 5.23)."""
 DRIVER = 200 * MIB
 A_HYPOTHESIS = 2_241
 """Bytes of the driver; both measured (benchmarks/RESULTS.md, "How far one driver reaches")."""
-COPIES = 3
-"""Of what a forward pass keeps, at its peak: as it was seen, stacked, and cut into runs without
-padding (engine/execution/activation_cache.py)."""
+COPIES = 2
+"""Of what a forward pass keeps, at its peak: as it was seen, and stacked
+(engine/execution/activation_cache.py)."""
 INSIDE = 4
 """Of the widest vector of a block for each token of a batch: gate, up, their product, and what
 comes back."""
@@ -68,14 +68,15 @@ def footprint(
     """
     per_token = (_numbers_kept(summary) + summary.keys) * summary.item_bytes
     tokens = {
-        given: len(given) if isinstance(given, tuple) else e.tokens
+        given: _kept_tokens(given, summary.item_bytes) if isinstance(given, tuple) else e.tokens
         for e in encoded
         for given in _inputs(e)
     }
     pairs = {e.index: e for e in encoded}
     blocks = [{g for i in block.pairs for g in _inputs(pairs[i])} for block in cut_at_looks(test)]
     largest = max(blocks, key=len, default=set[ModelInput]())
-    longest, padded = max(tokens.values()), width_of(max(tokens.values()))
+    longest = max(tokens.values())
+    padded = width_of(longest)
     every = per_token * sum(tokens.values())
     budget = MOST_ON_CPU if memory is None else int(memory * 2**30)
     copies = models * summary.copied_bytes if on_cpu else 0
@@ -108,6 +109,11 @@ def _numbers_kept(summary: ModelSummary) -> int:
     if summary.path == "replay" and len(widths) > 1:
         widths["block_input"] = summary.layers * summary.width
     return sum(widths.values())
+
+
+def _kept_tokens(given: Ids, item_bytes: int) -> int:
+    """Returns how many tokens of an input are kept, with its padding: half precision has none."""
+    return len(given) if item_bytes == 2 else width_of(len(given))
 
 
 def _inputs(pair: Encoded) -> tuple[ModelInput, ...]:

@@ -54,7 +54,7 @@ def test_doctor_says_what_is_missing_in_any_environment(lacks: str, tmp_path: Pa
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert lacks in done.stdout
-    assert done.stdout.count("\n") == 12
+    assert done.stdout.count("\n") == 13
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,9 @@ def test_a_run_is_exported_wherever_its_model_lies_by_now(run: Path, shell: Shel
     done = shell("export", str(copy), hypothesis, "--to", "it")
     assert done.returncode == 2
     assert "was edited since the run began" in done.stderr
-    edit_info(copy, job_digest=_digest(moved))
+    edit_info(
+        copy, job_digest=_digest(moved), job_sha256=hashlib.sha256(moved.encode()).hexdigest()
+    )
     assert shell("export", str(copy), hypothesis, "--to", "it").returncode == 0
 
 

@@ -257,11 +257,9 @@ def test_a_cache_that_is_too_small_costs_time_and_changes_nothing() -> None:
     assert outputs(measure(middling)) == seen
     assert 0 < middling._runner.cache._bytes <= 30_000
     assert len(middling._runner.cache._runs) > 1
+    batches = {run.batch for run in middling._runner.cache._runs.values()}
     kept = [
-        t
-        for r in middling._runner.cache._runs.values()
-        for t in (*r.activations.values(), r.keys, r.values)
-        if t is not None
+        t for b in batches for t in (*b.activations.values(), b.keys, b.values) if t is not None
     ]
     assert (
         middling._runner.cache._bytes
@@ -375,6 +373,7 @@ def test_a_batch_that_raises_is_run_again_by_intervention_to_find_the_one_to_bla
     poison(model, 1e4)
     replica._runner.cache._runs.clear()
     expected = outputs(measure(replica, fine, [Block("test", 0, tuple(range(8)))]))
+    measure(replica, together, [Block("test", 0, tuple(range(8)))])  # captures its sources
     raise_for_the_intervened(model)
     events = measure(replica, together, [Block("test", 0, tuple(range(8)))])
     assert [type(e) for e in events] == [Measured, Failed, Measured]

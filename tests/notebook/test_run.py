@@ -13,7 +13,7 @@ import pytest
 
 import raysearch as rs
 from raysearch.core.records import Snapshot
-from raysearch.errors import JobError, ResumeError, StoreError
+from raysearch.errors import JobError, StoreError
 from raysearch.notebook.progress import CellProgress
 from raysearch.runner.status import local_status
 from raysearch.storage.digests import Digests, write_digests
@@ -193,7 +193,7 @@ def test_a_run_that_was_edited_is_not_gone_on_with(searched: rs.Run, tmp_path: P
     shutil.copytree(searched.place, edited)
     text = (edited / "job.yaml").read_text()
     (edited / "job.yaml").write_text(text.replace("threshold: 0.8", "threshold: 0.7"))
-    with pytest.raises(ResumeError, match="was edited since the run began"):
+    with pytest.raises(StoreError, match="was edited since the run began"):
         rs.resume(str(edited), quiet=True)
 
 

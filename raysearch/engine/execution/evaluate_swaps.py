@@ -20,7 +20,7 @@ from raysearch.engine.execution.evaluate import Evaluator
 from raysearch.engine.execution.executors import ReplayExecutor
 from raysearch.engine.execution.memory import RowLimit, halving
 from raysearch.engine.execution.outputs import Outputs
-from raysearch.engine.execution.predict import Prediction, choices_of, predictions_of
+from raysearch.engine.execution.predict import Prediction, choices_of, only, predictions_of
 from raysearch.engine.patching.swaps import Swaps
 
 log = logging.getLogger(__name__)
@@ -141,6 +141,8 @@ class SwapEvaluator:
             table = choices_of(swaps.choices, device)
             choices = None if table is None else table[torch.from_numpy(rows.choice).to(device)]
             logits = self._executor.swap_logits(rows, None if scoring.names else choices)
+            if choices is None:
+                logits = only(logits, [swaps.choices[at] for at in rows.choice])
             found = predictions_of(logits, choices)
             ids, finite = found.ids.cpu().numpy(), found.finite.cpu().numpy()
             unsure = found.unsure(self._tolerance)

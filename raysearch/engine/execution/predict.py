@@ -80,7 +80,7 @@ class Predictions:
 def predict(logits: Float[Tensor, "row vocab"], among: Sequence[Ids] = ()) -> list[Prediction]:
     """Returns the prediction of each row. `among`: ids to choose from, by row; empty: all."""
     ids = choices_of(among, logits.device)
-    found = predictions_of(logits if ids is not None else _among(logits, among), ids)
+    found = predictions_of(logits if ids is not None else only(logits, among), ids)
     return [
         Prediction(*row)
         for row in zip(found.ids.tolist(), found.gaps.tolist(), found.finite.tolist(), strict=True)
@@ -112,8 +112,9 @@ def choices_of(among: Sequence[Ids], device: torch.device) -> Int[Tensor, "row c
     return torch.tensor([sorted(set(ids)) for ids in among], device=device)
 
 
-def _among(logits: Float[Tensor, "row vocab"], among: Sequence[Ids]) -> Float[Tensor, "row vocab"]:
-    """Sets all other ids to -inf; NaN stays, so that it is reported."""
+def only(logits: Float[Tensor, "row vocab"], among: Sequence[Ids]) -> Float[Tensor, "row vocab"]:
+    """Returns logits with -inf at the ids that a row does not choose from; NaN stays, so that it is
+    reported."""
     if not any(among):
         return logits
     out = torch.ones_like(logits, dtype=torch.bool)
