@@ -55,6 +55,10 @@ def _migrated() -> bytes | None:
     """Returns an empty migrated database; None where this version of MLflow makes it otherwise."""
     try:
         quiet()
+        # As MLflow itself does before it migrates: its store configures its mappers when it is
+        # imported. Else a migration does, and what warns of them (SQLAlchemy 2.1 of `noload`) has
+        # the name of no module of MLflow; as an error it leaves them broken in this process.
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
         from mlflow.store.db import utils
 
         with tempfile.TemporaryDirectory(prefix="raysearch-") as folder:

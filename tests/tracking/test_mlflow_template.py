@@ -1,6 +1,9 @@
 """A new MLflow database is a copy of one that was migrated before."""
 
+import os
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +41,27 @@ def test_the_template_is_what_mlflow_makes_without_rows_of_a_place(migrated_db: 
             assert db.execute("select count(*) from experiments").fetchone() == (0,)
     finally:
         file.unlink()
+
+
+def test_a_template_made_first_of_all_warns_under_the_name_of_mlflow_alone(tmp_path: Path) -> None:
+    """What MLflow's models warn of is an error here unless a module of MLflow says it, and would
+    leave them broken in the process."""
+    (script := tmp_path / "first.py").write_text(
+        "import warnings\n"
+        "warnings.simplefilter('error')\n"
+        "warnings.filterwarnings('ignore', category=DeprecationWarning, module='mlflow')\n"
+        "warnings.filterwarnings('ignore', category=FutureWarning, module='mlflow')\n"
+        "from raysearch.tracking.mlflow_client import connect\n"
+        "from raysearch.tracking.mlflow_template import make_from_template\n"
+        f"make_from_template('sqlite:///{tmp_path / 'a.db'}')\n"
+        f"print(connect('sqlite:///{tmp_path / 'a.db'}').create_experiment('x'))\n"
+    )
+    env = {**os.environ, "RAYSEARCH_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, str(script)], env=env, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+    assert list((tmp_path / "cache" / KIND).iterdir()), "MLflow has made the file itself"
 
 
 def test_a_new_file_is_made_once_and_works(
