@@ -49,7 +49,6 @@ def start_tracking(
         "raysearch.run": run.info.id,
         "raysearch.job_hash": run.info.job_hash,
         "raysearch.store": run.info.store_uri,
-        "mlflow.note.content": claim_words(job, resolved.about, run.info.k or 0),
     }
     if (here := job_environment()) is not None:
         tags["raysearch.submission_id"] = here.submission_id
@@ -61,6 +60,7 @@ def start_tracking(
         run_id=run.info.tracking_run_id,
         name=run.info.id,
         pairs=_pairs(run, resolved, pairs_digest),
+        description=claim_words(job, resolved.about, run.info.k or 0),
         **replay,
     )
     return tracker_of(uri).open(tracked)

@@ -21,7 +21,7 @@ from raysearch.errors import TrackingError
 from raysearch.storage.uris import without_credentials
 from raysearch.store.table_rows import iia_of, shared_layer
 from raysearch.tracking.mlflow_client import THREAD, connect
-from raysearch.tracking.mlflow_names import as_key, as_value, as_word, one_line
+from raysearch.tracking.mlflow_names import DESCRIPTION, as_key, as_value, as_word, one_line
 from raysearch.tracking.mlflow_patience import patiently
 from raysearch.tracking.mlflow_reach import reach
 from raysearch.tracking.mlflow_template import make_from_template
@@ -70,7 +70,8 @@ class MlflowTracker:
         self._run = run
         self._run_id = run.run_id
         self._steps: dict[str, int] = {}
-        self._tags = {**run.tags, "raysearch.status": "running"}
+        described = {DESCRIPTION: run.description} if run.description else {}
+        self._tags = {**run.tags, **described, "raysearch.status": "running"}
         self._clock = clock
         self._queue: queue.SimpleQueue[list[_Point] | _End] = queue.SimpleQueue()
         self._stopped = threading.Event()

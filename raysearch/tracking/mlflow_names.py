@@ -8,6 +8,8 @@ import re
 from raysearch.storage.digests import sha256
 from raysearch.visible_text import visible
 
+DESCRIPTION = "mlflow.note.content"
+"""The tag that MLflow shows as a run's description."""
 _KEY_CHARS = 250
 _WORD_CHARS = 80
 

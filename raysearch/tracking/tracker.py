@@ -53,7 +53,7 @@ class TrackedRun:
     raysearch.job_hash, ... `run_id`: the tracker's id of the run, if it was tracked before. `at`:
     the time of each report, in seconds since 1970. `again`: replays an earlier search, which the
     tracker may know in part: points that it has are not sent again, and `why` gets a failure
-    instead of the log.
+    instead of the log. `description`: what the run claims, in sentences; "": nothing is shown.
     """
 
     uri: str
@@ -65,6 +65,7 @@ class TrackedRun:
     pairs: PairsInput | None = None
     at: Callable[[], float] = time.time
     again: bool = False
+    description: str = ""
 
 
 class Tracker(SearchObserver, Protocol):

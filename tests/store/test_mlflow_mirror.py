@@ -50,7 +50,9 @@ def test_a_run_shows_params_metrics_tables_and_pictures(
         **{f"p{i}": i for i in range(150)},
     }
     mirror = MlflowTracker(
-        TrackedRun(tracking, "raysearch/capitals", params, TAGS, name="capitals-1"),
+        TrackedRun(
+            tracking, "raysearch/capitals", params, TAGS, name="capitals-1", description="It says."
+        ),
         clock=lambda: now,
     )
     mirror.snapshot(snapshot(0))
@@ -73,7 +75,8 @@ def test_a_run_shows_params_metrics_tables_and_pictures(
     assert len(run.data.params) == 152
     assert run.data.params["model.path"] == "x" * 500
     assert run.data.params["space.layers"] == "[1, 2]"
-    assert {**TAGS, "raysearch.status": "done"}.items() <= run.data.tags.items()
+    shown = {**TAGS, "raysearch.status": "done", "mlflow.note.content": "It says."}
+    assert shown.items() <= run.data.tags.items()
     assert [(m.step, m.value) for m in mlflow.get_metric_history(mirror.run_id, "accepted")] == [
         (0, 0),
         (40, 1),

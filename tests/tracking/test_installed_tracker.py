@@ -8,6 +8,7 @@ import pytest
 
 import raysearch
 from raysearch.errors import JobError
+from raysearch.proposers.weights import PAIRS
 from raysearch.tracking.registry import DEFAULT, tracker_of
 from raysearch.tracking.uris import tracking_uri
 from tests.runner.finished import JOB
@@ -37,7 +38,8 @@ class LinesTracker:
     def __init__(self, run):
         self.run_id = run.run_id or "first"
         self.file = Path(run.uri.removeprefix("lines://"))
-        self.say(opened=run.name, again=run.again, pairs=run.pairs.counts, job=run.params["name"])
+        self.say(opened=run.name, again=run.again, pairs=run.pairs.counts, job=run.params["name"],
+                 claim=run.description[:44])
 
     def say(self, **what):
         with self.file.open("a") as file:
@@ -85,12 +87,14 @@ def test_a_run_is_shown_by_it_from_its_begin_to_its_end_and_again(
     assert code == 0, said
     assert "lines     finishing" in said
     told = [json.loads(line) for line in (tmp_path / "told.jsonl").read_text().splitlines()]
+    # Fit pairs are drawn before a model says how many hypotheses there are, and not run for so few.
     (run,) = (tmp_path / "runs").iterdir()
     assert told[0] == {
         "opened": run.name,
         "again": False,
-        "pairs": {"fit": 0, "test": 4 * 96, "holdout": 4 * 16},
+        "pairs": {"fit": 4 * PAIRS, "test": 4 * 96, "holdout": 4 * 16},
         "job": "small",
+        "claim": "Accepted: sufficient under interchange, IIA ",
     }
     accepted = [line["accepted"] for line in told if "accepted" in line]
     end = told[-1]
