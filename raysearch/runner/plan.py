@@ -25,7 +25,7 @@ from raysearch.runner.given_objects import NO_OBJECTS, GivenObjects
 from raysearch.runner.memory_estimate import MemoryEstimate, footprint
 from raysearch.runner.plan_report import GRID, PlanReport
 from raysearch.runner.resolve import resolve
-from raysearch.runner.resolved_job import ResolvedJob, differing, weight_pairs
+from raysearch.runner.resolved_job import ResolvedJob, differing, pair_counts, weight_pairs
 from raysearch.runner.time_estimate import TimeEstimate, calibrate
 from raysearch.search.baselines import policies_of
 from raysearch.search.pair_blocks import ExpectedAnswers, check_variables
@@ -69,7 +69,8 @@ def _facts(resolved: ResolvedJob, summary: ModelSummary) -> PlanReport:
     test, called = resolved.test_pairs(expected)
     check_variables(test, called)
     splits: tuple[Split, ...] = ("fit", "test", "holdout")
-    used = _used(resolved, encoded)
+    weighed_on = proposer.fit_pairs or weight_pairs(job, len(space))
+    used = _used(resolved, encoded, weighed_on)
     return PlanReport(
         job=job,
         name=job.name,
@@ -100,7 +101,7 @@ def _facts(resolved: ResolvedJob, summary: ModelSummary) -> PlanReport:
         baselines=tuple(
             p.baseline for v in resolved.variables for p in policies_of(expected, v, resolved.kinds)
         ),
-        weighed_on=proposer.fit_pairs or weight_pairs(job, len(space)),
+        weighed_on=weighed_on,
         powers=_powers(resolved, proposer, space, len(test)),
         memory=_footprint(
             job, summary, used, [p.index for p in _first(resolved) if p.split == "test"], len(space)
@@ -137,11 +138,12 @@ def _first(resolved: ResolvedJob) -> list[Pair]:
     return found
 
 
-def _used(resolved: ResolvedJob, encoded: Sequence[Encoded]) -> list[Encoded]:
+def _used(resolved: ResolvedJob, encoded: Sequence[Encoded], effects: int) -> list[Encoded]:
     """Returns the first pairs of each split, as many as are wanted: those that are run if the model
-    solves them."""
+    solves them. `effects`: fit pairs that effects are computed on."""
     keys, found = resolved.job.pairs, {e.index: e for e in encoded}
-    wanted = {"fit": keys.fit, "test": keys.test, "holdout": keys.holdout}
+    fit = pair_counts(resolved.job, effects).get("fit", 0)  # more are drawn before K is known
+    wanted = {"fit": fit, "test": keys.test, "holdout": keys.holdout}
     return [
         found[p.index]
         for s, n in wanted.items()

@@ -35,6 +35,15 @@ def test_keys_go_over_those_of_the_job_and_an_unknown_one_is_refused() -> None:
         rs.plan(QUICKSTART, spaces={})
 
 
+def test_a_plan_counts_the_inputs_of_fit_pairs_only_where_they_are_run() -> None:
+    space, pairs = {"layers": [0]}, {"fit": 32, "test": 24, "holdout": 4}
+    planned = rs.plan(QUICKSTART, space=space, pairs=pairs)
+    weighed = rs.plan(QUICKSTART, space=space, pairs=pairs, test={"weights": "attribution"})
+    assert planned.pairs == weighed.pairs
+    assert (planned.weighed_on, weighed.weighed_on) == (0, 32)
+    assert planned.inputs <= 2 * (24 + 4) < weighed.inputs
+
+
 def test_a_model_given_as_an_object_is_planned_for_as_its_files_are() -> None:
     job = Job.load(QUICKSTART, SMALL)
     read = rs.Model.load(job.model.path)
