@@ -57,14 +57,21 @@ class Margins:
 
     def over_variable(self, row: Row, variable: str) -> Interval | None:
         """Returns the interval of IIA minus the share of outputs that are another variable's
-        counterfactual, on the same pairs; None where the two never differ.
+        counterfactual, on the same pairs; None where no pair of the run could ever tell the two
+        apart. Where only the pairs up to the verdict could not, the interval is about 0.
         """
         own = self._matches("test", row)
-        other = self._matches("test", row, variable)
-        wanted = [self.pairs[p].counterfactual for p in own]
-        if all(of[variable] == of[row["variable"]] for of in wanted):
+        if not own or not self._differ(row["variable"], variable):
             return None
-        return self._interval(row, own, other)
+        return self._interval(row, own, self._matches("test", row, variable))
+
+    def _differ(self, variable: str, other: str) -> bool:
+        """Whether two variables differ on any pair that counts for the first."""
+        return any(
+            e.counterfactual[variable] != e.counterfactual[other]
+            for e in self.pairs.values()
+            if self.unfiltered or e.changes(variable)
+        )
 
     def over_source(self, row: Row) -> Interval | None:
         """Returns the interval of IIA minus the share of the same pairs on which an answer of a
