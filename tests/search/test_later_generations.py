@@ -85,12 +85,15 @@ def test_a_set_whose_true_iia_is_95_is_accepted_in_nine_of_ten_runs(generation: 
 
 @pytest.mark.parametrize("asked", [256, 512])
 def test_each_generation_has_enough_pairs_until_there_are_none_left(asked: int) -> None:
+    """A true IIA of 95 % is to be accepted in nine of ten runs. What is missing to .98 is what the
+    futility stop gives up, for fewer pairs of all that lies near the threshold."""
     sizes = [len(part) for part in deal(tuple(range(GENERATIONS * asked)), asked)]
     assert min(sizes) >= ENOUGH
     assert len(sizes) >= GENERATIONS
-    for g in (2, len(sizes)):
+    for g, size in enumerate(sizes, 1):
         test = MatchTest(0.8, 0.05, 0.05, judged_at(None, 100, g))
-        assert power(test, 0.95, sizes[g - 1]).accept > 0.98
+        assert power(test, 0.95, size).accept > 0.93
+        assert power(replace(test, futility=0), 0.95, size).accept > 0.98
 
 
 def test_of_few_pairs_the_first_generation_gets_half_and_the_second_what_is_left() -> None:
