@@ -1,7 +1,7 @@
 """Plants faults, one at a time, in a copy of this tree, and looks whether the tests of the fault's
 own room see it: `make mutants`.
 
-    python scripts/mutants.py                    # all 40
+    python scripts/mutants.py                    # all 44
     python scripts/mutants.py 3 17 --workers 1   # some of them, by number
 
 Invariants: the tree itself is never touched; a fault that is caught made a test fail, and without
@@ -65,8 +65,8 @@ MUTANTS = (
     ),
     Mutant(
         "stats/match_test.py",
-        "math.floor(self.low * self.population)",
-        "math.floor(self.low * self.population) - 1",
+        "math.floor(low * population)",
+        "math.floor(low * population) - 1",
         STATS,
     ),
     Mutant(
@@ -116,8 +116,8 @@ MUTANTS = (
     ),
     Mutant(
         "search/trial.py",
-        "self.evidence.add(len(counted), matches",
-        "self.evidence.add(2 * len(counted), 2 * matches",
+        "len(counted), matches, _select",
+        "2 * len(counted), 2 * matches, _select",
         ("search/test_search.py", "search"),
     ),
     Mutant(
@@ -219,7 +219,7 @@ MUTANTS = (
         ("engine/execution/test_prefix.py",),
     ),
     Mutant(
-        "engine/execution/replay.py",
+        "engine/execution/wave.py",
         '"residual" if self.after else "block_input"',
         '"block_input" if self.after else "residual"',
         REPLAY,
