@@ -145,7 +145,7 @@ def _not_yet(folder: Path) -> dict[str, Any]:
 
 
 def _threshold_of_pairs_that_do_not_decide(folder: Path) -> dict[str, Any]:
-    return _quickstart(test__keep_threshold=0.9)
+    return _quickstart(pairs__kinds="change", test__keep_threshold=0.9)
 
 
 def _disjoint_values_of_a_file(folder: Path) -> dict[str, Any]:
@@ -287,7 +287,12 @@ def test_plan_checks_a_job_and_reads_no_weights(shell: Shell) -> None:
     assert planned["apart"]["a / b"] > 0.5
     at_one = next(p for p in planned["powers"] if p["iia"] == 1.0)
     assert at_one["accept"] == pytest.approx(1.0)
-    assert at_one["pairs"] == pytest.approx(60.0)
+    # All match: the fewest n at which the mixture of both parts of the prior, a spike at 1 (1/4) and
+    # the uniform rest above 0.8, is K / 0.05 times the likelihood at 0.8. A look is there.
+    evidence = lambda n: (1 / 4 + 3 / 4 * (1 - 0.8 ** (n + 1)) / (0.2 * (n + 1))) / 0.8**n  # noqa: E731
+    fewest = next(n for n in range(2, 256) if evidence(n) >= 120 / 0.05)
+    assert fewest == 40
+    assert at_one["pairs"] == pytest.approx(fewest)
     text = shell("plan", str(QUICKSTART)).stdout
     assert "P(undecided)" in text
     assert "sites       24: residual at a, plus1, b, plus2, c, last\n" in text

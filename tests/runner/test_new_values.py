@@ -99,17 +99,24 @@ def test_a_run_is_about_new_values_and_all_follows_from_its_journal(tmp_path: Pa
 def test_a_plan_says_how_many_values_it_takes_and_refuses_a_job_that_can_accept_nothing(
     tmp_path: Path,
 ) -> None:
+    """All match: with n disjoint pairs the wealth is (1 + b/4)^n, for the quarter that is bet whole
+    (b = 1) and for the rest over all b; it is to reach K / 0.05. Of values it takes twice as many,
+    of pairs four matchings."""
+    wealth = lambda n: 1.25**n / 4 + 3 / 4 * (1.25 ** (n + 1) - 1) / (0.25 * (n + 1))  # noqa: E731
+    least = next(n for n in range(1, 100) if wealth(n) >= 2 / 0.05)
+    assert least == 21
     few = job_at(tmp_path, problem={"options": {"items": 40}})
-    with pytest.raises(JobError, match=r"fewer than 48 values .* of x there are 34; give"):
+    with pytest.raises(JobError, match=r"fewer than 42 values .* of x there are 34; give"):
         plan(Job.load(few))
     short = job_at(tmp_path, test={"max_pairs": 40})
-    with pytest.raises(JobError, match=r"fewer than 96 pairs, 4 matchings of 48 values, .* 40;"):
+    with pytest.raises(JobError, match=r"fewer than 84 pairs, 4 matchings of 42 values, .* 40;"):
         plan(Job.load(short))
     facts = plan(Job.load(job_at(tmp_path)))
     assert "any two new values of x" in facts.claim
     assert facts.powers[-1].accept == 1.0
-    assert facts.powers[-1].pairs >= 96
-    assert facts.powers[0].pairs == 16
+    assert facts.powers[-1].pairs == 4 * least
+    # None match: the spike at 0 (2/3) alone, 2/3 / 0.2^2, and the rest reach 1 / 0.05 at 2 pairs.
+    assert facts.powers[0].pairs == 4 * 2
 
 
 @pytest.mark.parametrize(
