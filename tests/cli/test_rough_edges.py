@@ -110,3 +110,9 @@ def test_a_plan_says_of_a_quantised_model_what_it_cannot_do_and_that_none_was_ru
     assert "ran none" in said
     with pytest.raises((JobError, ModelError), match="random_model is not possible"):
         planned("text", path, "controls=[random_model]")
+
+
+def test_a_page_of_a_job_is_below_a_megabyte(once: Once) -> None:
+    """That of jobs/capitals.yaml, the largest of ours, was 291 kB."""
+    run = once.searched(QUICKSTART)
+    assert 10_000 < len(page.page(open_folder(run)).encode()) < 500_000
