@@ -240,7 +240,11 @@ def test_every_family_is_measured_as_by_the_oracle(
     decided = replica._runner.evaluator.measure(items)
     assert not decided.faults
     for item, decision in decided.predictions.items():
-        ((reference),) = predict(wanted.get(item.row, world_of(model).plain(item.row.base))[None])
+        if replica._runner.near_tie == 0 and item.row in wanted:  # it defines the answer itself
+            (reference,) = predict(path.logits([item.row]))
+        else:
+            logits = wanted.get(item.row, world_of(model).plain(item.row.base))
+            (reference,) = predict(logits[None])
         assert [d.id for d in decision] == [reference.id]
 
 
