@@ -174,7 +174,7 @@ def _quantised_words(facts: PlanReport) -> list[str]:
 
 
 def _kinds_words(job: Job) -> str:
-    """Which pairs decide, and what leaves keep pairs out."""
+    """Says which pairs decide, and what leaves keep pairs out."""
     out = " (where an answer is one of two by default; pairs.kinds: change leaves keep pairs out)"
     kinds = job.pairs.kinds
     return PAIR_KINDS["change" if kinds == "auto" else kinds] + out * (kinds == "both")

@@ -73,7 +73,7 @@ class ResolvedJob:
 
     @property
     def kinds(self) -> PairKinds:
-        """Which pairs decide."""
+        """The pairs that decide, once `auto` is resolved."""
         assert self.job.pairs.kinds != "auto"
         return self.job.pairs.kinds
 

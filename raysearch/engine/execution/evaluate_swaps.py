@@ -150,7 +150,7 @@ class SwapEvaluator:
             scores = read_logits(logits, scoring.of_bases(bases)) if bases else []
         self._cache.meter.ran(int(rows.lengths().sum()))
         outputs.ids[at], outputs.failed[at] = ids, ~finite
-        for row, score in zip(at, scores, strict=False):
+        for row, score in zip(at if scores else (), scores, strict=True):
             outputs.answer_logits[row] = score
         if len(unsure):
             decided = self._evaluator.canonical([rows.row(row) for row in unsure])

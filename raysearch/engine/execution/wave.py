@@ -1,17 +1,19 @@
 """A wave: rows that pass through the layers together, as arrays.
 
-Invariants: all rows of a wave start at one token and have one length; they are in the order in which
-they enter, so that those under way are always the first ones.
+Invariants: all rows of a wave start at one token and have one length; they are in the order in
+which they enter, so that those under way are always the first ones.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from raysearch.engine.execution.cached_runs import CachedRun, Indices, gather
@@ -20,7 +22,7 @@ from raysearch.engine.networks.hooks import Edit, HookSide
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.edits import ReadSource, Replacements, Writes, edit_of, edits_of
 from raysearch.engine.patching.rows import Patch, Row
-from raysearch.engine.patching.swaps import Swaps
+from raysearch.engine.patching.swaps import Place, Swaps
 from raysearch.errors import PositionError
 
 
@@ -91,8 +93,11 @@ class SwapWaves:
 
     def entries(self, swaps: Swaps) -> Int[Indices, "row"]:
         """Returns a number for the place at which each row enters; it grows with depth."""
-        entries = (entry_of(self._hook_points.at(place.point)) for place in swaps.places)
-        return np.array([2 * entry.layer + entry.after for entry in entries])[swaps.place]
+        return _of_places(swaps, self._entry_number)
+
+    def _entry_number(self, place: Place) -> int:
+        entry = entry_of(self._hook_points.at(place.point))
+        return 2 * entry.layer + entry.after
 
     def components(self, swaps: Swaps) -> set[str]:
         """Returns the components that are read of bases and sources."""
@@ -105,7 +110,7 @@ class SwapWaves:
 
     def sources(self, swaps: Swaps) -> dict[Row, list[Point]]:
         """Returns the source runs, each with the deepest point that is read of it."""
-        depths = np.array([place.source_point.layer for place in swaps.places])[swaps.place]
+        depths = _of_places(swaps, lambda place: place.source_point.layer)
         order = np.lexsort((depths, swaps.source))
         last = np.flatnonzero(np.diff(swaps.source[order], append=-1))
         return {
@@ -160,9 +165,8 @@ class SwapWaves:
         """Returns what sources have, by component; rows of other components have zeros."""
         sources, source_of = np.unique(swaps.source, return_inverse=True)
         of_sources = [runs[swaps.runs[source]] for source in sources]
-        points = [place.source_point for place in swaps.places]
-        layers = np.array([self._hook_points.place(point) for point in points])[swaps.place]
-        names = np.array([point.component for point in points])[swaps.place]
+        layers = _of_places(swaps, lambda place: self._hook_points.place(place.source_point))
+        names = _of_places(swaps, lambda place: place.source_point.component)
         read = {}
         for name in np.unique(names).tolist():
             at = np.flatnonzero(names == name)
@@ -176,6 +180,12 @@ class SwapWaves:
                 found = every
             read[name] = found
         return read
+
+
+def _of_places(swaps: Swaps, value: Callable[[Place], Any]) -> NDArray[Any]:
+    """Returns the value of each row's place; it is asked for once for each place that rows have."""
+    used, which = np.unique(swaps.place, return_inverse=True)
+    return np.array([value(swaps.places[at]) for at in used])[which.reshape(-1)]
 
 
 class RowWaves:

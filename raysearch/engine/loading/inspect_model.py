@@ -67,7 +67,7 @@ _SHAPES = tuple(ModelShapes.__dataclass_fields__)
 
 @dataclass(frozen=True)
 class _KnownModel:
-    """What is remembered: shapes, the most tokens that the model takes (None: any), and the class
+    """The facts of a model that are remembered: shapes, the most tokens that the model takes (None: any), and the class
     of its tokenizer, "module:name" of transformers."""
 
     shapes: ModelShapes

@@ -25,7 +25,10 @@ _SOURCE_CONTROLS = ("self_swap", "random_source")
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """Where a pair is read and written: runs and choices by their numbers, and tokens."""
+    """The runs, choices (by their numbers) and tokens of a pair at which it is read and written.
+
+    `same`: base and source agree up to the last of the tokens.
+    """
 
     base: int
     source: int

@@ -22,7 +22,8 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What an intervention writes, whatever the pair; `tokens`: how many."""
+    """The part of an intervention that is the same on every pair: point, features and operation,
+    and the source's. `tokens`: their number."""
 
     point: Point
     features: FeatureIndices
@@ -105,7 +106,7 @@ class Swaps:
     def unchanged(self) -> NDArray[np.bool_]:
         """Returns for each row whether it certainly equals the base's own run: it writes the value
         that is already there."""
-        may = np.array([place.may_change_nothing for place in self.places])
+        may = np.array([place.may_change_nothing for place in self.places])  # once for a task
         at_same = np.equal(self.tokens, self.source_tokens).all(axis=1)
         found: NDArray[np.bool_] = self.same & may[self.place] & at_same
         return found
