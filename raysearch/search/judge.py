@@ -51,6 +51,15 @@ class Judge:
         self._spending.enter(hypotheses)
         return [self._preparation.new_test(h, part=self._spending.part_of(h)) for h in hypotheses]
 
+    def renew(
+        self, hypotheses: Collection[Hypothesis], share: float, part: int
+    ) -> list[HypothesisTest]:
+        """Returns a test on a new part of the test pairs for each of these hypotheses, which spend
+        `share` of the chance of a false accept together.
+        """
+        self._spending.move(hypotheses, share, part)
+        return [self._preparation.new_test(h, part=part) for h in hypotheses]
+
     def verdict(self, test: HypothesisTest, at_last: bool) -> Verdict | None:
         """Returns the verdict on the evidence so far, or None if more is needed.
 
