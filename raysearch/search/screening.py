@@ -6,7 +6,7 @@ is a function of the pairs' order and the model's outputs alone; no pair that wa
 tested, and no pair that is tested stands in the holdout, however often it was drawn.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 

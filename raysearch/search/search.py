@@ -387,6 +387,7 @@ class Search:
         records.append(decided)
         self._verdicts.decide(decided, test, trial)
         if trial is not None:
+            trial.waits |= verdict in ("undecided", "failed")
             self._registry.drop(trial, test)
         if verdict == "accept" and trial is not None:
             self._generations.accepted(test.hypothesis)

@@ -254,6 +254,7 @@ class Trial:
         observations: what was counted, if a hypothesis may still join: on the holdout, a control,
             or where `keeps`.
         keeps: whether a hypothesis that ends undecided before others may go on later.
+        waits: whether one has ended without a verdict.
     """
 
     intervention: Intervention
@@ -266,6 +267,7 @@ class Trial:
     one_block: bool = False
     observations: list[Measured] = field(default_factory=list)
     keeps: bool = False
+    waits: bool = False
     key: TrialKey = field(init=False)
     _first: list[int | None] = field(init=False, default_factory=list)
     """Hash of the first outputs of each block that was seen: enough to recognise a repeat that
@@ -369,3 +371,5 @@ class Trial:
         self.tests.remove(test)
         if self.closed:
             self._ahead = {}
+            if self.keeps and not self.waits:
+                self.observations = []
