@@ -225,7 +225,7 @@ class Screening:
             first += len(blocks)
             later += used
         self._parts_of_test, self._part_of, self._more = tuple(found), {}, None
-        self.tested_later |= {self._pairs[p].contents for p in later}
+        self.tested_later |= {c for p in later if (c := self._pairs[p].contents)}
 
     def _deal(self, pairs: tuple[int, ...]) -> list[tuple[int, ...]]:
         return deal(pairs, self._plan.part) if self._plan.dealt else [pairs]

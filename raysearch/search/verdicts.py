@@ -92,9 +92,8 @@ class Verdicts:
         """Makes hypotheses with the verdict "failed" or "undecided" alive again, and returns them."""
         withdrawn = []
         for name in names:
-            assert name in self._stopped, (name, "cannot be tried again")
             decided = self._decided.pop(name)
-            assert decided.verdict == verdict, (name, decided.verdict)
+            assert decided.verdict == verdict, (name, f"is not {verdict}, and cannot go on")
             self._tally[verdict] -= decided.hypothesis.intervention.control is None
             self.enter(decided.hypothesis)
             withdrawn.append(self._stopped.pop(name))
