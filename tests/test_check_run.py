@@ -129,7 +129,7 @@ def write(
     """What a driver does with events: journalled, told to the search, records to the tables."""
     ledger = RunLedger(run)
     if retried is not None:
-        ledger.retry(retried)
+        ledger.request(retried)
     for batch in ledger.replay():
         ledger.write_records(search.tell(batch))
     for event in told:

@@ -186,6 +186,11 @@ class Screening:
         known = self.parts[part] if part < len(self.parts) else NO_PAIRS
         return len(known.pairs) - known.used
 
+    @property
+    def unasked(self) -> int:
+        """Number of test pairs that are not screened yet."""
+        return len(self._of("test").order) - self._of("test").asked
+
     def lacking(self, most: int, parts: Sequence[int]) -> int:
         """Returns how many pairs are to be screened so that each part may use `most` more."""
         return sum(max(0, most - self.left_over(part)) for part in parts)
@@ -207,7 +212,8 @@ class Screening:
 
     def _extend_parts(self, more: _Extension) -> None:
         """Adds the pairs of an extension to its parts, in blocks numbered after all others."""
-        new, later = self.usable("test")[more.dealt :], []
+        new = self.usable("test")[more.dealt :]
+        later: tuple[int, ...] = ()
         found = list(self.parts)
         found += [NO_PAIRS] * (max(more.parts) + 1 - len(found))
         first = 1 + max((b.index for part in found for b in part.blocks), default=-1)

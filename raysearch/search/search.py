@@ -232,7 +232,8 @@ class Search:
         self._verdicts.validate()
         waiting = len(self._waiting)
         assert self._verdicts.alive == self._registry.tests + self._fits.tests + waiting
-        assert self.done == (self._generations.over and self._registry.closed and not self._fits)
+        nothing = self._registry.closed and not self._fits and not waiting
+        assert self.done == (self._generations.over and nothing)
         self._fits.halving.validate()
 
     # --- preparation
@@ -438,7 +439,7 @@ class Search:
     def _on_continued(self, event: Continued, records: list[Record]) -> None:
         """Withdraws undecided verdicts, and asks for the further pairs."""
         assert self._continued, "a search that goes on is made for it"
-        assert self.done and event.hypotheses, "an unfinished search goes on as it is"
+        assert self.done, "an unfinished search goes on as it is"
         parts = self._verdicts.parts(event.hypotheses)
         self._waiting = self._verdicts.withdraw(event.hypotheses, "undecided")
         self._continuations += 1

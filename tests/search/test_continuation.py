@@ -39,7 +39,9 @@ def open_world(seed: int = 0, **keys: Any) -> World:
     return World(seed, **keys)
 
 
-def go_on(search: Search, told: list[JournalledEvent], pairs: int, cluster: Cluster) -> list[Record]:
+def go_on(
+    search: Search, told: list[JournalledEvent], pairs: int, cluster: Cluster
+) -> list[Record]:
     """Continues a search that is done, and drives it to its end; adds to `told` what it was told."""
     event = search.continuation(pairs)
     if not event.hypotheses:
@@ -72,7 +74,9 @@ def test_without_futility_the_verdicts_are_those_of_a_search_that_had_as_many_pa
     there is decided alike."""
     for seed in range(6):
         world = open_world(seed, test=70, more=(), futility=0.0)
-        long = Cluster(replace(world, max_pairs=70), 1, 0).drive(replace(world, max_pairs=70).search())
+        long = Cluster(replace(world, max_pairs=70), 1, 0).drive(
+            replace(world, max_pairs=70).search()
+        )
         search, told, _ = continued(world, (40,))
         went_on = [name for e in told if isinstance(e, Continued) for name in e.hypotheses]
         assert went_on
@@ -111,13 +115,16 @@ def by_hand(world: World, hypothesis: Any, stopped: int, most: int) -> tuple[int
     """The pair at which a test stops that looks from `stopped` on, and its verdict."""
     v, pairs = hypothesis.variable, list(world.pairs)
     change = [p for p in pairs[:150] if world.pairs[p].changes(v)]
-    test = MatchTest(0.8, 0.05, 0.05, len(world.space), population=len(change) if world.these_pairs else None)
+    test = MatchTest(
+        0.8, 0.05, 0.05, len(world.space), population=len(change) if world.these_pairs else None
+    )
     last = sum(world.pairs[p].changes(v) for p in pairs[:most])
     ends = sorted({n for end in (30, 70, 120) if end <= most for n in looks(end)})
     for n in (n for n in ends if n > stopped):
         seen = [p for p in pairs[:n] if world.pairs[p].changes(v)]
         matches = sum(
-            world.output(hypothesis.intervention, p) == world.pairs[p].counterfactual[v] for p in seen
+            world.output(hypothesis.intervention, p) == world.pairs[p].counterfactual[v]
+            for p in seen
         )
         evidence = Evidence(len(seen), matches)
         verdict = test.verdict(evidence)
@@ -179,10 +186,16 @@ def test_what_is_decided_keeps_its_verdict_and_costs_nothing() -> None:
     again = Counter(n.hypothesis.id for n in notes if isinstance(n, Decided))
     new = {n.hypothesis.id for n in notes if isinstance(n, Decided)} - set(went_on)
     assert all(again[name] == 1 for name in new)
-    assert all(again[name] == 2 for name in went_on if first[name].hypothesis.intervention.control is None)
+    assert all(
+        again[name] == 2 for name in went_on if first[name].hypothesis.intervention.control is None
+    )
     measured = {e.intervention for e in told[at:] if isinstance(e, Measured) and e.split == "test"}
     alive = {search.verdicts[name].hypothesis.intervention.id for name in went_on}
-    later = {d.hypothesis.intervention.id for d in search.verdicts.values() if d.hypothesis.intervention.control}
+    later = {
+        d.hypothesis.intervention.id
+        for d in search.verdicts.values()
+        if d.hypothesis.intervention.control
+    }
     assert {name.partition("@")[0] for name in measured} <= alive | later
     assert measured
 
@@ -201,7 +214,9 @@ def test_what_was_measured_for_another_variable_counts_and_is_not_measured_again
     early = [
         of
         for of in by.values()
-        if len(of) == 2 and any(d.reason for d in of.values()) and not all(d.reason for d in of.values())
+        if len(of) == 2
+        and any(d.reason for d in of.values())
+        and not all(d.reason for d in of.values())
     ]
     assert early, "no hypothesis stopped as futile before its sibling"
     again = sum(n - 1 for n in measured.values())
@@ -291,7 +306,10 @@ def test_a_fixed_horizon_tests_anew_on_new_pairs_alone_at_the_level_that_was_res
         for d in of:
             v = d.hypothesis.variable
             seen = [p for p in drawn if world.pairs[p].changes(v)]
-            right = [world.output(d.hypothesis.intervention, p) == world.pairs[p].counterfactual[v] for p in seen]
+            right = [
+                world.output(d.hypothesis.intervention, p) == world.pairs[p].counterfactual[v]
+                for p in seen
+            ]
             test = ExactTest(0.8, d.level or 0, 0.05 * 0.4 / (number * (number + 1)))
             assert (d.n, d.matches) == (len(seen), sum(right))
             assert d.verdict == (test.verdict(Evidence(d.n, d.matches)) or "undecided")
@@ -323,8 +341,14 @@ def test_all_fixed_pairs_that_are_seen_make_the_verdict_exact() -> None:
         assert d.verdict != "undecided"
         v, pairs = d.hypothesis.variable, list(world.pairs)[:60]
         change = [p for p in pairs if world.pairs[p].changes(v)]
-        right = sum(world.output(d.hypothesis.intervention, p) == world.pairs[p].counterfactual[v] for p in change)
-        assert d.verdict == ("accept" if right / len(change) >= 0.8 else "reject") or right / len(change) == 0.8
+        right = sum(
+            world.output(d.hypothesis.intervention, p) == world.pairs[p].counterfactual[v]
+            for p in change
+        )
+        assert (
+            d.verdict == ("accept" if right / len(change) >= 0.8 else "reject")
+            or right / len(change) == 0.8
+        )
 
 
 def chances_of_error(test: MatchTest, again: int, searches: int) -> float:
