@@ -217,7 +217,7 @@ def run(job: Path, sets: tuple[str, ...], address: str | None, pool: str, **give
 )
 @click.option(
     "--more-pairs",
-    type=click.IntRange(1, MOST_PAIRS),
+    type=click.IntRange(min=1),
     metavar="N",
     help="Continue a run that is done: what is undecided is tested on up to N further pairs.",
 )

@@ -72,8 +72,8 @@ def test_without_futility_the_verdicts_are_those_of_a_search_that_had_as_many_pa
 ):
     """A search of 70 pairs looks where one of 30 and 40 more does, but after the 30th; what is undecided
     there is decided alike."""
-    for seed in range(6):
-        world = open_world(seed, test=70, more=(), futility=0.0)
+    for seed in range(3):
+        world = open_world(seed, layers=5, test=70, more=(), futility=0.0)
         long = Cluster(replace(world, max_pairs=70), 1, 0).drive(
             replace(world, max_pairs=70).search()
         )
@@ -87,8 +87,8 @@ def test_without_futility_the_verdicts_are_those_of_a_search_that_had_as_many_pa
 @pytest.mark.parametrize("these_pairs", [False, True])
 def test_evidence_goes_on_block_by_block_from_where_a_hypothesis_stopped(these_pairs: bool) -> None:
     """By brute force, futility stops included: 30 pairs, 40 and 50 more of one order of pairs."""
-    for seed in range(4):
-        world = open_world(seed, test=150, more=(), these_pairs=these_pairs)
+    for seed in range(2):
+        world = open_world(seed, layers=5, test=150, more=(), these_pairs=these_pairs)
         search, told, notes = continued(world)
         rounds = [e for e in told if isinstance(e, Continued)]
         assert len(rounds) == 2
@@ -138,7 +138,7 @@ def by_hand(world: World, hypothesis: Any, stopped: int, most: int) -> tuple[int
 WORLDS = {
     "drawn": open_world(3, controls=("placebo",), solved=0.9),
     "at hand": open_world(4, test=150, more=(), these_pairs=True),
-    "both kinds": open_world(5, rule=DecisionRule(kinds="both"), spares=lambda layer: 0.95),
+    "both kinds": open_world(1, test=60, max_pairs=60, rule=DecisionRule(kinds="both"), spares=lambda layer: 0.95),
     "fits": open_world(
         6,
         layers=3,
@@ -153,7 +153,7 @@ WORLDS = {
 
 
 @pytest.mark.parametrize("kind", WORLDS)
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(seed=st.integers(0, 10_000), cut=st.floats(0.3, 1))
 def test_verdicts_depend_on_no_order_no_loss_no_repeat_and_no_interruption(
     kind: str, seed: int, cut: float
@@ -204,9 +204,11 @@ def test_what_was_measured_for_another_variable_counts_and_is_not_measured_again
     """A hypothesis that stopped as futile goes on from there, over blocks that its trial has seen."""
     world = open_world(11, layers=14)
     _, told, notes = continued(world, (40,))
-    measured = Counter(e.key for e in told if isinstance(e, Measured) and e.split == "test")
-    counted = Counter(n.observation.key for n in notes if isinstance(n, Counted))
-    assert max(counted.values()) == 1
+    counted = [n.observation for n in notes if isinstance(n, Counted)]
+    assert max(Counter(seen.key for seen in counted).values()) == 1
+    at = next(i for i, e in enumerate(told) if isinstance(e, Continued))
+    again = {e.key for e in told[at:] if isinstance(e, Measured)}
+    assert not again & {seen.key for seen in counted if seen in told[:at]}
     decided = [n for n in notes if isinstance(n, Decided)]
     by = defaultdict(dict)
     for d in decided:
@@ -219,15 +221,13 @@ def test_what_was_measured_for_another_variable_counts_and_is_not_measured_again
         and not all(d.reason for d in of.values())
     ]
     assert early, "no hypothesis stopped as futile before its sibling"
-    again = sum(n - 1 for n in measured.values())
-    assert again <= 2 * len(by), "what lay ahead when a trial closed, and no more"
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_what_failed_may_be_tried_again_after_a_continuation(seed: int) -> None:
     """It then comes to what a search comes to that never failed."""
-    world = open_world(seed % 5, futility=0.0, layers=5)
+    world = open_world(seed % 5, futility=0.0, layers=3)
     calm, _, _ = continued(world, (40,))
     rng = random.Random(seed)
     first = Sick(world, 2, seed, sick=sick_of(world, rng))
@@ -302,7 +302,8 @@ def test_a_fixed_horizon_tests_anew_on_new_pairs_alone_at_the_level_that_was_res
         assert len(levels) == 1
         spent.append(len(of) * levels.pop())  # type: ignore[operator]
         assert spent[-1] == pytest.approx(0.05 * 0.4 / (number * (number + 1)))
-        drawn = [p for p, e in world.pairs.items() if e.added == number][: event.pairs]
+        first, last = ((0, 40), (40, 90))[number - 1]
+        drawn = [p for p, e in world.pairs.items() if e.added][first:last]
         for d in of:
             v = d.hypothesis.variable
             seen = [p for p in drawn if world.pairs[p].changes(v)]
@@ -318,7 +319,7 @@ def test_a_fixed_horizon_tests_anew_on_new_pairs_alone_at_the_level_that_was_res
 
 
 def test_pairs_that_were_tested_on_do_not_count_on_the_holdout() -> None:
-    world = open_world(1, holdout=20, more=(60,), rates=lambda x: 0.9)
+    world = open_world(1, holdout=20, threshold=0.6, rates=lambda x: 1 - x / 12)
     holdout = [p for p, e in world.pairs.items() if e.split == "holdout"]
     drawn = [p for p, e in world.pairs.items() if e.added]
     shared = dict(zip(holdout[:8], drawn[:8], strict=True))
@@ -379,5 +380,5 @@ def test_who_looks_first_and_continues_what_is_promising_accepts_nothing_false_t
     """All true rates are at the threshold. The exact test of one look, looked at again, is far above the
     bound: so this test can fail, and a fixed horizon is not continued without a reserve."""
     bound = 0.05 + 3.1 * math.sqrt(0.05 * 0.95 / 600)
-    assert chances_of_error(MatchTest(0.8, 0.05, 0.05, 10), 9, 600) <= bound
-    assert chances_of_error(ExactTest(0.8, 0.05, 0.05, 10), 9, 600) > bound
+    assert chances_of_error(MatchTest(0.8, 0.05, 0.05, 10), 5, 600) <= bound
+    assert chances_of_error(ExactTest(0.8, 0.05, 0.05, 10), 5, 600) > bound
