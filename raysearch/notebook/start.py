@@ -228,9 +228,7 @@ def resume(
     where = _where(store, pool, address, tracking_uri)
     given = given_of(problem, model)
     with follow(quiet) as frontend:
-        return _run(
-            running.go_on(_place(run), where, frontend, retry_failed, given, more_pairs)
-        )
+        return _run(running.go_on(_place(run), where, frontend, retry_failed, given, more_pairs))
 
 
 def _check_keys(

@@ -79,6 +79,13 @@ class ResolvedJob:
         return self.job.pairs.kinds
 
     @property
+    def ablates(self) -> frozenset[bool]:
+        """Whether units that the job names are ablations: some may be, and others not."""
+        space = self.job.space
+        named = len(space.named_units) > len(space.ablations) or bool(space.components)
+        return frozenset([True] * bool(space.ablations) + [False] * named)
+
+    @property
     def about(self) -> str:
         """The population of its verdicts, in words."""
         keys, of = self.job.pairs, self.population

@@ -63,7 +63,7 @@ def test_what_is_undecided_goes_on_and_everybody_says_so(short: RunFolder) -> No
     assert "continuing 2 undecided hypotheses, on at most 4 further test pairs each" in said.output
     assert found(short) == {"undecided": 2, "reject": 2}
     run = rs.resume(short.place, more_pairs=40, quiet=True)
-    after = {r["hypothesis"]: r for r in run.results.to_pylist()}
+    after = {r["hypothesis"]: r for r in results(short.folder).to_pylist()}
     for name, row in before.items():
         if row["verdict"] == "undecided":
             assert after[name]["verdict"] == "accept"
@@ -76,7 +76,7 @@ def test_what_is_undecided_goes_on_and_everybody_says_so(short: RunFolder) -> No
     told = call("status", short.place).output
     assert "continued 2 times, by up to 4, 40 further test pairs" in told
     page = short.folder.read("report.html").decode()
-    for place in (call("results", short.place).output, page, run.claim):
+    for place in (call("results", short.place).output, page, str(run)):
         assert "continued" in place
         assert "further test pairs" in place
     nothing = call("resume", short.place, "--more-pairs", "4", *LOCAL)
@@ -101,18 +101,6 @@ def test_pairs_that_were_drawn_further_are_the_same_in_each_copy_and_none_is_of_
     assert {p.split for p in pairs[0] if p.added} == {"test"}
 
 
-REFUSED = {
-    "a fixed horizon": (
-        {"test": {"use": "fixed", "pairs": 12, "max_pairs": None}},
-        "keeps nothing for further pairs (test.reserve: 0)",
-    ),
-    "the pairs at hand": (
-        {"test": {"claim": "these_pairs", "max_pairs": 8}, "pairs": {"test": 12}},
-        None,
-    ),
-}
-
-
 def test_a_fixed_horizon_without_a_reserve_is_refused_and_one_with_it_goes_on(
     tmp_path: Path,
 ) -> None:
@@ -120,9 +108,8 @@ def test_a_fixed_horizon_without_a_reserve_is_refused_and_one_with_it_goes_on(
     run = begun(tmp_path, test=fixed)
     assert found(run)["undecided"] == 2
     refused = call("resume", run.place, "--more-pairs", "40", *LOCAL)
-    assert refused.exit_code == 1
-    assert "keeps nothing for further pairs (test.reserve: 0)" in refused.output
-    assert "continued" not in json.loads(run.folder.read("run.json")) or not run.info.continued
+    assert "keeps nothing for further pairs (test.reserve: 0)" in str(refused.exception)
+    assert not json.loads(run.folder.read("run.json"))["continued"]
     (tmp_path / "kept").mkdir()
     run = begun(tmp_path / "kept", test={**fixed, "reserve": 0.5})
     assert found(run)["undecided"] == 2
@@ -140,13 +127,28 @@ def test_pairs_at_hand_are_used_and_then_refused_with_numbers(tmp_path: Path) ->
     assert found(run).get("undecided")
     done = call("resume", run.place, "--more-pairs", "2", *LOCAL)
     assert "at most 2 further test pairs each: 2 at hand, 0 to be screened" in done.output
+    assert found(run).get("undecided")
+    for _ in range(2):
+        done = call("resume", run.place, "--more-pairs", "50", *LOCAL)
+    assert not found(run).get("undecided"), "once all are seen, verdicts are exact"
+
+
+def test_a_run_that_is_not_done_or_whose_problem_is_another_is_refused(tmp_path: Path) -> None:
+    run = begun(tmp_path)
+    page = run.folder.read("report.html")
+    run.folder.delete("report.html")
+    refused = call("resume", run.place, "--more-pairs", "4", *LOCAL)
+    assert "is not done, so it cannot be continued yet" in str(refused.exception)
+    run.folder.write("report.html", page)
+    with run.lock():
+        refused = call("resume", run.place, "--more-pairs", "4", *LOCAL)
+        assert run.info.id in str(refused.exception)
+    assert not RunFolder.open(run.folder).info.continued
 
 
 def test_what_makes_no_sense_is_one_line(short: RunFolder, tmp_path: Path) -> None:
     both = call("resume", short.place, "--more-pairs", "4", "--retry-failed", *LOCAL)
-    assert both.exit_code == 1
-    assert both.output.count("\n") == 1
-    assert "two requests" in both.output
+    assert "two requests" in str(both.exception)
     assert call("resume", short.place, "--more-pairs", "0", *LOCAL).exit_code == 2
     for wrong in (0, -1, True, 1.5, "4"):
         with pytest.raises(rs.errors.JobError, match="is no number from 1"):

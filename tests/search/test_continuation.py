@@ -4,7 +4,7 @@ horizon is fixed."""
 import math
 import random
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from raysearch.stats.exact_test import ExactTest
 from raysearch.stats.match_test import MatchTest
 from tests.search.sick import Sick, sick_of
 from tests.search.test_retry import outcome, retry
-from tests.search.worlds import VARIABLES, Cluster, World
+from tests.search.worlds import Cluster, World
 
 RATES = (0.6, 0.74, 0.78, 0.8, 0.82, 0.86, 0.95)
 
@@ -138,7 +138,9 @@ def by_hand(world: World, hypothesis: Any, stopped: int, most: int) -> tuple[int
 WORLDS = {
     "drawn": open_world(3, controls=("placebo",), solved=0.9),
     "at hand": open_world(4, test=150, more=(), these_pairs=True),
-    "both kinds": open_world(1, test=60, max_pairs=60, rule=DecisionRule(kinds="both"), spares=lambda layer: 0.95),
+    "both kinds": open_world(
+        1, test=60, max_pairs=60, rule=DecisionRule(kinds="both"), spares=lambda layer: 0.95
+    ),
     "fits": open_world(
         6,
         layers=3,
