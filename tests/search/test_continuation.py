@@ -89,7 +89,7 @@ def test_evidence_goes_on_block_by_block_from_where_a_hypothesis_stopped(these_p
     """By brute force, futility stops included: 30 pairs, 40 and 50 more of one order of pairs."""
     for seed in range(2):
         world = open_world(seed, layers=5, test=150, more=(), these_pairs=these_pairs)
-        search, told, notes = continued(world)
+        _, told, notes = continued(world)
         rounds = [e for e in told if isinstance(e, Continued)]
         assert len(rounds) == 2
         made: dict[str, list[Decided]] = defaultdict(list)
@@ -291,7 +291,7 @@ def test_each_generation_goes_on_on_pairs_of_its_own_and_later_ones_see_none_of_
 
 def test_a_fixed_horizon_tests_anew_on_new_pairs_alone_at_the_level_that_was_reserved() -> None:
     world = WORLDS["fixed"]
-    search, told, notes = continued(world)
+    _search, told, notes = continued(world)
     rounds = [e for e in told if isinstance(e, Continued)]
     made: dict[str, list[Decided]] = defaultdict(list)
     for note in notes:
@@ -328,7 +328,7 @@ def test_pairs_that_were_tested_on_do_not_count_on_the_holdout() -> None:
     world.pairs = {
         p: replace(e, contents=(f"pair {shared.get(p, p)}",)) for p, e in world.pairs.items()
     }
-    search, told, notes = continued(world, (40,))
+    search, told, _notes = continued(world, (40,))
     event = next(e for e in told if isinstance(e, Continued))
     for name, estimate in search.estimates.items():
         used = holdout[8:] if name in event.hypotheses else holdout
