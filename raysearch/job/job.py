@@ -149,6 +149,8 @@ class Job(Keys):
         content = self.model_dump(mode="json", by_alias=True, exclude={"name", "resources"})
         if not self.test.above_baselines:
             del content["test"]["above_baselines"]
+        if self.test.control == "fwer":
+            del content["test"]["control"]
         return content
 
     def digest(self) -> str:

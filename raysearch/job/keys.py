@@ -258,7 +258,15 @@ class TestKeys(Keys):
     )
     threshold: Rate = Field(default=0.8, description="The IIA from which a hypothesis is true.")
     false_accept: Rate = Field(
-        default=0.05, description="Chance of any false accept in the whole search, at most."
+        default=0.05,
+        description="Chance of any false accept in the whole search, at most; with control: fdr, the "
+        "expected share of false ones among all accepts.",
+    )
+    control: Literal["fwer", "fdr"] = Field(
+        default="fwer",
+        description="What `false_accept` bounds. fwer: the chance of any false accept; fdr: the "
+        "expected share of false ones among the accepts (e-BH on the final e-values), which accepts "
+        "more and says less of each. With fwer too, the column fdr_verdict has what fdr would accept.",
     )
     miss: Rate = Field(
         default=0.05,

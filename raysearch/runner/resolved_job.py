@@ -97,7 +97,8 @@ class ResolvedJob:
         is spent is the search's to say)."""
         keys = self.job.test
         by_matches = keys.score == "matches" and keys.generalise == "pairs"
-        one_look = ExactTest if keys.use == "fixed" else MatchTest
+        by_tails = keys.use == "fixed" and keys.control == "fwer"
+        one_look = ExactTest if by_tails else MatchTest
         kind = one_look if by_matches else BettingTest
         test = kind(
             keys.threshold,
@@ -151,6 +152,7 @@ class ResolvedJob:
                 job.test.above_baselines,
                 job.pairs.holdout_width,
                 job.test.weights != "even",
+                job.test.control == "fdr",
             ),
             attribution_plan(proposer, space, for_weights, job.test.weights == "attribution"),
             frozenset(h.id for h in space) if is_open(job) else None,
