@@ -14,6 +14,17 @@ from raysearch.storage.open import FolderLike, open_folder
 from raysearch.store.job_file import read_job
 
 
+def error_words(test: Mapping[str, Any]) -> str:
+    """Says what `test.false_accept` of a job bounds, and at which value."""
+    level = f"{test['false_accept']:g}"
+    if test.get("control") == "fdr":
+        return (
+            f"the expected share of false accepts among all accepts (false discovery rate) is at "
+            f"most {level}, which bounds no single accept"
+        )
+    return f"the chance of any false accept is at most {level}"
+
+
 def claim_words(job: Mapping[str, Any], population: str, hypotheses: int) -> str:
     """Returns what an accept says, at which level, and what it does not say.
 
@@ -29,9 +40,10 @@ def claim_words(job: Mapping[str, Any], population: str, hypotheses: int) -> str
         family = family_words((job.get("propose") or {}).get("use"), hypotheses)
     return (
         f"Accepted: sufficient under interchange, {score_label(job).name} above {tau:g} on "
-        f"{population}; the chance of any false accept is at most {test['false_accept']:g}, "
-        f"{family}. It does not say that the variable lives there and nowhere else, nor anything of "
-        "other texts. A mean at a stopping time is biased: go by the interval and the holdout."
+        f"{population}; {error_words(test)}, {family}. It does not say that the variable lives there and nowhere else, nor anything of "
+        "other texts. A mean at a stopping time is biased: go by the interval and the holdout. Intervals "
+        "from low to high hold for each hypothesis by itself at 95 %; of those from fcr_low to "
+        "fcr_high, corrected for the selection of what was accepted, at most 5 % are expected to miss."
     )
 
 
