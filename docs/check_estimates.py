@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-from check_run import NODES, WEIGHTS, Run, log_choose
+from check_run import NODES, WEIGHTS, log_choose
+from read_run import Run
 
 CONTROLS = ("self_swap", "random_source")
 

@@ -25,7 +25,8 @@ from raysearch.report.results_table import MAIN_COLUMNS, TEXT_COLUMNS, results
 from raysearch.report.rows import Rows
 from raysearch.report.unit_text import is_plain, unit_texts, words
 from raysearch.report.warnings import warning_lines
-from raysearch.storage.open import FolderLike
+from raysearch.storage.open import FolderLike, open_folder
+from raysearch.store.run_folder import RunFolder
 from raysearch.visible_text import for_stream, visible
 
 TABLE_ROWS = 1000

@@ -152,6 +152,8 @@ class Job(Keys):
         for key, default in (("horizon", "auto"), ("reserve", 0.0)):
             if content["test"][key] == default:
                 del content["test"][key]
+        if self.test.control == "fwer":
+            del content["test"]["control"]
         return content
 
     def digest(self) -> str:

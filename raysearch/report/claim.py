@@ -15,6 +15,17 @@ from raysearch.store.job_file import read_job
 from raysearch.store.run_folder import RunFolder
 
 
+def error_words(test: Mapping[str, Any]) -> str:
+    """Says what `test.false_accept` of a job bounds, and at which value."""
+    level = f"{test['false_accept']:g}"
+    if test.get("control") == "fdr":
+        return (
+            f"the expected share of false accepts among all accepts (false discovery rate) is at "
+            f"most {level}, which bounds no single accept"
+        )
+    return f"the chance of any false accept is at most {level}"
+
+
 def claim_words(
     job: Mapping[str, Any],
     population: str,
@@ -41,10 +52,11 @@ def claim_words(
     went_on = f" {words[0].upper()}{words[1:]}." if (words := continued_words(continued)) else ""
     return (
         f"Accepted: {_shown(set(ablates), score_label(job).name, tau)} "
-        f"{population}; the chance of any false accept is at most {test['false_accept']:g}, "
-        f"{family}.{went_on} It does not say that the variable lives there and nowhere else, nor "
-        f"anything of {others}. A mean at a stopping time is biased: go by the interval and the "
-        "holdout."
+        f"{population}; {error_words(test)}, {family}.{went_on} It does not say that the variable "
+        f"lives there and nowhere else, nor anything of {others}. A mean at a stopping time is "
+        "biased: go by the interval and the holdout. Intervals from low to high hold for each "
+        "hypothesis by itself at 95 %; of those from fcr_low to fcr_high, corrected for the selection "
+        "of what was accepted, at most 5 % are expected to miss."
     )
 
 

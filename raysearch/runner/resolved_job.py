@@ -161,6 +161,7 @@ class ResolvedJob:
                 job.test.weights != "even",
                 job.test.is_exact,
                 job.test.reserve,
+                job.test.control == "fdr",
             ),
             attribution_plan(proposer, space, for_weights, job.test.weights == "attribution"),
             frozenset(h.id for h in space) if is_open(job) else None,

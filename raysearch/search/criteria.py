@@ -5,9 +5,9 @@ model's outputs without intervention alone.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import takewhile
+from functools import cached_property
 from typing import Literal
 
 from raysearch.core.choices import PairKinds, TestedScore
@@ -44,6 +44,8 @@ class DecisionRule:
         fixed_horizon: whether a continuation tests anew, on further pairs alone; otherwise evidence
             goes on.
         reserve: share in [0, 1) of both error chances that continuations of a fixed horizon have.
+        fdr: whether the expected share of false accepts among all accepts is bounded, by e-BH; else
+            the chance of any.
     """
 
     kinds: PairKinds = "change"
@@ -61,6 +63,8 @@ class DecisionRule:
         what the tests before all continuations spend.
         """
         return self.reserve / (1 - self.reserve) / (continuation * (continuation + 1))
+
+    fdr: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,10 +144,27 @@ class Criterion:
         """Returns up to which of `THRESHOLDS` the evidence accepts at each, and from which on it
         rejects at each; None for none.
         """
-        found = [(t, c.verdict(change, keep)) for t in THRESHOLDS if (c := self.at(t)) is not None]
-        accepted = [t for t, _ in takewhile(lambda it: it[1] == "accept", found)]
-        rejected = [t for t, _ in takewhile(lambda it: it[1] == "reject", reversed(found))]
-        return max(accepted, default=None), min(rejected, default=None)
+
+        def up_to(name: str, moved: Iterable[Criterion]) -> float | None:
+            last = None
+            for criterion in moved:
+                if criterion.verdict(change, keep) != name:
+                    break
+                last = criterion.change.threshold
+            return last
+
+        return up_to("accept", self._moved), up_to("reject", reversed(self._moved))
+
+    @cached_property
+    def _moved(self) -> "tuple[Criterion, ...]":
+        """The same criterion at each of `THRESHOLDS`."""
+        return tuple(moved for t in THRESHOLDS if (moved := self.at(t)) is not None)
+
+    @cached_property
+    def by_e_values(self) -> "Criterion":
+        """The same criterion by tests of e-values."""
+        keep = None if self.keep is None else self.keep.by_e_values
+        return replace(self, change=self.change.by_e_values, keep=keep)
 
     def log_evidence(self, change: Evidence, keep: Evidence) -> tuple[float, float]:
         """Returns log e-values (to accept, to reject): of the weaker test to accept, of the

@@ -45,6 +45,7 @@ from raysearch.search.judge import NO_PAIRS_LEFT, Judge
 from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.search.preparation import Preparation
 from raysearch.search.screening import ScreeningPlan
+from raysearch.search.selection import Selection
 from raysearch.search.trial import HypothesisTest, Trial, TrialKey
 from raysearch.search.trial_registry import TrialRegistry
 from raysearch.search.verdicts import Stopped, Verdicts
@@ -101,6 +102,7 @@ class Search:
         self._fits = WaitingForFits(fit or FitKeys(), self._enough, ())
         self._rule = rule
         self._judge = Judge(self.preparation, AlphaSpending(proposer, declared), rule)
+        self._selection = Selection(self._judge, rule.fdr)
         self._verdicts = Verdicts()
         self._estimates = HoldoutEstimates(
             self._registry, self.preparation, pairs, test, rule.holdout_width
@@ -230,9 +232,9 @@ class Search:
         """Checks the invariants; for tests."""
         self._registry.validate(self.verdicts)
         self._verdicts.validate()
-        waiting = len(self._waiting)
-        assert self._verdicts.alive == self._registry.tests + self._fits.tests + waiting
-        nothing = self._registry.closed and not self._fits and not waiting
+        waiting = self._fits.tests + self._selection.waiting + len(self._waiting)
+        assert self._verdicts.alive == self._registry.tests + waiting
+        nothing = self._registry.closed and not self._fits and not self._waiting
         assert self.done == (self._generations.over and nothing)
         self._fits.halving.validate()
 
@@ -266,6 +268,7 @@ class Search:
                 self.verdicts, self._fits.size_of, self.preparation.effects
             )
             if generation is None:
+                records += self._selection.records()
                 return
             self._enter(generation, records)
 
@@ -383,19 +386,36 @@ class Search:
         reason: str | None,
         records: list[Record],
     ) -> None:
+        """Ends a test: with its verdict, or in wait for what all tests together accept."""
+        if trial is not None:
+            trial.waits |= verdict in ("undecided", "failed")
+            self._registry.drop(trial, test)
+        if verdict != "undecided" or not self._selection.takes(trial, test, reason):
+            self._record(trial, test, verdict, reason, records)
+        if self._selection.waiting == self._verdicts.alive:
+            for w, accepted in self._selection.settle():
+                name: VerdictName = "accept" if accepted else "undecided"
+                self._record(w.trial, w.test, name, None if accepted else w.reason, records)
+        if not self._verdicts.alive:
+            self._propose(records)
+
+    def _record(
+        self,
+        trial: Trial | None,
+        test: HypothesisTest,
+        verdict: VerdictName,
+        reason: str | None,
+        records: list[Record],
+    ) -> None:
         fit = None if trial is None else trial.intervention.fit
         decided = self._judge.decided(test, verdict, reason, fit)
         records.append(decided)
         self._verdicts.decide(decided, test, trial)
-        if trial is not None:
-            trial.waits |= verdict in ("undecided", "failed")
-            self._registry.drop(trial, test)
+        self._selection.add(test, verdict)
         if verdict == "accept" and trial is not None:
             self._generations.accepted(test.hypothesis)
             seeds = self._fits.seeds(trial.intervention)
             records += self._estimates.start(test, trial.intervention, seeds)
-        if not self._verdicts.alive:
-            self._propose(records)
 
     # --- losses and failures
 
@@ -442,6 +462,7 @@ class Search:
         assert self.done, "an unfinished search goes on as it is"
         parts = self._verdicts.parts(event.hypotheses)
         self._waiting = self._verdicts.withdraw(event.hypotheses, "undecided")
+        self._selection.withdraw(event.hypotheses)
         self._continuations += 1
         miss = None
         if self._rule.fixed_horizon:

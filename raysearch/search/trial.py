@@ -157,14 +157,11 @@ class HypothesisTest:
             return output != pair.base
         return output == self._wanted(pair)
 
-    def beats_policy(self, criterion: Criterion) -> bool:
-        """Whether it beats the best policy, at the level of its own test; true if none can be
-        beaten.
-        """
+    def over_policy(self, criterion: Criterion) -> float:
+        """Returns the log e-value that it beats the best policy; inf if none can be beaten."""
         if self.policy is None or self.policy.baseline.same:
-            return True
-        evidence = criterion.paired.log_evidence(self._differences, self.evidence.matchings)
-        return evidence[0] >= criterion.change.accept_at
+            return math.inf
+        return criterion.paired.log_evidence(self._differences, self.evidence.matchings)[0]
 
     @property
     def _differences(self) -> list[float]:

@@ -8,7 +8,7 @@ it starts, writes none of these rows, and a table never has two verdicts of a hy
 from collections import Counter
 
 from raysearch.core.events import Continued, Retried
-from raysearch.core.records import Blocked, Decided, Estimated, Record, Trained
+from raysearch.core.records import Blocked, Decided, Estimated, Record, Selected, Trained
 
 
 class Retractions:
@@ -27,7 +27,8 @@ class Retractions:
 
     def covers(self, record: Record) -> bool:
         """Whether the record's rows are taken back: a failure, a failed estimate, the course of a
-        failed fit, an undecided verdict, or the counts of pairs before more of them were screened.
+        failed fit, an undecided verdict, the counts of pairs before more of them were screened, or
+        what the search as a whole had accepted.
         """
         match record:
             case Decided():
@@ -38,14 +39,21 @@ class Retractions:
                 return self._to_come["fit", record.event.intervention] > 0
             case Blocked():
                 return self._to_come["pairs", ""] > 0
+            case Selected():
+                return self._to_come["selection", ""] > 0
             case _:
                 return False
 
 
 def _taken_back(event: Retried | Continued) -> list[tuple[str, str]]:
     if isinstance(event, Continued):
-        return [("pairs", ""), *(("undecided", name) for name in event.hypotheses)]
+        return [
+            ("selection", ""),
+            ("pairs", ""),
+            *(("undecided", name) for name in event.hypotheses),
+        ]
     return [
+        ("selection", ""),
         *(("failed", name) for name in event.hypotheses),
         *(("fit", name) for name in event.fits),
         *(("estimate", name) for name in event.estimates),

@@ -17,6 +17,7 @@ from raysearch.core.records import (
     Estimated,
     Proposed,
     Record,
+    Selected,
     Trained,
     Weighed,
 )
@@ -30,6 +31,7 @@ from raysearch.store.table_rows import (
     hypothesis_row,
     observation_row,
     seed_rows,
+    selection_row,
     set_rows,
     verdict_row,
 )
@@ -80,6 +82,8 @@ class RunTables:
                 decided = self._accepted[name] if withdrawn else self._accepted.pop(name)
                 self._add("verdicts", [verdict_row(decided, record)], withdrawn)
                 self._add("fits", seed_rows(record), withdrawn)
+            case Selected():
+                self._add("selection", [selection_row(record)], withdrawn)
             case Blocked():
                 self._add("dropped", dropped_rows(record), withdrawn)
 

@@ -1,0 +1,169 @@
+"""Reads a run without raysearch: its pairs, its journal, what screening leaves, which pairs count, and the
+level that each hypothesis spends.
+
+check_run.py and check_estimates.py beside it derive verdicts and estimates from that. It is written
+from docs/reference/journal.md and tables.md alone, and needs pyarrow.
+"""
+
+import json
+import math
+import random
+import re
+from collections import Counter, defaultdict
+from fractions import Fraction
+from hashlib import sha256
+from itertools import pairwise
+
+import pyarrow.parquet as pq
+
+OURS = ("exhaustive", "refine", "smallest_subspace", "attribution")
+
+
+class Run:
+    def __init__(self, folder):
+        self.folder, self.wrong, self.said, self.parts, self.trained = folder, [], {}, [], False
+        self.info = json.loads((self.folder / "run.json").read_text())
+        rooms = re.findall(r"^(\w+):\n((?:  .*\n)+)", (folder / "job.yaml").read_text(), re.M)
+        rooms = {name: dict(re.findall(r"^  (\w+): (.*)", keys, re.M)) for name, keys in rooms}
+        self.test, self.kinds, self.keys = rooms["test"], rooms["pairs"]["kinds"], rooms["pairs"]
+        about = json.loads(pq.read_schema(folder / "pairs.parquet").metadata[b"population"])
+        self.fixed, self.new = about["fixed"], about["name"] == "new_values"
+        self.ours = rooms["propose"]["use"] in OURS
+        self.once, self.retried = self.test["use"] == "fixed", False
+        self.delta = float(self.test["false_accept"])
+        self.fdr = self.test.get("control") == "fdr"
+        self.score = None if self.test["score"] == "matches" else self.test["score"]
+        self.pairs = {row["index"]: row for row in self.table("pairs.parquet")}
+        for p in self.pairs.values():
+            of = {s["name"]: tuple(s["answer_ids"]) for s in p["sources"] if s["answer_ids"]}
+            cf = {c["variable"]: tuple(c["ids"]) for c in p["counterfactual"] if c["ids"]}
+            inputs = sorted((s["name"], s["text"], s["tensor"]) for s in p["sources"])
+            p |= {"base": tuple(p["base_answer_ids"]), "from": of, "cf": cf}
+            p["content"] = p["base_text"], p["base_tensor"], inputs
+            self.said |= {a: a for a in (p["base"], *p["from"].values(), *p["cf"].values())}
+            self.said |= {tuple(a["said"]): tuple(a["answer"]) for a in p["aliases"]}
+        self.journal()
+        self.screen()
+
+    def table(self, glob):
+        return [r for f in sorted(self.folder.glob(glob)) for r in pq.read_table(f).to_pylist()]
+
+    def differs(self, what, told, derived):
+        numbers = all(isinstance(v, float | int) for v in (told, derived))
+        if told != derived and not (numbers and abs(told - derived) <= 1e-6):
+            self.wrong.append(f"{what} is {told!r}; {derived!r} follows")
+
+    def journal(self):  # reads the first event of each block, and what failed
+        lines, counts, self.seen, self.fails = {}, {}, defaultdict(dict), defaultdict(list)
+        for driver in (self.folder / "journal").iterdir():
+            texts = b"".join(f.read_bytes() for f in sorted(driver.glob("*.jsonl"))).splitlines()
+            sums = [b',"sum":"%.16s"}' % sha256(t[:-26] + b"}").hexdigest().encode() for t in texts]
+            good = [json.loads(t) for t, s in zip(texts, sums, strict=True) if t[-26:] == s]
+            lines[driver.name] = [line["entry"] for line in good]
+            if [g["seq"] for g in good] != [*range(max(len(texts) - 1, len(good)))]:
+                self.wrong.append(f"journal/{driver.name}: a line is damaged, or lost")
+        for driver, of in sorted(lines.items(), reverse=True):
+            read = [e["read"] for e in of[:2] if e["type"] == "follows"] or [{}]
+            counts = {**read[0], driver: len(of), **counts}
+        for e in (e for driver in sorted(counts) for e in lines.get(driver, ())[: counts[driver]]):
+            of, block = (e.get("split"), e.get("intervention")), e.get("block")
+            self.done, self.trained = e.get("status") == "done", self.trained or "seed" in e
+            if e["type"] in ("screened", "measured") and block not in self.seen[of]:
+                self.seen[of][block], self.fails[of] = e, []
+            elif e["type"] == "retried":
+                self.retried = True
+                # What failed goes on after the last block that counted.
+                for of, at in ((of, at) for of, at in self.fails.items() if len(at) >= 3):
+                    self.seen[of] = {b: o for b, o in self.seen[of].items() if b < at[-1]}
+                self.fails.clear()
+            elif e["type"] == "failed" or e.get("cause") in ("worker", "deadline"):
+                of = of if block is not None else (of[0], "+".join(e["group"]))
+                self.fails[of].append(e["blocks"][0] if block is None else block)
+
+    def read(self, output):  # the answer that it stands for: the longest that it begins with
+        known = (self.said.get(tuple(output[:length])) for length in range(len(output), 0, -1))
+        return next((answer for answer in known if answer is not None), tuple(output))
+
+    def screen(self):  # which pairs count, in parts for generations, and their blocks
+        events = [e for (_, one), of in self.seen.items() if one is None for e in of.values()]
+        solved, used, first, every = {}, {}, 0, self.keys["solved_only"] == "false"
+        for event, i, p in ((e, i, p) for e in events for i, p in enumerate(e["pairs"])):
+            of, sources = self.pairs[p], event["sources"]
+            right = [self.read(sources[s][i]) == a for s, a in of["from"].items()]
+            solved[p] = every or (self.read(event["base"][i]) == of["base"] and all(right))
+        for split in ("fit", "test"):
+            of = [p for p in self.pairs if solved.get(p) and self.pairs[p]["split"] == split]
+            trained = [self.pairs[p]["content"] for p in used.get("fit", ()) if self.trained]
+            used[split] = [p for p in of if self.pairs[p]["content"] not in trained]
+        left, parts, want = used["test"], [], min(int(self.keys["test"]), len(used["test"]))
+        fixed, later = self.once, 0
+        while not self.ours and (n := min(want, max(len(left) // 2, min(later, len(left))))) >= 4:
+            parts, left, later = [*parts, left[:n]], left[n:], 256
+        for part in parts or [left[:want]]:
+            ends, most = [0], min(len(part), int(self.test["pairs" if fixed else "max_pairs"]))
+            while (at := ends[-1]) < most:
+                ends.append(min(most, at + 32 if fixed else max(2, at + 1, at * 21 // 20)))
+            if self.new and not fixed:  # blocks of values
+                of = [self.pairs[p]["matching"] // 4 for p in part[:most]]
+                ends = [0, *(i for i in range(1, most) if of[i] != of[i - 1]), most]
+            self.parts.append((part, first, [part[a:b] for a, b in pairwise(ends)]))
+            first += len(ends) - 1
+        self.tested = {i.partition("@")[0]: i for s, i in self.seen if s == "test" and i}
+
+    def tests(self, row, used):  # what each pair should give; the tests: (threshold, fixed pairs)
+        v, shift = row["variable"], row["control"] == "arbitrary_labels"
+        values = sorted({p["cf"][v] for p in self.pairs.values()})
+        random.Random("0.arbitrary_labels").shuffle(values)
+        labels = dict(zip(values, values[shift:] + values[:shift], strict=True))
+        want = {i: labels[p["cf"][v]] for i, p in self.pairs.items()}
+        change = [p for p in used if want[p] != self.pairs[p]["base"]]
+        counts = used if self.kinds == "unfiltered" else change
+        taus = [self.test["threshold"], self.test["keep_threshold"]]
+        taus = [Fraction(taus[0] if tau == "null" else tau) for tau in taus]
+        sizes = [len(counts), (len(used) - len(change)) * (self.kinds == "both")]
+        tests = [(t, n if self.fixed else None) for t, n in zip(taus, sizes, strict=True) if n]
+        return want, tests, Counter(self.pairs[p]["set"] for p in counts)
+
+    def part(self, row, want, e, keep):  # (match, score, set) of each pair that counts
+        found, c, ablates = [], self.info["scale"], '"operation"' in row["units"]
+        xs = e["scores"][self.score][row["variable"]] if self.score else e["pairs"]
+        for p, output, x in zip(e["pairs"], map(self.read, e["outputs"]), xs, strict=True):
+            same = self.pairs[p]["base"]
+            if keep == (want[p] == same) or (self.kinds == "unfiltered" and not keep):
+                match = output != same if ablates else output == want[p]
+                x = min(max((x + c) / (2 * c), 0.0), 1.0) if c else x if self.score else match
+                found.append((match, x, self.pairs[p]["set"], self.pairs[p]["matching"]))
+        return found
+
+    def levels(self, rows, told):  # what each hypothesis spends, and on which part it is tested
+        sizes = Counter(row["generation"] for row in rows.values() if row["control"] is None)
+        self.differs("K", k := self.info["k"], max(k, sizes.total() if k else 0))
+        weighted = self.ours and self.test.get("weights", "even") != "even"
+        weights, found = self.weights(rows) if weighted else {}, {}
+        for h, row in rows.items():
+            g, size = sorted(sizes).index(row["generation"]), sizes[row["generation"]]
+            at = [0] if not g or self.ours else [] if k else [g]
+            level = self.delta * weights.get(h, 1 / (k or size * (g + 1) * (g + 2)))
+            if h in told and weights and len(weights) < k:  # of a set that is not all proposed
+                level = told[h]["level"]
+            found[h] = level, at
+        return found
+
+    def weights(self, rows):  # of hypotheses, by their effects on fit pairs
+        def places(units):
+            known = (json.dumps([u["site"], u["source"], u["source_site"]]) for u in units)
+            return dict.fromkeys(known)
+
+        effects = self.table("tables/effects/*.parquet")
+        known = {(e["variable"], *places(json.loads(e["units"]))): e["effect"] for e in effects}
+        of, by, found = {}, defaultdict(list), {}
+        for h, row in ((h, row) for h, row in rows.items() if row["control"] is None):
+            all_of = [known.get((row["variable"], p)) for p in places(json.loads(row["units"]))]
+            of[h] = row["variable"], 0.0 if None in all_of else math.fsum(all_of)
+            by[row["variable"]].append(of[h][1])
+        sums = {v: (len(es), math.fsum(es), math.fsum(e**3 for e in es)) for v, es in by.items()}
+        for h, (v, e) in of.items() if any(map(any, by.values())) else ():
+            size, first, third = sums[v]
+            over = (math.e - 1) * (size * (e / first + e**3 / third) / 2 if first else 1)
+            found[h] = 2 ** (math.floor(8 * math.log2(1 + over) + 1e-9) / 8) / math.e / len(of)
+        return found
