@@ -10,7 +10,7 @@ import sys
 from collections import defaultdict
 from fractions import Fraction
 from functools import cache
-from itertools import count, takewhile
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -126,7 +126,7 @@ class Checked(Run):
     def __init__(self, folder):
         super().__init__(folder)
         job = self.test
-        self.tails = self.once and not (self.score or self.new or self.fdr)
+        self.tails = self.exact
         self.spikes = (None, None) if self.tails else (UP, DOWN)
         self.width = Fraction(job["indifference"])
         self.futility = 0.0 if self.once or self.score or self.new else float(job["futility"])
@@ -166,24 +166,32 @@ class Checked(Run):
         both = [chances(*one, e, level, miss) for one, e in zip(of, edges)]
         return min(a for a, _ in both) + sum(r for _, r in both) < self.futility
 
-    def decide(self, given, level, at):  # what `verdicts` holds of a hypothesis, and what `sets`
+    def decide(self, given, level, at, share):  # what `verdicts` holds of a hypothesis, and what `sets`
         key = self.tested.get(name := given["intervention"], name)
-        at = at or [n for n, p in enumerate(self.parts) if p[1] in self.seen["test", key]] or [0]
-        used, first, blocks = self.parts[at[-1]] if at[-1] < len(self.parts) else ([], 0, [])
+        at = at or [n for n, p in enumerate(self.parts) if p[1][0] in self.seen["test", key]] or [0]
+        used, numbers, blocks = self.parts[at[-1]] if at[-1] < len(self.parts) else ([], [], [])
+        horizons = self.horizons[at[-1]] if used else [0] * (1 + len(self.more))
+        later = [k for k, (_, h) in enumerate(self.more, 1) if given["hypothesis"] in h]
+        phase = later[-1] if later and self.exact else 0
         want, tests, sizes = self.tests(given, used)
-        taus, miss = [t for t, _ in tests], float(Fraction(self.test["miss"]) / len(tests))
-        asked, parts = [p for block in blocks for p in block], ([], [])
-        change = sum(want[p] != self.pairs[p]["base"] for p in asked)
-        lasts = len(asked) if self.kinds == "unfiltered" else change, len(asked) - change
-        events = [*takewhile(bool, map(self.seen["test", key].get, count(first)))][: len(blocks)]
+        taus, miss = [t for t, _ in tests], float(Fraction(self.test["miss"]) / len(tests)) * share
+        parts = [], []
+        events = [*takewhile(bool, map(self.seen["test", key].get, numbers))]
         self.differs(f"{name}: pairs", [e["pairs"] for e in events], blocks[: len(events)])
         for seen, event in enumerate(events or [None], 1):
             for keep in (False, True) if event else ():
                 parts[keep].extend(self.part(given, want, event, keep))
             sides = [self.sides(p, n) for p, (_, n) in zip(parts, tests)]
-            verdict, last = self.verdict(sides, taus, level, miss), seen >= len(blocks)
+            phase = max(phase, event["phase"] if event else 0)
+            verdict, last = self.verdict(sides, taus, level, miss), seen >= horizons[phase]
             if not (last or verdict) and self.futility:
+                asked = [p for block in blocks[: horizons[phase]] for p in block]
+                change = sum(want[p] != self.pairs[p]["base"] for p in asked)
+                lasts = len(asked) if self.kinds == "unfiltered" else change, len(asked) - change
                 last = self.is_futile(sides, lasts, taus, level, miss)
+            while last and not verdict and (on := [k for k in later if k > phase]):
+                phase = on[0]
+                last = seen >= horizons[phase]
             if last or (verdict and not self.once):
                 break
         tried = [len(n) for (_, i), n in self.fails.items() if re.split("[@#]", str(i))[0] == name]

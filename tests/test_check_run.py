@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from raysearch import Input, Pair
-from raysearch.core.events import Encoded, Event, Retried
+from raysearch.core.events import Continued, Encoded, Event, Retried
 from raysearch.core.hypothesis import Subspace
 from raysearch.core.population import SAMPLER, THESE_PAIRS
 from raysearch.proposers.base import Proposer
@@ -75,7 +75,8 @@ def new_run(world: World, search: Search, k: int | None, folder: Path) -> RunFol
             "above_baselines": rule.above_baselines,
             "max_pairs": world.max_pairs,
             "weights": "attribution" if rule.weighted else "even",
-            "futility": 0.1,
+            "futility": world.futility,
+            "reserve": rule.reserve,
             "pairs": world.max_pairs if rule.at_end else None,
         },
         "pairs": {
@@ -111,6 +112,7 @@ def new_run(world: World, search: Search, k: int | None, folder: Path) -> RunFol
                 {v: str(ids) for v, ids in e.counterfactual.items()},
                 e.split,
                 e.set,
+                added=e.added,
             )
         )
         encoded.append(
@@ -125,12 +127,15 @@ def new_run(world: World, search: Search, k: int | None, folder: Path) -> RunFol
 
 
 def write(
-    run: RunFolder, search: Search, told: Sequence[Event], retried: Retried | None = None
+    run: RunFolder,
+    search: Search,
+    told: Sequence[Event],
+    asked: Retried | Continued | None = None,
 ) -> None:
     """What a driver does with events: journalled, told to the search, records to the tables."""
     ledger = RunLedger(run)
-    if retried is not None:
-        ledger.request(retried)
+    if asked is not None:
+        ledger.request(asked)
     for batch in ledger.replay():
         ledger.write_records(search.tell(batch))
     for event in told:
