@@ -177,6 +177,8 @@ class Checked(Run):
         taus, miss = [t for t, _ in tests], float(Fraction(self.test["miss"]) / len(tests)) * share
         parts = [], []
         events = [*takewhile(bool, map(self.seen["test", key].get, numbers))]
+        until = max([self.last.get(given["hypothesis"], 0), *(e["phase"] for e in events[:1])])
+        events = [*takewhile(lambda e: e["phase"] <= until, events)]
         self.differs(f"{name}: pairs", [e["pairs"] for e in events], blocks[: len(events)])
         for seen, event in enumerate(events or [None], 1):
             for keep in (False, True) if event else ():
@@ -194,7 +196,8 @@ class Checked(Run):
                 last = seen >= horizons[phase]
             if last or (verdict and not self.once):
                 break
-        tried = [len(n) for (_, i), n in self.fails.items() if re.split("[@#]", str(i))[0] == name]
+        fails = {**self.fails, **self.broken}.items()
+        tried = [len(n) for (_, i), n in fails if re.split("[@#]", str(i))[0] == name]
         if not last and (verdict is None or self.once):
             verdict = "failed" if max(tried, default=0) > 2 else None
         elif verdict is None:
@@ -207,7 +210,8 @@ class Checked(Run):
         ups, downs = zip(*self.evidence(sides, taus, self.spikes))
         e = min(up for up, _ in self.evidence(sides, taus, (UP, DOWN)))
         chosen = given["control"] is None and verdict in ("accept", "undecided")
-        excess = e + math.log(level) if chosen and e >= -math.log(self.delta) else -math.inf
+        alone = -math.log(self.delta * (1 - self.reserve))
+        excess = e + math.log(level) if chosen and e >= alone else -math.inf
         return row, sets, (min(ups), max(downs)), excess, sides[0]
 
     def select(self, found, rows):  # what e-BH accepts of each generation, beside what is accepted

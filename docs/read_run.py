@@ -30,12 +30,13 @@ class Run:
         self.fixed, self.new = about["fixed"], about["name"] == "new_values"
         self.ours = rooms["propose"]["use"] in OURS
         self.once, self.retried = self.test["use"] == "fixed", False
-        self.delta, self.more = float(self.test["false_accept"]), []
+        self.delta, self.more, self.last = float(self.test["false_accept"]), [], {}
+        self.broken = {}  # what failed before a continuation
         self.reserve = float(self.test.get("reserve", 0))
-        self.exact = self.once and (self.score, self.fdr, self.new) == (None, False, False)
-        self.exact &= self.test.get("horizon") != "open"
         self.fdr = self.test.get("control") == "fdr"
         self.score = None if self.test["score"] == "matches" else self.test["score"]
+        self.exact = self.once and (self.score, self.fdr, self.new) == (None, False, False)
+        self.exact &= self.test.get("horizon") != "open"
         self.pairs = {row["index"]: row for row in self.table("pairs.parquet")}
         for p in self.pairs.values():
             of = {s["name"]: tuple(s["answer_ids"]) for s in p["sources"] if s["answer_ids"]}
@@ -79,12 +80,17 @@ class Run:
                 self.seen[of][block], self.fails[of] = e | {"phase": len(self.more)}, []
             elif e["type"] == "continued":
                 self.more.append((e["pairs"], set(e["hypotheses"])))
+                self.last |= dict.fromkeys(e["hypotheses"], len(self.more))
+                self.broken |= {of: at for of, at in self.fails.items() if len(at) >= 3}
             elif e["type"] == "retried":
                 self.retried = True
+                self.last |= dict.fromkeys(e["hypotheses"], len(self.more))
                 # What failed goes on after the last block that counted.
-                for of, at in ((of, at) for of, at in self.fails.items() if len(at) >= 3):
+                self.broken = {**self.broken, **self.fails}
+                for of, at in ((of, at) for of, at in self.broken.items() if len(at) >= 3):
                     self.seen[of] = {b: o for b, o in self.seen[of].items() if b < at[-1]}
                 self.fails.clear()
+                self.broken = {}
             elif e["type"] == "failed" or e.get("cause") in ("worker", "deadline"):
                 of = of if block is not None else (of[0], "+".join(e["group"]))
                 self.fails[of].append(e["blocks"][0] if block is None else block)

@@ -96,7 +96,7 @@ class Judge:
         their selection.
         """
         change = self._criterion(test).by_e_values.change
-        whole = self._criterion(test, 1.0).change.level
+        whole = self._criterion(test, 1.0).change.level / (1 - self._rule.reserve)
         level = e_by_level(change.level / whole, of)
         return level, *change.interval(test.evidence, level)
 
