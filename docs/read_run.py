@@ -86,8 +86,7 @@ class Run:
                 self.retried = True
                 self.last |= dict.fromkeys(e["hypotheses"], len(self.more))
                 # What failed goes on after the last block that counted.
-                self.broken = {**self.broken, **self.fails}
-                for of, at in ((of, at) for of, at in self.broken.items() if len(at) >= 3):
+                for of, at in ((of, at) for of, at in self.fails.items() if len(at) >= 3):
                     self.seen[of] = {b: o for b, o in self.seen[of].items() if b < at[-1]}
                 self.fails.clear()
                 self.broken = {}

@@ -12,7 +12,6 @@ from raysearch.proposers.base import Proposer
 from raysearch.search.criteria import DecisionRule
 from raysearch.store.run_folder import RunFolder
 from tests.search.sick import Sick, sick_of
-from tests.search.test_retry import retry
 from tests.search.worlds import Cluster, World
 from tests.test_check_run import OpenEnded, forge_journal, new_run, rows, write
 
@@ -98,7 +97,8 @@ def test_what_failed_before_a_continuation_and_was_tried_again_after_it_follows(
     for batch in ledger.history():
         ledger_search.tell(batch)
     ledger.abandon()
-    event = retry(ledger_search)
+    event = ledger_search.failed
+    ledger_search.tell([event])
     mended = Cluster(world, 3, 1)
     mended.drive(ledger_search)
     write(run, world.search(continued=True), mended.told, event)

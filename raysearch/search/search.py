@@ -184,7 +184,7 @@ class Search:
         records: list[Record] = []
         for event in events:
             if isinstance(event, Retried):
-                self._on_retried(event)
+                self._on_retried(event, records)
                 continue
             if isinstance(event, Continued):
                 self._on_continued(event, records)
@@ -438,21 +438,21 @@ class Search:
         records += halving.on_lost(event) if isinstance(event, Lost) else halving.on_failed(event)
         self._open_fitted(records)
 
-    def _on_retried(self, event: Retried) -> None:
+    def _on_retried(self, event: Retried, records: list[Record]) -> None:
         """Opens failed hypotheses again: they are measured on after their last counted block, or
         fit anew.
         """
         assert not event.is_empty, "nothing is tried again"
         failures = self._verdicts.withdraw(event.hypotheses, "failed")
-        for failure in failures:
-            if failure.trial is not None:
-                self._registry.retry(failure.trial, failure.test)
         self._fits.retry(by_intervention(f.test for f in failures if f.trial is None))
         for name in event.estimates:
             for trial, test in self._estimates.retry(name):
                 self._registry.retry(trial, test)
         if event.hypotheses:
             self._generations.again()
+        for failure in failures:
+            if failure.trial is not None:
+                self._reopen(failure.trial, [failure.test], records)
 
     # --- continuation
 

@@ -23,7 +23,7 @@ from raysearch.stats.evidence import Evidence, looks
 from raysearch.stats.exact_test import ExactTest
 from raysearch.stats.match_test import MatchTest
 from tests.search.sick import Sick, sick_of
-from tests.search.test_retry import outcome, retry
+from tests.search.test_retry import outcome
 from tests.search.worlds import Cluster, World
 
 RATES = (0.6, 0.74, 0.78, 0.8, 0.82, 0.86, 0.95)
@@ -238,8 +238,9 @@ def test_what_failed_may_be_tried_again_after_a_continuation(seed: int) -> None:
     notes = [*first.notes]
     notes += go_on(search, told, 40, Cluster(world, 2, seed))
     if not search.failed.is_empty:
-        told.append(retry(search))
+        told.append(search.failed)
         last = Cluster(world, 2, seed)
+        last.notes += search.tell(told[-1:])
         last.drive(search)
         told += last.told
         notes += last.notes
