@@ -12,7 +12,8 @@ import re
 from collections import Counter, defaultdict
 from fractions import Fraction
 from hashlib import sha256
-from itertools import pairwise
+from itertools import count, pairwise, takewhile
+from pathlib import Path
 
 import pyarrow.parquet as pq
 
@@ -21,7 +22,8 @@ OURS = ("exhaustive", "refine", "smallest_subspace", "attribution")
 
 class Run:
     def __init__(self, folder):
-        self.folder, self.wrong, self.said, self.parts, self.trained = folder, [], {}, [], False
+        folder = self.folder = Path(folder)
+        self.wrong, self.said, self.parts, self.trained = [], {}, [], False
         self.info = json.loads((self.folder / "run.json").read_text())
         rooms = re.findall(r"^(\w+):\n((?:  .*\n)+)", (folder / "job.yaml").read_text(), re.M)
         rooms = {name: dict(re.findall(r"^  (\w+): (.*)", keys, re.M)) for name, keys in rooms}
@@ -52,6 +54,10 @@ class Run:
         numbers = all(isinstance(v, float | int) for v in (told, derived))
         if told != derived and not (numbers and abs(told - derived) <= 1e-6):
             self.wrong.append(f"{what} is {told!r}; {derived!r} follows")
+
+    def differ(self, what, told, derived):  # in any column of a row
+        for column, value in derived.items():
+            self.differs(f"{what}: {column}", told.get(column), value)
 
     def journal(self):  # reads the first event of each block, and what failed
         lines, counts, self.seen, self.fails = {}, {}, defaultdict(dict), defaultdict(list)
@@ -134,6 +140,21 @@ class Run:
                 x = min(max((x + c) / (2 * c), 0.0), 1.0) if c else x if self.score else match
                 found.append((match, x, self.pairs[p]["set"], self.pairs[p]["matching"]))
         return found
+
+    def counted(self, *of, first=0):  # the events of the blocks from the first, up to a gap
+        return [*takewhile(bool, map(self.seen[of].get, count(first)))]
+
+    def measured(self, name, at):  # the pairs of an intervention, its blocks, and their events
+        key = self.tested.get(name, name)
+        at = at or [n for n, p in enumerate(self.parts) if p[1] in self.seen["test", key]] or [0]
+        used, first, blocks = self.parts[at[-1]] if at[-1] < len(self.parts) else ([], 0, [])
+        events = self.counted("test", key, first=first)[: len(blocks)]
+        self.differs(f"{name}: pairs", [e["pairs"] for e in events], blocks[: len(events)])
+        return used, blocks, events
+
+    def gave_up(self, name):  # whether an intervention failed three times in a row at a block
+        of = [n for (_, i), n in self.fails.items() if re.split("[@#]", str(i))[0] == name]
+        return any(len(n) > 2 for n in of)
 
     def levels(self, rows, told):  # what each hypothesis spends, and on which part it is tested
         sizes = Counter(row["generation"] for row in rows.values() if row["control"] is None)

@@ -104,7 +104,7 @@ class World:
 
     def search(self, proposer: Proposer | None = None) -> Search:
         by_matches = self.rule.score == "matches" and not self.new_values
-        one_look = ExactTest if self.rule.at_end else MatchTest
+        one_look = ExactTest if self.rule.at_end and not self.rule.fdr else MatchTest
         kind = one_look if by_matches else BettingTest
         test = kind(self.threshold, 0.05, 0.05, hypotheses=len(self.space))
         wanted: dict[Split, int] = {
