@@ -262,6 +262,8 @@ def test_failures_follow_and_so_does_what_a_retry_made_of_them(
     mended.drive(again)
     write(run, world.search(), mended.told, retried)
     assert "failed" not in {row["verdict"] for row in rows(run.path, "verdicts")}
+    selected = [row["hypothesis"] for row in rows(run.path, "selection")]
+    assert len(selected) == len(set(selected)), "what was accepted before the retry is taken back"
     assert check(run.path) == []
 
 
