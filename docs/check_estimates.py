@@ -10,7 +10,6 @@ import math
 import sys
 from collections import Counter
 from hashlib import sha256
-from itertools import count, takewhile
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +91,7 @@ class Estimates:
 
     def usable(self, split, contents):  # the pairs of a split that were screened, solved, not used
         run, right = self.run, {}
-        for event in self.counted(split, None):
+        for event in self.run.counted(split, None):
             for i, p in enumerate(event["pairs"]):
                 of, said = run.pairs[p], event["sources"]
                 right[p] = run.read(event["base"][i], p) == of["base"]
@@ -101,9 +100,6 @@ class Estimates:
         found = [p for p in run.pairs if p in right and (right[p] or every)]
         found = [p for p in found if run.pairs[p]["content"] not in contents]
         return found[: int(run.keys[split])]
-
-    def counted(self, *of, blocks=None):  # the events of blocks, up to a gap
-        return list(takewhile(bool, map(self.run.seen[of].get, blocks or count())))
 
     def counts(self, row, want, p):
         if self.run.pairs[p]["content"] in self.left_out:
@@ -135,7 +131,7 @@ class Estimates:
         if plan not in self.plans:
             self.plans[plan] = needed(n, total, self.width, sum(counts))
         most = next(k for k in range(len(counts) + 1) if sum(counts[:k]) >= self.plans[plan])
-        events = self.counted("holdout", key)[:most]
+        events = self.run.counted("holdout", key)[:most]
         run.differs(f"{key}: holdout pairs", [e["pairs"] for e in events], self.blocks[:most])
         own = self.values(row, want, events)
         xs, s = tuple(x for _, x in own.values()), sum(m for m, _ in own.values())
@@ -161,7 +157,7 @@ class Estimates:
         if name == "self_swap" and whole and own_site and not run.score:
             out = {
                 p: run.read(o, p)
-                for e in self.counted("holdout", None)
+                for e in self.run.counted("holdout", None)
                 for p, o in zip(e["pairs"], e["base"], strict=True)
             }
             return [float(out[p] == want[p]) for p in own]
@@ -172,7 +168,7 @@ class Estimates:
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         fit = run.tested[row["intervention"]].partition("@")[1:]
         key = sha256(text.encode()).hexdigest()[:16] + "".join(fit)
-        events = self.counted("holdout", key)[:most]
+        events = self.run.counted("holdout", key)[:most]
         run.differs(f"{key}: pairs", [e["pairs"] for e in events], self.blocks[: len(events)])
         for seen in range(most + 1):
             theirs = self.values(row, want, events[:seen])
@@ -209,7 +205,7 @@ class Estimates:
         part = [n for n, p in enumerate(run.parts) if p[1] and p[1][0] in run.seen["test", key]][-1]
         used, numbers, _ = run.parts[part]
         want, tests, *_ = run.tests(row, used)
-        seen = self.values(row, want, self.counted("test", key, blocks=numbers))
+        seen = self.values(row, want, self.run.counted("test", key, blocks=numbers))
         seen = list(seen.items())[: verdict["n"]]
         right = [policy(run.pairs[p]) == run.pairs[p]["cf"][row["variable"]] for p, _ in seen]
         differences = [float(m) - r for (_, (m, _)), r in zip(seen, right, strict=True)]
@@ -225,7 +221,7 @@ class Estimates:
 
 
 def check(folder):
-    it = Estimates(Path(folder))
+    it = Estimates(folder)
     rows = {row["hypothesis"]: row for row in it.run.table("tables/hypotheses/*.parquet")}
     it.run.wrong = []
     failed = any(len(at) > 2 for (split, _), at in it.run.fails.items() if split == "holdout")

@@ -5,17 +5,13 @@ is written from docs/explanation/statistics.md; read_run.py beside it reads the 
 """
 
 import math
-import re
 import sys
 from collections import defaultdict
 from fractions import Fraction
 from functools import cache
 from itertools import takewhile
-from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parent))
 from read_run import Run
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(300)
@@ -116,20 +112,19 @@ def ends(up, down, tails, error=0.05):
     return lower(*up, tails, error), 1 - lower(*down, tails, error)
 
 
-def e_bh(excesses):  # what it asks of the log of e-value times level, and of how many that is met
-    ranked = enumerate(sorted(excesses, reverse=True), 1)
-    most = max((k for k, excess in ranked if excess >= -math.log(k) - 1e-9), default=0)
-    return (-math.log(most) - 1e-9 if most else math.inf), most
+def e_bh(excesses):  # what it asks of each log of e-value times level
+    ranked = [(excess, -math.log(k) - 1e-9) for k, excess in enumerate(sorted(excesses)[::-1], 1)]
+    return min((asked for excess, asked in ranked if excess >= asked), default=math.inf)
 
 
 class Checked(Run):
     def __init__(self, folder):
         super().__init__(folder)
-        job = self.test
-        self.tails = self.exact
+        self.tails, alone = self.exact, self.delta * (1 - self.reserve)
+        self.alone = -math.log(alone)
         self.spikes = (None, None) if self.tails else (UP, DOWN)
-        self.width = Fraction(job["indifference"])
-        self.futility = 0.0 if self.once or self.score or self.new else float(job["futility"])
+        self.width = Fraction(self.test["indifference"])
+        self.waits = self.once or self.score or self.new or float(self.test["futility"]) == 0
 
     def sides(self, part, fixed=None):  # what both e-values are of
         x = tuple(p[1] for p in part) if self.score or self.new else None
@@ -141,108 +136,90 @@ class Checked(Run):
         row = {"n": n, "matches": s, "iia": (math.fsum(x) if x else s) / n if n else None}
         return row | dict(zip(("low", "high"), ends(*sides, self.tails), strict=True))
 
-    def evidence(self, sides, taus, spikes):  # logs of each test: to accept, to reject
-        of = [(up, down, t - self.width, 1 - t - self.width) for (up, down), t in zip(sides, taus)]
-        return [(log_e(*u, a, spikes[0]), log_e(*d, b, spikes[1])) for u, d, a, b in of]
+    def edges(self, tau):  # of the nulls of accepting and, mirrored, of rejecting
+        return tau - self.width, 1 - tau - self.width
 
-    def verdict(self, sides, taus, level, miss):
-        logs = [(u >= -math.log(level), d) for u, d in self.evidence(sides, taus, self.spikes)]
+    def evidence(self, sides, edges, spikes):  # logs of each test: to accept, to reject
+        both = zip(sides, edges, strict=False)
+        return [(log_e(*u, a, spikes[0]), log_e(*d, b, spikes[1])) for (u, d), (a, b) in both]
+
+    def verdict(self, sides, edges, level, miss):
+        logs = [(u >= -math.log(level), d) for u, d in self.evidence(sides, edges, self.spikes)]
         if any(not accepts and down >= -math.log(miss) for accepts, down in logs):
             return "reject"
-        return "accept" if all(accepts for accepts, _ in logs) else None
+        return "accept" if all(accepts for accepts, _ in logs) else "undecided"
 
-    def span(self, sides, taus, level, miss):  # the verdict at every threshold
-        shared = self.test["keep_threshold"] == "null"
+    def span(self, sides, edges, level, miss):  # the verdict at every threshold
+        def said(t):
+            keep = self.edges(t) if self.test["keep_threshold"] == "null" else edges[-1]
+            return self.verdict(sides, [self.edges(t), keep], level, miss)
+
         inside = [t for t in SPAN if self.width < t < 1 - self.width]
-        said = lambda t: self.verdict(sides, [t] * 2 if shared else [t, *taus[1:]], level, miss)  # noqa: E731
         accepted = [*takewhile(lambda t: said(t) == "accept", inside)]
         rejected = [*takewhile(lambda t: said(t) == "reject", reversed(inside))]
         return [float(of[-1]) if of else None for of in (accepted, rejected)]
 
-    def is_futile(self, sides, lasts, taus, level, miss):
-        level = self.delta if self.fdr else level
-        edges = [(t - self.width, 1 - t - self.width) for t in taus]
-        of = [(*u[:2], last, u[3]) for (u, _), last in zip(sides, lasts)]
-        both = [chances(*one, e, level, miss) for one, e in zip(of, edges)]
-        return min(a for a, _ in both) + sum(r for _, r in both) < self.futility
+    def is_futile(self, sides, lasts, edges, level, miss):
+        level, of = self.delta if self.fdr else level, zip(sides, lasts, edges, strict=False)
+        both = [chances(*up[:2], last, up[3], edge, level, miss) for (up, _), last, edge in of]
+        return min(a for a, _ in both) + sum(r for _, r in both) < float(self.test["futility"])
 
-    def decide(self, given, level, at, share):  # what `verdicts` holds of a hypothesis, and what `sets`
-        key = self.tested.get(name := given["intervention"], name)
-        at = at or [n for n, p in enumerate(self.parts) if p[1][0] in self.seen["test", key]] or [0]
-        used, numbers, blocks = self.parts[at[-1]] if at[-1] < len(self.parts) else ([], [], [])
-        horizons = self.horizons[at[-1]] if used else [0] * (1 + len(self.more))
-        later = [k for k, (_, h) in enumerate(self.more, 1) if given["hypothesis"] in h]
-        phase = later[-1] if later and self.exact else 0
+    def decide(
+        self, given, level, at, share
+    ):  # what `verdicts` holds of a hypothesis, and what `sets`
+        used, blocks, events, course = self.measured(given, at)
         want, tests, sizes = self.tests(given, used)
-        taus, miss = [t for t, _ in tests], float(Fraction(self.test["miss"]) / len(tests)) * share
-        parts = [], []
-        events = [*takewhile(bool, map(self.seen["test", key].get, numbers))]
-        until = max([self.last.get(given["hypothesis"], 0), *(e["phase"] for e in events[:1])])
-        events = [*takewhile(lambda e: e["phase"] <= until, events)]
-        self.differs(f"{name}: pairs", [e["pairs"] for e in events], blocks[: len(events)])
+        errors = level, float(Fraction(self.test["miss"]) / len(tests)) * share
+        edges, fixed, parts = [self.edges(t) for t, _ in tests], tests[0][1], ([], [])
         for seen, event in enumerate(events or [None], 1):
             for keep in (False, True) if event else ():
                 parts[keep].extend(self.part(given, want, event, keep))
-            sides = [self.sides(p, n) for p, (_, n) in zip(parts, tests)]
-            phase = max(phase, event["phase"] if event else 0)
-            verdict, last = self.verdict(sides, taus, level, miss), seen >= horizons[phase]
-            if not (last or verdict) and self.futility:
-                asked = [p for block in blocks[: horizons[phase]] for p in block]
-                change = sum(want[p] != self.pairs[p]["base"] for p in asked)
-                lasts = len(asked) if self.kinds == "unfiltered" else change, len(asked) - change
-                last = self.is_futile(sides, lasts, taus, level, miss)
-            while last and not verdict and (on := [k for k in later if k > phase]):
-                phase = on[0]
-                last = seen >= horizons[phase]
-            if last or (verdict and not self.once):
+            sides = [self.sides(p, n) for p, (_, n) in zip(parts, tests, strict=False)]
+            verdict, end = self.verdict(sides, edges, *errors), course.end(event)
+            last = seen >= end
+            if not last and verdict == "undecided" and not self.waits:
+                lasts = self.lasts(want, blocks[:end])
+                last = self.is_futile(sides, lasts, edges, *errors)
+            last = last and not (verdict == "undecided" and course.goes_on(seen))
+            if last or (verdict != "undecided" and not self.once):
                 break
-        fails = {**self.fails, **self.broken}.items()
-        tried = [len(n) for (_, i), n in fails if re.split("[@#]", str(i))[0] == name]
-        if not last and (verdict is None or self.once):
-            verdict = "failed" if max(tried, default=0) > 2 else None
-        elif verdict is None:
-            verdict = "undecided"
+        if not last and (verdict == "undecided" or self.once):
+            verdict = "failed" if self.gave_up(given["intervention"]) else None
         row = {"verdict": verdict, "level": level, "keep_n": len(parts[1])}
-        row |= self.figures(parts[0], fixed := tests[0][1])
-        row["accept_to"], row["reject_from"] = self.span(sides, taus, level, miss)
+        row |= self.figures(parts[0], fixed)
+        row["accept_to"], row["reject_from"] = self.span(sides, edges, *errors)
         kinds = {kind: [p for p in parts[0] if p[2] == kind] for _, _, kind, _ in parts[0]}
         sets = {k: self.figures(p, fixed and sizes[k]) for k, p in kinds.items() if k}
-        ups, downs = zip(*self.evidence(sides, taus, self.spikes))
-        e = min(up for up, _ in self.evidence(sides, taus, (UP, DOWN)))
-        chosen = given["control"] is None and verdict in ("accept", "undecided")
-        alone = -math.log(self.delta * (1 - self.reserve))
-        excess = e + math.log(level) if chosen and e >= alone else -math.inf
+        ups, downs = zip(*self.evidence(sides, edges, self.spikes), strict=True)
+        e = min(up for up, _ in self.evidence(sides, edges, (UP, DOWN)))
+        may = verdict in ("accept", "undecided") and e >= self.alone
+        excess = e + math.log(level) if may else -math.inf
         return row, sets, (min(ups), max(downs)), excess, sides[0]
 
-    def select(self, found, rows):  # what e-BH accepts of each generation, beside what is accepted
-        accepted = []
-        for g in sorted({row["generation"] for row in rows.values()}) if self.fdr else ():
-            of = [h for h, row in rows.items() if row["generation"] == g and not row["control"]]
-            accepted += [h for h in of if found[h][0]["verdict"] == "accept"]
-            waiting = {h: found[h][3] for h in of if found[h][0]["verdict"] == "undecided"}
-            asked, _ = e_bh([*waiting.values(), *[0.0] * len(accepted)])
-            beside = [h for h, excess in waiting.items() if excess >= asked]
-            for h in beside:
-                found[h][0]["verdict"] = "accept"
-            accepted += beside
+    def select(self, found, generations):  # what e-BH accepts of each, beside what is accepted
+        accepted = 0
+        for g in sorted(set(generations.values())) if self.fdr else ():
+            of = [(one[0], one[3]) for h, one in found.items() if generations[h] == g]
+            accepted += sum(row["verdict"] == "accept" for row, _ in of)
+            waiting = [(row, excess) for row, excess in of if row["verdict"] == "undecided"]
+            asked = e_bh([*(excess for _, excess in waiting), *[0.0] * accepted])
+            for row in (row for row, excess in waiting if excess >= asked):
+                row["verdict"], accepted = "accept", accepted + 1
 
-    def selection(self, found, rows):  # the rows of `selection`
-        asked, _ = e_bh([of[3] for of in found.values()])
-        accepted = {
-            h for h in rows if found[h][0]["verdict"] == "accept" and not rows[h]["control"]
-        }
+    def selection(self, found):  # the rows of `selection`
+        asked = e_bh([excess for *_, excess, _ in found.values()])
+        accepted = {h for h, (row, *_) in found.items() if row["verdict"] == "accept"}
         for h, (row, _, _, excess, sides) in found.items():
-            error = 0.05 * min(1.0, len(accepted) * row["level"] / self.delta)
-            interval = [None] * 4
+            one, by_fdr = [None] * 4, "accept" if excess >= asked else None
             if h in accepted:
-                interval = len(accepted), 1 - error, *ends(*sides, False, error)
-            by_fdr = "accept" if excess >= asked else None
+                error = 0.05 * min(1.0, len(accepted) * row["level"] / self.delta)
+                one = [len(accepted), 1 - error, *ends(*sides, False, error)]
             if h in accepted or by_fdr:
-                yield h, dict(zip(COLUMNS, [*interval, by_fdr]))
+                yield h, dict(zip(COLUMNS, [*one, by_fdr], strict=True))
 
 
 def check(folder):
-    run = Checked(Path(folder))
+    run = Checked(folder)
     run.differs("evidence_version", run.info["evidence_version"], 9)
     run.differs("above_baselines", run.test.get("above_baselines", "false"), "false")
     rows = {row["hypothesis"]: row for row in run.table("tables/hypotheses/*.parquet")}
@@ -250,22 +227,22 @@ def check(folder):
     sets = defaultdict(dict)
     sets |= {(row["hypothesis"], row["set"]): row for row in run.table("tables/sets/*.parquet")}
     found = {h: run.decide(rows[h], *of) for h, of in run.levels(rows, told).items()}
-    run.select(found, rows)
+    real = {h: of for h, of in found.items() if rows[h]["control"] is None}
+    run.select(real, {h: row["generation"] for h, row in rows.items()})
     for h, (row, of_sets, (up, down), *_) in found.items():
         kept, verdict = told.pop(h, {}), row["verdict"]
         if run.retried and run.fdr and kept.get("verdict") == "undecided":
             verdict = row["verdict"] = "undecided"  # settled before the retry
         row["evidence"] = {"accept": up, "reject": down}.get(verdict, max(up, down))
-        for column in (row if verdict else ["verdict"]) if kept or run.done else ():
-            run.differs(f"{h}: {column}", kept.get(column), row[column])
-        for kind, column in ((k, c) for k, of in of_sets.items() if verdict for c in of):
-            run.differs(f"{h}, {kind}: {column}", sets[h, kind].get(column), of_sets[kind][column])
+        if kept or run.done:
+            run.differ(h, kept, row if verdict else {"verdict": None})
+        for kind, figures in of_sets.items() if verdict else ():
+            run.differ(f"{h}, {kind}", sets[h, kind], figures)
     if run.done:
         kept = {row.pop("hypothesis"): row for row in run.table("tables/selection/*.parquet")}
-        derived = dict(run.selection(found, rows))
-        for h, column in ((h, c) for h in sorted(kept | derived) for c in COLUMNS):
-            both = kept.get(h, {}).get(column), derived.get(h, {}).get(column)
-            run.differs(f"{h}: {column}", *both)
+        derived = dict(run.selection(real))
+        for h in sorted(kept | derived):
+            run.differ(h, kept.get(h, {}), derived.get(h, dict.fromkeys(COLUMNS)))
     run.wrong += [f"{h}: has a verdict and is no hypothesis" for h in told]
     unknown = run.tested.keys() - {row["intervention"] for row in rows.values()}
     return run.wrong + [f"{i}: was measured and is no hypothesis" for i in unknown]

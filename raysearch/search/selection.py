@@ -17,7 +17,11 @@ from raysearch.stats.selection import e_bh
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A test that has ended without a verdict of its own; `reason`: why it may be undecided."""
+    """A test that has ended undecided and may be accepted beside others.
+
+    Args:
+        reason: why it ended, if before its last pair.
+    """
 
     trial: Trial
     test: HypothesisTest
@@ -25,7 +29,7 @@ class Waiting:
 
 
 class Selection:
-    """Takes tests as they end.
+    """What all tests of a search accept together, from each as it ends.
 
     Args:
         fdr: whether a hypothesis that is undecided alone waits for the end of its generation, where
