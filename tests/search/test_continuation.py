@@ -297,7 +297,7 @@ def test_each_generation_goes_on_on_pairs_of_its_own_and_later_ones_see_none_of_
 
 def test_a_fixed_horizon_tests_anew_on_new_pairs_alone_at_the_level_that_was_reserved() -> None:
     world = WORLDS["fixed"]
-    _search, told, notes = continued(world)
+    search, told, notes = continued(world)
     rounds = [e for e in told if isinstance(e, Continued)]
     made: dict[str, list[Decided]] = defaultdict(list)
     for note in notes:
@@ -308,7 +308,10 @@ def test_a_fixed_horizon_tests_anew_on_new_pairs_alone_at_the_level_that_was_res
         of = [made[name][number] for name in event.hypotheses]
         levels = {d.level for d in of}
         assert len(levels) == 1
-        spent.append(len(of) * levels.pop())  # type: ignore[operator]
+        level = levels.pop()
+        criterion = search.preparation.criteria.of(of[0].hypothesis, number)
+        assert criterion.change.miss == pytest.approx(0.05 * 0.4 / (number * (number + 1)))
+        spent.append(len(of) * level)  # type: ignore[operator]
         assert spent[-1] == pytest.approx(0.05 * 0.4 / (number * (number + 1)))
         first, last = ((0, 40), (40, 90))[number - 1]
         drawn = [p for p, e in world.pairs.items() if e.added][first:last]
