@@ -120,8 +120,7 @@ def e_bh(excesses):  # what it asks of each log of e-value times level
 class Checked(Run):
     def __init__(self, folder):
         super().__init__(folder)
-        self.tails, alone = self.exact, self.delta * (1 - self.reserve)
-        self.alone = -math.log(alone)
+        self.tails, self.alone = self.exact, -math.log(self.delta * (1 - self.reserve))
         self.spikes = (None, None) if self.tails else (UP, DOWN)
         self.width = Fraction(self.test["indifference"])
         self.waits = self.once or self.score or self.new or float(self.test["futility"]) == 0
@@ -178,8 +177,7 @@ class Checked(Run):
             verdict, end = self.verdict(sides, edges, *errors), course.end(event)
             last = seen >= end
             if not last and verdict == "undecided" and not self.waits:
-                lasts = self.lasts(want, blocks[:end])
-                last = self.is_futile(sides, lasts, edges, *errors)
+                last = self.is_futile(sides, self.lasts(want, blocks[:end]), edges, *errors)
             last = last and not (verdict == "undecided" and course.goes_on(seen))
             if last or (verdict != "undecided" and not self.once):
                 break

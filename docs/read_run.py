@@ -1,4 +1,4 @@
-"""Reads a run without raysearch: its pairs, its journal, what screening leaves, which pairs count, and the
+"""Reads a run without raysearch: its pairs, journal and screening, which pairs count, and the
 level that each hypothesis spends.
 
 check_run.py and check_estimates.py beside it derive verdicts and estimates from that. It is written

@@ -514,7 +514,8 @@ def test_a_run_of_other_rules_is_said_to_be_one(forged: Path) -> None:
 
 @pytest.mark.parametrize(
     ("file", "needs"),
-    [("check_run.py", {"numpy", "read_run"}), ("read_run.py", {"pyarrow"}),
+    [("check_run.py", {"numpy", "read_run"}), ("read_run.py", {"pyarrow", "read_continuations"}),
+     ("read_continuations.py", set()),
      ("check_estimates.py", {"numpy", "check_run", "read_run"})],
 )  # fmt: skip
 def test_it_is_a_short_file_that_needs_little(file: str, needs: set[str]) -> None:
