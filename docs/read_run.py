@@ -32,9 +32,13 @@ class Run:
         self.fixed, self.new = about["fixed"], about["name"] == "new_values"
         self.ours = rooms["propose"]["use"] in OURS
         self.once, self.retried = self.test["use"] == "fixed", False
-        self.delta = float(self.test["false_accept"])
+        self.delta, self.more, self.last = float(self.test["false_accept"]), [], {}
+        self.broken = {}  # what failed before a continuation
+        self.reserve = float(self.test.get("reserve", 0))
         self.fdr = self.test.get("control") == "fdr"
         self.score = None if self.test["score"] == "matches" else self.test["score"]
+        self.exact = self.once and (self.score, self.fdr, self.new) == (None, False, False)
+        self.exact &= self.test.get("horizon") != "open"
         self.pairs = {row["index"]: row for row in self.table("pairs.parquet")}
         for p in self.pairs.values():
             of = {s["name"]: tuple(s["answer_ids"]) for s in p["sources"] if s["answer_ids"]}
@@ -42,8 +46,12 @@ class Run:
             inputs = sorted((s["name"], s["text"], s["tensor"]) for s in p["sources"])
             p |= {"base": tuple(p["base_answer_ids"]), "from": of, "cf": cf}
             p["content"] = p["base_text"], p["base_tensor"], inputs
-            self.said |= {a: a for a in (p["base"], *p["from"].values(), *p["cf"].values())}
-            self.said |= {tuple(a["said"]): tuple(a["answer"]) for a in p["aliases"]}
+            p["added"] = p.get("added") or 0
+        for p in self.pairs.values():
+            for last in range(p["added"], 1 + max(p["added"] for p in self.pairs.values())):
+                of = self.said.setdefault(last, {})
+                of |= {a: a for a in (p["base"], *p["from"].values(), *p["cf"].values())}
+                of |= {tuple(a["said"]): tuple(a["answer"]) for a in p["aliases"]}
         self.journal()
         self.screen()
 
@@ -75,19 +83,26 @@ class Run:
             of, block = (e.get("split"), e.get("intervention")), e.get("block")
             self.done, self.trained = e.get("status") == "done", self.trained or "seed" in e
             if e["type"] in ("screened", "measured") and block not in self.seen[of]:
-                self.seen[of][block], self.fails[of] = e, []
+                self.seen[of][block], self.fails[of] = e | {"phase": len(self.more)}, []
+            elif e["type"] == "continued":
+                self.more.append((e["pairs"], set(e["hypotheses"])))
+                self.last |= dict.fromkeys(e["hypotheses"], len(self.more))
+                self.broken |= {of: at for of, at in self.fails.items() if len(at) >= 3}
             elif e["type"] == "retried":
                 self.retried = True
+                self.last |= dict.fromkeys(e["hypotheses"], len(self.more))
                 # What failed goes on after the last block that counted.
                 for of, at in ((of, at) for of, at in self.fails.items() if len(at) >= 3):
                     self.seen[of] = {b: o for b, o in self.seen[of].items() if b < at[-1]}
                 self.fails.clear()
+                self.broken = {}
             elif e["type"] == "failed" or e.get("cause") in ("worker", "deadline"):
                 of = of if block is not None else (of[0], "+".join(e["group"]))
                 self.fails[of].append(e["blocks"][0] if block is None else block)
 
-    def read(self, output):  # the answer that it stands for: the longest that it begins with
-        known = (self.said.get(tuple(output[:length])) for length in range(len(output), 0, -1))
+    def read(self, output, p):  # the answer that it stands for: the longest that it begins with
+        said = self.said[self.pairs[p]["added"]]
+        known = (said.get(tuple(output[:length])) for length in range(len(output), 0, -1))
         return next((answer for answer in known if answer is not None), tuple(output))
 
     def screen(self):  # which pairs count, in parts for generations, and their blocks
@@ -95,13 +110,18 @@ class Run:
         solved, used, first, every = {}, {}, 0, self.keys["solved_only"] == "false"
         for event, i, p in ((e, i, p) for e in events for i, p in enumerate(e["pairs"])):
             of, sources = self.pairs[p], event["sources"]
-            right = [self.read(sources[s][i]) == a for s, a in of["from"].items()]
-            solved[p] = every or (self.read(event["base"][i]) == of["base"] and all(right))
+            right = [self.read(sources[s][i], p) == a for s, a in of["from"].items()]
+            solved[p] = every or (self.read(event["base"][i], p) == of["base"] and all(right))
         for split in ("fit", "test"):
             of = [p for p in self.pairs if solved.get(p) and self.pairs[p]["split"] == split]
             trained = [self.pairs[p]["content"] for p in used.get("fit", ()) if self.trained]
             used[split] = [p for p in of if self.pairs[p]["content"] not in trained]
-        left, parts, want = used["test"], [], min(int(self.keys["test"]), len(used["test"]))
+        want, began = (
+            int(self.keys["test"]),
+            [p for p in used["test"] if not self.pairs[p]["added"]],
+        )
+        dealt = min(want * (1 if self.ours else 6), len(began))
+        left, parts, want = used["test"][:dealt], [], min(want, dealt)
         fixed, later = self.once, 0
         while not self.ours and (n := min(want, max(len(left) // 2, min(later, len(left))))) >= 4:
             parts, left, later = [*parts, left[:n]], left[n:], 256
@@ -112,16 +132,55 @@ class Run:
             if self.new and not fixed:  # blocks of values
                 of = [self.pairs[p]["matching"] // 4 for p in part[:most]]
                 ends = [0, *(i for i in range(1, most) if of[i] != of[i - 1]), most]
-            self.parts.append((part, first, [part[a:b] for a, b in pairwise(ends)]))
-            first += len(ends) - 1
+            blocks = [part[a:b] for a, b in pairwise(ends)]
+            self.parts.append((part, [*range(first, first + len(blocks))], blocks))
+            first += len(blocks)
         self.tested = {i.partition("@")[0]: i for s, i in self.seen if s == "test" and i}
+
+        self.extend([] if self.fixed else used["test"][dealt:], first)
+
+    def extend(self, new, first):  # the parts that each continuation gives further pairs
+        self.horizons, self.later = [[len(blocks)] for *_, blocks in self.parts], [[]]
+        rows = {row["hypothesis"]: row for row in self.table("tables/hypotheses/*.parquet")}
+        order = sorted({row["generation"] for row in rows.values() if row["control"] is None})
+        for n, names in self.more:
+            at = {self.part_of(rows[h], order) for h in names if h in rows}
+            tested = [*self.later[-1]]
+            for part in [len(self.parts)] if self.exact else sorted(at):
+                while part >= len(self.parts):
+                    self.parts.append(([], [], []))
+                    self.horizons.append([0] * len(self.later))
+                pairs, numbers, blocks = self.parts[part]
+                used = sum(map(len, blocks))
+                taken = max(0, n - len(pairs) + used)
+                pairs, new = pairs + new[:taken], new[taken:]
+                ends, most = [2], min(used + n, len(pairs))
+                if not self.once:
+                    while ends[-1] < most:
+                        ends.append(max(ends[-1] + 1, ends[-1] * 21 // 20))
+                ends = range(used + 32, most, 32) if self.once else ends
+                ends = [used, *(e for e in ends if used < e < most), *[most] * (most > used)]
+                blocks = blocks + [pairs[a:b] for a, b in pairwise(ends)]
+                numbers = [*numbers, *range(first, first + len(ends) - 1)]
+                first, self.parts[part] = first + len(ends) - 1, (pairs, numbers, blocks)
+                tested += [self.pairs[p]["content"] for p in pairs[used:most]]
+            self.later.append(tested)
+            for of, (*_, blocks) in zip(self.horizons, self.parts, strict=True):
+                of.append(len(blocks))
+
+    def part_of(self, row, order):  # on which a hypothesis was tested, before all continuations
+        if self.ours:
+            return 0
+        key = self.tested.get(row["intervention"], row["intervention"])
+        seen = [n for n, p in enumerate(self.parts) if p[1] and p[1][0] in self.seen["test", key]]
+        return (seen or [0])[-1] if self.info["k"] else order.index(row["generation"])
 
     def tests(self, row, used):  # what each pair should give; the tests: (threshold, fixed pairs)
         v, shift = row["variable"], row["control"] == "arbitrary_labels"
-        values = sorted({p["cf"][v] for p in self.pairs.values()})
+        values = sorted({p["cf"][v] for p in self.pairs.values() if not p["added"]})
         random.Random("0.arbitrary_labels").shuffle(values)
         labels = dict(zip(values, values[shift:] + values[:shift], strict=True))
-        want = {i: labels[p["cf"][v]] for i, p in self.pairs.items()}
+        want = {i: labels.get(p["cf"][v], p["cf"][v]) for i, p in self.pairs.items()}
         change = [p for p in used if want[p] != self.pairs[p]["base"]]
         counts = used if self.kinds == "unfiltered" else change
         taus = [self.test["threshold"], self.test["keep_threshold"]]
@@ -133,7 +192,8 @@ class Run:
     def part(self, row, want, e, keep):  # (match, score, set) of each pair that counts
         found, c, ablates = [], self.info["scale"], '"operation"' in row["units"]
         xs = e["scores"][self.score][row["variable"]] if self.score else e["pairs"]
-        for p, output, x in zip(e["pairs"], map(self.read, e["outputs"]), xs, strict=True):
+        outputs = map(self.read, e["outputs"], e["pairs"])
+        for p, output, x in zip(e["pairs"], outputs, xs, strict=True):
             same = self.pairs[p]["base"]
             if keep == (want[p] == same) or (self.kinds == "unfiltered" and not keep):
                 match = output != same if ablates else output == want[p]
@@ -141,20 +201,29 @@ class Run:
                 found.append((match, x, self.pairs[p]["set"], self.pairs[p]["matching"]))
         return found
 
-    def counted(self, *of, first=0):  # the events of the blocks from the first, up to a gap
-        return [*takewhile(bool, map(self.seen[of].get, count(first)))]
+    def sizes(self, want, blocks):  # how many pairs of blocks the two tests see
+        asked = [want[p] != self.pairs[p]["base"] for block in blocks for p in block]
+        return len(asked) if self.kinds == "unfiltered" else sum(asked), len(asked) - sum(asked)
 
-    def measured(self, name, at):  # the pairs of an intervention, its blocks, and their events
-        key = self.tested.get(name, name)
-        at = at or [n for n, p in enumerate(self.parts) if p[1] in self.seen["test", key]] or [0]
-        used, first, blocks = self.parts[at[-1]] if at[-1] < len(self.parts) else ([], 0, [])
-        events = self.counted("test", key, first=first)[: len(blocks)]
+    def counted(self, *of, blocks=None):  # the events of blocks, up to a gap
+        return [*takewhile(bool, map(self.seen[of].get, blocks or count()))]
+
+    def measured(self, given, at):  # the pairs of a hypothesis, its blocks and their events, where
+        # each phase of the run ends, and the continuations in which it went on
+        key = self.tested.get(name := given["intervention"], name)
+        at = at or [n for n, p in enumerate(self.parts) if p[1][0] in self.seen["test", key]] or [0]
+        used, numbers, blocks = self.parts[at[-1]] if at[-1] < len(self.parts) else ([], [], [])
+        ends_at = self.horizons[at[-1]] if used else [0] * (1 + len(self.more))
+        later = [k for k, (_, h) in enumerate(self.more, 1) if given["hypothesis"] in h]
+        events = self.counted("test", key, blocks=numbers) if numbers else []
+        until = max([self.last.get(given["hypothesis"], 0), *(e["phase"] for e in events[:1])])
+        events = [*takewhile(lambda e: e["phase"] <= until, events)]
         self.differs(f"{name}: pairs", [e["pairs"] for e in events], blocks[: len(events)])
-        return used, blocks, events
+        return used, blocks, events, ends_at, later
 
     def gave_up(self, name):  # whether an intervention failed three times in a row at a block
-        of = [n for (_, i), n in self.fails.items() if re.split("[@#]", str(i))[0] == name]
-        return any(len(n) > 2 for n in of)
+        of = {**self.fails, **self.broken}.items()
+        return any(len(n) > 2 for (_, i), n in of if re.split("[@#]", str(i))[0] == name)
 
     def levels(self, rows, told):  # what each hypothesis spends, and on which part it is tested
         sizes = Counter(row["generation"] for row in rows.values() if row["control"] is None)
@@ -164,10 +233,15 @@ class Run:
         for h, row in rows.items():
             g, size = sorted(sizes).index(row["generation"]), sizes[row["generation"]]
             at = [0] if not g or self.ours else [] if k else [g]
-            level = self.delta * weights.get(h, 1 / (k or size * (g + 1) * (g + 2)))
+            level = weights.get(h, 1 / (k or size * (g + 1) * (g + 2)))
+            level *= self.delta * (1 - self.reserve)
             if h in told and weights and len(weights) < k:  # of a set that is not all proposed
                 level = told[h]["level"]
-            found[h] = level, at
+            found[h] = level, at, 1 - self.reserve
+        for i, (_, names) in enumerate(self.more, 1) if self.exact else ():
+            kept = self.reserve / (i * (i + 1))
+            level = kept * self.delta / max(1, sum(rows[h]["control"] is None for h in names))
+            found |= {h: (level, [len(self.parts) - len(self.more) + i - 1], kept) for h in names}
         return found
 
     def weights(self, rows):  # of hypotheses, by their effects on fit pairs

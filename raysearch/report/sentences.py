@@ -10,6 +10,7 @@ from typing import Any
 
 from raysearch.core.choices import PAIR_KINDS
 from raysearch.proposers.registry import family_words
+from raysearch.report.claim import continued_words
 from raysearch.report.run_data import RunData
 
 
@@ -67,6 +68,11 @@ def claim(data: RunData) -> list[str]:
         "one separately. Undecided says that the pairs were not enough for either; failed, that it "
         "could not be measured.",
         f"What counts: {PAIR_KINDS.get(kinds, kinds)}. {_stopping(test)}",
+        *(
+            [f"This run was {words}."]
+            if (words := continued_words(data.info.get("continued")))
+            else []
+        ),
         _splits(data),
         *(f"Pairs that do not count for {line}." for line in data.dropped),
         *_baselines(data),

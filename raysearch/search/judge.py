@@ -53,6 +53,15 @@ class Judge:
         self._spending.enter(hypotheses)
         return [self._preparation.new_test(h, part=self._spending.part_of(h)) for h in hypotheses]
 
+    def renew(
+        self, hypotheses: Collection[Hypothesis], share: float, part: int
+    ) -> list[HypothesisTest]:
+        """Returns a test on a new part of the test pairs for each of these hypotheses, which spend
+        `share` of the chance of a false accept together.
+        """
+        self._spending.move(hypotheses, share, part)
+        return [self._preparation.new_test(h, part=part) for h in hypotheses]
+
     def verdict(self, test: HypothesisTest, at_last: bool) -> Verdict | None:
         """Returns the verdict on the evidence so far, or None if more is needed.
 
@@ -87,7 +96,7 @@ class Judge:
         their selection.
         """
         change = self._criterion(test).by_e_values.change
-        whole = self._criterion(test, 1.0).change.level
+        whole = self._criterion(test, 1.0).change.level / (1 - self._rule.reserve)
         level = e_by_level(change.level / whole, of)
         return level, *change.interval(test.evidence, level)
 

@@ -11,6 +11,7 @@ from collections.abc import Container, Mapping, Sequence
 
 from raysearch.core.events import (
     Attributed,
+    Continued,
     Failed,
     Fitted,
     JournalledEvent,
@@ -45,9 +46,9 @@ from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.search.preparation import Preparation
 from raysearch.search.screening import ScreeningPlan
 from raysearch.search.selection import Selection
-from raysearch.search.trial import HypothesisTest, Trial
+from raysearch.search.trial import HypothesisTest, Trial, TrialKey
 from raysearch.search.trial_registry import TrialRegistry
-from raysearch.search.verdicts import Verdicts
+from raysearch.search.verdicts import Stopped, Verdicts
 from raysearch.stats.e_process import AnytimeTest
 
 EVIDENCE_VERSION = 9
@@ -70,6 +71,7 @@ class Search:
         rule: which pairs decide, and when evidence is looked at.
         attribution: the effects that are computed before the first proposal.
         declared: as in `AlphaSpending`.
+        continued: whether it may be told that undecided hypotheses go on.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Search:
         rule: DecisionRule = DecisionRule(),
         attribution: AttributionPlan | None = None,
         declared: Container[str] | None = None,
+        continued: bool = False,
     ) -> None:
         self._proposer = proposer
         self._generations = Generations(proposer, controls, fit is not None and fit.warm_start)
@@ -97,12 +100,16 @@ class Search:
         self._fit = fit
         self._enough = test.threshold / 2
         self._fits = WaitingForFits(fit or FitKeys(), self._enough, ())
+        self._rule = rule
         self._judge = Judge(self.preparation, AlphaSpending(proposer, declared), rule)
         self._selection = Selection(self._judge, rule.fdr)
         self._verdicts = Verdicts()
         self._estimates = HoldoutEstimates(
             self._registry, self.preparation, pairs, test, rule.holdout_width
         )
+        self._continued = continued
+        self._continuations = 0
+        self._waiting: list[Stopped] = []
         self._next_task = 0
         self._pairs_seen = 0
         self._conflicts = 0
@@ -128,6 +135,22 @@ class Search:
         return Retried(
             tuple(verdicts.failed), tuple(verdicts.without_fit), tuple(self._estimates.incomplete)
         )
+
+    def continuation(self, pairs: int) -> Continued:
+        """Returns the event after which all undecided hypotheses, controls included, have up to
+        `pairs` further pairs; to journal and to pass to a search that has seen the same history.
+        """
+        return Continued(pairs, tuple(self._verdicts.undecided))
+
+    def pairs_for(self, event: Continued) -> tuple[int, int]:
+        """Returns how many test pairs that are at hand a continuation would use, and how many more
+        it needs.
+        """
+        parts = self._verdicts.parts(event.hypotheses)
+        if self._rule.fixed_horizon:
+            return 0, event.pairs
+        left = sum(min(event.pairs, self.screening.left_over(part)) for part in parts)
+        return left, self.screening.lacking(event.pairs, parts)
 
     @property
     def estimates(self) -> Mapping[str, Estimated]:
@@ -161,7 +184,10 @@ class Search:
         records: list[Record] = []
         for event in events:
             if isinstance(event, Retried):
-                self._on_retried(event)
+                self._on_retried(event, records)
+                continue
+            if isinstance(event, Continued):
+                self._on_continued(event, records)
                 continue
             self._next_task = max(self._next_task, event.task + 1)
             match event:
@@ -206,9 +232,10 @@ class Search:
         """Checks the invariants; for tests."""
         self._registry.validate(self.verdicts)
         self._verdicts.validate()
-        waiting = self._fits.tests + self._selection.waiting
+        waiting = self._fits.tests + self._selection.waiting + len(self._waiting)
         assert self._verdicts.alive == self._registry.tests + waiting
-        assert self.done == (self._generations.over and self._registry.closed and not self._fits)
+        nothing = self._registry.closed and not self._fits and not self._waiting
+        assert self.done == (self._generations.over and nothing)
         self._fits.halving.validate()
 
     # --- preparation
@@ -218,7 +245,10 @@ class Search:
         records += self.preparation.tell(event)
         if was_done or not self.preparation.done:
             return
-        self._begin(records)
+        if self._waiting:
+            self._go_on(records)
+        else:
+            self._begin(records)
 
     def _begin(self, records: list[Record]) -> None:
         """Fixes what depends on fit pairs, and asks for the first generation."""
@@ -278,7 +308,7 @@ class Search:
     ) -> None:
         part = tests[0].part
         blocks = self.screening.test_blocks(part)
-        trial = Trial(intervention, "test", blocks, tests, part)
+        trial = Trial(intervention, "test", blocks, tests, part, keeps=self._continued)
         self._registry.open(trial)
         if trial.exhausted:
             self._end(trial, "undecided", NO_PAIRS_LEFT, records)
@@ -312,18 +342,19 @@ class Search:
                 self._end(trial, "undecided", None, records)
 
     def _reopen(self, trial: Trial, tests: list[HypothesisTest], records: list[Record]) -> None:
-        """Adds hypotheses to an existing trial and counts all that it has measured for them.
+        """Adds hypotheses to an existing trial and counts what it has measured for them since they
+        left it.
 
         This happens when a control of one variable is, in a later generation, a control of another
-        too.
+        too; and when hypotheses go on that ended undecided.
         """
         for test in tests:
             self._registry.reopen(trial, test)
         for test in tests:
-            for blocks, seen in enumerate(trial.observations, start=1):
+            for seen in trial.observations[test.blocks : trial.counted]:
                 if test in trial.tests:
                     test.count(seen, [self._pairs[p] for p in seen.pairs])
-                    self._look(trial, test, blocks, records)
+                    self._look(trial, test, test.blocks, records)
             if test in trial.tests and trial.exhausted:
                 self._decide(trial, test, "undecided", None, records)
 
@@ -357,6 +388,7 @@ class Search:
     ) -> None:
         """Ends a test: with its verdict, or in wait for what all tests together accept."""
         if trial is not None:
+            trial.waits |= verdict in ("undecided", "failed")
             self._registry.drop(trial, test)
         if verdict != "undecided" or not self._selection.takes(trial, test, reason):
             self._record(trial, test, verdict, reason, records)
@@ -406,18 +438,71 @@ class Search:
         records += halving.on_lost(event) if isinstance(event, Lost) else halving.on_failed(event)
         self._open_fitted(records)
 
-    def _on_retried(self, event: Retried) -> None:
+    def _on_retried(self, event: Retried, records: list[Record]) -> None:
         """Opens failed hypotheses again: they are measured on after their last counted block, or
         fit anew.
         """
         assert not event.is_empty, "nothing is tried again"
-        failures = self._verdicts.withdraw(event.hypotheses)
-        for failure in failures:
-            if failure.trial is not None:
-                self._registry.retry(failure.trial, failure.test)
+        failures = self._verdicts.withdraw(event.hypotheses, "failed")
         self._fits.retry(by_intervention(f.test for f in failures if f.trial is None))
         for name in event.estimates:
             for trial, test in self._estimates.retry(name):
                 self._registry.retry(trial, test)
         if event.hypotheses:
             self._generations.again()
+        for failure in failures:
+            if failure.trial is not None:
+                self._reopen(failure.trial, [failure.test], records)
+
+    # --- continuation
+
+    def _on_continued(self, event: Continued, records: list[Record]) -> None:
+        """Withdraws undecided verdicts, and asks for the further pairs."""
+        assert self._continued, "a search that goes on is made for it"
+        assert self.done, "an unfinished search goes on as it is"
+        parts = self._verdicts.parts(event.hypotheses)
+        self._waiting = self._verdicts.withdraw(event.hypotheses, "undecided")
+        self._selection.withdraw(event.hypotheses)
+        self._continuations += 1
+        miss = None
+        if self._rule.fixed_horizon:
+            parts = (len(self.screening.parts),)
+            miss = self._rule.reserved(self._continuations)
+        records += self.preparation.extend(event.pairs, parts, miss)
+        if self.preparation.done:
+            self._go_on(records)
+
+    def _go_on(self, records: list[Record]) -> None:
+        """Tests the hypotheses that waited on, with the same evidence; on a fixed horizon anew, on
+        the further pairs alone.
+        """
+        waiting, self._waiting = self._waiting, []
+        self._generations.again()
+        self._registry.extend(self.screening.test_blocks, range(len(self.screening.parts)))
+        for trial, stopped in self._trials_of(waiting):
+            for test in stopped:
+                test.repeats = self.preparation.repeats
+            self._reopen(trial, stopped, records)
+        self._propose(records)
+
+    def _trials_of(self, waiting: Sequence[Stopped]) -> list[tuple[Trial, list[HypothesisTest]]]:
+        """Returns trials with the hypotheses that go on in them."""
+        found: dict[TrialKey, tuple[Trial, list[HypothesisTest]]] = {}
+        for stopped in waiting:
+            trial = stopped.trial
+            assert trial is not None, stopped
+            found.setdefault(trial.key, (trial, []))[1].append(stopped.test)
+        if not self._rule.fixed_horizon:
+            return list(found.values())
+        part = len(self.screening.parts) - 1
+        tests = self._judge.renew(
+            [s.test.hypothesis for s in waiting], self._rule.reserved(self._continuations), part
+        )
+        new = {test.hypothesis.id: test for test in tests}
+        blocks = self.screening.test_blocks(part)
+        renewed = []
+        for trial, old in found.values():
+            again = Trial(trial.intervention, "test", blocks, [], part, keeps=True)
+            self._registry.open(again)
+            renewed.append((again, [new[test.hypothesis.id] for test in old]))
+        return renewed

@@ -6,6 +6,7 @@ controls are left out; what was accepted stays accepted, since more accepts only
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from raysearch.core.records import Selected
@@ -69,6 +70,11 @@ class Selection:
             self._accepted[name] = test
         elif verdict == "undecided" and self._may_be_accepted(test):
             self._undecided[name] = test
+
+    def withdraw(self, names: Iterable[str]) -> None:
+        """Forgets tests that ended undecided and go on."""
+        for name in names:
+            self._undecided.pop(name, None)
 
     def records(self) -> list[Selected]:
         """Returns a record of each hypothesis that the search or e-BH accepts, in a fixed order."""

@@ -1,7 +1,7 @@
 """The tables of a run, as the records of its search fill them.
 
 Invariants: an accepted hypothesis has its row in `verdicts` once its holdout estimate is there; a
-row that a later retry takes back is counted, and not written.
+row that a later retry or continuation takes back is counted, and not written.
 """
 
 from collections.abc import Mapping, Sequence, Set
@@ -51,7 +51,7 @@ class RunTables:
         self._add("failures", [failure_row(event)])
 
     def add_record(self, record: Record, withdrawn: bool) -> None:
-        """Adds the rows of a record. `withdrawn`: a later retry takes them back.
+        """Adds the rows of a record. `withdrawn`: a later retry or continuation takes them back.
 
         Raises:
             StoreError: the store refuses.
@@ -85,7 +85,7 @@ class RunTables:
             case Selected():
                 self._add("selection", [selection_row(record)], withdrawn)
             case Blocked():
-                self._add("dropped", dropped_rows(record))
+                self._add("dropped", dropped_rows(record), withdrawn)
 
     def finish(self) -> Set[str]:
         """Adds the accepted hypotheses that have no estimate; returns the digests of the fits that
