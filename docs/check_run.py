@@ -205,12 +205,14 @@ class Checked(Run):
                 row["verdict"], accepted = "accept", accepted + 1
 
     def selection(self, found):  # the rows of `selection`
-        asked = e_bh([excess for *_, excess, _ in found.values()])
+        asked = 0.0 if self.more else e_bh([excess for *_, excess, _ in found.values()])
         accepted = {h for h, (row, *_) in found.items() if row["verdict"] == "accept"}
         for h, (row, _, _, excess, sides) in found.items():
             one, by_fdr = [None] * 4, "accept" if excess >= asked else None
             if h in accepted:
-                error = 0.05 * min(1.0, len(accepted) * row["level"] / self.delta)
+                error = 0.05 * min(
+                    1.0, (1 if self.more else len(accepted)) * row["level"] / self.delta
+                )
                 one = [len(accepted), 1 - error, *ends(*sides, False, error)]
             if h in accepted or by_fdr:
                 yield h, dict(zip(COLUMNS, [*one, by_fdr], strict=True))
