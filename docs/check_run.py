@@ -6,7 +6,6 @@ is written from docs/explanation/statistics.md; read_run.py beside it reads the 
 
 import math
 import sys
-from collections import defaultdict
 from fractions import Fraction
 from functools import cache
 from itertools import takewhile
@@ -205,14 +204,13 @@ class Checked(Run):
                 row["verdict"], accepted = "accept", accepted + 1
 
     def selection(self, found):  # the rows of `selection`
-        asked = 0.0 if self.more else e_bh([excess for *_, excess, _ in found.values()])
+        asked = -1e-9 if self.more else e_bh([excess for *_, excess, _ in found.values()])
         accepted = {h for h, (row, *_) in found.items() if row["verdict"] == "accept"}
+        company = 1 if self.more else len(accepted)
         for h, (row, _, _, excess, sides) in found.items():
             one, by_fdr = [None] * 4, "accept" if excess >= asked else None
             if h in accepted:
-                error = 0.05 * min(
-                    1.0, (1 if self.more else len(accepted)) * row["level"] / self.delta
-                )
+                error = 0.05 * min(1.0, company * row["level"] / self.delta)
                 one = [len(accepted), 1 - error, *ends(*sides, False, error)]
             if h in accepted or by_fdr:
                 yield h, dict(zip(COLUMNS, [*one, by_fdr], strict=True))
@@ -224,8 +222,7 @@ def check(folder):
     run.differs("above_baselines", run.test.get("above_baselines", "false"), "false")
     rows = {row["hypothesis"]: row for row in run.table("tables/hypotheses/*.parquet")}
     told = {row["hypothesis"]: row for row in run.table("tables/verdicts/*.parquet")}
-    sets = defaultdict(dict)
-    sets |= {(row["hypothesis"], row["set"]): row for row in run.table("tables/sets/*.parquet")}
+    sets = {(row["hypothesis"], row["set"]): row for row in run.table("tables/sets/*.parquet")}
     found = {h: run.decide(rows[h], *of) for h, of in run.levels(rows, told).items()}
     real = {h: of for h, of in found.items() if rows[h]["control"] is None}
     run.select(real, {h: row["generation"] for h, row in rows.items()})
@@ -237,7 +234,7 @@ def check(folder):
         if kept or run.done:
             run.differ(h, kept, row if verdict else {"verdict": None})
         for kind, figures in of_sets.items() if verdict else ():
-            run.differ(f"{h}, {kind}", sets[h, kind], figures)
+            run.differ(f"{h}, {kind}", sets.get((h, kind), {}), figures)
     if run.done:
         kept = {row.pop("hypothesis"): row for row in run.table("tables/selection/*.parquet")}
         derived = dict(run.selection(real))
