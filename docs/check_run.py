@@ -119,7 +119,8 @@ def e_bh(excesses):  # what it asks of each log of e-value times level
 class Checked(Run):
     def __init__(self, folder):
         super().__init__(folder)
-        self.spikes = (None, None) if self.exact else (UP, DOWN)
+        self.tails, self.alone = self.exact, -math.log(self.delta * (1 - self.reserve))
+        self.spikes = (None, None) if self.tails else (UP, DOWN)
         self.width = Fraction(self.test["indifference"])
         self.waits = self.once or self.score or self.new or float(self.test["futility"]) == 0
 
@@ -131,7 +132,7 @@ class Checked(Run):
     def figures(self, part, fixed=None):  # the columns
         (n, s, x, *_), _ = sides = self.sides(part, fixed)
         row = {"n": n, "matches": s, "iia": (math.fsum(x) if x else s) / n if n else None}
-        return row | dict(zip(("low", "high"), ends(*sides, self.exact), strict=True))
+        return row | dict(zip(("low", "high"), ends(*sides, self.tails), strict=True))
 
     def edges(self, tau):  # of the nulls of accepting and, mirrored, of rejecting
         return tau - self.width, 1 - tau - self.width
@@ -161,9 +162,8 @@ class Checked(Run):
         both = [chances(*up[:2], last, up[3], edge, level, miss) for (up, _), last, edge in of]
         return min(a for a, _ in both) + sum(r for _, r in both) < float(self.test["futility"])
 
-    def decide(self, given, level, at, share):  # what `verdicts` holds of a hypothesis, and `sets`
-        used, blocks, events, ends_at, later = self.measured(given, at)
-        phase = later[-1] if later and self.exact else 0  # the number of continuations before
+    def decide(self, given, level, at, share):  # what `verdicts` holds of it, and `sets`
+        used, blocks, events, course = self.measured(given, at)
         want, tests, sizes = self.tests(given, used)
         errors = level, float(Fraction(self.test["miss"]) / len(tests)) * share
         edges, fixed, parts = [self.edges(t) for t, _ in tests], tests[0][1], ([], [])
@@ -171,13 +171,11 @@ class Checked(Run):
             for keep in (False, True) if event else ():
                 parts[keep].extend(self.part(given, want, event, keep))
             sides = [self.sides(p, n) for p, (_, n) in zip(parts, tests, strict=False)]
-            phase = max(phase, event["phase"] if event else 0)
-            verdict, last = self.verdict(sides, edges, *errors), seen >= ends_at[phase]
+            verdict, end = self.verdict(sides, edges, *errors), course.end(event)
+            last = seen >= end
             if not last and verdict == "undecided" and not self.waits:
-                lasts = self.sizes(want, blocks[: ends_at[phase]])
-                last = self.is_futile(sides, lasts, edges, *errors)
-            while last and verdict == "undecided" and (on := [k for k in later if k > phase]):
-                phase, last = on[0], seen >= ends_at[on[0]]
+                last = self.is_futile(sides, self.lasts(want, blocks[:end]), edges, *errors)
+            last = last and not (verdict == "undecided" and course.goes_on(seen))
             if last or (verdict != "undecided" and not self.once):
                 break
         if not last and (verdict == "undecided" or self.once):
@@ -189,7 +187,7 @@ class Checked(Run):
         sets = {k: self.figures(p, fixed and sizes[k]) for k, p in kinds.items() if k}
         ups, downs = zip(*self.evidence(sides, edges, self.spikes), strict=True)
         e = min(up for up, _ in self.evidence(sides, edges, (UP, DOWN)))
-        may = verdict in ("accept", "undecided") and e >= -math.log(self.delta * (1 - self.reserve))
+        may = verdict in ("accept", "undecided") and e >= self.alone
         excess = e + math.log(level) if may else -math.inf
         return row, sets, (min(ups), max(downs)), excess, sides[0]
 

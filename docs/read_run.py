@@ -1,4 +1,4 @@
-"""Reads a run without raysearch: its pairs, its journal, what screening leaves, which pairs count, and the
+"""Reads a run without raysearch: its pairs, journal and screening, which pairs count, and the
 level that each hypothesis spends.
 
 check_run.py and check_estimates.py beside it derive verdicts and estimates from that. It is written
@@ -16,7 +16,9 @@ from itertools import count, pairwise, takewhile
 from pathlib import Path
 
 import pyarrow.parquet as pq
+from read_continuations import Course, extend
 
+NONE = [], [], []
 OURS = ("exhaustive", "refine", "smallest_subspace", "attribution")
 
 
@@ -137,43 +139,7 @@ class Run:
             first += len(blocks)
         self.tested = {i.partition("@")[0]: i for s, i in self.seen if s == "test" and i}
 
-        self.extend([] if self.fixed else used["test"][dealt:], first)
-
-    def extend(self, new, first):  # the parts that each continuation gives further pairs
-        self.horizons, self.later = [[len(blocks)] for *_, blocks in self.parts], [[]]
-        rows = {row["hypothesis"]: row for row in self.table("tables/hypotheses/*.parquet")}
-        order = sorted({row["generation"] for row in rows.values() if row["control"] is None})
-        for n, names in self.more:
-            at = {self.part_of(rows[h], order) for h in names if h in rows}
-            tested = [*self.later[-1]]
-            for part in [len(self.parts)] if self.exact else sorted(at):
-                while part >= len(self.parts):
-                    self.parts.append(([], [], []))
-                    self.horizons.append([0] * len(self.later))
-                pairs, numbers, blocks = self.parts[part]
-                used = sum(map(len, blocks))
-                taken = max(0, n - len(pairs) + used)
-                pairs, new = pairs + new[:taken], new[taken:]
-                ends, most = [2], min(used + n, len(pairs))
-                if not self.once:
-                    while ends[-1] < most:
-                        ends.append(max(ends[-1] + 1, ends[-1] * 21 // 20))
-                ends = range(used + 32, most, 32) if self.once else ends
-                ends = [used, *(e for e in ends if used < e < most), *[most] * (most > used)]
-                blocks = blocks + [pairs[a:b] for a, b in pairwise(ends)]
-                numbers = [*numbers, *range(first, first + len(ends) - 1)]
-                first, self.parts[part] = first + len(ends) - 1, (pairs, numbers, blocks)
-                tested += [self.pairs[p]["content"] for p in pairs[used:most]]
-            self.later.append(tested)
-            for of, (*_, blocks) in zip(self.horizons, self.parts, strict=True):
-                of.append(len(blocks))
-
-    def part_of(self, row, order):  # on which a hypothesis was tested, before all continuations
-        if self.ours:
-            return 0
-        key = self.tested.get(row["intervention"], row["intervention"])
-        seen = [n for n, p in enumerate(self.parts) if p[1] and p[1][0] in self.seen["test", key]]
-        return (seen or [0])[-1] if self.info["k"] else order.index(row["generation"])
+        extend(self, [] if self.fixed else used["test"][dealt:], first)
 
     def tests(self, row, used):  # what each pair should give; the tests: (threshold, fixed pairs)
         v, shift = row["variable"], row["control"] == "arbitrary_labels"
@@ -201,29 +167,34 @@ class Run:
                 found.append((match, x, self.pairs[p]["set"], self.pairs[p]["matching"]))
         return found
 
-    def sizes(self, want, blocks):  # how many pairs of blocks the two tests see
-        asked = [want[p] != self.pairs[p]["base"] for block in blocks for p in block]
-        return len(asked) if self.kinds == "unfiltered" else sum(asked), len(asked) - sum(asked)
-
     def counted(self, *of, blocks=None):  # the events of blocks, up to a gap
         return [*takewhile(bool, map(self.seen[of].get, blocks or count()))]
 
-    def measured(self, given, at):  # the pairs of a hypothesis, its blocks and their events, where
-        # each phase of the run ends, and the continuations in which it went on
+    def measured(
+        self, given, at
+    ):  # the pairs of a hypothesis, its blocks, their events, its course
         key = self.tested.get(name := given["intervention"], name)
-        at = at or [n for n, p in enumerate(self.parts) if p[1][0] in self.seen["test", key]] or [0]
-        used, numbers, blocks = self.parts[at[-1]] if at[-1] < len(self.parts) else ([], [], [])
-        ends_at = self.horizons[at[-1]] if used else [0] * (1 + len(self.more))
-        later = [k for k, (_, h) in enumerate(self.more, 1) if given["hypothesis"] in h]
+        at = at or [
+            n for n, p in enumerate(self.parts) if p[1][:1] and p[1][0] in self.seen["test", key]
+        ]
+        used, numbers, blocks = (
+            self.parts[(at or [0])[-1]] if (at or [0])[-1] < len(self.parts) else NONE
+        )
         events = self.counted("test", key, blocks=numbers) if numbers else []
         until = max([self.last.get(given["hypothesis"], 0), *(e["phase"] for e in events[:1])])
         events = [*takewhile(lambda e: e["phase"] <= until, events)]
         self.differs(f"{name}: pairs", [e["pairs"] for e in events], blocks[: len(events)])
-        return used, blocks, events, ends_at, later
+        return used, blocks, events, Course(self, given, (at or [0])[-1])
+
+    def lasts(self, want, blocks):  # how many pairs each test has seen after these blocks
+        asked = [p for block in blocks for p in block]
+        change = sum(want[p] != self.pairs[p]["base"] for p in asked)
+        return len(asked) if self.kinds == "unfiltered" else change, len(asked) - change
 
     def gave_up(self, name):  # whether an intervention failed three times in a row at a block
-        of = {**self.fails, **self.broken}.items()
-        return any(len(n) > 2 for (_, i), n in of if re.split("[@#]", str(i))[0] == name)
+        fails = {**self.fails, **self.broken}.items()
+        of = [n for (_, i), n in fails if re.split("[@#]", str(i))[0] == name]
+        return any(len(n) > 2 for n in of)
 
     def levels(self, rows, told):  # what each hypothesis spends, and on which part it is tested
         sizes = Counter(row["generation"] for row in rows.values() if row["control"] is None)

@@ -99,6 +99,7 @@ def test_every_page_is_of_one_of_the_four_kinds() -> None:
         "conf.py",
         "check_run.py",
         "read_run.py",
+        "read_continuations.py",
         "check_estimates.py",
         "decisions",
         "pictures",

@@ -37,6 +37,7 @@ from raysearch.core.records import (
 from raysearch.proposers.base import AlphaSpending, AttributionPlan, Proposer
 from raysearch.proposers.generations import Generation, Generations
 from raysearch.proposers.weights import weights
+from raysearch.search.continuations import Continuations
 from raysearch.search.criteria import DecisionRule
 from raysearch.search.failed_attempts import failed_attempt
 from raysearch.search.fit_results import WaitingForFits, by_intervention
@@ -46,9 +47,9 @@ from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.search.preparation import Preparation
 from raysearch.search.screening import ScreeningPlan
 from raysearch.search.selection import Selection
-from raysearch.search.trial import HypothesisTest, Trial, TrialKey
+from raysearch.search.trial import HypothesisTest, Trial
 from raysearch.search.trial_registry import TrialRegistry
-from raysearch.search.verdicts import Stopped, Verdicts
+from raysearch.search.verdicts import Verdicts
 from raysearch.stats.e_process import AnytimeTest
 
 EVIDENCE_VERSION = 9
@@ -100,7 +101,6 @@ class Search:
         self._fit = fit
         self._enough = test.threshold / 2
         self._fits = WaitingForFits(fit or FitKeys(), self._enough, ())
-        self._rule = rule
         self._judge = Judge(self.preparation, AlphaSpending(proposer, declared), rule)
         self._selection = Selection(self._judge, rule.fdr)
         self._verdicts = Verdicts()
@@ -108,8 +108,7 @@ class Search:
             self._registry, self.preparation, pairs, test, rule.holdout_width
         )
         self._continued = continued
-        self._continuations = 0
-        self._waiting: list[Stopped] = []
+        self._continuations = Continuations(rule, self._judge, self.preparation, self._registry)
         self._next_task = 0
         self._pairs_seen = 0
         self._conflicts = 0
@@ -146,11 +145,7 @@ class Search:
         """Returns how many test pairs that are at hand a continuation would use, and how many more
         it needs.
         """
-        parts = self._verdicts.parts(event.hypotheses)
-        if self._rule.fixed_horizon:
-            return 0, event.pairs
-        left = sum(min(event.pairs, self.screening.left_over(part)) for part in parts)
-        return left, self.screening.lacking(event.pairs, parts)
+        return self._continuations.pairs_for(event, self._verdicts.parts(event.hypotheses))
 
     @property
     def estimates(self) -> Mapping[str, Estimated]:
@@ -232,9 +227,9 @@ class Search:
         """Checks the invariants; for tests."""
         self._registry.validate(self.verdicts)
         self._verdicts.validate()
-        waiting = self._fits.tests + self._selection.waiting + len(self._waiting)
+        waiting = self._fits.tests + self._selection.waiting + self._continuations.waiting
         assert self._verdicts.alive == self._registry.tests + waiting
-        nothing = self._registry.closed and not self._fits and not self._waiting
+        nothing = self._registry.closed and not self._fits and not self._continuations.waiting
         assert self.done == (self._generations.over and nothing)
         self._fits.halving.validate()
 
@@ -245,7 +240,7 @@ class Search:
         records += self.preparation.tell(event)
         if was_done or not self.preparation.done:
             return
-        if self._waiting:
+        if self._continuations.waiting:
             self._go_on(records)
         else:
             self._begin(records)
@@ -461,48 +456,15 @@ class Search:
         assert self._continued, "a search that goes on is made for it"
         assert self.done, "an unfinished search goes on as it is"
         parts = self._verdicts.parts(event.hypotheses)
-        self._waiting = self._verdicts.withdraw(event.hypotheses, "undecided")
+        stopped = self._verdicts.withdraw(event.hypotheses, "undecided")
         self._selection.withdraw(event.hypotheses)
-        self._continuations += 1
-        miss = None
-        if self._rule.fixed_horizon:
-            parts = (len(self.screening.parts),)
-            miss = self._rule.reserved(self._continuations)
-        records += self.preparation.extend(event.pairs, parts, miss)
+        records += self._continuations.start(event, stopped, parts)
         if self.preparation.done:
             self._go_on(records)
 
     def _go_on(self, records: list[Record]) -> None:
-        """Tests the hypotheses that waited on, with the same evidence; on a fixed horizon anew, on
-        the further pairs alone.
-        """
-        waiting, self._waiting = self._waiting, []
+        """Tests the hypotheses on that waited for further pairs."""
         self._generations.again()
-        self._registry.extend(self.screening.test_blocks, range(len(self.screening.parts)))
-        for trial, stopped in self._trials_of(waiting):
-            for test in stopped:
-                test.repeats = self.preparation.repeats
-            self._reopen(trial, stopped, records)
+        for trial, tests in self._continuations.go_on():
+            self._reopen(trial, tests, records)
         self._propose(records)
-
-    def _trials_of(self, waiting: Sequence[Stopped]) -> list[tuple[Trial, list[HypothesisTest]]]:
-        """Returns trials with the hypotheses that go on in them."""
-        found: dict[TrialKey, tuple[Trial, list[HypothesisTest]]] = {}
-        for stopped in waiting:
-            trial = stopped.trial
-            assert trial is not None, stopped
-            found.setdefault(trial.key, (trial, []))[1].append(stopped.test)
-        if not self._rule.fixed_horizon:
-            return list(found.values())
-        part = len(self.screening.parts) - 1
-        tests = self._judge.renew(
-            [s.test.hypothesis for s in waiting], self._rule.reserved(self._continuations), part
-        )
-        new = {test.hypothesis.id: test for test in tests}
-        blocks = self.screening.test_blocks(part)
-        renewed = []
-        for trial, old in found.values():
-            again = Trial(trial.intervention, "test", blocks, [], part, keeps=True)
-            self._registry.open(again)
-            renewed.append((again, [new[test.hypothesis.id] for test in old]))
-        return renewed

@@ -109,6 +109,7 @@ def test_wherever_a_continuation_is_killed_a_plain_resume_ends_it(
             ended = True
         except CutError:
             journalled = any(isinstance(e, Continued) for batch in read_entries(run) for e in batch)
+            assert read_pairs(run.folder).continued >= journalled, "the pairs come first"
             drive(run)
             assert plain(run) == (wanted if journalled else began), f"killed at {at}"
             if not journalled:

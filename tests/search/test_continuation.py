@@ -84,11 +84,12 @@ def test_without_futility_the_verdicts_are_those_of_a_search_that_had_as_many_pa
             assert search.verdicts[name] == long.verdicts[name]
 
 
-@pytest.mark.parametrize("these_pairs", [False, True])
-def test_evidence_goes_on_block_by_block_from_where_a_hypothesis_stopped(these_pairs: bool) -> None:
+@pytest.mark.parametrize("kind", ["drawn", "at hand", "these pairs"])
+def test_evidence_goes_on_block_by_block_from_where_a_hypothesis_stopped(kind: str) -> None:
     """By brute force, futility stops included: 30 pairs, 40 and 50 more of one order of pairs."""
     for seed in range(2):
-        world = open_world(seed, layers=5, test=150, more=(), these_pairs=these_pairs)
+        more: dict[str, Any] = {} if kind == "drawn" else {"test": 150, "more": ()}
+        world = open_world(seed, layers=5, these_pairs=kind == "these pairs", **more)
         _, told, notes = continued(world)
         rounds = [e for e in told if isinstance(e, Continued)]
         assert len(rounds) == 2
@@ -102,9 +103,13 @@ def test_evidence_goes_on_block_by_block_from_where_a_hypothesis_stopped(these_p
                 most = (30, 70, 120)[at]
                 assert (at > 0) == (at > 0 and name in rounds[at - 1].hypotheses)
                 n, wanted = by_hand(world, verdict.hypothesis, stopped, most)
-                used = sum(1 for p in list(world.pairs)[:n] if counts(world, p, verdict))
+                used = sum(1 for p in order(world)[:n] if counts(world, p, verdict))
                 assert (verdict.verdict, verdict.n) == (wanted, used), (name, at)
                 stopped = n
+
+
+def order(world: World) -> list[int]:
+    return [p for p, e in world.pairs.items() if e.split == "test"]
 
 
 def counts(world: World, pair: int, decided: Decided) -> bool:
@@ -113,7 +118,7 @@ def counts(world: World, pair: int, decided: Decided) -> bool:
 
 def by_hand(world: World, hypothesis: Any, stopped: int, most: int) -> tuple[int, str]:
     """The pair at which a test stops that looks from `stopped` on, and its verdict."""
-    v, pairs = hypothesis.variable, list(world.pairs)
+    v, pairs = hypothesis.variable, order(world)
     change = [p for p in pairs[:150] if world.pairs[p].changes(v)]
     test = MatchTest(
         0.8, 0.05, 0.05, len(world.space), population=len(change) if world.these_pairs else None
@@ -292,7 +297,7 @@ def test_each_generation_goes_on_on_pairs_of_its_own_and_later_ones_see_none_of_
 
 def test_a_fixed_horizon_tests_anew_on_new_pairs_alone_at_the_level_that_was_reserved() -> None:
     world = WORLDS["fixed"]
-    _search, told, notes = continued(world)
+    search, told, notes = continued(world)
     rounds = [e for e in told if isinstance(e, Continued)]
     made: dict[str, list[Decided]] = defaultdict(list)
     for note in notes:
@@ -303,7 +308,10 @@ def test_a_fixed_horizon_tests_anew_on_new_pairs_alone_at_the_level_that_was_res
         of = [made[name][number] for name in event.hypotheses]
         levels = {d.level for d in of}
         assert len(levels) == 1
-        spent.append(len(of) * levels.pop())  # type: ignore[operator]
+        level = levels.pop()
+        criterion = search.preparation.criteria.of(of[0].hypothesis, number)
+        assert criterion.change.miss == pytest.approx(0.05 * 0.4 / (number * (number + 1)))
+        spent.append(len(of) * level)  # type: ignore[operator]
         assert spent[-1] == pytest.approx(0.05 * 0.4 / (number * (number + 1)))
         first, last = ((0, 40), (40, 90))[number - 1]
         drawn = [p for p, e in world.pairs.items() if e.added][first:last]
