@@ -6,7 +6,6 @@ is written from docs/explanation/statistics.md; read_run.py beside it reads the 
 
 import math
 import sys
-from collections import defaultdict
 from fractions import Fraction
 from functools import cache
 from itertools import takewhile
@@ -163,9 +162,7 @@ class Checked(Run):
         both = [chances(*up[:2], last, up[3], edge, level, miss) for (up, _), last, edge in of]
         return min(a for a, _ in both) + sum(r for _, r in both) < float(self.test["futility"])
 
-    def decide(
-        self, given, level, at, share
-    ):  # what `verdicts` holds of a hypothesis, and what `sets`
+    def decide(self, given, level, at, share):  # what `verdicts` holds of it, and `sets`
         used, blocks, events, course = self.measured(given, at)
         want, tests, sizes = self.tests(given, used)
         errors = level, float(Fraction(self.test["miss"]) / len(tests)) * share
@@ -205,12 +202,13 @@ class Checked(Run):
                 row["verdict"], accepted = "accept", accepted + 1
 
     def selection(self, found):  # the rows of `selection`
-        asked = e_bh([excess for *_, excess, _ in found.values()])
+        asked = -1e-9 if self.more else e_bh([excess for *_, excess, _ in found.values()])
         accepted = {h for h, (row, *_) in found.items() if row["verdict"] == "accept"}
+        company = 1 if self.more else len(accepted)
         for h, (row, _, _, excess, sides) in found.items():
             one, by_fdr = [None] * 4, "accept" if excess >= asked else None
             if h in accepted:
-                error = 0.05 * min(1.0, len(accepted) * row["level"] / self.delta)
+                error = 0.05 * min(1.0, company * row["level"] / self.delta)
                 one = [len(accepted), 1 - error, *ends(*sides, False, error)]
             if h in accepted or by_fdr:
                 yield h, dict(zip(COLUMNS, [*one, by_fdr], strict=True))
@@ -222,8 +220,7 @@ def check(folder):
     run.differs("above_baselines", run.test.get("above_baselines", "false"), "false")
     rows = {row["hypothesis"]: row for row in run.table("tables/hypotheses/*.parquet")}
     told = {row["hypothesis"]: row for row in run.table("tables/verdicts/*.parquet")}
-    sets = defaultdict(dict)
-    sets |= {(row["hypothesis"], row["set"]): row for row in run.table("tables/sets/*.parquet")}
+    sets = {(row["hypothesis"], row["set"]): row for row in run.table("tables/sets/*.parquet")}
     found = {h: run.decide(rows[h], *of) for h, of in run.levels(rows, told).items()}
     real = {h: of for h, of in found.items() if rows[h]["control"] is None}
     run.select(real, {h: row["generation"] for h, row in rows.items()})
@@ -235,7 +232,7 @@ def check(folder):
         if kept or run.done:
             run.differ(h, kept, row if verdict else {"verdict": None})
         for kind, figures in of_sets.items() if verdict else ():
-            run.differ(f"{h}, {kind}", sets[h, kind], figures)
+            run.differ(f"{h}, {kind}", sets.get((h, kind), {}), figures)
     if run.done:
         kept = {row.pop("hypothesis"): row for row in run.table("tables/selection/*.parquet")}
         derived = dict(run.selection(real))

@@ -39,7 +39,7 @@ BUDGETS = {
     "proposers": 4_200,
     "report": 21_700,
     "runner": 33_900,
-    "search": 26_800,
+    "search": 27_100,
     "stats": 6_600,
     "storage": 6_200,
     "store": 16_700,

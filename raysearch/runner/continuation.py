@@ -104,6 +104,12 @@ def continuation(
 def _check_rules(run: RunFolder, resolved: ResolvedJob) -> None:
     """Raises: ResumeError where the bound on errors would not hold."""
     test, name = resolved.job.test, run.info.id
+    if test.control == "fdr":
+        raise ResumeError(
+            f"run {name} bounds the false discovery rate (test.control: fdr), by e-values at the pair "
+            "where each test ended by its own outcomes; whom to go on with would be chosen by those of "
+            "others. Begin a new run with a larger test.max_pairs, or with control: fwer"
+        )
     if test.generalise == "values":
         raise ResumeError(
             f"run {name} is about new values (test.generalise: values), of which all that are held "

@@ -42,6 +42,7 @@ class Selection:
         self._waiting: list[Waiting] = []
         self._accepted: dict[str, HypothesisTest] = {}
         self._undecided: dict[str, HypothesisTest] = {}
+        self._continued = False
 
     @property
     def waiting(self) -> int:
@@ -72,7 +73,10 @@ class Selection:
             self._undecided[name] = test
 
     def withdraw(self, names: Iterable[str]) -> None:
-        """Forgets tests that ended undecided and go on."""
+        """Forgets tests that ended undecided and go on, by a choice that may rest on how others did on
+        pairs that these are yet to see: from now on, each counts as if it were alone.
+        """
+        self._continued = True
         for name in names:
             self._undecided.pop(name, None)
 
@@ -80,12 +84,14 @@ class Selection:
         """Returns a record of each hypothesis that the search or e-BH accepts, in a fixed order."""
         tests = {**self._accepted, **self._undecided}
         excesses = {name: self._judge.excess(test) for name, test in tests.items()}
-        count = e_bh(excesses.values())
+        count, company = e_bh(excesses.values()), len(self._accepted)
+        if self._continued:
+            count, company = min(count, 1), 1
         found = []
         for name, test in sorted(tests.items()):
             by_fdr = count > 0 and excesses[name] >= -math.log(count)
             of = len(self._accepted) if name in self._accepted else None
-            interval = (None, None, None) if of is None else self._judge.selected(test, of)
+            interval = (None, None, None) if of is None else self._judge.selected(test, company)
             if by_fdr or of is not None:
                 fdr_verdict = "accept" if by_fdr else None
                 found.append(Selected(test.hypothesis, fdr_verdict, of, *interval))

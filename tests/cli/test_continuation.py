@@ -121,6 +121,13 @@ def test_a_fixed_horizon_without_a_reserve_is_refused_and_one_with_it_goes_on(
     assert all(r["n"] <= 40 for r in rows)
 
 
+def test_a_false_discovery_rate_is_not_continued(tmp_path: Path) -> None:
+    run = begun(tmp_path, test={"control": "fdr"})
+    refused = call("resume", run.place, "--more-pairs", "40", *LOCAL)
+    assert "whom to go on with would be chosen by those of others" in str(refused.exception)
+    assert not json.loads(run.folder.read("run.json"))["continued"]
+
+
 def test_pairs_at_hand_are_used_and_then_refused_with_numbers(tmp_path: Path) -> None:
     run = begun(
         tmp_path, test={"claim": "these_pairs", "max_pairs": 4, "futility": 0}, pairs={"test": 8}

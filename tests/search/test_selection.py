@@ -31,6 +31,7 @@ BOTH = World(5, layers=8, rates=HALF, spares=lambda layer: 0.95, max_pairs=80,
 MANY = World(5, layers=16, rates=lambda layer: (0.97, 0.1)[layer > 12], max_pairs=78, rule=FDR)
 WORLDS = {
     "short": SHORT,
+    "many": MANY,
     "near": NEAR,
     "both": BOTH,
     "controls": replace(NEAR, controls=("random_model",)),
@@ -107,7 +108,7 @@ def test_each_accept_has_the_e_value_that_e_bh_asks(which: str) -> None:
         assert decided.log_evidence >= -math.log(decided.level * len(found)) - 1e-9
         assert selected[name].selected == len(found)
         assert selected[name].fdr_verdict == "accept"
-    if which == "short":  # one generation, of which nothing more could be accepted
+    if which in ("short", "many"):  # one generation, of which nothing more could be accepted
         excesses = [
             d.log_evidence + math.log(d.level or 1)
             for d in search.verdicts.values()
@@ -157,6 +158,19 @@ def test_one_look_by_tails_is_corrected_by_e_values() -> None:
         assert row.fcr_level is not None
         ends = MatchTest(0.8, 0.05, 0.05).interval(evidence, row.fcr_level)
         assert (row.fcr_low, row.fcr_high) == pytest.approx(ends)
+
+
+@pytest.mark.parametrize("continued", [False, True])
+def test_in_a_continued_run_each_hypothesis_counts_as_if_it_were_alone(continued: bool) -> None:
+    search, _ = driven(fwer(MANY))
+    if continued:
+        search._selection.withdraw([])
+    found = {r.hypothesis.id: r for r in search._selection.records()}
+    alone = accepted(search.verdicts)
+    assert {n for n, r in found.items() if r.selected} == alone
+    assert {n for n, r in found.items() if r.fdr_verdict} == (alone if continued else set(found))
+    of = 1 if continued else len(alone)
+    assert {r.fcr_level for r in found.values() if r.selected} == {1 - (1 - LEVEL) * of / 32}
 
 
 class Halves(Proposer):
