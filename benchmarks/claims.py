@@ -39,6 +39,7 @@ from raysearch.search.screening import Screening, ScreeningPlan
 from raysearch.stats.evidence import MATCHINGS, Evidence, looks
 from raysearch.stats.match_test import MatchTest
 from raysearch.stats.power import fewest_pairs
+from raysearch.stats.selection import e_by_level
 
 ITEMS = (6, 8, 12, 20, 48, 100, 1000)
 WAYS = (
@@ -270,7 +271,7 @@ def run_new_values(items: int, outcome: str, searches: int) -> Counts | None:
         found.found += int(accepted[:TRUE_ONES].sum())
         found.true_ones += TRUE_ONES
         chosen = int(accepted.sum())
-        missed = logs[accepted] >= np.log(2 * HYPOTHESES / (LEVEL * max(chosen, 1)))
+        missed = logs[accepted] >= np.log(2 / (1 - e_by_level(1 / HYPOTHESES, max(chosen, 1))))
         found.missed += float(missed.sum()) / max(chosen, 1)
     return found if found.searches else None
 
@@ -365,7 +366,7 @@ def _count(
     counts.found += int(accepted[:TRUE_ONES][high].sum())
     counts.true_ones += int(high.sum())
     chosen = np.flatnonzero(accepted)
-    level = 1 - LEVEL * len(chosen) / HYPOTHESES
+    level = e_by_level(1 / HYPOTHESES, len(chosen))
     missed = [not _covers(found, int(n[h]), int(s[h]), float(rates[h]), level) for h in chosen]
     counts.missed += sum(missed) / max(len(missed), 1)
 

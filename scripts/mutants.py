@@ -1,7 +1,7 @@
 """Plants faults, one at a time, in a copy of this tree, and looks whether the tests of the fault's
 own room see it: `make mutants`.
 
-    python scripts/mutants.py                    # all 44
+    python scripts/mutants.py                    # all 56
     python scripts/mutants.py 3 17 --workers 1   # some of them, by number
 
 Invariants: the tree itself is never touched; a fault that is caught made a test fail, and without
@@ -258,6 +258,76 @@ MUTANTS = (
         "^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$",
         "^[A-Za-z0-9_./-]{1,80}$",
         ("test_job.py",),
+    ),
+    # What all tests accept together; weights, futility, tails, thresholds.
+    Mutant(
+        "stats/selection.py",
+        "if excess >= -math.log(k)",
+        "if excess >= -2 * math.log(k)",
+        ("stats/test_selection.py", "search/test_selection.py"),
+    ),
+    Mutant(
+        "stats/selection.py",
+        "min(1.0, share * selected)",
+        "min(1.0, share * selected**2)",
+        ("stats/test_selection.py", "search/test_selection.py"),
+    ),
+    Mutant(
+        "search/judge.py",
+        "e_by_level(change.level / whole, of)",
+        "e_by_level(change.level, of)",
+        ("search/test_selection.py",),
+    ),
+    Mutant(
+        "search/judge.py",
+        "up - criterion.change.accept_at if up >= alone",
+        "up - alone if up >= alone",
+        ("search/test_selection.py",),
+    ),
+    Mutant(
+        "search/selection.py",
+        "*[math.inf] * len(self._accepted)",
+        "*[math.inf] * len(self._undecided)",
+        ("search/test_selection.py",),
+    ),
+    Mutant(
+        "store/retractions.py", "return self._retries > 0", "return False", ("test_check_run.py",)
+    ),
+    Mutant(
+        "proposers/weights.py",
+        "least = 1 / (math.e",
+        "least = 1.2 / (math.e",
+        ("search/test_weights.py",),
+    ),
+    Mutant(
+        "search/criteria.py",
+        "return likely < self.change.futility",
+        "return likely < 2 * self.change.futility",
+        ("stats/test_futility.py", "test_check_run.py"),
+    ),
+    Mutant(
+        "stats/match_test.py",
+        "spike / (spike + (1 - spike) / (n + 1)) if s == n",
+        "spike / (spike + (1 - spike) / (n + 1)) if s == 0",
+        ("stats/test_futility.py", "test_check_run.py"),
+    ),
+    Mutant(
+        "stats/exact_test.py",
+        "binom.logsf(s - 1, n,",
+        "binom.logsf(s, n,",
+        ("stats/test_exact_test.py",),
+    ),
+    Mutant(
+        "stats/exact_test.py",
+        "hypergeom.cdf(s, population, possible, n) > side",
+        "hypergeom.cdf(s, population, possible, n) > 2 * side",
+        ("stats/test_exact_test.py",),
+    ),
+    Mutant(
+        "search/criteria.py",
+        "if criterion.verdict(change, keep) != name:",
+        "if criterion.verdict(change, keep) not in (name, None):",
+        ("search/test_thresholds.py",),
     ),
     # Claims: later generations, and new values.
     Mutant(

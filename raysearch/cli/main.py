@@ -216,6 +216,12 @@ def run(job: Path, sets: tuple[str, ...], address: str | None, pool: str, **give
     is_flag=True,
     help="Try the hypotheses that failed again; whatever else was seen stays as it is.",
 )
+@click.option(
+    "--more-pairs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Continue a run that is done: what is undecided is tested on up to N further pairs.",
+)
 @flags.store
 @flags.errors
 @flags.children
@@ -226,6 +232,7 @@ def resume(
     pool: str,
     tracking_uri: str | None,
     retry_failed: bool,
+    more_pairs: int | None,
     **given: Any,
 ) -> int:
     """Go on where the journal of RUN ends (a folder or URI, its name in the store, or "latest")."""
@@ -236,7 +243,7 @@ def resume(
 
         wait = given.pop("wait")
         sending = Submission(address=address, tracking_uri=tracking_uri, say=say, **given)
-        return submitted(*resume_job(run, sending, retry_failed), wait)
+        return submitted(*resume_job(run, sending, retry_failed, more_pairs), wait)
     given = flags.without_job(given)
     from raysearch.cli.run import CommandOptions, go_on
 
@@ -247,7 +254,7 @@ def resume(
         tracking_uri=tracking_uri or "",
         **given,
     )
-    return go_on(run, where, retry_failed)
+    return go_on(run, where, retry_failed, more_pairs)
 
 
 @cli.command()

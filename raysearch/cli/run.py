@@ -43,15 +43,17 @@ def begin(job_file: Path, sets: Sequence[str], where: CommandOptions) -> int:
         return _code(run.begin(job, where, terminal, sent_with(job_file)), where)
 
 
-def go_on(name: str, where: CommandOptions, retry: bool = False) -> int:
+def go_on(
+    name: str, where: CommandOptions, retry: bool = False, more_pairs: int | None = None
+) -> int:
     """Resumes the run `name` where its journal ends; returns the exit code.
 
-    Args: retry: try again what failed.
+    Args: retry: try again what failed; more_pairs: test what is undecided on so many more pairs.
 
     Raises: RaysearchError in one line.
     """
     with _Terminal(where) as terminal:
-        return _code(run.go_on(name, where, terminal, retry), where)
+        return _code(run.go_on(name, where, terminal, retry, more_pairs=more_pairs), where)
 
 
 class _Terminal(ProgressDisplay):

@@ -153,6 +153,11 @@ class Job(Keys):
         content = self.model_dump(mode="json", by_alias=True, exclude={"name", "resources"})
         if not self.test.above_baselines:
             del content["test"]["above_baselines"]
+        for key, default in (("horizon", "auto"), ("reserve", 0.0)):
+            if content["test"][key] == default:
+                del content["test"][key]
+        if self.test.control == "fwer":
+            del content["test"]["control"]
         return content
 
     def digest(self) -> str:

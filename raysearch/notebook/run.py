@@ -145,7 +145,7 @@ class Run:
         found = results(folder)
         warnings = tuple(b.warning for b in compare_controls(folder) if b.warning is not None)
         warnings += tuple(warning_lines(Rows(found).where("verdict", "accept")))
-        return Summary(self.info.id, self.place, self.job, found, warnings)
+        return Summary(self.info.id, self.place, self.job, found, warnings, self.info.continued)
 
     def __repr__(self) -> str:
         try:

@@ -239,6 +239,12 @@ class AlphaSpending:
             self._of |= {h.id: 1 / self._judged_at for h in hypotheses}
             self._parts |= {h.id: self._fresh for h in hypotheses}
 
+    def move(self, hypotheses: Collection[Hypothesis], share: float, part: int) -> None:
+        """Tests hypotheses anew on another part of the test pairs, which have `share` together."""
+        each = share / max(1, sum(h.intervention.control is None for h in hypotheses))
+        self._of |= {h.id: each for h in hypotheses}
+        self._parts |= {h.id: part for h in hypotheses}
+
     def share(self, hypothesis: Hypothesis) -> float | None:
         """Returns the share of the chance that it spends; None: the even one, 1 / K."""
         return self._of.get(hypothesis.id)

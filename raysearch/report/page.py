@@ -25,7 +25,14 @@ from raysearch.report.control_rows import COLUMNS
 from raysearch.report.heat_tables import effect_maps, heat_maps
 from raysearch.report.rows import Row
 from raysearch.report.run_data import MAX_ACCEPTED, RunData, read_run
-from raysearch.report.sentences import LIMITATIONS, claim, every_threshold, question, title
+from raysearch.report.sentences import (
+    LIMITATIONS,
+    claim,
+    every_threshold,
+    interval_levels,
+    question,
+    title,
+)
 from raysearch.report.unit_text import words
 from raysearch.report.warnings import warning_lines
 from raysearch.storage.open import FolderLike, open_folder
@@ -72,6 +79,7 @@ def page(run: FolderLike) -> str:
             limitations=LIMITATIONS,
             threshold=found.facts.threshold or 0,
             every_threshold=every_threshold(found),
+            interval_levels=interval_levels(found),
             heat_maps=heat_maps(found),
             effect_maps=effect_maps(found),
             charts={

@@ -1,6 +1,6 @@
 """Reads `results`: one row for each hypothesis of a run, with its verdict if there is one.
 
-Invariants: columns are those of the tables `hypotheses` and `verdicts`, in order (a contract); a
+Invariants: columns are those of the tables `hypotheses`, `verdicts` and `selection`, in order (a contract); a
 user's condition is SQL over these columns and can access no file, network or other table.
 """
 
@@ -47,7 +47,7 @@ MAIN_COLUMNS = (
 """The columns that matter most to people; `subspace` and `units` are shown in words."""
 TEXT_COLUMNS = {"subspace", "warnings"} | {
     field.name
-    for table in ("hypotheses", "verdicts", "sets")
+    for table in ("hypotheses", "verdicts", "selection", "sets")
     for field in schemas.TABLES[table]
     if pa.types.is_string(field.type)
 }
@@ -81,7 +81,8 @@ def results(
             f"on, or `resume` it"
         )
     joined = _join(_clear_wrong_layers(hypotheses), read_table(run, "verdicts"))
-    joined = with_warnings(run, _with_population(run, joined))
+    joined = _join(_with_population(run, joined), read_table(run, "selection"))
+    joined = with_warnings(run, joined)
     if sets:
         joined = _join_sets(joined, _sets(run))
     conditions = [

@@ -235,7 +235,7 @@ def _powers(
     by_matches = job.test.score == "matches" and job.test.generalise == "pairs"
     futility = test.futility if by_matches else 0.0
     size = used if resolved.population.fixed else None
-    kind = ExactTest if job.test.use == "fixed" and by_matches else MatchTest
+    kind = ExactTest if isinstance(test, ExactTest) else MatchTest
     test = kind(*rates, population=size, futility=futility)
     found = (power(test, iia, last, job.test.use == "fixed") for iia in GRID)
     return tuple(replace(p, pairs=p.pairs * matchings) for p in found)

@@ -94,6 +94,13 @@ class PlanReport:
         return _text(self)
 
 
+def _horizon_words(job: Job) -> str:
+    if not job.test.is_exact:
+        return "open: what stays undecided may go on on further pairs (resume --more-pairs)"
+    kept = f"{job.test.reserve:g} of both chances of error is kept for more pairs"
+    return f"fixed: {kept if job.test.reserve else 'no more pairs, for test.reserve is 0'}"
+
+
 def _text(facts: PlanReport) -> str:
     job = facts.job
     lines = [
@@ -114,8 +121,10 @@ def _text(facts: PlanReport) -> str:
         *_training_words(facts, job),
         f"  proposer    {facts.chooses}",
         f"  decided by  {_kinds_words(job)}",
-        f"  claim       {facts.claim}; {_judged_words(job)}threshold {job.test.threshold:g}, false "
-        f"accept {job.test.false_accept:g} over all that it proposes, miss {job.test.miss:g} each",
+        f"  claim       {facts.claim}; {_judged_words(job)}threshold {job.test.threshold:g}, "
+        f"{_error_words(job)} {job.test.false_accept:g} over all that it proposes, miss "
+        f"{job.test.miss:g} each",
+        f"  horizon     {_horizon_words(job)}",
         *_weight_words(facts),
         "",
         "share of test pairs on which a variable changes the answer",
@@ -266,11 +275,16 @@ def _judged_words(job: Job) -> str:
     )
 
 
+def _error_words(job: Job) -> str:
+    return "false accept" if job.test.control == "fwer" else "false discovery rate"
+
+
 def _powers_words(job: Job) -> str:
+    alone = "accepted alone (e-BH accepts more, beside others): " * (job.test.control == "fdr")
     if job.test.score == "matches":
-        return "if every pair is solved and changes the answer:"
+        return f"{alone}if every pair is solved and changes the answer:"
     return (
-        "if every pair is solved and changes the answer, and every score is 0 or 1 (which needs "
+        f"{alone}if every pair is solved and changes the answer, and every score is 0 or 1 (which needs "
         "the most pairs; scores between are told sooner):"
     )
 

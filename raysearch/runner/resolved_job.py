@@ -51,6 +51,7 @@ class ResolvedJob:
     pairs: tuple[Pair, ...]
     left_out: tuple[LeftOutCount, ...] = field(default=(), compare=False)
     population: Population = SAMPLER
+    continued: bool = False
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -78,6 +79,13 @@ class ResolvedJob:
         return self.job.pairs.kinds
 
     @property
+    def ablates(self) -> frozenset[bool]:
+        """Whether units that the job names are ablations: some may be, and others not."""
+        space = self.job.space
+        named = len(space.named_units) > len(space.ablations) or bool(space.components)
+        return frozenset([True] * bool(space.ablations) + [False] * named)
+
+    @property
     def about(self) -> str:
         """The population of its verdicts, in words."""
         keys, of = self.job.pairs, self.population
@@ -97,12 +105,12 @@ class ResolvedJob:
         is spent is the search's to say)."""
         keys = self.job.test
         by_matches = keys.score == "matches" and keys.generalise == "pairs"
-        one_look = ExactTest if keys.use == "fixed" else MatchTest
+        one_look = ExactTest if keys.is_exact else MatchTest
         kind = one_look if by_matches else BettingTest
         test = kind(
             keys.threshold,
-            keys.false_accept,
-            keys.miss,
+            keys.false_accept * (1 - keys.reserve),
+            keys.miss * (1 - keys.reserve),
             proposer.max_hypotheses or len(space),
             keys.indifference,
             futility=keys.futility,
@@ -151,15 +159,23 @@ class ResolvedJob:
                 job.test.above_baselines,
                 job.pairs.holdout_width,
                 job.test.weights != "even",
+                job.test.is_exact,
+                job.test.reserve,
+                job.test.control == "fdr",
             ),
             attribution_plan(proposer, space, for_weights, job.test.weights == "attribution"),
             frozenset(h.id for h in space) if is_open(job) else None,
+            self.continued,
         )
 
     def expected_answers(self, encoded: Sequence[Encoded]) -> dict[int, ExpectedAnswers]:
         """Returns the answers that outputs are compared with, by pair."""
         pairs = {p.index: p for p in self.pairs}
-        readings = answer_matcher(encoded)
+        added = {p.index: p.added for p in self.pairs}
+        readings = [
+            answer_matcher(e for e in encoded if added[e.index] <= last)
+            for last in range(1 + max(added.values(), default=0))
+        ]
         meant = self.job.prompt_format.meant
         found: dict[int, ExpectedAnswers] = {}
         for e in encoded:
@@ -168,7 +184,14 @@ class ResolvedJob:
                 "": meant(pair.answers["base"])
             }
             found[e.index] = expected_answers(
-                e, pair.split, pair.set, readings, meanings, pair.contents, pair.matching
+                e,
+                pair.split,
+                pair.set,
+                readings[pair.added],
+                meanings,
+                pair.contents,
+                pair.matching,
+                pair.added,
             )
         return found
 

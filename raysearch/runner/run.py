@@ -11,6 +11,7 @@ from pathlib import Path
 
 from raysearch import driver
 from raysearch.core.codec import to_json_values
+from raysearch.core.events import Encoded
 from raysearch.core.model_facts import ModelFacts
 from raysearch.core.records import Snapshot
 from raysearch.errors import JobError, StoreError, TakenOverError
@@ -18,6 +19,7 @@ from raysearch.job import Job
 from raysearch.job.job_files import kept_beside
 from raysearch.proposers.base import Proposer
 from raysearch.report.page import write_page
+from raysearch.runner.continuation import Continuation, check_request, continuation
 from raysearch.runner.fresh_pairs import with_fresh_pairs
 from raysearch.runner.frontend import Frontend, RunOptions, RunOutcome
 from raysearch.runner.given_objects import NO_OBJECTS, GivenObjects
@@ -124,25 +126,36 @@ def go_on(
     frontend: Frontend,
     retry: bool = False,
     given: GivenObjects = NO_OBJECTS,
+    more_pairs: int | None = None,
 ) -> RunOutcome:
     """The run `name` from where its journal ends; `retry`: what failed is tried again; `given`:
-    objects that the run began with. A run with nothing left to do is shown as it is.
+    objects that the run began with; `more_pairs`: what is undecided is tested on so many further
+    pairs. A run with nothing left to do is shown as it is.
 
     Raises: RaysearchError in one line.
     """
+    check_request(more_pairs, retry)
     run = find_run(where.store, name)
-    done = concluded(run)
+    done = None if more_pairs else concluded(run)
     if done is not None and (done.failed.is_empty or not retry):
-        return _as_it_is(run, done, retry, frontend, given)
+        return _as_it_is(run, done, retry and NOTHING_FAILED, frontend, given)
     with run.lock():
+        if more_pairs:
+            done = concluded(run)
+            if done is not None and not done.continuation(more_pairs).hypotheses:
+                return _as_it_is(run, done, NOTHING_UNDECIDED, frontend, given)
         check_version(run)
         check_journal(run)
         stored = read_pairs(run.folder)
         with files_of(run) as files:
             resolved = as_stored(stored_job(run, files), stored)
             check_given(run, resolved, stored, given)
-            for line in code_of(resolved.job, with_problem=False):
+            for line in code_of(resolved.job, with_problem=more_pairs is not None):
                 frontend.say(line)
+            more = None
+            if more_pairs:
+                more = continuation(run, resolved, stored, done, more_pairs, given)
+                resolved = more.resolved
             with pool_of(resolved, where, frontend, files, send=True, given=given) as pool:
                 opened = pool.open()
                 check_same(run, resolved, stored, opened)
@@ -153,26 +166,35 @@ def go_on(
                     facts=to_json_values(opened.facts), k=proposer.max_hypotheses or 0
                 )
                 search = resolved.search(opened.facts, opened.encoded, proposer)
+                if more is not None:  # for what a tracker is told; a ledger puts it right
+                    known = dict(list(run.info.continued.items())[: more.number - 1])
+                    run.update(continued={**known, str(more.number): more.event.pairs})
                 uri = tracking_of(run, where.tracking_uri)
                 tracker = _tracker(run, resolved, opened.facts, pairs_digest(stored.pairs), uri)
                 before = resolved.search(opened.facts, opened.encoded) if retry else None
-                return _search(run, search, proposer, pool, where, frontend, tracker, before)
+                encoded = opened.encoded
+                return _search(
+                    run, search, proposer, pool, where, frontend, tracker, before, more, encoded
+                )
+
+
+NOTHING_FAILED = " and nothing in it failed: there is nothing to try again"
+NOTHING_UNDECIDED = " and nothing in it is undecided: more pairs have nothing to decide"
 
 
 def _as_it_is(
-    run: RunFolder, done: Search, retry: bool, frontend: Frontend, given: GivenObjects
+    run: RunFolder, done: Search, nothing: str | bool, frontend: Frontend, given: GivenObjects
 ) -> RunOutcome:
-    """Shows a run in which nothing is left to do."""
+    """Shows a run in which nothing is left to do; `nothing`: what was asked for and is not there."""
     if given != NO_OBJECTS:
         with reopened_job(run) as (stored, resolved):
             check_objects(run, resolved, stored, given)
             if given.model is not None:
                 check_digest(run, resolved, given.loaded(resolved.job).digest)
     ended = RunOutcome(run, "done", done.snapshot())
-    nothing = " and nothing in it failed: there is nothing to try again" if retry else ""
     frontend.stop()
-    frontend.say(f"raysearch: run {run.info.id} is done{nothing}")
-    if not retry:
+    frontend.say(f"raysearch: run {run.info.id} is done{nothing or ''}")
+    if not nothing:
         frontend.ended(ended)
     return ended
 
@@ -186,9 +208,11 @@ def _search(
     frontend: Frontend,
     tracker: Tracker | None,
     before: Search | None = None,
+    more: Continuation | None = None,
+    encoded: tuple[Encoded, ...] = (),
 ) -> RunOutcome:
     """Drives the search to its end, or to an interrupt. `before`: one more, where what failed is
-    tried again (`retry_failed`)."""
+    tried again (`retry_failed`); `more`: what it is continued with, on pairs as `encoded`."""
     # Before there is a journal, so that whoever sees it and interrupts is told how to go on.
     with frontend.interrupt() as interrupt:
         ledger = RunLedger(
@@ -201,6 +225,10 @@ def _search(
         try:
             if before is not None:
                 retry_failed(ledger, before, frontend)
+            if more is not None:
+                ledger.request(more.event, more.pairs(encoded))
+                frontend.say(more.words)
+            run.update(continued={str(n): p for n, p in enumerate(ledger.continued, start=1)})
             seconds = _drive(run, search, pool, ledger, frontend, interrupt)
             ledger.close("done")
         except KeyboardInterrupt:

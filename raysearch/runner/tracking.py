@@ -13,7 +13,7 @@ from typing import Any
 from raysearch.causal import SPLITS
 from raysearch.cluster.job_environment import job_environment
 from raysearch.core.model_facts import ModelFacts
-from raysearch.report.claim import claim_words
+from raysearch.report.claim import claim_words, continued_words
 from raysearch.report.page import FILE as PAGE
 from raysearch.report.results_table import results
 from raysearch.runner.resolved_job import ResolvedJob
@@ -46,6 +46,9 @@ def start_tracking(
     if facts.commit is not None:
         params["model_commit"] = facts.commit
     tags = {
+        **(
+            {"raysearch.continued": words} if (words := continued_words(run.info.continued)) else {}
+        ),
         "raysearch.run": run.info.id,
         "raysearch.job_hash": run.info.job_hash,
         "raysearch.store": run.info.store_uri,
@@ -60,7 +63,13 @@ def start_tracking(
         run_id=run.info.tracking_run_id,
         name=run.info.id,
         pairs=_pairs(run, resolved, pairs_digest),
-        description=claim_words(job, resolved.about, run.info.k or 0),
+        description=claim_words(
+            job,
+            resolved.about,
+            run.info.k or 0,
+            resolved.ablates,
+            run.info.continued,
+        ),
         **replay,
     )
     return tracker_of(uri).open(tracked)

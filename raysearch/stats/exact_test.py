@@ -10,7 +10,7 @@ test, leaves out the null.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import numpy as np
@@ -26,6 +26,11 @@ Floats = NDArray[np.float64]
 @dataclass(frozen=True)
 class ExactTest(MatchTest):
     """A test of the IIA by matches in a number of pairs that no verdict depends on."""
+
+    @property
+    def by_e_values(self) -> MatchTest:
+        """The test of matches that may be looked at at any time, so also once."""
+        return MatchTest(**{f.name: getattr(self, f.name) for f in fields(self)})
 
     def log_evidence(self, evidence: Evidence) -> tuple[float, float]:
         """Returns minus the logs of the p-values (to accept, to reject)."""

@@ -6,7 +6,15 @@ without a new schema_version; columns that only later versions fill exist and ar
 
 import pyarrow as pa
 
-from raysearch.store.evidence_schemas import DROPPED, EFFECTS, FAILURES, FITS, OBSERVATIONS, SETS
+from raysearch.store.evidence_schemas import (
+    DROPPED,
+    EFFECTS,
+    FAILURES,
+    FITS,
+    OBSERVATIONS,
+    SELECTION,
+    SETS,
+)
 from raysearch.store.table_schema import INT, REAL, TEXT, table_schema
 
 HYPOTHESES = table_schema(
@@ -221,5 +229,6 @@ TABLES: dict[str, pa.Schema] = {
     "sets": SETS,
     "dropped": DROPPED,
     "verdicts": VERDICTS,
+    "selection": SELECTION,
     "failures": FAILURES,
 }

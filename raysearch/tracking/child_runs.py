@@ -26,12 +26,16 @@ _PARAMS = (
     "claim",
     "population",
     "warnings",
+    "fdr_verdict",
     "fit",
 )
 _METRICS = (
     "iia",
     "low",
     "high",
+    "fcr_level",
+    "fcr_low",
+    "fcr_high",
     "n",
     "matches",
     "holdout_iia",
