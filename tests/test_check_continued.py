@@ -27,6 +27,9 @@ WORLDS = {
         6, test=60, max_pairs=60, more=(50, 70), rates=RATES, spares=lambda layer: 0.9,
         rule=DecisionRule("both", keep_threshold=0.7),
     ),
+    "one look, open": World(
+        8, test=40, max_pairs=40, more=(60, 80), rates=RATES, rule=DecisionRule(at_end=True)
+    ),
     "fixed": World(
         7, test=40, max_pairs=40, more=(60, 80), rates=RATES,
         rule=DecisionRule(at_end=True, fixed_horizon=True, reserve=0.4),

@@ -78,6 +78,7 @@ def new_run(world: World, search: Search, k: int | None, folder: Path) -> RunFol
             "weights": "attribution" if rule.weighted else "even",
             "futility": world.futility,
             "reserve": rule.reserve,
+            "horizon": "open" if world.more and not rule.fixed_horizon else "auto",
             "pairs": world.max_pairs if rule.at_end else None,
         },
         "pairs": {

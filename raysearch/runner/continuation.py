@@ -80,7 +80,7 @@ def continuation(
         )
     event = done.continuation(pairs)
     _check_rules(run, resolved)
-    number = 1 + len(run.info.continued)
+    number = 1 + done.continuations
     kept = [p for p in resolved.pairs if p.added < number]  # and not of one that was cut off
     resolved = replace(resolved, pairs=tuple(kept), continued=True)
     left, lacking = done.pairs_for(event)

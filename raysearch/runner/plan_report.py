@@ -94,6 +94,13 @@ class PlanReport:
         return _text(self)
 
 
+def _horizon_words(job: Job) -> str:
+    if not job.test.is_exact:
+        return "open: what stays undecided may go on on further pairs (resume --more-pairs)"
+    kept = f"{job.test.reserve:g} of both chances of error is kept for more pairs"
+    return f"fixed: {kept if job.test.reserve else 'no more pairs, for test.reserve is 0'}"
+
+
 def _text(facts: PlanReport) -> str:
     job = facts.job
     lines = [
@@ -117,6 +124,7 @@ def _text(facts: PlanReport) -> str:
         f"  claim       {facts.claim}; {_judged_words(job)}threshold {job.test.threshold:g}, "
         f"{_error_words(job)} {job.test.false_accept:g} over all that it proposes, miss "
         f"{job.test.miss:g} each",
+        f"  horizon     {_horizon_words(job)}",
         *_weight_words(facts),
         "",
         "share of test pairs on which a variable changes the answer",

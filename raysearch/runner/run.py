@@ -166,6 +166,9 @@ def go_on(
                     facts=to_json_values(opened.facts), k=proposer.max_hypotheses or 0
                 )
                 search = resolved.search(opened.facts, opened.encoded, proposer)
+                if more is not None:  # for what a tracker is told; a ledger puts it right
+                    known = dict(list(run.info.continued.items())[: more.number - 1])
+                    run.update(continued={**known, str(more.number): more.event.pairs})
                 uri = tracking_of(run, where.tracking_uri)
                 tracker = _tracker(run, resolved, opened.facts, pairs_digest(stored.pairs), uri)
                 before = resolved.search(opened.facts, opened.encoded) if retry else None

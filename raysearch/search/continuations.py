@@ -26,7 +26,7 @@ class Continuations:
         self._judge = judge
         self._preparation = preparation
         self._registry = registry
-        self._count = 0
+        self.count = 0
         self._waiting: list[Stopped] = []
 
     @property
@@ -47,11 +47,11 @@ class Continuations:
     def start(self, event: Continued, stopped: list[Stopped], parts: Sequence[int]) -> list[Record]:
         """Asks for the further pairs of `stopped` hypotheses, which were tested on `parts`."""
         self._waiting = stopped
-        self._count += 1
+        self.count += 1
         miss = None
         if self._rule.fixed_horizon:
             parts = (len(self._preparation.screening.parts),)
-            miss = self._rule.reserved(self._count)
+            miss = self._rule.reserved(self.count)
         return self._preparation.extend(event.pairs, parts, miss)
 
     def go_on(self) -> list[tuple[Trial, list[HypothesisTest]]]:
@@ -75,7 +75,7 @@ class Continuations:
         part = len(self._preparation.screening.parts) - 1
         blocks = self._preparation.screening.test_blocks(part)
         hypotheses = [test.hypothesis for _, tests in trials for test in tests]
-        renewed = self._judge.renew(hypotheses, self._rule.reserved(self._count), part)
+        renewed = self._judge.renew(hypotheses, self._rule.reserved(self.count), part)
         new = {test.hypothesis.id: test for test in renewed}
         found = []
         for old, tests in trials:

@@ -141,6 +141,11 @@ class Search:
         """
         return Continued(pairs, tuple(self._verdicts.undecided))
 
+    @property
+    def continuations(self) -> int:
+        """How often it was continued."""
+        return self._continuations.count
+
     def pairs_for(self, event: Continued) -> tuple[int, int]:
         """Returns how many test pairs that are at hand a continuation would use, and how many more
         it needs.

@@ -161,3 +161,20 @@ def test_what_makes_no_sense_is_one_line(short: RunFolder, tmp_path: Path) -> No
     for wrong in (0, -1, True, 1.5, "4"):
         with pytest.raises(rs.errors.JobError, match="is no number from 1"):
             rs.resume(short.place, more_pairs=wrong, quiet=True)
+
+
+def test_plan_says_whether_a_run_may_be_continued(tmp_path: Path) -> None:
+    fixed = {"use": "fixed", "pairs": 12, "max_pairs": None}
+    for keys, said in (
+        ({}, "horizon     open: what stays undecided may go on"),
+        (fixed, "horizon     fixed: no more pairs, for test.reserve is 0"),
+        ({**fixed, "reserve": 0.2}, "horizon     fixed: 0.2 of both chances of error is kept"),
+    ):
+        assert said in call("plan", job(tmp_path, test=keys)).output
+    for wrong in (
+        {"reserve": 0.2},
+        {"horizon": "fixed"},
+        {**fixed, "horizon": "open", "reserve": 0.1},
+    ):
+        refused = call("plan", job(tmp_path, test=wrong))
+        assert "are e-processes, which go on at no price" in str(refused.exception)

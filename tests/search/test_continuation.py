@@ -393,3 +393,19 @@ def test_who_looks_first_and_continues_what_is_promising_accepts_nothing_false_t
     bound = 0.05 + 3.1 * math.sqrt(0.05 * 0.95 / 600)
     assert chances_of_error(MatchTest(0.8, 0.05, 0.05, 10), 5, 600) <= bound
     assert chances_of_error(ExactTest(0.8, 0.05, 0.05, 10), 5, 600) > bound
+
+
+def test_what_is_fixed_by_the_first_pairs_does_not_move_with_further_ones() -> None:
+    """Labels of the control `arbitrary_labels`, the best policies, and what is expected without
+    intervention, though further pairs have answers that no first one has."""
+    world = open_world(1, layers=2)
+    alone = replace(world, more=())
+    world.pairs = {
+        p: replace(e, counterfactual={**e.counterfactual, "v": (77,)}) if e.added else e
+        for p, e in world.pairs.items()
+    }
+    found = []
+    for one in (world, alone):
+        criteria = Cluster(one, 1, 0).drive(one.search(continued=True)).preparation.criteria
+        found.append((criteria.labels, criteria.policies, criteria.base_match))
+    assert found[0] == found[1]

@@ -112,7 +112,8 @@ class World:
 
     def search(self, proposer: Proposer | None = None, continued: bool = False) -> Search:
         by_matches = self.rule.score == "matches" and not self.new_values
-        one_look = ExactTest if self.rule.at_end and not self.rule.fdr else MatchTest
+        is_open = self.rule.fdr or (self.more and not self.rule.fixed_horizon)
+        one_look = ExactTest if self.rule.at_end and not is_open else MatchTest
         kind = one_look if by_matches else BettingTest
         spent = 0.05 * (1 - self.rule.reserve)
         test = kind(
