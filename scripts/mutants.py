@@ -291,7 +291,10 @@ MUTANTS = (
         ("search/test_selection.py",),
     ),
     Mutant(
-        "store/retractions.py", "return self._retries > 0", "return False", ("test_check_run.py",)
+        "store/retractions.py",
+        'return self._to_come["selection", ""] > 0',
+        "return False",
+        ("test_check_run.py",),
     ),
     Mutant(
         "proposers/weights.py",
