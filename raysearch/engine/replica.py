@@ -257,6 +257,7 @@ class Replica:
         outputs |= {key: Outputs.of(of, runner.near_tie) for key, of in predictions.items()}
         rows = len(task.interventions) * sum(len(block.pairs) for block in task.blocks)
         per_row = (time.perf_counter() - began) / max(rows, 1)
+        pairs_in = [[self._pairs[index] for index in block.pairs] for block in task.blocks]
         events: list[Event] = []
         for intervention in task.interventions:
             key = intervention.key
@@ -267,9 +268,9 @@ class Replica:
                 events.append(self._failed(task, key, faults[key]))
                 continue
             start = 0
-            for block in task.blocks:
+            for block, pairs in zip(task.blocks, pairs_in, strict=True):
                 own = outputs[key].part(start, start + len(block.pairs))
-                events.append(self._measured(task, intervention, block, own, per_row))
+                events.append(self._measured(task, intervention, block, pairs, own, per_row))
                 start += len(block.pairs)
         return events
 
@@ -338,10 +339,10 @@ class Replica:
         task: Task,
         intervention: Intervention,
         block: Block,
+        pairs: Sequence[Encoded],
         found: Outputs,
         per_row: float,
     ) -> Measured:
-        pairs = [self._pairs[index] for index in block.pairs]
         return Measured(
             **self._origin(task),
             **pairs_of(block),

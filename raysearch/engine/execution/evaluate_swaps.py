@@ -142,7 +142,7 @@ class SwapEvaluator:
             choices = None if table is None else table[torch.from_numpy(rows.choice).to(device)]
             logits = self._executor.swap_logits(rows, None if scoring.names else choices)
             if choices is None:
-                logits = only(logits, [swaps.choices[at] for at in rows.choice])
+                logits = only(logits, swaps.choices, rows.choice)
             found = predictions_of(logits, choices)
             ids, finite = found.ids.cpu().numpy(), found.finite.cpu().numpy()
             unsure = found.unsure(self._tolerance)
