@@ -83,11 +83,13 @@ class Replica:
             settings,
             components,
         )
+        self._positions = positions
         self._pairs = {e.index: e for e in encoded}
         self._every_pair = tuple(self._pairs.values())
         self._tokens = max((e.longest for e in encoded), default=1)
         self._runner = ModelRunner(
-            network, loaded.dtype, encoded, components, settings, self._meter, loaded.digest
+            *(network, loaded.dtype, encoded, components, settings, self._meter),
+            *(loaded.digest, positions),
         )
         self._random: ModelRunner | None = None
         self._builders: dict[ModelRunner, SwapBuilder] = {}
@@ -163,6 +165,7 @@ class Replica:
                 self._settings,
                 self._meter,
                 loaded.digest,
+                self._positions,
             )
         return self._random
 

@@ -4,7 +4,7 @@ same outputs; `selfcheck` finds out which ones are right for a model.
 Invariants: plain is the canonical computation, which decides what the others cannot.
 """
 
-from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from typing import Literal, Protocol
 
 import numpy as np
@@ -122,7 +122,7 @@ class BatchedExecutor:
         self._cache = cache
 
     def batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
-        self._cache.want(_source_components(rows))
+        self._cache.wanted.rows(rows)
         by_batch_key: dict[object, list[Row]] = {}
         for row in rows:
             by_batch_key.setdefault(self._network.batch_key(row.base), []).append(row)
@@ -143,7 +143,8 @@ class BatchedExecutor:
     ) -> Float[Tensor, "row answer"]:
         network, given = self._network, rows[0].base
         sources = sources_of(rows) if replacements is None else {}
-        self._cache.want(_source_components(rows) if replacements is None else ())
+        if replacements is None:
+            self._cache.wanted.rows(rows)
         runs = self._cache.runs(sources)
         pads = [network.pad(row.base) for row in rows]
         edits = edits_of(
@@ -160,7 +161,7 @@ class BatchedExecutor:
         return False
 
     def want(self, components: Collection[str]) -> None:
-        self._cache.want(components)
+        self._cache.wanted.components(components)
 
 
 class ReplayExecutor:
@@ -234,7 +235,9 @@ class ReplayExecutor:
         Rows whose runs fit into the cache together are run one wave after the other, so that no run
         is computed twice for them.
         """
-        self._cache.want(self._swap_waves.components(swaps))
+        self._cache.wanted.points(self._swap_waves.points(swaps))
+        for read in self._swap_waves.reads(swaps):
+            self._cache.wanted.spans.grow(*read)
         entries, lengths = self._swap_waves.entries(swaps), swaps.lengths()
         starts = swaps.tokens.min(1)
         for rows in parts_of_runs(swaps.base, swaps.source, self._cache.room):
@@ -259,15 +262,11 @@ class ReplayExecutor:
         return self._replay.run(self._swap_waves.of(swaps, runs), runs, choices)
 
     def want(self, components: Collection[str]) -> None:
-        self._cache.want({*components, *self._replay.entry_components(components)})
+        self._cache.wanted.components({*components, *self._replay.entry_components(components)})
 
     def _want(self, wave: Sequence[Row]) -> None:
-        self._cache.want(
-            [
-                *_source_components(wave),
-                *(self._waves.entry_point_of(row).point.component for row in wave),
-            ]
-        )
+        self._cache.wanted.rows(wave)
+        self._cache.wanted.points(self._waves.entry_point_of(row).point for row in wave)
 
 
 def parts_of_runs(base: Indices, source: Indices, room: int) -> Iterator[Indices]:
@@ -283,14 +282,6 @@ def parts_of_runs(base: Indices, source: Indices, room: int) -> Iterator[Indices
         count = max(stop // 2, 1)
         yield np.arange(first, first + count)
         first += count
-
-
-def _source_components(rows: Iterable[Row]) -> set[str]:
-    """Returns the components that rows read from sources, and those that patched sources read from
-    their own sources."""
-    sources = sources_of(rows)
-    own = {point.component for points in sources.values() for point in points}
-    return own | _source_components(sources) if sources else own
 
 
 def is_identity(row: Row, patch: Patch) -> bool:

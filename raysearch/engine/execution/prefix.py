@@ -170,8 +170,9 @@ class Prefix(Cache):
         shared: frozenset[int],
     ) -> None:
         self._start, self._first_layer, self._shared = start, first_layer, shared
-        self._keys = prefixes(bases, lambda batch: batch.keys, start, first_layer)
-        self._values = prefixes(bases, lambda batch: batch.values, start, first_layer)
+        if start:
+            self._keys = prefixes(bases, lambda batch: batch.keys, start, first_layer)
+            self._values = prefixes(bases, lambda batch: batch.values, start, first_layer)
         self._count = len(bases)
         self._base = base_of
         self._by_base: dict[tuple[int, torch.device], RowsByBase] = {}
@@ -189,7 +190,7 @@ class Prefix(Cache):
         Float[Tensor, "row head all_tokens d_head"], Float[Tensor, "row head all_tokens _d_value"]
     ]:
         self._layer = layer_idx
-        if layer_idx in self._shared:
+        if layer_idx in self._shared or not self._start:
             return key_states, value_states
         keys, values = self._of_layer(layer_idx)
         base = self._base[: self.rows].to(key_states.device)

@@ -292,9 +292,9 @@ def _apply_edits(
 
 
 def _cache_of(run: CachedRun, tokens: int) -> DynamicCache:
-    """Returns a cache of the first `tokens` tokens of `run`."""
+    """Returns a cache in the shape of `tokens` tokens of `run`."""
     cache = DynamicCache()
     if tokens:
-        for layer, (keys, values) in enumerate(run.keys_and_values(tokens)):
-            cache.update(keys[None], values[None], layer)
+        for layer, (keys, values) in enumerate(run.shapes(tokens)):
+            cache.update(keys, values, layer)
     return cache

@@ -28,6 +28,7 @@ from raysearch.core.events import Ids
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.answer_scores import Scoring, answer_logits_error
 from raysearch.engine.execution.batch_invariance import MakeExecutor, is_batch_invariant
+from raysearch.engine.execution.discrete_choices import DiscreteChoices
 from raysearch.engine.execution.executors import (
     BatchedExecutor,
     Executor,
@@ -35,7 +36,6 @@ from raysearch.engine.execution.executors import (
     PlainExecutor,
     ReplayExecutor,
 )
-from raysearch.engine.execution.discrete_choices import DiscreteChoices
 from raysearch.engine.execution.memory import RowLimit
 from raysearch.engine.execution.predict import (
     NEAR_TIE,

@@ -4,7 +4,7 @@ Invariants: all rows of a wave start at one token and have one length; they are 
 which they enter, so that those under way are always the first ones.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -19,6 +19,7 @@ from torch import Tensor
 from raysearch.engine.execution.cached_runs import CachedRun, Indices, gather
 from raysearch.engine.networks.components import Components, HookPoint
 from raysearch.engine.networks.hooks import Edit, HookSide
+from raysearch.engine.networks.network import ModelInput
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.edits import ReadSource, Replacements, Writes, edit_of, edits_of
 from raysearch.engine.patching.rows import Patch, Row
@@ -99,14 +100,26 @@ class SwapWaves:
         entry = entry_of(self._hook_points.at(place.point))
         return 2 * entry.layer + entry.after
 
-    def components(self, swaps: Swaps) -> set[str]:
-        """Returns the components that are read of bases and sources."""
+    def points(self, swaps: Swaps) -> set[Point]:
+        """Returns the points that are read of bases and sources."""
         places = [swaps.places[at] for at in np.unique(swaps.place)]
         entries = (entry_of(self._hook_points.at(place.point)) for place in places)
-        return {
-            *(place.source_point.component for place in places),
-            *(entry.point.component for entry in entries),
-        }
+        return {*(place.source_point for place in places), *(entry.point for entry in entries)}
+
+    def reads(self, swaps: Swaps) -> Iterator[tuple[ModelInput, int, int, bool]]:
+        """Yields each input with the first and last token that is read of it as a source, or from
+        which its rows start, and whether it is a base."""
+        starts, tokens = swaps.tokens.min(1), swaps.source_tokens
+        for number, first, last, is_base in (
+            (swaps.base, starts, starts, True),
+            (swaps.source, tokens.min(1), tokens.max(1), False),
+        ):
+            runs, which = np.unique(number, return_inverse=True)
+            low, high = np.full(len(runs), np.iinfo(np.int64).max), np.zeros(len(runs), np.int64)
+            np.minimum.at(low, which.reshape(-1), first)
+            np.maximum.at(high, which.reshape(-1), last)
+            for run, *ends in zip(runs.tolist(), low.tolist(), high.tolist(), strict=True):
+                yield swaps.runs[run].base, *ends, is_base
 
     def sources(self, swaps: Swaps) -> dict[Row, list[Point]]:
         """Returns the source runs, each with the deepest point that is read of it."""
