@@ -239,8 +239,8 @@ class ReplayExecutor:
         for read in self._swap_waves.reads(swaps):
             self._cache.wanted.spans.grow(*read)
         entries, lengths = self._swap_waves.entries(swaps), swaps.lengths()
-        starts = swaps.tokens.min(1)
-        for rows in parts_of_runs(swaps.base, swaps.source, self._cache.room):
+        starts = swaps.starts()
+        for rows in parts_of_runs(swaps.all_runs(), self._cache.room):
             keys = (swaps.place[rows], entries[rows], lengths[rows], starts[rows])
             order = rows[np.lexsort(keys)]
             shapes = np.column_stack((starts[order], lengths[order]))
@@ -269,17 +269,16 @@ class ReplayExecutor:
         self._cache.wanted.points(self._waves.entry_point_of(row).point for row in wave)
 
 
-def parts_of_runs(base: Indices, source: Indices, room: int) -> Iterator[Indices]:
+def parts_of_runs(runs: Int[Indices, "row run"], room: int) -> Iterator[Indices]:
     """Yields the indices of rows in parts: in order, each with at most `room` distinct runs (bases
-    and sources), or of one row."""
-    runs = np.column_stack((base, source))
+    and sources, of equally many a row), or of one row."""
     first = 0
     while first < len(runs):
         rest = runs[first:].reshape(-1)
         _, seen_first = np.unique(rest, return_index=True)
         new = np.sort(seen_first)
         stop = len(rest) if len(new) <= room else int(new[room])
-        count = max(stop // 2, 1)
+        count = max(stop // runs.shape[1], 1)
         yield np.arange(first, first + count)
         first += count
 

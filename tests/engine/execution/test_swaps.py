@@ -24,7 +24,7 @@ from tests.engine.test_replica import BLOCKS, PLACES, measure, replica_of
 from tests.engine.worlds import POSITIONS, blocks_of, model_of, random_pairs
 
 COMPONENTS = ("residual", "mlp_output", "attention_output", "head", "query")
-KINDS = ("interchange", "interchange", "interchange", "zero", "resample")
+KINDS = ("interchange", "interchange", "zero", "resample", "mean")
 CONTROLS = (None, None, "self_swap", "random_source", "placebo", "random_subspace")
 
 
@@ -70,7 +70,7 @@ def some_intervention(rng: random.Random) -> Intervention:
     kind = rng.choice(KINDS) if subspace.featurizer == "identity" else "interchange"
     other = replace(site, layer=rng.randrange(3)) if rng.random() < 0.3 else None
     units = (Unit(site, subspace, source_site=other),)
-    if rng.random() < 0.1:
+    if rng.random() < 0.3:
         units += (Unit(Site(rng.randrange(3), "mlp_output", "last")),)
     control = rng.choice(CONTROLS) if kind == "interchange" and len(units) == 1 else None
     if control == "random_subspace" and subspace.featurizer == "identity":
@@ -184,7 +184,7 @@ def test_python_does_not_grow_with_rows(choices: Ids) -> None:
 )
 def test_parts_are_all_rows_in_order_and_fit(runs: list[tuple[int, int]], room: int) -> None:
     base, source = np.array(runs, dtype=np.int64).reshape(-1, 2).T
-    parts = list(parts_of_runs(base, source, room))
+    parts = list(parts_of_runs(np.column_stack((base, source)), room))
     assert np.concatenate([*parts, np.zeros(0, int)]).tolist() == list(range(len(runs)))
     for at, part in enumerate(parts):
         held = {*base[part].tolist(), *source[part].tolist()}
