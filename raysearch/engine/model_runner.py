@@ -97,7 +97,8 @@ class ModelRunner:
         self.plain = plain
         self.executor, self.cache = choice.executor, choice.cache
         if positions:
-            self.cache.wanted.plan(ReadSpans(encoded, positions), settings.layers)
+            several = any(pair.longest > 1 for pair in encoded)
+            self.cache.wanted.plan(ReadSpans(encoded, positions, several), settings.layers)
         self.executor.want(components)  # so that screening need not be repeated for them
         self.tolerance, self.near_tie = choice.tolerance, choice.near_tie
         self.evaluator = Evaluator(self.executor, plain, self.cache, limit, self.near_tie)

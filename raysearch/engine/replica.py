@@ -280,7 +280,7 @@ class Replica:
     def _swap_outputs(self, runner: ModelRunner, task: Task) -> dict[str, Outputs]:
         """Returns the outputs of those interventions that waves of swaps can run to the end."""
         network = runner.network
-        if runner.swaps is None or self._tokens > 1 or not isinstance(network, LanguageModel):
+        if runner.swaps is None or not isinstance(network, LanguageModel):
             return {}
         builder = self._builders.get(runner)
         if builder is None:
@@ -288,12 +288,19 @@ class Replica:
             builder = SwapBuilder(build, runner.hook_points, network.share_activations)
             self._builders[runner] = builder
         pairs = [self._pairs[index] for block in task.blocks for index in block.pairs]
+        if not all(self._stays(network, len(pair.base)) for pair in pairs):  # type: ignore[arg-type]
+            return {}
         swaps, interventions = builder.swaps(task.interventions, pairs)
         if swaps is None:
             return {}
-        found = runner.swaps.measure(swaps).by_column(len(interventions))
+        found = runner.swaps.measure(swaps, self._tokens).by_column(len(interventions))
         named = zip(interventions, found, strict=True)
         return {intervention.key: of for intervention, of in named if of is not None}
+
+    def _stays(self, network: LanguageModel, length: int) -> bool:
+        """Returns whether a text keeps its activations while it grows by an answer."""
+        ends = (0,) * length, (0,) * (length + self._tokens - 1)
+        return self._tokens == 1 or network.share_activations(*ends)
 
     def _block_by_block(
         self, runner: ModelRunner, task: Task, intervention: Intervention

@@ -4,7 +4,8 @@ same outputs; `selfcheck` finds out which ones are right for a model.
 Invariants: plain is the canonical computation, which decides what the others cannot.
 """
 
-from collections.abc import Collection, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from functools import partial
 from typing import Literal, Protocol
 
 import numpy as np
@@ -26,6 +27,11 @@ from raysearch.engine.patching.rows import Patch, Row
 from raysearch.engine.patching.swaps import Swaps
 
 ExecutorName = Literal["replay", "batched", "plain"]
+
+NextToken = Callable[
+    [Int[Tensor, "row"], Int[Tensor, "row choice"] | None], Float[Tensor, "row vocab"]
+]
+"""Computes the logits of rows after one more token of each; choices as in `swap_logits`."""
 
 
 class Executor(Protocol):
@@ -260,6 +266,23 @@ class ReplayExecutor:
         bases = [swaps.runs[base] for base in np.unique(swaps.base)]
         runs = self._cache.runs(bases, self._swap_waves.sources(swaps))
         return self._replay.run(self._swap_waves.of(swaps, runs), runs, choices)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether further tokens of an answer may go on from the rows' own keys and values. In half
+        precision the shape of a run is a part of what defines its bits, and that of a row is the
+        whole text."""
+        return self._network.model.dtype.itemsize > 2
+
+    def begin_swaps(
+        self, swaps: Swaps, choices: Int[Tensor, "row choice"] | None
+    ) -> tuple[Float[Tensor, "row vocab"], NextToken]:
+        """Computes the logits as `swap_logits` does; returns what computes them after one more
+        token."""
+        bases = [swaps.runs[base] for base in np.unique(swaps.base)]
+        runs = self._cache.runs(bases, self._swap_waves.sources(swaps))
+        logits, rows = self._replay.begin(self._swap_waves.of(swaps, runs), runs, choices)
+        return logits, partial(self._replay.go_on, rows, runs[bases[0]])
 
     def want(self, components: Collection[str]) -> None:
         self._cache.wanted.components({*components, *self._replay.entry_components(components)})

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from raysearch.causal import EVERY
-from raysearch.core.events import Encoded, ModelInput
+from raysearch.core.events import Encoded, Ids, ModelInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,16 @@ class ReadSpan:
 
 
 class ReadSpans:
-    """The spans of the inputs of pairs, in which `positions` alone are read and written."""
+    """The spans of the inputs of pairs, in which `positions` alone are read and written.
+    `continues`: answers have several tokens, so that all keys and values of a base are read."""
 
-    def __init__(self, encoded: Sequence[Encoded] = (), positions: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        encoded: Sequence[Encoded] = (),
+        positions: Collection[str] = (),
+        continues: bool = False,
+    ) -> None:
+        self.continues = continues
         self._spans: dict[ModelInput, ReadSpan] = {}
         every = EVERY in positions
         for pair in encoded:
@@ -44,7 +51,7 @@ class ReadSpans:
                     starts = [min(tokens) for tokens in some if tokens]
                     stops = [max(tokens) + 1 for tokens in some if tokens]
                     last = len(given) if is_base else max(stops, default=0)
-                    keys = max(starts, default=0) if is_base else 0
+                    keys = self._keys(given, max(starts, default=0)) if is_base else 0
                     span = ReadSpan(min(starts, default=last), last, keys)
                     self._spans[given] = self._spans.get(given, span) | span
 
@@ -59,5 +66,8 @@ class ReadSpans:
         rows start."""
         known = self._spans.get(given)
         if known is not None and isinstance(given, tuple):
-            stop, keys = (len(given), last) if is_base else (last + 1, 0)
+            stop, keys = (len(given), self._keys(given, last)) if is_base else (last + 1, 0)
             self._spans[given] = known | ReadSpan(first, stop, keys)
+
+    def _keys(self, given: Ids, last: int) -> int:
+        return len(given) if self.continues else last

@@ -67,7 +67,7 @@ class Wanted:
     @property
     def first_layer(self) -> int:
         """The first layer whose keys and values are read."""
-        if self._layers is None:
+        if self._layers is None or self.spans.continues:
             return 0
         layers = (layer for layers in self._layers_of.values() for layer in layers)
         return min((layer for layer in layers if layer is not None), default=0)

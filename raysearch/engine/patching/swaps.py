@@ -142,6 +142,14 @@ class Swaps:
         found: NDArray[np.bool_] = self.same & np.array(may)[self.place] & at_same
         return found
 
+    def after(self, ids: Int[Indices, "row"]) -> "Swaps":
+        """Returns the rows for the next token of an answer: `ids` are appended to the bases, and
+        patches stay."""
+        first, which = distinct(np.column_stack((self.base, ids)))
+        bases = zip(self.base[first].tolist(), ids[first].tolist(), strict=True)
+        longer = [self.runs[base].after(token) for base, token in bases]
+        return replace(self, runs=[*self.runs, *longer], base=len(self.runs) + which)
+
     def lengths(self) -> Indices:
         """Returns the number of tokens of each row's base."""
         bases, base_of = np.unique(self.base, return_inverse=True)

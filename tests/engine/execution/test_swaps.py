@@ -16,15 +16,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysearch.core.events import Event, Failed, Ids, Measured
+from raysearch import Pair
+from raysearch.core.events import Event, Failed, Ids, Measured, Task
 from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
 from raysearch.engine.execution.executors import ReplayExecutor, parts_of_runs
 from raysearch.engine.replica import Replica
-from tests.engine.test_replica import BLOCKS, PLACES, measure, replica_of
+from tests.engine.test_replica import BLOCKS, PLACES, Counter, measure, replica_of
 from tests.engine.worlds import POSITIONS, blocks_of, model_of, random_pairs
 
 COMPONENTS = ("residual", "mlp_output", "attention_output", "head", "query")
-KINDS = ("interchange", "interchange", "zero", "resample", "mean")
+KINDS = (*("interchange",) * 7, "zero", "resample", "mean")
 CONTROLS = (None, None, "self_swap", "random_source", "placebo", "random_subspace")
 
 
@@ -32,13 +33,20 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "as it is": {},
     "a small cache": {"rows": 5, "capture_bytes": 60_000},
     "one layer planned": {"layers": (1,)},
+    "three tokens": {},
 }
+
+
+def three_tokens(pairs: tuple[Pair, ...]) -> tuple[Pair, ...]:
+    """With answers of three tokens."""
+    return tuple(replace(p, counterfactual={"x": p.counterfactual["x"] * 3}) for p in pairs)
 
 
 @lru_cache
 def replica_in(family: str, dtype: str, name: str) -> Replica:
     model = model_of(family).to(getattr(torch, dtype))
-    replica = replica_of(model, random_pairs(1, 24), **SETTINGS[name])
+    pairs = three_tokens(random_pairs(1, 24)) if name == "three tokens" else random_pairs(1, 24)
+    replica = replica_of(model, pairs, **SETTINGS[name])
     assert isinstance(replica._runner.executor, ReplayExecutor)
     return replica
 
@@ -115,7 +123,7 @@ def test_most_rows_are_swaps_and_each_is_that_of_build_row() -> None:
     evaluator = replica._runner.swaps
     assert evaluator is not None
     run = evaluator.measure
-    evaluator.measure = lambda swaps: (seen.append(swaps), run(swaps))[1]  # type: ignore[method-assign]
+    evaluator.measure = lambda swaps, tokens: (seen.append(swaps), run(swaps, tokens))[1]  # type: ignore[method-assign]
     measure(replica)
     (swaps,) = seen
     pairs = [replica._pairs[index] for block in BLOCKS for index in block.pairs]
@@ -165,6 +173,34 @@ def bytecodes_of(pairs: int, subspaces: int, choices: Ids = ()) -> tuple[int, in
     finally:
         sys.settrace(before)
     return sum(event.rows for event in events if isinstance(event, Measured)), count
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+@pytest.mark.parametrize("count", [6, 18])
+def test_further_tokens_of_an_answer_run_one_token_of_each_row(family: str, count: int) -> None:
+    """They go on from the wave's keys and values: a block runs once for each layer and token, and
+    no longer text is run, but for the rows that are tried and for near-ties."""
+    model, pairs = model_of(family), random_pairs(5, count, shortest=6, longest=7)
+    one, three = replica_of(model, pairs), replica_of(model, three_tokens(pairs))
+    blocks, layers = blocks_of(pairs, count), len(model.model.layers)
+    counter, ran = Counter(model), []
+    for replica in (one, three):
+        swaps = replica._runner.swaps
+        assert swaps is not None
+        replica.do(Task(1, "screen", (), blocks))
+        measure(replica, PLACES, blocks)
+        assert swaps._goes_on
+        swaps._tolerance, replica._runner.evaluator._tolerance = 0.0, 0.0
+        replica._runner.cache.set_tolerance(0.0)
+        measure(replica, PLACES, blocks)
+        counter.since()
+        measure(replica, PLACES, blocks)
+        ran.append(counter.since())
+    pairs_of_rows = [three._pairs[i] for b in blocks for i in b.pairs]
+    rows = {three._row(three._runner, pair, place) for pair in pairs_of_rows for place in PLACES}
+    moving = [row for row in rows if not three._runner.executor.is_free(row)]
+    assert len(moving) > 2 * count
+    assert ran[1] - ran[0] == 2 * layers * len(moving)
 
 
 @pytest.mark.parametrize("choices", [(), (1, 2, 3)], ids=["free", "choices"])
