@@ -87,8 +87,8 @@ class RowsByBase:
 
 def attend(
     query: Heads,
-    key: Float[Tensor, "batch group query d_head"],
-    value: Float[Tensor, "batch group query d_head"],
+    key: Float[Tensor, "batch group own d_head"],
+    value: Float[Tensor, "batch group own d_head"],
     prefix: tuple[
         Float[Tensor, "base group prefix d_head"], Float[Tensor, "base group prefix d_head"]
     ],

@@ -36,7 +36,7 @@ HARMLESS = frozenset(
 the input is no longer."""
 
 Heads = Float[Tensor, "row head token d_head"]
-Groups = Float[Tensor, "row group token d_head"]
+Groups = Float[Tensor, "row group own d_head"]
 """Keys or values; consecutive heads share one group of them."""
 
 

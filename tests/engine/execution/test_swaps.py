@@ -15,14 +15,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import PreTrainedModel
 
 from raysearch import Pair
 from raysearch.core.events import Event, Failed, Ids, Measured, Task
 from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
+from raysearch.core.prompt_format import PromptFormat
+from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.execution.executors import ReplayExecutor, parts_of_runs
+from raysearch.engine.loading.loaded_model import LoadedModel
 from raysearch.engine.replica import Replica
 from tests.engine.test_replica import BLOCKS, PLACES, Counter, measure, replica_of
-from tests.engine.worlds import POSITIONS, blocks_of, model_of, random_pairs
+from tests.engine.worlds import POSITIONS, blocks_of, model_of, random_pairs, word_tokenizer
 
 COMPONENTS = ("residual", "mlp_output", "attention_output", "head", "query")
 KINDS = (*("interchange",) * 7, "zero", "resample", "mean")
@@ -37,16 +41,25 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def three_tokens(pairs: tuple[Pair, ...]) -> tuple[Pair, ...]:
-    """With answers of three tokens."""
-    return tuple(replace(p, counterfactual={"x": p.counterfactual["x"] * 3}) for p in pairs)
+def replica_on(
+    model: PreTrainedModel, pairs: tuple[Pair, ...], answer: int = 1, **settings: Any
+) -> Replica:
+    """A replica in the model's dtype, whose answers have so many tokens."""
+    pairs = tuple(replace(p, counterfactual={"x": p.counterfactual["x"] * answer}) for p in pairs)
+    wording = PromptFormat(compare="sequence") if answer > 1 else PromptFormat()
+    dtype = str(model.dtype).removeprefix("torch.")
+    drawn = LoadedModel(model, word_tokenizer(), "", dtype, wording)
+    where = (*POSITIONS, "last"), ["x"], "worker-1", "node-1"
+    replica = Replica(drawn, pairs, *where, RunnerSettings(**settings))
+    assert replica._tokens == answer
+    return replica
 
 
 @lru_cache
 def replica_in(family: str, dtype: str, name: str) -> Replica:
     model = model_of(family).to(getattr(torch, dtype))
-    pairs = three_tokens(random_pairs(1, 24)) if name == "three tokens" else random_pairs(1, 24)
-    replica = replica_of(model, pairs, **SETTINGS[name])
+    answer = 3 if name == "three tokens" else 1
+    replica = replica_on(model, random_pairs(1, 24), answer, **SETTINGS[name])
     assert isinstance(replica._runner.executor, ReplayExecutor)
     return replica
 
@@ -97,7 +110,7 @@ def told(events: list[Event]) -> list[tuple[Any, ...]]:
     ]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     family=st.sampled_from(("llama", "gpt2", "mistral", "gemma2")),
     dtype=st.sampled_from(("float32", "bfloat16")),
@@ -181,7 +194,7 @@ def test_further_tokens_of_an_answer_run_one_token_of_each_row(family: str, coun
     """They go on from the wave's keys and values: a block runs once for each layer and token, and
     no longer text is run, but for the rows that are tried and for near-ties."""
     model, pairs = model_of(family), random_pairs(5, count, shortest=6, longest=7)
-    one, three = replica_of(model, pairs), replica_of(model, three_tokens(pairs))
+    one, three = replica_on(model, pairs), replica_on(model, pairs, answer=3)
     blocks, layers = blocks_of(pairs, count), len(model.model.layers)
     counter, ran = Counter(model), []
     for replica in (one, three):
