@@ -34,7 +34,10 @@ def _asked(*keys: str) -> tuple[ModelSummary, tuple[Encoded, ...], MemoryEstimat
         encoded,
         footprint(
             *(looked, encoded, test),
-            rows=8, memory=None, models=2, hypotheses=100,
+            rows=8,
+            memory=None,
+            models=2,
+            hypotheses=100,
             positions=question.positions,
             layers=question.layers,
         ),
