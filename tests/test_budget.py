@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1] / "raysearch"
 BUDGETS = {
     ".": 5_900,
     "causal": 6_500,
-    "cli": 9_200,
+    "cli": 9_800,
     "cluster": 14_800,
     "core": 9_800,
     "deploy": 3_000,
@@ -38,7 +38,7 @@ BUDGETS = {
     "problems": 18_500,
     "proposers": 4_200,
     "report": 21_300,
-    "runner": 32_500,
+    "runner": 33_100,
     "search": 23_500,
     "stats": 6_400,
     "storage": 6_200,

@@ -65,7 +65,7 @@ HOMES = {
     "click": ["cli/"],
     "rich": ["cli/", "runner/progress.py"],
     "duckdb": ["report/"],
-    "jinja2": ["deploy/", "report/"],
+    "jinja2": ["runner/starter.py", "deploy/", "report/"],
     "markupsafe": ["report/"],
     "pandas": ["notebook/"],
     "IPython": ["notebook/progress.py"],

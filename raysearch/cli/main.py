@@ -22,6 +22,7 @@ from raysearch.cli.compact import compact
 from raysearch.cli.deploy import deploy
 from raysearch.cli.doctor import doctor
 from raysearch.cli.example import example
+from raysearch.cli.init import init
 from raysearch.cli.repair import repair
 from raysearch.cli.report import report
 from raysearch.cli.schema import schema
@@ -106,7 +107,7 @@ def cli() -> None:
     """Where in this network does that variable live? Alignment search with error control.
 
     Begin with `raysearch plan JOB.yaml`, then `raysearch submit JOB.yaml`; `raysearch example`
-    writes a job to try.
+    writes a job to try, `raysearch init` a problem and a job of your own to begin with.
 
     Every flag is also a variable, such as RAYSEARCH_STORE, or RAYSEARCH_RESULTS_TOP for one
     command; --set alone is not.
@@ -319,6 +320,7 @@ for command in (
         doctor,
         schema,
         example,
+        init,
     ),
 ):
     cli.add_command(command)

@@ -33,11 +33,15 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 """A branch or tag of a hub may be moved."""
 
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$"
+"""What a job may be called."""
+
+
 class Job(Keys):
     """One search, as it is asked. Everything that changes an answer is here; flags say only where
     and how loud."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$")] = Field(
+    name: Annotated[str, Field(pattern=NAME)] = Field(
         description="Names the runs; the MLflow experiment is `raysearch/NAME`."
     )
     model: ModelKeys
