@@ -73,6 +73,15 @@ class ResolvedJob:
         return tuple(dict.fromkeys((*self.job.space.components, *named)))
 
     @property
+    def layers(self) -> tuple[int, ...] | None:
+        """The layers of the grid and of named units; None: all of the model."""
+        space = self.job.space
+        named = [site.layer for _, site in space.unit_sites if site.layer is not None]
+        if not space.components:
+            return tuple(dict.fromkeys(named))
+        return None if space.layers == "all" else (*space.listed_layers, *named)
+
+    @property
     def kinds(self) -> PairKinds:
         """The pairs that decide, once `auto` is resolved."""
         assert self.job.pairs.kinds != "auto"
