@@ -1,0 +1,35 @@
+"""Writes values as JSON that is also JavaScript and fits into HTML: numbers short, text literal.
+
+Invariants: no "<" in it, so that no text of a user ends a script element; what is not finite is
+null; the same values give the same bytes.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+CALL = "raysearch"
+"""The function of the viewer that a data file calls with its name and its values."""
+
+
+def to_json(value: Any) -> str:
+    """Returns a value as JSON without "<"."""
+    text = json.dumps(_plain(value), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def data_file(name: str, value: Any) -> bytes:
+    """Returns the content of a data file: one call, which a page from a disk runs, and of which a
+    page from a server parses the JSON alone."""
+    return f'{CALL}("{name}",{to_json(value)});\n'.encode()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 4) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    return value
