@@ -17,12 +17,21 @@ from markupsafe import escape
 
 from raysearch._version import __version__
 from raysearch.report.cell_style import level_rules
+from raysearch.storage.digests import FILE as DIGESTS
+from raysearch.storage.digests import sha256
+from raysearch.storage.folder import Folder
 from raysearch.storage.open import FolderLike, open_folder
+from raysearch.store.progress import FILE as PROGRESS
+from raysearch.store.run_folder import RunFolder
+from raysearch.store.schemas import TABLES
 from raysearch.viewer.plain import data_file, to_json
+from raysearch.viewer.run_state import run_state
 from raysearch.viewer.run_view import RunView
 
 FILE = "view.html"
 FOLDER = "view"
+STAMP = "stamp"
+"""The file of that folder that says of which state of the run its data are."""
 MAX_INSIDE = 4_000_000
 """Bytes of data that a page holds; more lie beside it, so that it opens at once."""
 SCRIPTS = (
@@ -44,10 +53,20 @@ def write_page(run: FolderLike) -> str:
     for name, content in beside.items():
         data.write(f"{name}.js", content)
     for name in data.names():
-        if name.removesuffix(".js") not in beside:
+        if name != STAMP and name.removesuffix(".js") not in beside:
             data.delete(name)
+    if beside:
+        data.write(STAMP, stamp_of(folder).encode())
     folder.write(FILE, html.encode())
     return FILE
+
+
+def stamp_of(run: Folder) -> str:
+    """Returns what differs when the tables of a run, its progress or its state do."""
+    names = [name for name in (DIGESTS, PROGRESS) if run.exists(name)]
+    parts = [] if DIGESTS in names else [run.at("tables").at(t).names() for t in TABLES]
+    state = run_state(RunFolder.open(run))
+    return sha256(repr([state, parts, *(run.read(name) for name in names)]).encode())
 
 
 def run_page(run: FolderLike) -> tuple[str, dict[str, bytes]]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from raysearch.report.labels import score_label
 from raysearch.report.results_table import read_table
 from raysearch.report.rows import Row, Rows
 from raysearch.report.run_data import RunData, read_run
@@ -21,6 +22,7 @@ from raysearch.storage.digests import read_checked
 from raysearch.storage.folder import Folder
 from raysearch.storage.open import FolderLike, open_folder
 from raysearch.storage.parquet import from_parquet
+from raysearch.store.job_file import read_job
 from raysearch.store.pairs_table import FILE as PAIRS
 from raysearch.store.pairs_table import read_pairs
 from raysearch.store.run_folder import RunFolder
@@ -28,13 +30,14 @@ from raysearch.viewer.cell import Cell, cell_of, intervention_of
 from raysearch.viewer.maps import maps_of
 from raysearch.viewer.observed import Observed
 from raysearch.viewer.outcomes import MATCH, MISS, Outcomes
-from raysearch.viewer.pair_texts import pair_texts
+from raysearch.viewer.pair_texts import pair_texts, position_spans
 from raysearch.viewer.run_state import model_name, run_state
 from raysearch.viewer.token_texts import TokenTexts
 from raysearch.visible_text import visible
 
 AT_ONCE = 128
 """Interventions in a bundle of cells, and pairs in a bundle of pairs."""
+_FIGURES = ("iia", "low", "high", "n")
 _OF_INTERVENTIONS = ("fits", "failures")
 _VERDICTS = {"accept": "a", "reject": "r", "undecided": "u", "failed": "f", None: "."}
 
@@ -71,7 +74,8 @@ class RunView:
         variables = data.proposed.values("variable")
         ids = rows.table["hypothesis"].to_pylist()
         number = {h: i for i, h in enumerate(ids)}
-        maps = maps_of(data.proposed, variables, data.tokens, lambda row: number[row["hypothesis"]])
+        tokens = self._example_tokens()
+        maps = maps_of(data.proposed, variables, tokens, lambda row: number[row["hypothesis"]])
         mapped = {h for m in maps for h in m["cells"]}
         at = {v: i for i, v in enumerate(variables)}
         return {
@@ -97,11 +101,14 @@ class RunView:
         }
 
     def cells(self, bundle: int) -> dict[str, Any]:
-        """Returns a bundle of cells: interventions and hypotheses by their numbers."""
+        """Returns a bundle of cells: interventions and hypotheses by their numbers; empty where
+        there is no such bundle."""
         first = bundle * AT_ONCE
         own = np.flatnonzero((self._of >= first) & (self._of < first + AT_ONCE)).tolist()
         rows = dict(zip(own, self._rows.take(own), strict=True))
         names = self._names[first : first + AT_ONCE]
+        if not names:
+            return {}
         by = {row["intervention"]: row["fit"] for row in rows.values()}
         fits, failures = (self._by(table, "intervention").of(names) for table in _OF_INTERVENTIONS)
         sets = self._by("sets", "hypothesis").of([row["hypothesis"] for row in rows.values()])
@@ -141,10 +148,20 @@ class RunView:
             "controls": len(data.controls),
         }
 
+    def _example_tokens(self) -> dict[str, str]:
+        """Returns the text of the example's base at each position, where it is known."""
+        example = self.data.example
+        base = None if example is None else example.base
+        for p in self._pairs if base is not None else ():
+            if (text := p["base_text"]) == base:
+                spans = position_spans(text, p["base_ids"], p["base_positions"], self._texts)
+                return {name: text[a:b] for name, (a, b) in spans.items()}
+        return {}
+
     def _figures(self) -> dict[str, list[Any]]:
         """Returns mean, interval and pairs of every hypothesis; so far, where it has no verdict."""
         table = self._rows.table
-        found = {name: table[name].to_pylist() for name in ("iia", "low", "high", "n")}
+        found = {name: table[name].to_pylist() for name in _FIGURES}
         for i in np.flatnonzero(np.array(table["verdict"].is_null())):
             seen = self._cell(self._rows[int(i)]).outcomes.get("test", "")
             n = seen.count(MATCH) + seen.count(MISS)
@@ -205,6 +222,28 @@ class RunView:
         if table not in self._tables:
             self._tables[table] = RowsBy(read_table(self._folder, table), column)
         return self._tables[table]
+
+
+def index_before_hypotheses(run: Folder) -> dict[str, Any]:
+    """Returns the index of a run that has proposed nothing yet."""
+    opened, job = RunFolder.open(run), read_job(run)
+    figures: dict[str, Any] = {n: [] for n in ("id", "intervention", "variable", *_FIGURES)}
+    about = {
+        "id": opened.info.id,
+        "question": visible(opened.info.name),
+        "created": opened.info.created,
+        "model": model_name(job),
+        "state": run_state(opened),
+        "score": score_label(job).name,
+        "controls": 0,
+    }
+    lists = ("variables", "positions", "maps", "outputs", "ids", "elsewhere")
+    return {
+        "run": about,
+        **{name: [] for name in lists},
+        "bundle": AT_ONCE,
+        "hypotheses": figures | {"verdict": ""},
+    }
 
 
 class RowsBy:

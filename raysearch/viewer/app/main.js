@@ -36,7 +36,7 @@ async function showRun(place, drawer, run) {
   $$("td.open").forEach((cell) => cell.classList.remove("open"));
   if (!isCell) return;
   await openCell(drawer, run, argument, query);
-  $(`td[data-h="${run.number(argument)}"]`)?.classList.add("open");
+  reveal(run.number(argument));
 }
 
 function head(run, view) {

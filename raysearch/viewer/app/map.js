@@ -20,7 +20,7 @@ function tableMap(run, map, look) {
       map.examples[x] ? el("q", {}, map.examples[x]) : null));
   const rows = map.layers.map((layer, y) =>
     el("tr", {}, el("th", { scope: "row" }, layer), map.labels.map((_, x) => tableCell(run, map.cells[y * width + x], look))));
-  const table = el("table", { class: "heat", role: "grid" },
+  const table = el("table", { class: map.layers.length > 16 ? "heat tall" : "heat", role: "grid" },
     el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "layer"), head)), el("tbody", {}, rows));
   table.addEventListener("click", (event) => look.open(Number(event.target.closest("td[data-h]")?.dataset.h ?? -1)));
   table.addEventListener("keydown", (event) => moveInTable(event, table, look));
@@ -138,12 +138,12 @@ function runLook(run) {
   };
 }
 
-let drawAll = () => {};
+let drawAll = () => {}, reveal = () => {};
 window.addEventListener("beforeprint", () => drawAll());
 
 // Draws each map when it comes into view, and all of them before printing.
 function drawMaps(place, run, maps, look) {
-  const drawn = new Map();
+  const drawn = new Map(), holders = new Map();
   const draw = (holder) => {
     if (!drawn.has(holder)) return;
     holder.replaceChildren(drawMap(run, drawn.get(holder), look));
@@ -156,8 +156,16 @@ function drawMaps(place, run, maps, look) {
     const holder = el("div", { class: map.labels.length > 8 ? "holder broad" : "holder" });
     holder.style.minHeight = `${Math.min(60 + 30 * map.layers.length, 900)}px`;
     drawn.set(holder, map);
+    holders.set(map, holder);
     place.append(holder);
     watcher.observe(holder);
   }
+  reveal = (h) => {
+    const holder = holders.get(run.index.maps[run.places[h]?.[0]]);
+    if (holder) draw(holder);
+    const cell = $(`td[data-h="${h}"]`, place);
+    cell?.classList.add("open");
+    (cell ?? holder)?.scrollIntoView({ block: "nearest" });
+  };
   drawAll = () => [...drawn.keys()].forEach(draw);
 }

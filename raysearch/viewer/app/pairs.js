@@ -23,7 +23,7 @@ function pairsOf(run, h, cell, query) {
   const show = present.includes(query.get("show")) ? query.get("show") : present[0];
   const seen = [...outcomes].map((outcome, i) => ({ outcome, pair: cell.intervention.pairs[split][i], said: cell.intervention.said[split][i] }));
   const chosen = seen.filter((one) => one.outcome === show);
-  place.append(
+  fill(place,
     splits.length > 1 ? chips("pairs of the", splits.map((s) => ({ text: s, on: s === split, href: changed({ split: s, show: "", set: "" }) }))) : null,
     chips("show", present.map((o) => ({ text: `${seen.filter((one) => one.outcome === o).length} ${OUTCOMES[o].name}`, on: o === show, href: changed({ show: o, set: "" }), kind: OUTCOMES[o].kind }))),
   );
@@ -45,7 +45,7 @@ async function fillPairs(list, run, h, cell, chosen, set) {
   }
   let at = 0;
   const more = el("button", { type: "button", class: "more" });
-  const fill = async () => {
+  const next = async () => {
     more.remove();
     let shown = 0;
     while (shown < AT_ONCE && at < chosen.length) {
@@ -63,8 +63,8 @@ async function fillPairs(list, run, h, cell, chosen, set) {
       list.after(more);
     } else if (!list.children.length) list.append(el("li", { class: "soft" }, "No such pair in this set."));
   };
-  more.addEventListener("click", fill);
-  await fill();
+  more.addEventListener("click", next);
+  await next();
 }
 
 function pairItem(run, h, cell, one, pair) {
@@ -78,8 +78,8 @@ function pairItem(run, h, cell, one, pair) {
       pair.sources.map((s) => line(s.name, cell.ablation ? marked(s.text, new Set()) : marked(s.text, marks(cell.source)), "lent the marked activation")),
     ),
     el("p", { class: "answers" },
-      answer("expected", cell.ablation ? `not ${pair.answer}` : expected, "wanted"),
-      answer("said", said ?? `token ${run.index.ids[one.said].join(", ")}`, outcome.kind, said === null ? null : whose(said, pair, expected)),
+      answer("expected", cell.ablation ? `not ${pair.answer}` : expected, "wanted", said),
+      answer("said", said ?? `token ${run.index.ids[one.said].join(", ")}`, outcome.kind, expected, said === null ? null : whose(said, pair, expected)),
       answer("the base alone", pair.output ?? pair.answer, "own"),
     ),
     el("p", { class: "soft small" }, [`pair ${one.pair}`, pair.set, outcome.verb].filter(Boolean).join(" · ")));
@@ -89,8 +89,11 @@ function line(name, text, title) {
   return [el("dt", { title }, name), el("dd", {}, text)];
 }
 
-function answer(name, text, kind, note) {
-  return el("span", { class: "answer" }, el("small", {}, name), el("b", { class: kind }, text ?? "–"), note ? el("small", { class: "note" }, note) : null);
+// Spaces around an answer are only shown where they are all that it differs in from `other`.
+function answer(name, text, kind, other, note) {
+  const spaces = other && text !== other && text?.trim() === other.trim();
+  return el("span", { class: "answer" }, el("small", {}, name), el("b", { class: kind }, (spaces ? text.replaceAll(" ", "␣") : text?.trim() || text) ?? "–"),
+    note ? el("small", { class: "note" }, note) : null);
 }
 
 function whose(said, pair, expected) {
