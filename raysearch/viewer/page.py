@@ -8,6 +8,8 @@ data stand in it as JSON without "<".
 
 import base64
 import hashlib
+import json
+import re
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
@@ -30,10 +32,9 @@ from raysearch.viewer.run_view import RunView
 
 FILE = "view.html"
 FOLDER = "view"
-STAMP = "stamp"
-"""The file of that folder that says of which state of the run its data are."""
 MAX_INSIDE = 4_000_000
 """Bytes of data that a page holds; more lie beside it, so that it opens at once."""
+_ELEMENT = re.compile(r'<script type="application/json" id="([a-z0-9-]+)">(.*?)</script>')
 SCRIPTS = (
     "dom", "data", "route", "run", "map", "charts", "pairs", "cell", "table", "compare", "runs",
     "report", "main",
@@ -53,10 +54,8 @@ def write_page(run: FolderLike) -> str:
     for name, content in beside.items():
         data.write(f"{name}.js", content)
     for name in data.names():
-        if name != STAMP and name.removesuffix(".js") not in beside:
+        if name.removesuffix(".js") not in beside:
             data.delete(name)
-    if beside:
-        data.write(STAMP, stamp_of(folder).encode())
     folder.write(FILE, html.encode())
     return FILE
 
@@ -72,6 +71,7 @@ def stamp_of(run: Folder) -> str:
 def run_page(run: FolderLike) -> tuple[str, dict[str, bytes]]:
     """Returns the page of a run, and the files beside it by their names, none where all data are
     inside. Raises: StoreError."""
+    stamp = stamp_of(open_folder(run))
     view = RunView(run)
     inside: dict[str, Any] = {}
     beside: dict[str, bytes] = {}
@@ -81,20 +81,26 @@ def run_page(run: FolderLike) -> tuple[str, dict[str, bytes]]:
         beside[name] = data_file(name, values)
         size += len(beside[name])
     if size <= MAX_INSIDE:
-        return html_page("run", view.data.facts.run, inside), {}
-    return html_page("run", view.data.facts.run, {}), beside
+        return html_page("run", view.data.facts.run, inside, stamp), {}
+    return html_page("run", view.data.facts.run, {}, stamp), beside
 
 
-def html_page(kind: str, title: str, data: Mapping[str, Any], served: bool = False) -> str:
+def data_in(page: str) -> tuple[str, dict[str, str]]:
+    """Returns the stamp of a run's page, and the JSON of the data inside, by name."""
+    elements = dict(_ELEMENT.findall(page))
+    return json.loads(elements.pop("mode", "{}")).get("stamp") or "", elements
+
+
+def html_page(kind: str, title: str, data: Mapping[str, Any], stamp: str = "") -> str:
     """Returns the viewer as HTML. `kind`: "run" or "runs"; `data`: what stands in it, by name;
-    `served`: whether a server answers for data that change."""
+    `stamp`: of the state of the run that they are of; "" where a server answers for data."""
     script, style = _script(), _style()
     elements = "\n".join(
-        f'<script type="application/json" id="data-{name}">{to_json(values)}</script>'
+        f'<script type="application/json" id="{name}">{to_json(values)}</script>'
         for name, values in data.items()
     )
-    mode = to_json({"kind": kind, "served": served})
-    beside = "" if data or served else " file:"
+    mode = to_json({"kind": kind, "served": not stamp, "stamp": stamp})
+    beside = "" if data or not stamp else " file:"
     policy = (
         f"default-src 'none'; script-src '{_digest(script)}'{beside}; "
         f"style-src '{_digest(style)}'; img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'"

@@ -22,7 +22,12 @@ def to_json(value: Any) -> str:
 def data_file(name: str, value: Any) -> bytes:
     """Returns the content of a data file: one call, which a page from a disk runs, and of which a
     page from a server parses the JSON alone."""
-    return f'{CALL}("{name}",{to_json(value)});\n'.encode()
+    return call(name, to_json(value))
+
+
+def call(name: str, text: str) -> bytes:
+    """Returns the content of a data file whose values are JSON already."""
+    return f'{CALL}("{name}",{text});\n'.encode()
 
 
 def _plain(value: Any) -> Any:

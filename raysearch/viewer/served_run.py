@@ -1,5 +1,5 @@
-"""The data of one run for a server: from the files beside its page while they are those of its
-tables, else made from the tables.
+"""The data of one run for a server: those of its page while that is of the same state, else made from
+its tables.
 
 Invariants: nothing is written; data are made again only when the run has changed, and while making
 them takes long, seldom.
@@ -12,8 +12,8 @@ from typing import Any
 
 from raysearch.report.results_table import read_table
 from raysearch.storage.folder import Folder
-from raysearch.viewer.page import FOLDER, STAMP, stamp_of
-from raysearch.viewer.plain import data_file
+from raysearch.viewer.page import FILE, FOLDER, data_in, stamp_of
+from raysearch.viewer.plain import call, data_file
 from raysearch.viewer.run_view import RunView, index_before_hypotheses
 
 REST = 5.0
@@ -32,6 +32,7 @@ class ServedRun:
         self._stamp = ""
         self._view: RunView | None = None
         self._made: dict[str, bytes] = {}
+        self._inside: dict[str, str] | None = None
         self._next = 0.0
 
     def data(self, name: str) -> bytes | None:
@@ -54,11 +55,16 @@ class ServedRun:
         stamp = stamp_of(self._folder)
         if stamp != self._stamp and time.monotonic() >= self._next:
             self._stamp, self._view, self._made = stamp, None, {}
+            page = self._folder.read(FILE).decode() if self._folder.exists(FILE) else ""
+            found, inside = data_in(page)
+            self._inside = inside if found == stamp else None
 
     def _content(self, name: str) -> bytes | None:
-        beside = self._folder.at(FOLDER)
-        if beside.exists(STAMP) and beside.read(STAMP).decode() == self._stamp:
-            return beside.read(f"{name}.js") if beside.exists(f"{name}.js") else None
+        if self._inside is not None:
+            if name in self._inside:
+                return call(name, self._inside[name])
+            beside, file = self._folder.at(FOLDER), f"{name}.js"
+            return beside.read(file) if not self._inside and beside.exists(file) else None
         values = self._values(name)
         return None if values is None else data_file(name, values)
 

@@ -111,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, path: str) -> None:
         if path == "/":
-            self._send(html_page("runs", "runs", {}, served=True).encode(), "text/html")
+            self._send(html_page("runs", "runs", {}).encode(), "text/html")
         elif path == "/view/runs.js":
             self._send(data_file("runs", {"runs": self.server.lines()}), "text/javascript")
         elif (found := _DATA.fullmatch(path)) and (run := self.server.run(unquote(found[1]))):
@@ -121,7 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self._send(content, "text/javascript")
         elif (found := _PAGE.fullmatch(path)) and self.server.run(name := unquote(found[1])):
-            self._send(html_page("run", name, {}, served=True).encode(), "text/html")
+            self._send(html_page("run", name, {}).encode(), "text/html")
         else:
             self._say(HTTPStatus.NOT_FOUND, "there is no such page")
 

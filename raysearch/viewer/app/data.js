@@ -26,7 +26,7 @@ function load(name, folder = "") {
 }
 
 async function own(name) {
-  const inside = document.getElementById(`data-${name}`);
+  const inside = document.getElementById(name);
   if (inside) return JSON.parse(inside.textContent);
   return location.protocol === "file:" ? fromScript(name) : fetched(`view/${name}.js`);
 }
@@ -59,7 +59,7 @@ async function other(name, folder) {
 
 function fromPage(text, name) {
   if (text.startsWith("raysearch(")) return parsed(text);
-  const found = new DOMParser().parseFromString(text, "text/html").getElementById(`data-${name}`);
+  const found = new DOMParser().parseFromString(text, "text/html").getElementById(name);
   if (!found) throw new Error("that file holds no run; choose its report.html or view/index.js");
   return JSON.parse(found.textContent);
 }
