@@ -4,11 +4,15 @@ Invariants: each hypothesis is in one cell of one map, or in the list of those t
 cell is the number of its hypothesis, -1 where there is none.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
+
 from raysearch.report.panels import Panel, panels
 from raysearch.report.rows import Row, Rows
+from raysearch.report.run_data import RunData
 from raysearch.visible_text import visible
 
 Map = dict[str, Any]
@@ -47,3 +51,34 @@ def _map(
             for x in columns
         ],
     }
+
+
+def effects_of(data: RunData) -> dict[str, Any] | None:
+    """Returns the maps of what attribution foresaw, with each effect, its pairs, and whether a
+    hypothesis there was asked about; None where it foresaw nothing."""
+    if not data.effects:
+        return None
+    rows = data.effects
+    asked = {
+        (row["variable"], site)
+        for row in data.proposed.only("variable", "units")
+        for site in _sites(row)
+    }
+    numbered = rows.table.append_column("at", pa.array(range(len(rows)), pa.int64()))
+    chosen = [
+        int(any((row["variable"], site) in asked for site in _sites(row)))
+        for row in rows.only("variable", "units")
+    ]
+    variables = data.proposed.values("variable")
+    return {
+        "maps": maps_of(Rows(numbered), variables, data.tokens, lambda row: int(row["at"])),
+        "effect": rows.table["effect"].to_pylist(),
+        "pairs": rows.table["pairs"].to_pylist(),
+        "asked": chosen,
+    }
+
+
+def _sites(row: Row) -> list[str]:
+    """Returns the sites of a row's units, including source sites, without their subspaces."""
+    units = json.loads(row["units"])
+    return [json.dumps({**unit, "subspace": None}, sort_keys=True) for unit in units]

@@ -10,10 +10,10 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
-from importlib.resources import files
-from typing import Any
+from importlib.resources import files as resources
+from itertools import chain, islice
 
 from markupsafe import escape
 
@@ -26,11 +26,11 @@ from raysearch.storage.open import FolderLike, open_folder
 from raysearch.store.progress import FILE as PROGRESS
 from raysearch.store.run_folder import RunFolder
 from raysearch.store.schemas import TABLES
-from raysearch.viewer.plain import data_file, to_json
+from raysearch.viewer.plain import call, to_json
 from raysearch.viewer.run_state import run_state
 from raysearch.viewer.run_view import RunView
 
-FILE = "view.html"
+FILE = "report.html"
 FOLDER = "view"
 MAX_INSIDE = 4_000_000
 """Bytes of data that a page holds; more lie beside it, so that it opens at once."""
@@ -46,18 +46,32 @@ def write_page(run: FolderLike) -> str:
     """Writes the page of a run into its folder, and its data beside it where they are many; returns
     its name.
 
-    Raises: StoreError if a file of the run cannot be read, or the page cannot be written.
+    Raises: StoreError as `run_page`, or if it cannot be written.
     """
     folder = open_folder(run)
     html, beside = run_page(folder)
-    data = folder.at(FOLDER)
-    for name, content in beside.items():
-        data.write(f"{name}.js", content)
-    for name in data.names():
-        if name.removesuffix(".js") not in beside:
-            data.delete(name)
+    data, written = folder.at(FOLDER), set()
+    for name, text in beside:
+        data.write(f"{name}.js", call(name, text))
+        written.add(f"{name}.js")
+    for name in set(data.names()) - written:
+        data.delete(name)
     folder.write(FILE, html.encode())
     return FILE
+
+
+def page(run: FolderLike) -> str:
+    """Returns the page of a run to stand alone: of a run with many data it has no pairs.
+
+    Raises: StoreError as `run_page`.
+    """
+    html, beside = run_page(run)
+    first = dict(islice(beside, 2))
+    return (
+        html_page("run", open_folder(run).name, first, stamp_of(open_folder(run)))
+        if first
+        else html
+    )
 
 
 def stamp_of(run: Folder) -> str:
@@ -68,21 +82,23 @@ def stamp_of(run: Folder) -> str:
     return sha256(repr([state, parts, *(run.read(name) for name in names)]).encode())
 
 
-def run_page(run: FolderLike) -> tuple[str, dict[str, bytes]]:
-    """Returns the page of a run, and the files beside it by their names, none where all data are
-    inside. Raises: StoreError."""
+def run_page(run: FolderLike) -> tuple[str, Iterator[tuple[str, str]]]:
+    """Returns the page of a run, and name and JSON of what lies beside it: the index, the report,
+    and bundles, none where all data are inside.
+
+    Raises: StoreError if it has no hypotheses yet, or a file of it cannot be read.
+    """
     stamp = stamp_of(open_folder(run))
     view = RunView(run)
-    inside: dict[str, Any] = {}
-    beside: dict[str, bytes] = {}
+    files = ((name, to_json(values)) for name, values in view.files())
+    inside: dict[str, str] = {}
     size = 0
-    for name, values in view.files():
-        inside[name] = values
-        beside[name] = data_file(name, values)
-        size += len(beside[name])
-    if size <= MAX_INSIDE:
-        return html_page("run", view.data.facts.run, inside, stamp), {}
-    return html_page("run", view.data.facts.run, {}, stamp), beside
+    for name, text in files:
+        inside[name] = text
+        size += len(text)
+        if size > MAX_INSIDE:
+            return html_page("run", view.data.facts.run, {}, stamp), chain(inside.items(), files)
+    return html_page("run", view.data.facts.run, inside, stamp), iter(())
 
 
 def data_in(page: str) -> tuple[str, dict[str, str]]:
@@ -91,13 +107,13 @@ def data_in(page: str) -> tuple[str, dict[str, str]]:
     return json.loads(elements.pop("mode", "{}")).get("stamp") or "", elements
 
 
-def html_page(kind: str, title: str, data: Mapping[str, Any], stamp: str = "") -> str:
-    """Returns the viewer as HTML. `kind`: "run" or "runs"; `data`: what stands in it, by name;
+def html_page(kind: str, title: str, data: Mapping[str, str], stamp: str = "") -> str:
+    """Returns the viewer as HTML. `kind`: "run" or "runs"; `data`: the JSON of what stands in it;
     `stamp`: of the state of the run that they are of; "" where a server answers for data."""
     script, style = _script(), _style()
     elements = "\n".join(
-        f'<script type="application/json" id="{name}">{to_json(values)}</script>'
-        for name, values in data.items()
+        f'<script type="application/json" id="{name}">{text}</script>'
+        for name, text in data.items()
     )
     mode = to_json({"kind": kind, "served": not stamp, "stamp": stamp})
     beside = "" if data or not stamp else " file:"
@@ -130,7 +146,7 @@ def html_page(kind: str, title: str, data: Mapping[str, Any], stamp: str = "") -
 
 @cache
 def _script() -> str:
-    app = files("raysearch.viewer") / "app"
+    app = resources("raysearch.viewer") / "app"
     parts = [(app / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS]
     return f'(() => {{\n"use strict";\n{"".join(parts)}}})();\n'
 
@@ -138,7 +154,7 @@ def _script() -> str:
 @cache
 def _style() -> str:
     """Returns the style, with the colours of the maps for light, dark and paper."""
-    sheet = (files("raysearch.viewer") / "app" / "viewer.css").read_text(encoding="utf-8")
+    sheet = (resources("raysearch.viewer") / "app" / "viewer.css").read_text(encoding="utf-8")
     dark = f"@media screen and (prefers-color-scheme:dark){{{level_rules('dark')}}}"
     return f"{sheet}{level_rules('light')}{dark}"
 

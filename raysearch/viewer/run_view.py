@@ -27,16 +27,18 @@ from raysearch.store.pairs_table import FILE as PAIRS
 from raysearch.store.pairs_table import read_pairs
 from raysearch.store.run_folder import RunFolder
 from raysearch.viewer.cell import Cell, cell_of, intervention_of
-from raysearch.viewer.maps import maps_of
+from raysearch.viewer.maps import effects_of, maps_of
 from raysearch.viewer.observed import Observed
 from raysearch.viewer.outcomes import MATCH, MISS, Outcomes
 from raysearch.viewer.pair_texts import pair_texts, position_spans
+from raysearch.viewer.report import sections
 from raysearch.viewer.run_state import model_name, run_state
 from raysearch.viewer.token_texts import TokenTexts
 from raysearch.visible_text import visible
 
 AT_ONCE = 128
 """Interventions in a bundle of cells, and pairs in a bundle of pairs."""
+_OF_MAPS = ("hypothesis", "variable", "layer", "position", "units")
 _FIGURES = ("iia", "low", "high", "n")
 _OF_INTERVENTIONS = ("fits", "failures")
 _VERDICTS = {"accept": "a", "reject": "r", "undecided": "u", "failed": "f", None: "."}
@@ -63,6 +65,7 @@ class RunView:
     def files(self) -> Iterator[tuple[str, Any]]:
         """Yields the name and the values of every file."""
         yield "index", self.index()
+        yield "report", sections(self.data)
         for i in range(-(-len(self._names) // AT_ONCE)):
             yield f"cells-{i}", self.cells(i)
         for i in self._pairs_seen:
@@ -75,7 +78,9 @@ class RunView:
         ids = rows.table["hypothesis"].to_pylist()
         number = {h: i for i, h in enumerate(ids)}
         tokens = self._example_tokens()
-        maps = maps_of(data.proposed, variables, tokens, lambda row: number[row["hypothesis"]])
+        maps = maps_of(
+            data.proposed.only(*_OF_MAPS), variables, tokens, lambda row: number[row["hypothesis"]]
+        )
         mapped = {h for m in maps for h in m["cells"]}
         at = {v: i for i, v in enumerate(variables)}
         return {
@@ -93,6 +98,7 @@ class RunView:
                 "verdict": "".join(_VERDICTS[v] for v in rows.table["verdict"].to_pylist()),
                 **self._figures(),
             },
+            "effects": effects_of(data),
             "elsewhere": [
                 [number[row["hypothesis"]], visible(words(row["units"]))]
                 for row in rows.only("hypothesis", "units", "control")

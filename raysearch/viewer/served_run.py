@@ -14,6 +14,7 @@ from raysearch.report.results_table import read_table
 from raysearch.storage.folder import Folder
 from raysearch.viewer.page import FILE, FOLDER, data_in, stamp_of
 from raysearch.viewer.plain import call, data_file
+from raysearch.viewer.report import sections
 from raysearch.viewer.run_view import RunView, index_before_hypotheses
 
 REST = 5.0
@@ -77,6 +78,8 @@ class ServedRun:
             self._next = time.monotonic() + REST * (time.monotonic() - began)
         if name == "index":
             return self._view.index()
+        if name == "report":
+            return sections(self._view.data)
         found = _NAME.fullmatch(name)
         if found is None:
             return None

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.dataset as ds
 import pytest
 
-from raysearch.report.page import page
+from raysearch.viewer.page import page
 from raysearch.report.results_table import results
 from raysearch.stats.betting_test import BettingTest
 from raysearch.stats.evidence import Evidence

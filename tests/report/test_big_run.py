@@ -12,7 +12,7 @@ import pytest
 from raysearch.report import heat_tables
 from raysearch.report.best_panels import best_panel
 from raysearch.report.control_comparison import compare_controls
-from raysearch.report.page import page
+from raysearch.viewer.page import page
 from raysearch.report.results_table import results
 from raysearch.report.rows import AT_ONCE, Rows
 from raysearch.report.run_data import MAX_ACCEPTED

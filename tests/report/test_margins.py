@@ -10,7 +10,7 @@ import pytest
 from raysearch.core.hypothesis import Hypothesis, Intervention
 from raysearch.report.control_comparison import ControlComparison, compare_controls
 from raysearch.report.margins import Margins
-from raysearch.report.page import page
+from raysearch.viewer.page import page
 from raysearch.stats.paired_test import PairedTest
 from raysearch.storage.open import open_folder
 from tests.search.test_baselines import near

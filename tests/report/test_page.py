@@ -21,7 +21,7 @@ from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Subspace, 
 from raysearch.core.records import Decided, Effect, Estimated, Proposed, Record, SetCount, Weighed
 from raysearch.errors import StoreError
 from raysearch.report.heat_tables import MAX_CELLS, MAX_PANELS
-from raysearch.report.page import FILE, MAX_ACCEPTED, MAX_OTHERS, page, write_page
+from raysearch.viewer.page import FILE, MAX_ACCEPTED, MAX_OTHERS, page, write_page
 from raysearch.storage.folder import Folder
 from raysearch.store.ledger import RunLedger
 from raysearch.store.pairs_table import write_pairs

@@ -81,7 +81,7 @@ def test_a_cell_opens_its_pairs_on_a_disk_without_any_request(
     wait(opened, lambda: all_of(opened, "#cell .pair"))
     shown = all_of(opened, "#cell .pair")
     assert {"miss" in p.get_attribute("class") for p in shown} == {True}, "failures first"
-    assert one(opened, "#cell .chip[aria-current]").text.endswith("failures")
+    assert one(opened, "#cell .chip.miss[aria-current]").text.endswith("failures")
     assert len(all_of(opened, "#cell .pair mark")) >= 2 * len(shown), "base and source are marked"
     for name in ("expected", "said", "the base alone"):
         assert name in shown[0].text
