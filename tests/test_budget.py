@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1] / "raysearch"
 BUDGETS = {
     ".": 5_900,
     "causal": 6_500,
-    "cli": 9_200,
+    "cli": 9_600,
     "cluster": 14_800,
     "core": 9_800,
     "deploy": 3_000,
@@ -37,7 +37,7 @@ BUDGETS = {
     "notebook": 10_100,
     "problems": 17_800,
     "proposers": 4_200,
-    "report": 21_300,
+    "report": 16_600,
     "runner": 32_200,
     "search": 23_500,
     "stats": 6_400,
@@ -45,6 +45,7 @@ BUDGETS = {
     "store": 16_200,
     "testing": 1_200,
     "tracking": 5_500,
+    "viewer": 14_300,
 }
 
 _LAYOUT = {

@@ -103,6 +103,8 @@ def _figures(row: Row, data: RunData) -> list[list[str]]:
 
 def _controls(cell: Cell) -> list[list[Any]]:
     """Returns (name, IIA, margin's interval, whether it does as well) of each control."""
+    if cell.row["verdict"] is None:
+        return []
     compared = cell.compared or compare(cell.row, {}, {})
     return [
         [name, iia, *(compared.margins.get(name) or (None, None)), name in compared.as_well]

@@ -8,14 +8,13 @@ data stand in it as JSON without "<".
 
 import base64
 import hashlib
+import html
 import json
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.resources import files as resources
 from itertools import chain, islice
-
-from markupsafe import escape
 
 from raysearch._version import __version__
 from raysearch.report.cell_style import level_rules
@@ -49,14 +48,14 @@ def write_page(run: FolderLike) -> str:
     Raises: StoreError as `run_page`, or if it cannot be written.
     """
     folder = open_folder(run)
-    html, beside = run_page(folder)
+    whole, beside = run_page(folder)
     data, written = folder.at(FOLDER), set()
     for name, text in beside:
         data.write(f"{name}.js", call(name, text))
         written.add(f"{name}.js")
     for name in set(data.names()) - written:
         data.delete(name)
-    folder.write(FILE, html.encode())
+    folder.write(FILE, whole.encode())
     return FILE
 
 
@@ -65,13 +64,10 @@ def page(run: FolderLike) -> str:
 
     Raises: StoreError as `run_page`.
     """
-    html, beside = run_page(run)
+    whole, beside = run_page(run)
     first = dict(islice(beside, 2))
-    return (
-        html_page("run", open_folder(run).name, first, stamp_of(open_folder(run)))
-        if first
-        else html
-    )
+    folder = open_folder(run)
+    return html_page("run", folder.name, first, stamp_of(folder)) if first else whole
 
 
 def stamp_of(run: Folder) -> str:
@@ -129,11 +125,11 @@ def html_page(kind: str, title: str, data: Mapping[str, str], stamp: str = "") -
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="generator" content="raysearch {__version__}">
 <link rel="icon" href="data:,">
-<title>{escape(title)} · raysearch</title>
+<title>{html.escape(title)} · raysearch</title>
 <style>{style}</style>
 </head>
 <body>
-<header id="head"><h1>{escape(title)}</h1></header>
+<header id="head"><h1>{html.escape(title)}</h1></header>
 <main id="main"><noscript>This page draws itself with its own script.</noscript></main>
 <aside id="cell" hidden></aside>
 <script type="application/json" id="mode">{mode}</script>

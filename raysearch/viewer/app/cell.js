@@ -28,9 +28,9 @@ function closeButton() {
 }
 
 function closeCell() {
-  const id = route().view === "cell" ? route().argument : null;
-  go("maps");
-  if (id) requestAnimationFrame(() => $(`td[data-h="${current?.number(id)}"]`)?.focus());
+  const { argument, query } = route();
+  go("maps", "", { variable: query.get("variable") });
+  $(`td[data-h="${current?.number(argument)}"]`)?.focus();
 }
 
 function tables(run, cell) {
@@ -58,7 +58,7 @@ function tables(run, cell) {
 function plainTable(head, rows) {
   return el("div", { class: "wide" }, el("table", {},
     el("thead", {}, el("tr", {}, head.map((name) => el("th", { scope: "col" }, name)))),
-    el("tbody", {}, rows.map((row) => el("tr", {}, row.map((value) => el("td", {}, String(value ?? "–"))))))));
+    el("tbody", {}, rows.map((row) => el("tr", {}, row.map(tableValue))))));
 }
 
 function trouble(error) {

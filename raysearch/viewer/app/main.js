@@ -24,14 +24,14 @@ async function showRun(place, drawer, run) {
   head(run, view);
   drawer.hidden = !isCell;
   document.body.classList.toggle("with-cell", isCell);
-  const shown = isCell ? "maps" : location.hash;
+  const shown = isCell || view === "maps" ? `maps of ${query.get("variable") ?? ""}` : location.hash;
   if (drawnFor?.run !== run || drawnFor.shown !== shown) {
     if (view === "report") reportView(place, await load("report"), argument);
     else if (view === "table") tableView(place, run, query);
     else if (view === "compare" && argument) await compareView(place, run, new Run(await load("index", `../${encodeURIComponent(argument)}/`)), query);
     else if (view === "compare") compareStart(place, run);
     else mapsView(place, run, query);
-    drawnFor = { run, shown: view === "maps" ? "maps" : shown };
+    drawnFor = { run, shown };
   }
   $$("td.open").forEach((cell) => cell.classList.remove("open"));
   if (!isCell) return;

@@ -125,7 +125,7 @@ function runLook(run) {
   const { iia, verdict } = run.h;
   return {
     repaint: [],
-    open: (h) => { if (h >= 0) go("cell", run.h.id[h]); },
+    open: (h) => { if (h >= 0) go("cell", run.h.id[h], { variable: route().query.get("variable") }); },
     level: (h) => run.level(h),
     hollow: (h) => verdict[h] === ".",
     accepted: (h) => verdict[h] === "a",

@@ -28,9 +28,9 @@ const BLOCKS = {
 
 // A value is a text, or {text, small, cell, span}: with small words, a link to its pairs, a scale.
 function tableValue(value) {
-  if (value === null || typeof value !== "object") return el("td", {}, String(value ?? "–"));
+  if (value === null || typeof value !== "object") return el("td", { class: String(value).length > 24 ? "words" : null }, String(value ?? "–"));
   const text = value.cell ? el("a", { href: address("cell", value.cell) }, value.text) : value.text;
-  return el("td", {}, text, value.small ? [el("br"), el("small", { class: "soft" }, value.small)] : null, value.span ? scale(...value.span) : null);
+  return el("td", { class: String(value.text).length > 40 ? "words" : null }, text, value.small ? [el("br"), el("small", { class: "soft" }, value.small)] : null, value.span ? scale(...value.span) : null);
 }
 
 function scale(to, from, threshold) {
