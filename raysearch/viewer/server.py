@@ -7,6 +7,7 @@ but a page or data; beyond loopback each request needs the token; no file of a r
 import hmac
 import re
 import socket
+import sys
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
@@ -60,6 +61,11 @@ class Viewer(ThreadingHTTPServer):
     def server_bind(self) -> None:
         """Binds without asking a name server for a name of this host, as its class would."""
         TCPServer.server_bind(self)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing of a browser that went away before it had its answer."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     @property
     def port(self) -> int:

@@ -7,6 +7,7 @@ async function openCell(place, run, id, query) {
     return;
   }
   const cell = await run.cell(h);
+  if (route().argument !== id) return; // another one was opened meanwhile
   const verdict = VERDICTS[run.h.verdict[h]];
   const { iia, low, high } = run.h, threshold = run.index.run.threshold;
   place.replaceChildren(

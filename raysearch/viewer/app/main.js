@@ -26,17 +26,27 @@ async function showRun(place, drawer, run) {
   document.body.classList.toggle("with-cell", isCell);
   const shown = isCell || view === "maps" ? `maps of ${query.get("variable") ?? ""}` : location.hash;
   if (drawnFor?.run !== run || drawnFor.shown !== shown) {
-    if (view === "report") reportView(place, await load("report"), argument);
-    else if (view === "table") tableView(place, run, query);
-    else if (view === "compare" && argument) await compareView(place, run, new Run(await load("index", `../${encodeURIComponent(argument)}/`)), query);
-    else if (view === "compare") compareStart(place, run);
-    else mapsView(place, run, query);
+    const wait = setTimeout(() => place.replaceChildren(el("p", { class: "soft" }, "Reading …")), 300);
+    try {
+      await drawView(place, run);
+    } finally {
+      clearTimeout(wait);
+    }
     drawnFor = { run, shown };
   }
   $$("td.open").forEach((cell) => cell.classList.remove("open"));
   if (!isCell) return;
-  await openCell(drawer, run, argument, query);
+  await openCell(drawer, run, argument, query).catch((error) => drawer.replaceChildren(closeButton(), trouble(error)));
   reveal(run.number(argument));
+}
+
+async function drawView(place, run) {
+  const { view, argument, query } = route();
+  if (view === "report") reportView(place, await load("report"), argument);
+  else if (view === "table") tableView(place, run, query);
+  else if (view === "compare" && argument) await compareView(place, run, new Run(await load("index", `../${encodeURIComponent(argument)}/`)), query);
+  else if (view === "compare") compareStart(place, run);
+  else mapsView(place, run, query);
 }
 
 function head(run, view) {
