@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raysearch.report.control_rows import ControlComparison, compare
+from raysearch.report.control_rows import COLUMNS, ControlComparison
 from raysearch.report.labels import VERDICT_WORDS
 from raysearch.report.rows import Row
 from raysearch.report.run_data import RunData
@@ -61,7 +61,7 @@ def intervention_of(
     return {
         "pairs": {split: of.pairs.tolist() for split, of in seen.items()},
         "said": {split: of.said.tolist() for split, of in seen.items()},
-        "cost": {split: of.cost for split, of in seen.items()},
+        "cost": {split: of.cost() for split, of in seen.items()},
         "fits": [
             [f["seed"], f["step"], f["loss"], f["validation_iia"], f["status"], f["fit"]]
             for f in fits
@@ -79,7 +79,7 @@ def _figures(row: Row, data: RunData) -> list[list[str]]:
     different = row["distinct"] is not None and row["distinct"] < (row["n"] or 0)
     shown = {
         "verdict": VERDICT_WORDS[row["verdict"]],
-        f"{score.name}": _share(row["iia"]),
+        score.name: _share(row["iia"]),
         "95 % interval": _both(row["low"], row["high"]),
         "pairs that count": row["n"],
         "different ones": row["distinct"] if different else None,
@@ -103,9 +103,10 @@ def _figures(row: Row, data: RunData) -> list[list[str]]:
 
 def _controls(cell: Cell) -> list[list[Any]]:
     """Returns (name, IIA, margin's interval, whether it does as well) of each control."""
-    if cell.row["verdict"] is None:
-        return []
-    compared = cell.compared or compare(cell.row, {}, {})
+    compared = cell.compared
+    if compared is None:
+        own = {name: cell.row[column] for name, column in COLUMNS.items()}
+        return [[name, iia, None, None, False] for name, iia in own.items() if iia is not None]
     return [
         [name, iia, *(compared.margins.get(name) or (None, None)), name in compared.as_well]
         for name, iia in compared.iia.items()

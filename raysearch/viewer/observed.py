@@ -4,7 +4,6 @@ Invariants: of an intervention, pairs stand in the order of their blocks; equal 
 numbers.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,11 +24,21 @@ _COLUMNS = (*_KEY, "block", "pairs", "outputs", "near_ties", "rows", "seconds", 
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What an intervention did on the pairs of a split: `pairs`, and the number of the output on
-    each. `cost`: model rows, seconds, near-ties, and who ran it."""
+    each; `rows`: of the table `observations`."""
 
     pairs: Ints
     said: Ints
-    cost: Mapping[str, Any]
+    rows: pa.Table
+
+    def cost(self) -> dict[str, Any]:
+        """Returns model rows, seconds, near-ties, and who ran it."""
+        return {
+            "rows": pc.sum(self.rows["rows"]).as_py(),
+            "seconds": pc.sum(self.rows["seconds"]).as_py(),
+            "near_ties": pc.sum(self.rows["near_ties"]).as_py(),
+            "workers": pc.unique(self.rows["worker"]).to_pylist()[:8],
+            "devices": pc.unique(self.rows["device"]).to_pylist()[:8],
+        }
 
 
 class Observed:
@@ -57,15 +66,8 @@ class Observed:
         return found
 
     def _seen(self, a: int, b: int) -> Seen:
-        rows, at = self._table.slice(a, b - a), slice(self._ends[a], self._ends[b])
-        cost = {
-            "rows": pc.sum(rows["rows"]).as_py(),
-            "seconds": pc.sum(rows["seconds"]).as_py(),
-            "near_ties": pc.sum(rows["near_ties"]).as_py(),
-            "workers": pc.unique(rows["worker"]).to_pylist()[:8],
-            "devices": pc.unique(rows["device"]).to_pylist()[:8],
-        }
-        return Seen(self._pairs[at], self._said[at], cost)
+        at = slice(self._ends[a], self._ends[b])
+        return Seen(self._pairs[at], self._said[at], self._table.slice(a, b - a))
 
     def _groups(self) -> dict[str, dict[tuple[str | None, str], tuple[int, int]]]:
         """Returns the rows [a, b) of each intervention, fit and split."""

@@ -21,7 +21,7 @@ MATCH, MISS, KEPT, LOST, AFTER = "+-kx."
 after the verdict."""
 
 
-class Outcomes:
+class PairOutcomes:
     """The expected answers of a run's pairs, as numbers.
 
     Args:

@@ -1,12 +1,11 @@
 """Writes values as JSON that is also JavaScript and fits into HTML: numbers short, text literal.
 
 Invariants: no "<" in it, so that no text of a user ends a script element; what is not finite is
-null; the same values give the same bytes.
+null; the same values give the same bytes; a list that begins with an int has no floats.
 """
 
 import json
 import math
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 CALL = "raysearch"
@@ -31,10 +30,12 @@ def call(name: str, text: str) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, float):
+    kind = type(value)
+    if kind is float:
         return round(value, 4) if math.isfinite(value) else None
-    if isinstance(value, Mapping):
+    if kind is dict:
         return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(item) for item in value]
+    if kind is list or kind is tuple:
+        return value if value and type(value[0]) is int else [_plain(item) for item in value]
+    assert value is None or kind in (str, int, bool), kind
     return value

@@ -29,7 +29,7 @@ from raysearch.store.run_folder import RunFolder
 from raysearch.viewer.cell import Cell, cell_of, intervention_of
 from raysearch.viewer.maps import effects_of, maps_of
 from raysearch.viewer.observed import Observed
-from raysearch.viewer.outcomes import MATCH, MISS, Outcomes
+from raysearch.viewer.outcomes import MATCH, MISS, PairOutcomes
 from raysearch.viewer.pair_texts import pair_texts, position_spans
 from raysearch.viewer.report import sections
 from raysearch.viewer.run_state import model_name, run_state
@@ -184,12 +184,12 @@ class RunView:
         return Cell(row, seen, outcomes, sets, self._comparisons.get(row["hypothesis"]))
 
     @cached_property
-    def _outcomes(self) -> Outcomes | None:
+    def _outcomes(self) -> PairOutcomes | None:
         encoded = read_pairs(self._folder).encoded if self._pairs else None
         if encoded is None:
             return None
         kinds = (self.data.job.get("pairs") or {}).get("kinds")
-        return Outcomes(encoded, self._observed.outputs, kinds == "unfiltered")
+        return PairOutcomes(encoded, self._observed.outputs, kinds == "unfiltered")
 
     @cached_property
     def _comparisons(self) -> dict[str, Any]:

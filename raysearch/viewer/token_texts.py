@@ -5,8 +5,8 @@ Invariants: nothing is executed or fetched: tokenizer.json is data; an id that n
 text.
 """
 
-from collections.abc import Iterable, Mapping
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ class TokenTexts:
         """Returns what ids read as, made visible; None where nothing names them."""
         known = self._known.get(ids)
         if known is None and self._tokenizer is not None and ids:
-            known = self._tokenizer.decode(list(ids), skip_special_tokens=False)
+            decode = partial(self._tokenizer.decode, list(ids), skip_special_tokens=False)
+            known = _tried(decode) or None
         return None if known is None else visible(known)
 
     def spans(self, text: str, ids: list[int]) -> list[tuple[int, int]] | None:
@@ -40,8 +41,8 @@ class TokenTexts:
         if self._tokenizer is None:
             return None
         for special in (True, False):
-            cut = self._tokenizer.encode(text, add_special_tokens=special)
-            if cut.ids == ids:
+            cut = _tried(partial(self._tokenizer.encode, text, add_special_tokens=special))
+            if cut is not None and cut.ids == ids:
                 return list(cut.offsets)
         return None
 
@@ -52,12 +53,18 @@ class TokenTexts:
             return None
         from tokenizers import Tokenizer  # a tenth of a second
 
-        try:
-            return Tokenizer.from_file(str(file))
-        except Exception as e:
-            if type(e) is not Exception:  # the library raises a bare one for a file it cannot read
-                raise
-            return None
+        return _tried(partial(Tokenizer.from_file, str(file)))
+
+
+def _tried(call: Callable[[], Any]) -> Any:
+    """Returns what a call of the library gives; None where it cannot, which it says by a bare
+    Exception: a file of another kind, a text that its vocabulary cannot write."""
+    try:
+        return call()
+    except Exception as e:
+        if type(e) is not Exception:
+            raise
+        return None
 
 
 def _answers(pair: Mapping[str, Any]) -> Iterable[tuple[tuple[int, ...], str]]:
