@@ -8,6 +8,7 @@ from pathlib import Path
 from raysearch.core.events import Measured
 from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
 from raysearch.core.records import Counted, Decided, Estimated, Proposed, Record, SetCount
+from raysearch.storage.folder import Folder
 from raysearch.store.ledger import RunLedger
 from raysearch.store.pairs_table import write_pairs
 from raysearch.store.run_folder import RunFolder
@@ -43,7 +44,7 @@ def closed(run: RunFolder, records: Sequence[Record]) -> RunFolder:
     return run
 
 
-def few(store: Path, accepted: int = 1, **more: str) -> RunFolder:
+def few(store: Path | Folder, accepted: int = 1, **more: str) -> RunFolder:
     """A run of three hypotheses at three layers, the first `accepted` of which are accepted."""
     h = [hypothesis("country", layer) for layer in range(3)]
     records = proposed(h)

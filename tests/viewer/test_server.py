@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from raysearch.storage.local import LocalFolder
+from raysearch.storage.folder import Folder
+from raysearch.storage.open import open_folder
 from raysearch.viewer import page as pages
 from raysearch.viewer.page import write_page
 from raysearch.viewer.server import Viewer
@@ -21,9 +22,9 @@ TOKEN = "t0ken-of-a-test"
 
 
 @contextmanager
-def serving(store: Path, token: str = "") -> Iterator[Viewer]:
+def serving(store: Path | Folder, token: str = "") -> Iterator[Viewer]:
     """A server on a free port of loopback, in a thread."""
-    server = Viewer(LocalFolder(store), "127.0.0.1", 0, token)
+    server = Viewer(open_folder(store), "127.0.0.1", 0, token)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
@@ -51,7 +52,7 @@ def values(text: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def served_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = tmp_path_factory.mktemp("served")
     few(store)
     few(store, accepted=2, name="second")
@@ -59,13 +60,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(store: Path) -> Iterator[Viewer]:
-    with serving(store) as server:
+def server(served_store: Path) -> Iterator[Viewer]:
+    with serving(served_store) as server:
         yield server
 
 
-def test_the_runs_of_a_store_are_listed_the_newest_first(server: Viewer, store: Path) -> None:
-    broken = store / "broken-20200101T000000Z-01234567"
+def test_the_runs_of_a_store_are_listed_the_newest_first(
+    server: Viewer, served_store: Path
+) -> None:
+    broken = served_store / "broken-20200101T000000Z-01234567"
     broken.mkdir()
     (broken / "run.json").write_text("{}")
     (broken / "job.yaml").write_text("")
@@ -77,8 +80,8 @@ def test_the_runs_of_a_store_are_listed_the_newest_first(server: Viewer, store: 
     assert "schema_version" in runs[2]["error"]
 
 
-def test_a_run_has_a_page_and_its_data(server: Viewer, store: Path) -> None:
-    name = next(path.name for path in store.iterdir() if path.name.startswith("second"))
+def test_a_run_has_a_page_and_its_data(server: Viewer, served_store: Path) -> None:
+    name = next(path.name for path in served_store.iterdir() if path.name.startswith("second"))
     status, headers, html = ask(server, f"/runs/{name}/")
     assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     assert "default-src 'none'" in html
@@ -112,8 +115,8 @@ def test_an_answer_that_is_known_is_not_sent_again(server: Viewer) -> None:
         "/favicon.ico",
     ],
 )
-def test_no_path_leads_anywhere_else(server: Viewer, store: Path, path: str) -> None:
-    run = next(p.name for p in store.iterdir() if p.name.startswith("second"))
+def test_no_path_leads_anywhere_else(server: Viewer, served_store: Path, path: str) -> None:
+    run = next(p.name for p in served_store.iterdir() if p.name.startswith("second"))
     assert ask(server, path.format(run=run))[0] == 404
 
 
@@ -127,8 +130,8 @@ def test_a_foreign_name_that_leads_here_is_refused(server: Viewer) -> None:
     assert ask(server, "/", Host=f"localhost:{server.port}")[0] == 200
 
 
-def test_with_a_token_nothing_is_told_without_it(store: Path) -> None:
-    with serving(store, TOKEN) as server:
+def test_with_a_token_nothing_is_told_without_it(served_store: Path) -> None:
+    with serving(served_store, TOKEN) as server:
         for path in ("/", "/view/runs.js", "/?token=wrong", "/?token="):
             status, headers, text = ask(server, path)
             assert status == 401
@@ -144,18 +147,20 @@ def test_with_a_token_nothing_is_told_without_it(store: Path) -> None:
         assert ask(server, f"//evil.example/?token={TOKEN}")[1]["Location"] == "/"
 
 
-def _content(store: Path) -> dict[str, str]:
+def _content(served_store: Path) -> dict[str, str]:
     return {
-        str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in store.rglob("*") if p.is_file()
+        str(p): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in served_store.rglob("*")
+        if p.is_file()
     }
 
 
-def test_looking_writes_nothing(server: Viewer, store: Path) -> None:
-    before = _content(store)
+def test_looking_writes_nothing(server: Viewer, served_store: Path) -> None:
+    before = _content(served_store)
     for run in values(ask(server, "/view/runs.js")[2])["runs"][:2]:
         for name in ("index", "cells-0", "pairs-0"):
             assert ask(server, f"/runs/{run['id']}/view/{name}.js")[0] == 200
-    assert _content(store) == before
+    assert _content(served_store) == before
 
 
 @pytest.mark.parametrize("most", [10**6, 0], ids=["inside", "beside"])
@@ -172,3 +177,16 @@ def test_data_that_were_written_are_those_that_are_made(
     with serving(tmp_path) as server:
         written = [ask(server, f"/runs/{run.info.id}/view/{name}.js") for name in names]
     assert [text for _, _, text in written] == [text for _, _, text in made]
+
+
+def test_a_store_is_shown_wherever_it_is(store: Folder) -> None:
+    run = few(store)
+    with serving(store) as server:
+        for written in (False, True):
+            if written:
+                write_page(run.folder)
+            (line,) = values(ask(server, "/view/runs.js")[2])["runs"]
+            assert (line["id"], line["state"]) == (run.info.id, "done")
+            index = values(ask(server, f"/runs/{run.info.id}/view/index.js")[2])
+            assert index["hypotheses"]["verdict"] == "arr"
+            assert ask(server, f"/runs/{run.info.id}/view/cells-0.js")[0] == 200
