@@ -51,6 +51,7 @@ from raysearch.store.used_pairs import earlier_runs, used_before, used_words
 from raysearch.tracking.registry import tracker_of
 from raysearch.tracking.tracker import Tracker
 from raysearch.tracking.uris import tracking_uri
+from raysearch.viewer.live_page import LivePage
 from raysearch.viewer.page import write_page
 
 
@@ -198,14 +199,16 @@ def _search(
             frontend.say(line)
         frontend.say(f"run       {run.place}")
         pool.on_lost(lambda: frontend.left("failed", run))
+        page = LivePage(run.folder, frontend.say)
         try:
             if before is not None:
                 retry_failed(ledger, before, frontend)
-            seconds = _drive(run, search, pool, ledger, frontend, interrupt)
+            seconds = _drive(run, search, pool, ledger, frontend, interrupt, page)
             ledger.close("done")
         except KeyboardInterrupt:
             frontend.stop()
             ledger.close("interrupted")
+            page.end()
             frontend.left("interrupted", run)
             _give(tracker, "interrupted", run, where, frontend)
             return RunOutcome(run, "interrupted", search.snapshot())
@@ -234,6 +237,7 @@ def _drive(
     ledger: RunLedger,
     frontend: Frontend,
     interrupt: Interrupt,
+    page: LivePage,
 ) -> float:
     """From what is journalled to the end; the seconds that took."""
     began = time.monotonic()
@@ -249,6 +253,7 @@ def _drive(
             if search.preparation.score_scale is not None:
                 run.update(scale=search.preparation.score_scale.scale)
         frontend(snapshot)
+        page.tick()
         interrupt.check()
 
     def show_training(step: int, fits: int, loss: float) -> None:

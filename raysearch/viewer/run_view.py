@@ -25,6 +25,7 @@ from raysearch.storage.parquet import from_parquet
 from raysearch.store.job_file import read_job
 from raysearch.store.pairs_table import FILE as PAIRS
 from raysearch.store.pairs_table import read_pairs
+from raysearch.store.progress import read_progress
 from raysearch.store.run_folder import RunFolder
 from raysearch.viewer.cell import Cell, cell_of, intervention_of
 from raysearch.viewer.maps import effects_of, maps_of
@@ -140,6 +141,7 @@ class RunView:
 
     def _about(self) -> dict[str, Any]:
         data, facts = self.data, self.data.facts
+        progress = read_progress(self._folder)
         return {
             "id": facts.run,
             "question": visible(title(data)),
@@ -147,6 +149,7 @@ class RunView:
             "created": data.info.get("created"),
             "model": model_name(data.job),
             "state": run_state(RunFolder.open(self._folder)),
+            "at": None if progress is None else progress.at,
             "threshold": facts.threshold,
             "level": (data.job.get("test") or {}).get("false_accept"),
             "score": facts.score.name,

@@ -56,7 +56,8 @@ function head(run, view) {
   $("#head").replaceChildren(
     el("p", { class: "crumbs" }, MODE.served ? el("a", { href: "../../" }, "All runs") : null, el("span", { class: "soft" }, about.id)),
     el("h1", {}, about.question),
-    el("p", { class: "facts" }, el("b", { class: `badge ${about.state}` }, about.state), counts.filter(([v]) => run.count(v)).map(([v, name]) =>
+    el("p", { class: "facts" }, el("b", { class: `badge ${about.state}` }, about.state),
+      about.state === "running" && about.at ? el("span", { class: "soft" }, `at ${dateWords(about.at)} UTC`) : null, counts.filter(([v]) => run.count(v)).map(([v, name]) =>
       el("a", { href: address("table", "", { verdict: v }), class: `count ${name}` }, el("b", {}, run.count(v).toLocaleString("en")), ` ${name}`))),
     el("nav", {}, [["maps", "Maps"], ["table", "Table"], ["report", "Report"], ["compare", "Compare"]].map(([name, text]) =>
       el("a", { href: address(name), "aria-current": name === view || (name === "maps" && view === "cell") ? "page" : null }, text))));
