@@ -32,7 +32,7 @@ def call(name: str, text: str) -> bytes:
 def _plain(value: Any) -> Any:
     kind = type(value)
     if kind is float:
-        return round(value, 4) if math.isfinite(value) else None
+        return round(value, 6) if math.isfinite(value) else None
     if kind is dict:
         return {str(key): _plain(item) for key, item in value.items()}
     if kind is list or kind is tuple:

@@ -166,4 +166,4 @@ def test_a_text_of_a_user_ends_no_script(store: Folder) -> None:
 
 
 def test_what_is_not_finite_is_null() -> None:
-    assert to_json([float("inf"), float("nan"), 0.123456]) == "[null,null,0.1235]"
+    assert to_json([float("inf"), float("nan"), 0.12345678]) == "[null,null,0.123457]"

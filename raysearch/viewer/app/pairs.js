@@ -8,7 +8,7 @@ const OUTCOMES = {
   k: { name: "keep pairs that stayed", verb: "stayed, as it should", kind: "match" },
   ".": { name: "after the verdict", verb: "measured after the verdict: does not count", kind: "after" },
 };
-const AT_ONCE = 40;
+const AT_ONCE = 12;
 
 function pairsOf(run, h, cell, query) {
   const place = el("section", { class: "pairs" }, el("h3", {}, "Pairs"));
