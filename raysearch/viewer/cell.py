@@ -37,8 +37,8 @@ def cell_of(cell: Cell, data: RunData) -> dict[str, Any]:
     units = json.loads(row["units"])
     return {
         "where": visible(words(row["units"])),
-        "base": sorted({u["site"]["position"] for u in units}),
-        "source": sorted({(u.get("source_site") or u["site"])["position"] for u in units}),
+        "base": [visible(u["site"]["position"]) for u in units],
+        "source": [visible((u.get("source_site") or u["site"])["position"]) for u in units],
         "ablation": is_ablation(row),
         "control": row["control"],
         "figures": _figures(row, data),
@@ -67,7 +67,7 @@ def intervention_of(
             for f in fits
         ],
         "failures": [
-            [f["error_type"], visible(f["message"] or ""), f["block"], f["attempt"], f["node"]]
+            [f["error_type"], visible(f["message"] or ""), f["block"], f["attempt"]]
             for f in failures
         ],
     }

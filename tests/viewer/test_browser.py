@@ -20,6 +20,7 @@ from raysearch.viewer.page import FILE, write_page
 from tests.browser import browser, requested
 from tests.cli.conftest import QUICKSTART
 from tests.once import Once
+from tests.report.big_run import big_run
 from tests.store.books import new_run
 from tests.viewer.books import HOSTILE, decided, few, hostile, hypothesis, measured, proposed
 from tests.viewer.test_server import serving
@@ -210,3 +211,17 @@ def test_a_narrow_screen_needs_no_scrolling_sideways(opened: Any, quickstart: Pa
         look(opened, f"{(quickstart / FILE).as_uri()}#/{view}")
         assert opened.execute_script("return document.documentElement.scrollWidth") <= 390
     opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_a_map_of_many_cells_is_walked_over_as_well(opened: Any, tmp_path: Path) -> None:
+    run = big_run(tmp_path, 6_600)
+    write_page(run.folder)
+    look(opened, (run.path / FILE).as_uri())
+    canvas = one(opened, "canvas")
+    canvas.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_DOWN)
+    wait(opened, lambda: "country ~ layer 30" in one(opened, ".told").text)
+    canvas.send_keys(Keys.ENTER)
+    wait(opened, lambda: "30: residual at p1" in one(opened, "#cell h2").text)
+    opened.execute_script("document.querySelector('#cell .close').click()")
+    wait(opened, lambda: not one(opened, "#cell").is_displayed())
+    assert opened.get_log("browser") == []
