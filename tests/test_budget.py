@@ -45,7 +45,7 @@ BUDGETS = {
     "store": 16_200,
     "testing": 1_200,
     "tracking": 5_500,
-    "viewer": 14_300,
+    "viewer": 14_600,
 }
 
 _LAYOUT = {
