@@ -215,4 +215,4 @@ def test_a_database_that_cannot_be_is_refused_before_mlflow_tries_for_minutes(
         QUICKSTART, "--set", "space.variables=[sum_ab,total]", "--set", "pairs.test=128"
     )
     with pytest.raises(TrackingError, match=says):
-        sync_run(run, f"sqlite:///{run.path}{place}")
+        sync_run(find_run("unused", str(run)), f"sqlite:///{run}{place}")
