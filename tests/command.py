@@ -52,7 +52,7 @@ IMPORTED = (
         "raysearch.cli.run",
         "raysearch.cli.plan",
         "raysearch.engine.replica",
-        "raysearch.report.page",
+        "raysearch.viewer.page",
     ),
 )
 """What the fork server has imported; it passes over what it cannot import, which

@@ -19,11 +19,7 @@ ROOT = Path(__file__).parents[1] / "raysearch"
 BUDGETS = {
     ".": 5_900,
     "causal": 6_700,
-    "cli": 9_800,
-    "causal": 6_500,
-=======
-    "cli": 9_900,
->>>>>>> fdr
+    "cli": 10_200,
     "cluster": 14_800,
     "core": 9_900,
     "deploy": 3_000,
@@ -49,6 +45,7 @@ BUDGETS = {
     "store": 16_700,
     "testing": 1_200,
     "tracking": 5_500,
+    "viewer": 14_600,
 }
 
 _LAYOUT = {

@@ -42,6 +42,7 @@ ROOMS = (
     "interventions",
     "store",
     "report",
+    "viewer",
     "tracking",
     "cluster",
     "testing",
@@ -65,13 +66,13 @@ HOMES = {
     "click": ["cli/"],
     "rich": ["cli/", "runner/progress.py"],
     "duckdb": ["report/"],
-    "jinja2": ["runner/starter.py", "deploy/", "report/"],
-    "markupsafe": ["report/"],
+    "jinja2": ["runner/starter.py", "deploy/"],
+    "tokenizers": ["viewer/"],
     "pandas": ["notebook/"],
     "IPython": ["notebook/progress.py"],
     "matplotlib": ["report/", "notebook/"],
     "scipy": ["stats/"],
-    "numpy": ["search/", "stats/", "engine/", "report/"],
+    "numpy": ["search/", "stats/", "engine/", "report/", "viewer/"],
 }
 """Where a package may be imported."""
 

@@ -28,6 +28,7 @@ from raysearch.cli.report import report
 from raysearch.cli.schema import schema
 from raysearch.cli.streams import NAMES, fault, missing, open_streams
 from raysearch.cli.sync import sync
+from raysearch.cli.view import view
 from raysearch.errors import RaysearchError
 from raysearch.runner.interrupt import INTERRUPTED
 from raysearch.visible_text import OneLine, one_line, visible_lines
@@ -318,6 +319,7 @@ for command in (
     *(watching.status, watching.logs, watching.stop, watching.jobs),
     *(
         report,
+        view,
         sharing.export,
         sharing.import_,
         compact,

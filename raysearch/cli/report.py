@@ -38,11 +38,11 @@ def report(
     """Write RUN as one HTML page that needs no network: question, alignment, heat maps, cost,
     provenance."""
     from raysearch.cli.terminal import tell
-    from raysearch.report.page import page, write_page
     from raysearch.runner.stored_job import job_of
     from raysearch.storage.atomic_write import refused
     from raysearch.storage.local import LocalFolder
     from raysearch.store.run_folder import find_run
+    from raysearch.viewer.page import page, write_page
 
     flags.set_verbosity(given)
     found = find_run(store, run)

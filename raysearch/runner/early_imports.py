@@ -13,7 +13,7 @@ from raysearch.errors import RaysearchError
 from raysearch.tracking.registry import tracker_of
 from raysearch.tracking.uris import tracking_uri
 
-_AT_THE_END = ("raysearch.report.heatmap", "raysearch.report.page")
+_AT_THE_END = ("raysearch.report.heatmap", "raysearch.viewer.page")
 _log = logging.getLogger(__name__)
 
 

@@ -17,7 +17,6 @@ from raysearch.job import Job
 from raysearch.job.job_files import kept_beside
 from raysearch.job.named_files import FILES, Away, none_away
 from raysearch.proposers.registry import added
-from raysearch.report.page import FILE as PAGE
 from raysearch.runner.given_objects import GivenObjects
 from raysearch.runner.resolve import resolve
 from raysearch.runner.resolved_job import ResolvedJob
@@ -31,6 +30,7 @@ from raysearch.store.pairs_table import PairsTable, pairs_digest
 from raysearch.store.progress import read_progress
 from raysearch.store.run_folder import JOB_FILE, RunFolder
 from raysearch.tracking.uris import tracking_uri
+from raysearch.viewer.page import FILE as PAGE
 
 
 def check_version(run: RunFolder) -> None:

@@ -8,7 +8,6 @@ there, the run goes on as after any crash, and any `resume` finishes it.
 from collections.abc import Iterable, Sequence
 
 from raysearch.core.events import JournalledEvent, Retried
-from raysearch.report.page import FILE as PAGE
 from raysearch.runner.frontend import Frontend
 from raysearch.runner.recorded_proposals import UnrecordedError, recorded_search
 from raysearch.runner.reopen import reopened_job
@@ -16,6 +15,7 @@ from raysearch.search.search import Search
 from raysearch.store.ledger import RunLedger
 from raysearch.store.run_folder import RunFolder
 from raysearch.store.run_history import journal_summary, read_entries
+from raysearch.viewer.page import FILE as PAGE
 
 
 def concluded(run: RunFolder) -> Search | None:

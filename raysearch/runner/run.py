@@ -18,7 +18,6 @@ from raysearch.errors import JobError, StoreError, TakenOverError
 from raysearch.job import Job
 from raysearch.job.job_files import kept_beside
 from raysearch.proposers.base import Proposer
-from raysearch.report.page import write_page
 from raysearch.runner.continuation import Continuation, check_request, continuation
 from raysearch.runner.fresh_pairs import with_fresh_pairs
 from raysearch.runner.frontend import Frontend, RunOptions, RunOutcome
@@ -54,6 +53,8 @@ from raysearch.store.used_pairs import earlier_runs, used_before, used_words
 from raysearch.tracking.registry import tracker_of
 from raysearch.tracking.tracker import Tracker
 from raysearch.tracking.uris import tracking_uri
+from raysearch.viewer.live_page import LivePage
+from raysearch.viewer.page import write_page
 
 
 def begin(
@@ -222,6 +223,7 @@ def _search(
             frontend.say(line)
         frontend.say(f"run       {run.place}")
         pool.on_lost(lambda: frontend.left("failed", run))
+        page = LivePage(run.folder, frontend.say)
         try:
             if before is not None:
                 retry_failed(ledger, before, frontend)
@@ -229,11 +231,12 @@ def _search(
                 ledger.request(more.event, more.pairs(encoded))
                 frontend.say(more.words)
             run.update(continued={str(n): p for n, p in enumerate(ledger.continued, start=1)})
-            seconds = _drive(run, search, pool, ledger, frontend, interrupt)
+            seconds = _drive(run, search, pool, ledger, frontend, interrupt, page)
             ledger.close("done")
         except KeyboardInterrupt:
             frontend.stop()
             ledger.close("interrupted")
+            page.end()
             frontend.left("interrupted", run)
             _give(tracker, "interrupted", run, where, frontend)
             return RunOutcome(run, "interrupted", search.snapshot())
@@ -262,6 +265,7 @@ def _drive(
     ledger: RunLedger,
     frontend: Frontend,
     interrupt: Interrupt,
+    page: LivePage,
 ) -> float:
     """From what is journalled to the end; the seconds that took."""
     began = time.monotonic()
@@ -277,6 +281,7 @@ def _drive(
             if search.preparation.score_scale is not None:
                 run.update(scale=search.preparation.score_scale.scale)
         frontend(snapshot)
+        page.tick()
         interrupt.check()
 
     def show_training(step: int, fits: int, loss: float) -> None:

@@ -14,7 +14,6 @@ from raysearch.causal import SPLITS
 from raysearch.cluster.job_environment import job_environment
 from raysearch.core.model_facts import ModelFacts
 from raysearch.report.claim import claim_words, continued_words
-from raysearch.report.page import FILE as PAGE
 from raysearch.report.results_table import results
 from raysearch.runner.resolved_job import ResolvedJob
 from raysearch.storage.local_copy import on_this_machine
@@ -25,6 +24,7 @@ from raysearch.store.run_folder import JOB_FILE, RunFolder
 from raysearch.tracking.child_runs import accepted
 from raysearch.tracking.registry import tracker_of
 from raysearch.tracking.tracker import Artifact, ChildRun, PairsInput, TrackedRun, Tracker, flatten
+from raysearch.viewer.page import FILE as PAGE
 
 MOST_PARTS = 40
 """Parts of a table that a tracker is given; of one with more it gets the place. A part has at most

@@ -12,8 +12,8 @@ from click.testing import CliRunner
 
 from raysearch.cli.main import cli
 from raysearch.errors import PairsError
-from raysearch.report.page import write_page
 from raysearch.report.results_table import read_table
+from raysearch.viewer.page import write_page
 
 MODEL = str(Path(__file__).parents[2] / "jobs/planted/model")
 

@@ -13,9 +13,9 @@ from rich.console import Console
 from raysearch.cli.main import cli
 from raysearch.cli.results import print_controls
 from raysearch.errors import JobError, ModelError, PairsError
-from raysearch.report import page
 from raysearch.report.control_rows import ControlComparison
 from raysearch.storage.open import open_folder
+from raysearch.viewer import page, run_view
 from tests.cli.conftest import QUICKSTART
 from tests.cli.test_plan import planned
 from tests.once import Once
@@ -86,11 +86,11 @@ def test_a_page_speaks_of_a_control_that_does_as_well_only_where_there_is_one(
             QUICKSTART, "--set", "space.variables=[sum_ab,total]", "--set", "pairs.test=128"
         )
     )
-    data = page.read_run(run)
+    data = run_view.read_run(run)
     (first, *_) = data.comparisons
     row = {**first.row, "margin_low": None, "warnings": None}
     held = replace(first, row=row, iia={"self_swap": 1.0}, as_well=as_well, alike=alike)
-    monkeypatch.setattr(page, "read_run", lambda _: replace(data, comparisons=(held,)))
+    monkeypatch.setattr(run_view, "read_run", lambda _: replace(data, comparisons=(held,)))
     assert ("A control that does as well is said above" in page.page(run)) == bool(as_well)
 
 

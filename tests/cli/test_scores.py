@@ -9,11 +9,11 @@ from typing import Any
 import pyarrow.dataset as ds
 import pytest
 
-from raysearch.report.page import page
 from raysearch.report.results_table import results
 from raysearch.stats.betting_test import BettingTest
 from raysearch.stats.evidence import Evidence
 from raysearch.store.run_folder import find_run
+from raysearch.viewer.page import page
 from tests.cli.conftest import QUICKSTART, Shell
 from tests.cli.test_rules import LOCAL, _write_pairs
 

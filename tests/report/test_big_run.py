@@ -1,25 +1,20 @@
-"""What it costs to look at a big run, and what its page shows of more hypotheses than fit."""
+"""What it costs to look at a big run."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
 import pytest
 
-from raysearch.report import heat_tables
-from raysearch.report.best_panels import best_panel
 from raysearch.report.control_comparison import compare_controls
-from raysearch.report.page import page
 from raysearch.report.results_table import results
 from raysearch.report.rows import AT_ONCE, Rows
 from raysearch.report.run_data import MAX_ACCEPTED
 from raysearch.store.run_folder import RunFolder
+from raysearch.viewer.page import page
 from tests.command import environment
-from tests.report.big_run import LAYERS, big_run
-from tests.report.test_page import Page
+from tests.report.big_run import big_run
 
 MB = 10**6
 SMALL, BIG = 1_000, 20_000
@@ -93,57 +88,6 @@ def test_few_rows_are_python_objects_at_once(runs: tuple[RunFolder, RunFolder]) 
     assert rows.values("variable") == ["country", "relation"]
 
 
-def titled(seen: Page) -> list[dict[str, str]]:
-    return [cell for cells in seen.maps().values() for cell in cells]
-
-
-def test_of_more_hypotheses_than_fit_a_cell_shows_the_best_and_says_of_how_many(
-    runs: tuple[RunFolder, RunFolder], tmp_path: Path
-) -> None:
-    run = big_run(tmp_path, 16_384, heads=16)
-    seen = Page(page(run.folder))
-    rows = results(run.folder).to_pylist()
-    assert "A cell shows the best of its hypotheses, an accepted one first" in seen.text
-    assert len(seen.maps()) == 2
-    assert len(titled(seen)) == 2 * 16 * LAYERS
-    for variable in ("country", "relation"):
-        for layer, position in ((0, "p0"), (17, "p9"), (31, "p15")):
-            here = [
-                r
-                for r in rows
-                if (r["variable"], r["layer"], r["position"]) == (variable, layer, position)
-            ]
-            best = max(here, key=lambda r: (r["verdict"] == "accept", r["iia"]))
-            (cell,) = [
-                c
-                for c in titled(seen)
-                if c["title"].startswith(f"{variable} ~ {layer}: head ")
-                and f" at {position}\n" in c["title"]
-            ]
-            assert "the best of 16 hypotheses here" in cell["title"]
-            assert f"IIA {best['iia']:.3f}" in cell["title"]
-            assert ("accept" in cell["look"]) == (best["verdict"] == "accept")
-    assert "left out" not in seen.text
-
-
-def test_of_more_positions_than_fit_those_with_the_best_cells_are_shown(
-    runs: tuple[RunFolder, RunFolder], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(heat_tables, "MAX_CELLS", 32 * 2 * 50)
-    seen = Page(page(runs[1].folder))
-    rows = results(runs[1].folder).to_pylist()
-    positions = len({r["position"] for r in rows})
-    assert f"{positions - 50} more positions are left out" in seen.text
-    for name in ("map-1", "map-2"):
-        head, *body = seen.tables[name]
-        assert len(head) == 51
-        assert len(body) == LAYERS
-    accepted = {
-        r["position"] for r in rows if r["verdict"] == "accept" and r["variable"] == "country"
-    }
-    assert set(seen.tables["map-1"][0][1:]) <= accepted
-
-
 def test_a_page_is_small_whatever_is_in_it(tmp_path: Path) -> None:
     """Long names, long texts, a long job."""
     run = big_run(tmp_path, 13_000, 0, 90 * "&<é")
@@ -162,21 +106,3 @@ def test_the_comparison_of_a_page_is_that_of_all_accepted_ones(
         every = compare_controls(run.folder)
         shown = read_run(run.folder).comparisons
         assert list(shown) == every[:MAX_ACCEPTED]
-
-
-def test_an_accepted_hypothesis_stands_before_a_higher_one_and_layers_apart_are_counted() -> None:
-    def units(*layers: int) -> str:
-        site = {"component": "residual", "position": "last"}
-        return json.dumps([{"site": {**site, "layer": n}, "subspace": None} for n in layers])
-
-    table: list[dict[str, Any]] = [
-        {"layer": 0, "position": "last", "units": units(0), "verdict": "undecided", "iia": 0.9},
-        {"layer": 0, "position": "last", "units": units(0), "verdict": "accept", "iia": 0.8},
-        {"layer": 0, "position": "last", "units": units(0), "verdict": "failed", "iia": None},
-        {"layer": None, "position": "last", "units": units(0, 1), "verdict": "reject", "iia": 1.0},
-    ]
-    for row in table:
-        row["units"] = row["units"].replace("null", '{"featurizer": "identity", "features": null}')
-    panel = best_panel("x", Rows(pa.Table.from_pylist(table)), 100)
-    (cell,) = panel.cells.values()
-    assert (cell["verdict"], cell["of"], panel.left_out) == ("accept", 3, 1)

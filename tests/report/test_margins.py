@@ -10,9 +10,9 @@ import pytest
 from raysearch.core.hypothesis import Hypothesis, Intervention
 from raysearch.report.control_comparison import ControlComparison, compare_controls
 from raysearch.report.margins import Margins
-from raysearch.report.page import page
 from raysearch.stats.paired_test import PairedTest
 from raysearch.storage.open import open_folder
+from raysearch.viewer.page import page
 from tests.search.test_baselines import near
 from tests.search.worlds import BASE, World
 from tests.test_check_run import run_of

@@ -1,16 +1,9 @@
-"""The page of a run: what it says is what the tables say, nothing in it runs or asks but what it
-brought, and a browser shows it.
-
-docs/pictures/report.png is of the test in the browser: RAYSEARCH_SCREENSHOT=docs/pictures/report.png python -m pytest
-tests/report/test_page.py -k browser
-"""
+"""The report of a run: what it says is what the tables say."""
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -20,68 +13,19 @@ import pytest
 from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
 from raysearch.core.records import Decided, Effect, Estimated, Proposed, Record, SetCount, Weighed
 from raysearch.errors import StoreError
-from raysearch.report.heat_tables import MAX_CELLS, MAX_PANELS
-from raysearch.report.page import FILE, MAX_ACCEPTED, MAX_OTHERS, page, write_page
+from raysearch.report.run_data import MAX_ACCEPTED
 from raysearch.storage.folder import Folder
 from raysearch.store.ledger import RunLedger
-from raysearch.store.pairs_table import write_pairs
 from raysearch.store.run_folder import RunFolder, find_run
-from tests.browser import browser, requested
+from raysearch.viewer.page import FILE, data_in, page, write_page
+from raysearch.viewer.report import MAX_OTHERS
 from tests.cli.conftest import QUICKSTART, Shell
 from tests.once import Once
-from tests.store.books import ENCODED, PAIRS, new_run
+from tests.store.books import new_run
+from tests.viewer.books import HOSTILE, hostile
+from tests.viewer.report_page import Page
 
-PICTURE_BYTES = 300_000
 pytestmark = pytest.mark.timeout(900)  # whole searches, on machines that do other things too
-HOSTILE = '</script><script>document.title="taken"</script><img src=x onerror=alert(1)><b>&'
-
-
-class Page(HTMLParser):
-    """A page as text, tables by id, and scripts."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tables: dict[str, list[list[str]]] = {}
-        self.text = ""
-        self.cells: dict[str, list[dict[str, str]]] = {}
-        self.marks: list[str] = []
-        self.tags: set[str] = set()
-        self._table = ""
-        self._cell = self._tip = self._style = False
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
-        self.tags.add(tag)
-        self._tip, self._style = tag == "title", tag == "style"
-        if tag == "table":
-            self._table = given.get("id") or f"table {len(self.tables)}"
-            self.tables[self._table] = []
-        if tag == "tr":
-            self.tables[self._table].append([])
-        if tag in ("td", "th"):
-            self.tables[self._table][-1].append("")
-            self._cell = True
-        if tag == "td" and given.get("title"):
-            told = {"title": given["title"] or "", "look": given["class"] or ""}
-            self.cells.setdefault(self._table, []).append(told)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in ("td", "th"):
-            self._cell = False
-
-    def handle_data(self, data: str) -> None:
-        if self._tip:
-            self.marks.append(data)
-        elif not self._style:
-            self.text += data
-            if self._cell:
-                self.tables[self._table][-1][-1] += data
-        self._tip = self._style = False
-
-    def maps(self, kind: str = "map") -> dict[str, list[dict[str, str]]]:
-        """The cells of the heat maps."""
-        return {k: v for k, v in self.cells.items() if k.startswith(f"{kind}-")}
 
 
 @dataclass(frozen=True)
@@ -133,28 +77,6 @@ def test_the_alignment_is_that_of_the_tables(searched: Searched) -> None:
         assert row["hypothesis"].startswith(shown["id"])
 
 
-def test_each_hypothesis_is_one_cell_of_a_heat_map_with_its_figures_under_the_pointer(
-    searched: Searched,
-) -> None:
-    maps = searched.page.maps()
-    assert len(maps) == 5
-    cells = [cell for m in maps.values() for cell in m]
-    assert len(cells) == len(searched.rows) == 120
-    for row in searched.rows:
-        start = f"{row['variable']} ~ {row['layer']}: residual at {row['position']}\n"
-        (cell,) = [c["title"] for c in cells if c["title"].startswith(start)]
-        assert f"IIA {row['iia']:.3f}: {row['matches']} of n = {row['n']} pairs" in cell
-        assert f"95 % interval {row['low']:.3f} to {row['high']:.3f}" in cell
-        assert f"{row['verdict']}ed early, after {row['n']} of " in cell
-    assert sum("accept" in c["look"] for c in cells) == 7
-    shown = sorted(
-        v.split()[0] for m in maps for line in searched.page.tables[m][1:] for v in line[1:]
-    )
-    assert shown == sorted(f"{row['iia']:.2f}" for row in searched.rows)
-    pair = searched.page.tables["table 0"][1][1]
-    assert searched.page.tables["map-1"][0][1:4] == [f"a{pair[0]}", "plus1+", f"b{pair[2]}"]
-
-
 def test_what_was_rejected_and_how_early_adds_up(searched: Searched) -> None:
     head, *body = searched.page.tables["by-variable"]
     for cells in body:
@@ -166,9 +88,9 @@ def test_what_was_rejected_and_how_early_adds_up(searched: Searched) -> None:
         )
         assert (int(shown["rejected"]), int(shown["last rejected at"])) == (len(gone), gone[-1])
         assert sum(n <= int(shown["half rejected within"]) for n in gone) >= len(gone) / 2
-    bars = [m.split() for m in searched.page.marks if re.match(r"\d+ \w+ after", m)]
-    counts = {verdict: sum(int(n) for n, v, *_ in bars if v == verdict) for _, verdict, *_ in bars}
-    assert counts == {"rejected": 113, "accepted": 7}
+    (bars,) = [block["bins"] for block in searched.page.of("stops")]
+    counts = {verdict: sum(n for _, v, n in bars if v == verdict) for _, verdict, _ in bars}
+    assert counts == {"reject": 113, "accept": 7}
 
 
 def test_question_claim_cost_and_provenance_are_those_of_the_run(searched: Searched) -> None:
@@ -197,7 +119,7 @@ def test_question_claim_cost_and_provenance_are_those_of_the_run(searched: Searc
     assert all(v in text for v in info["versions"].values())
     assert " ".join(searched.run.job_text.split()) in text
     assert "is not done" not in text
-    pair = searched.page.tables["table 0"]
+    pair = searched.page.tables["example"]
     assert re.fullmatch(r"\d\+\d\+\d=", pair[1][1])
     assert eval(pair[1][1].rstrip("=")) == int(pair[1][2])
 
@@ -258,11 +180,11 @@ def test_a_run_without_accepted_ones_says_what_that_means(store: Folder) -> None
     seen = Page(run.folder.read(FILE).decode())
     assert "No hypothesis was accepted." in seen.text
     assert "Undecided (1)" in seen.text
-    assert "model commit0123abcd" in seen.text
-    assert "attribution" not in seen.text
+    assert "model commit 0123abcd" in seen.text
+    assert "effects" not in seen.ids
     assert "is not done" not in seen.text
     assert "alignment-table" not in seen.tables
-    assert "Intervals, holdout" not in seen.text
+    assert seen.of("intervals") == []
 
 
 def test_an_undone_run_says_so_and_how_to_go_on(tmp_path: Path) -> None:
@@ -326,11 +248,11 @@ def test_what_was_fit_is_shown_seed_by_seed_with_its_course(tmp_path: Path) -> N
     for f in ends:
         for r in fits:
             if r["seed"] == f["seed"] and r["status"] is None and r["validation_iia"] is not None:
-                told = f"seed {f['seed']}, step {r['step']}: {r['validation_iia']:.3f}"
-                assert any(mark.endswith(told) for mark in seen.marks)
+                drawn = [f["seed"], r["step"], r["loss"], r["validation_iia"]]
+                (course,) = seen.of("training")
+                assert any(row[:4] == pytest.approx(drawn, abs=1e-4) for row in course["fits"])
     assert "random subspace" in seen.tables["alignment-table"][0]
-    assert list(seen.maps()) == ["map-1"]
-    assert "sum_ab · das 32" in seen.text
+    assert [m["shared"] for m in seen.index["maps"]] == [["das 32"]]
 
 
 def test_what_attribution_foresaw_is_a_map_that_frames_what_was_asked_about(tmp_path: Path) -> None:
@@ -345,62 +267,24 @@ def test_what_attribution_foresaw_is_a_map_that_frames_what_was_asked_about(tmp_
     notes = [Weighed(tuple(told)), *(Proposed(h, "attribution", 0) for h in asked)]
     run = _kept(new_run(tmp_path), [*notes, *(_decided(h, "reject", 3) for h in asked)])
     seen = Page(page(run.folder))
-    assert list(seen.maps("effect")) == ["effect-1"]
-    assert [line[:2] for line in seen.tables["effect-1"][1:]] == [
-        ["2", "0.75 asked about"],
-        ["1", "× asked about"],
-        ["0", "0.12 not asked about"],
-    ]
-    tips = [c["title"] for c in seen.cells["effect-1"]]
-    assert tips[2].endswith("effect 0.125, the mean of 7 fit pairs\nnot asked about")
-    assert tips[1].endswith("cannot be interchanged on some fit pair\nasked about")
-    assert ["chosen" in c["look"] for c in seen.cells["effect-1"]] == [True, True, False]
-    assert "What attribution foresaw" in seen.text
+    effects = seen.index["effects"]
+    assert [m["layers"] for m in effects["maps"]] == [["2", "1", "0"]]
+    assert [effects["effect"][h] for h in effects["maps"][0]["cells"]] == [0.75, None, 0.125]
+    assert [effects["asked"][h] for h in effects["maps"][0]["cells"]] == [1, 1, 0]
+    assert effects["pairs"] == [7, 7, 7, 7]
+    assert "effects" in seen.ids
 
 
-@pytest.fixture
-def hostile(tmp_path: Path) -> RunFolder:
-    """A run in which every text of a user's would like to be a script."""
-    h = [_hypothesis(HOSTILE, layer, HOSTILE) for layer in range(3)]
-    run = RunFolder.create(
-        tmp_path,
-        name="hostile",
-        job_hash="0123456789abcdef",
-        job_digest="89abcdef",
-        job_text=json.dumps(
-            {"model": {"path": HOSTILE}, "problem": {"use": HOSTILE}, "test": {"threshold": 0.8}}
-        ),
-        evidence_version=1,
-    )
-    texts = [
-        replace(
-            p, base=replace(p.base, text=HOSTILE), set=HOSTILE, counterfactual={HOSTILE: HOSTILE}
-        )
-        for p in PAIRS
-    ]
-    write_pairs(run.folder, texts, [replace(e, counterfactual={HOSTILE: (1,)}) for e in ENCODED])
-    notes = [
-        Weighed(tuple(Effect(HOSTILE, x.intervention.units[0], 0.5, 4) for x in h)),
-        *(Proposed(x, HOSTILE, 0) for x in h),
-        _decided(h[0], "accept", 20, sets=(SetCount(HOSTILE, 4, 4, 0.4, 1.0),)),
-    ]
-    return _kept(
-        run, [*notes, _decided(h[1], "failed", 0, reason=HOSTILE), _decided(h[2], "undecided", 16)]
-    )
-
-
-def test_no_text_of_a_user_is_markup(hostile: RunFolder, searched: Searched) -> None:
-    html = page(hostile.folder)
-    seen = Page(html)
+def test_no_text_of_a_user_is_markup(tmp_path: Path) -> None:
+    html = page(hostile(tmp_path).folder)
     assert HOSTILE not in html
-    assert seen.text.count(HOSTILE) > 8
-    assert "script" not in seen.tags
-    assert seen.tags <= searched.page.tags
-    assert "img" not in seen.tags
+    assert Page(html).text.count(HOSTILE) > 8
+    assert "<img" not in html
+    assert html.count("<script") == html.count("</script") == len(data_in(html)[1]) + 2
 
 
 def _many(run: RunFolder) -> RunFolder:
-    """10^4 hypotheses and some: more than any table or map of a page takes."""
+    """10^4 hypotheses and some: more than any table of a page takes."""
     h = [
         _hypothesis(f"v{v}", layer, f"p{p}")
         for v in range(4)
@@ -423,52 +307,6 @@ def test_ten_thousand_hypotheses_make_a_page_that_says_what_it_leaves_out(tmp_pa
     assert len(seen.tables["alignment-table"]) == MAX_ACCEPTED + 1
     assert f"The first {MAX_ACCEPTED} of {accepted}; all: raysearch results" in seen.text
     assert f"The first {MAX_OTHERS} of " in seen.text
-    drawn = seen.maps()
-    assert len(drawn) <= MAX_PANELS
-    assert sum(map(len, drawn.values())) == 11_200 <= MAX_CELLS
+    cells = [h for m in seen.index["maps"] for h in m["cells"] if h >= 0]
+    assert len(set(cells)) == len(cells) == 11_200
     assert len(html) < 5_000_000
-
-
-def _shown(opened: Any, path: Path) -> None:
-    """Opens the page. Fails on any word in the console, and on any request but for
-    the file itself."""
-    opened.get(path.as_uri())
-    assert opened.get_log("browser") == []
-    assert requested(opened) == {path.as_uri()}
-
-
-def test_a_browser_shows_it_without_errors_or_requests(
-    searched: Searched, hostile: RunFolder, tmp_path: Path
-) -> None:
-    picture = Path(os.environ.get("RAYSEARCH_SCREENSHOT") or tmp_path / "report.png")
-    (tmp_path / "hostile.html").write_text(page(hostile.folder))
-    with browser(1240, 1500) as opened:
-        _shown(opened, tmp_path / "hostile.html")
-        assert opened.title == f"{hostile.info.id} · raysearch"
-        assert opened.find_elements("css selector", "img, b b") == []
-        _shown(opened, searched.run.path / FILE)
-        cells = opened.find_elements("css selector", "#maps .heat td")
-        assert len(cells) == 120
-        light = _colours(opened)
-        assert opened.save_screenshot(str(picture))
-        opened.execute_cdp_cmd(
-            "Emulation.setEmulatedMedia",
-            {"features": [{"name": "prefers-color-scheme", "value": "dark"}]},
-        )
-        assert _colours(opened) != light
-        opened.execute_cdp_cmd(
-            "Emulation.setEmulatedMedia",
-            {"media": "print", "features": [{"name": "prefers-color-scheme", "value": "dark"}]},
-        )
-        assert _colours(opened) == light, "paper is white, whatever the screen is"
-        assert opened.get_log("browser") == []
-    assert 10_000 < picture.stat().st_size < PICTURE_BYTES
-
-
-def _colours(opened: Any) -> list[str]:
-    """The backgrounds of all cells as the browser shows them."""
-    colours: list[str] = opened.execute_script(
-        "return [...document.querySelectorAll('.heat td')]"
-        ".map(cell => getComputedStyle(cell).backgroundColor)"
-    )
-    return colours

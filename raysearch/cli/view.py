@@ -1,0 +1,58 @@
+"""`raysearch view`: the runs of a store in a browser."""
+
+import secrets
+import webbrowser
+from typing import Any
+
+import click
+
+from raysearch.cli import flags
+from raysearch.store.locations import DEFAULT_STORE
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@click.command()
+@click.argument("store", default=DEFAULT_STORE, envvar="RAYSEARCH_STORE", metavar="[STORE]")
+@click.option("--open", "show", is_flag=True, help="Show it in a browser.")
+@click.option(
+    "--host",
+    default=LOOPBACK[0],
+    show_default=True,
+    help="Where to listen. Anywhere but on loopback, whoever looks needs the token that is printed.",
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Default: a free one.")
+@flags.loudness
+def view(store: str, show: bool, host: str, port: int, quiet: bool, **given: Any) -> int:
+    """Show the runs of STORE (or of the store that a run is in) in a browser, while they go on and
+    after: maps whose cells open their pairs. Ends with Ctrl-C."""
+    from raysearch.cli.terminal import say, tell
+    from raysearch.errors import StoreError
+    from raysearch.storage.open import open_folder
+    from raysearch.store.run_folder import run_names
+    from raysearch.viewer.server import Viewer
+
+    flags.set_verbosity(given)
+    token = "" if host in LOOPBACK else secrets.token_urlsafe(24)
+    folder, run = open_folder(store), ""
+    if folder.exists("run.json"):
+        folder, run = open_folder(folder.place.rpartition("/")[0]), f"runs/{folder.name}/"
+    if not run_names(folder):
+        say(f"store {folder.place}: holds no runs yet")
+    try:
+        server = Viewer(folder, host, port, token)
+    except OSError as e:
+        raise StoreError(
+            f"--host {host} --port {port}: cannot listen there ({e.strerror or e}); give another"
+        ) from e
+    with server:
+        given_host = f"[{host}]" if ":" in host else host
+        address = f"http://{given_host}:{server.port}/{run}{f'?token={token}' * bool(token)}"
+        tell(address)
+        if show:
+            webbrowser.open(address)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            return 0
+    return 0

@@ -1,0 +1,65 @@
+// Reads the data of a run: from elements of the page, else from the files view/NAME.js beside it.
+// A file holds one call, raysearch("NAME", {...}). A page from a server parses what stands in it and
+// runs nothing; a page from a disk may read no file, so there a script element runs the call.
+
+const waiting = new Map();
+const known = new Map();
+const MODE = JSON.parse($("#mode").textContent);
+
+window.raysearch = (name, values) => {
+  waiting.get(name)?.(values);
+  waiting.delete(name);
+};
+
+function parsed(text) {
+  return JSON.parse(text.slice(text.indexOf(",") + 1, text.lastIndexOf(")")));
+}
+
+function load(name, folder = "") {
+  const key = folder + name;
+  if (!known.has(key)) {
+    const promise = folder === "" ? own(name) : other(name, folder);
+    promise.catch(() => known.delete(key));
+    known.set(key, promise);
+  }
+  return known.get(key);
+}
+
+async function own(name) {
+  const inside = document.getElementById(name);
+  if (inside) return JSON.parse(inside.textContent);
+  return location.protocol === "file:" ? fromScript(name) : fetched(`view/${name}.js`);
+}
+
+async function fetched(path) {
+  const answer = await fetch(path, { cache: "no-cache" });
+  if (!answer.ok) throw new Error(`${path}: ${answer.status} ${answer.statusText}`);
+  return parsed(await answer.text());
+}
+
+function fromScript(name) {
+  return new Promise((take, refuse) => {
+    waiting.set(name, take);
+    const made = el("script", { src: `view/${name}.js` });
+    made.addEventListener("error", () => refuse(new Error(`view/${name}.js is not beside this page; send the whole folder of the run`)));
+    document.head.append(made);
+  });
+}
+
+// Of another run: its files, or its page where they are inside; nothing in that page is run.
+async function other(name, folder) {
+  try {
+    return await fetched(`${folder}view/${name}.js`);
+  } catch (error) {
+    const answer = await fetch(`${folder}report.html`);
+    if (!answer.ok) throw error;
+    return fromPage(await answer.text(), name);
+  }
+}
+
+function fromPage(text, name) {
+  if (text.startsWith("raysearch(")) return parsed(text);
+  const found = new DOMParser().parseFromString(text, "text/html").getElementById(name);
+  if (!found) throw new Error("that file holds no run; choose its report.html or view/index.js");
+  return JSON.parse(found.textContent);
+}

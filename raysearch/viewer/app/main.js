@@ -1,0 +1,102 @@
+// Shows what the address says, and looks again while a run is going.
+
+const LOOK_AGAIN = 3000, RELOAD = 30000;
+let current = null;
+
+async function show() {
+  const place = $("#main"), drawer = $("#cell");
+  try {
+    if (MODE.kind === "runs") return runsView(place, [...(await load("runs")).runs], route().query);
+    current ??= new Run(await load("index"));
+    await showRun(place, drawer, current);
+  } catch (error) {
+    place.replaceChildren(trouble(error));
+  } finally {
+    document.body.dataset.ready = location.hash || "#";
+  }
+}
+
+let drawnFor = null;
+
+async function showRun(place, drawer, run) {
+  const { view, argument, query } = route();
+  const isCell = view === "cell";
+  head(run, view);
+  drawer.hidden = !isCell;
+  document.body.classList.toggle("with-cell", isCell);
+  const shown = isCell || view === "maps" ? `maps of ${query.get("variable") ?? ""}` : location.hash;
+  if (drawnFor?.run !== run || drawnFor.shown !== shown) {
+    const wait = setTimeout(() => place.replaceChildren(el("p", { class: "soft" }, "Reading …")), 300);
+    try {
+      await drawView(place, run);
+    } finally {
+      clearTimeout(wait);
+    }
+    drawnFor = { run, shown };
+  }
+  $$("td.open").forEach((cell) => cell.classList.remove("open"));
+  if (!isCell) return;
+  await openCell(drawer, run, argument, query).catch((error) => drawer.replaceChildren(closeButton(), trouble(error)));
+  reveal(run.number(argument));
+}
+
+async function drawView(place, run) {
+  const { view, argument, query } = route();
+  if (view === "report") reportView(place, await load("report"), argument);
+  else if (view === "table") tableView(place, run, query);
+  else if (view === "compare" && argument) await compareView(place, run, new Run(await load("index", `../${encodeURIComponent(argument)}/`)), query);
+  else if (view === "compare") compareStart(place, run);
+  else mapsView(place, run, query);
+}
+
+function head(run, view) {
+  const about = run.index.run;
+  document.title = `${about.id} · raysearch`;
+  const counts = [["a", "accepted"], ["r", "rejected"], ["u", "undecided"], ["f", "failed"], [".", "alive"]];
+  $("#head").replaceChildren(
+    el("p", { class: "crumbs" }, MODE.served ? el("a", { href: "../../" }, "All runs") : null, el("span", { class: "soft" }, about.id)),
+    el("h1", {}, about.question),
+    el("p", { class: "facts" }, el("b", { class: `badge ${about.state}` }, about.state),
+      about.state === "running" && about.at ? el("span", { class: "soft" }, `at ${dateWords(about.at)} UTC`) : null, counts.filter(([v]) => run.count(v)).map(([v, name]) =>
+      el("a", { href: address("table", "", { verdict: v }), class: `count ${name}` }, el("b", {}, run.count(v).toLocaleString("en")), ` ${name}`))),
+    el("nav", {}, [["maps", "Maps"], ["table", "Table"], ["report", "Report"], ["compare", "Compare"]].map(([name, text]) =>
+      el("a", { href: address(name), "aria-current": name === view || (name === "maps" && view === "cell") ? "page" : null }, text))));
+}
+
+function mapsView(place, run, query) {
+  const wanted = query.get("variable"), about = run.index.run;
+  place.replaceChildren(
+    el("p", { class: "soft" }, `Layers upward. In a cell: ${about.score}, paler where the interval is wide. Outlined: accepted; dashed: still alive. A cell opens its pairs: click it, or walk with the arrow keys and press Enter.`),
+    run.index.variables.length > 1 ? chips("variable", [{ text: "all", on: !wanted, href: address("maps") }, ...run.index.variables.map((v) => ({ text: v, on: v === wanted, href: address("maps", "", { variable: v }) }))]) : "",
+    el("div", { class: "maps" }));
+  drawMaps($(".maps", place), run, run.index.maps.filter((map) => !wanted || run.index.variables[map.variable] === wanted), runLook(run));
+  if (run.elsewhere.size) place.append(el("h3", {}, "Over several layers"), el("ul", { class: "elsewhere" },
+    [...run.elsewhere].slice(0, 500).map(([h, where]) => el("li", {}, el("a", { href: address("cell", run.h.id[h]) }, `${run.variable(h)} ~ ${where}`), ` ${share(run.h.iia[h])} ${VERDICTS[run.h.verdict[h]]}`))));
+  if (!run.size) place.append(el("p", {}, "Nothing is proposed yet."));
+}
+
+async function lookAgain() {
+  if (MODE.kind === "run" && current?.index.run.state !== "running") return;
+  const text = await fetch(MODE.kind === "runs" ? "view/runs.js" : "view/index.js", { cache: "no-cache" }).then((answer) => answer.text());
+  if (text === lookAgain.last) return;
+  lookAgain.last = text;
+  known.clear();
+  known.set(MODE.kind === "runs" ? "runs" : "index", Promise.resolve(parsed(text)));
+  if (MODE.kind === "run") current = new Run(parsed(text));
+  const scroll = [scrollX, scrollY], focus = document.activeElement?.dataset?.h;
+  await show();
+  scrollTo(...scroll);
+  if (focus !== undefined) $(`td[data-h="${focus}"]`)?.focus({ preventScroll: true });
+}
+
+window.addEventListener("hashchange", async () => {
+  await show();
+  if (route().view === "cell") $("#cell h2")?.focus({ preventScroll: true });
+});
+window.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && route().view === "cell") closeCell();
+});
+show().then(() => {
+  if (MODE.served) setInterval(() => lookAgain().catch((error) => console.warn(error.message)), LOOK_AGAIN);
+  else if (current?.index.run.state === "running") setInterval(() => location.reload(), RELOAD);
+});

@@ -1,0 +1,74 @@
+// The index of a run, and what follows from it.
+
+const VERDICTS = { a: "accepted", r: "rejected", u: "undecided", f: "failed", ".": "not decided yet" };
+const LEVELS = 20;
+const FULL = 0.15, FAINT = 0.8, FAINTEST = 0.08; // as cell_style.py
+
+class Run {
+  constructor(index, folder = "") {
+    this.index = index;
+    this.folder = folder;
+    this.h = index.hypotheses;
+    this.at = new Map(this.h.id.map((id, i) => [id, i]));
+    this.places = new Array(this.h.id.length);
+    index.maps.forEach((map, m) => map.cells.forEach((h, at) => { if (h >= 0) this.places[h] = [m, at]; }));
+    this.elsewhere = new Map(index.elsewhere);
+  }
+
+  get size() {
+    return this.h.id.length - this.index.run.controls;
+  }
+
+  count(verdict) {
+    let n = 0;
+    for (let i = 0; i < this.size; i++) n += this.h.verdict[i] === verdict;
+    return n;
+  }
+
+  number(id) {
+    if (this.at.has(id)) return this.at.get(id);
+    const found = this.h.id.findIndex((own) => own.startsWith(id));
+    return id && found >= 0 ? found : undefined;
+  }
+
+  variable(h) {
+    return this.index.variables[this.h.variable[h]];
+  }
+
+  where(h) {
+    if (!this.places[h]) return this.elsewhere.get(h) ?? "";
+    const [m, at] = this.places[h];
+    const map = this.index.maps[m], width = map.labels.length;
+    const label = map.labels[at % width].join(" ");
+    const layer = map.layers[Math.floor(at / width)];
+    return `layer ${layer}, ${[...map.shared, map.axis === "head" ? `head ${label}` : label].join(", ")}`;
+  }
+
+  // The steps of colour, 0 to LEVELS: paler as the interval widens, so that few pairs look like few.
+  level(h) {
+    const iia = this.h.iia[h];
+    if (iia === null || this.h.verdict[h] === "f") return null;
+    const low = this.h.low[h], high = this.h.high[h];
+    const width = low === null || high === null ? 1 : high - low;
+    return Math.round(LEVELS * iia * Math.min(Math.max((FAINT - width) / (FAINT - FULL), FAINTEST), 1));
+  }
+
+  words(h) {
+    const { iia, low, high, n, verdict } = this.h;
+    const score = this.index.run.score;
+    const figures = iia[h] === null ? "" : `${score} ${share(iia[h], 3)} on ${many(n[h] ?? 0, "pair")}`;
+    const interval = low[h] === null ? "" : `95 % interval ${share(low[h], 3)} to ${share(high[h], 3)}`;
+    return [`${this.variable(h)} ~ ${this.where(h)}`, VERDICTS[verdict[h]], figures, interval].filter(Boolean);
+  }
+
+  async cell(h) {
+    const intervention = this.h.intervention[h];
+    const bundle = await load(`cells-${Math.floor(intervention / this.index.bundle)}`, this.folder);
+    return { ...bundle.hypotheses[h], intervention: bundle.interventions[intervention] };
+  }
+
+  async pair(number) {
+    const bundle = await load(`pairs-${Math.floor(number / this.index.bundle)}`, this.folder);
+    return bundle[number];
+  }
+}

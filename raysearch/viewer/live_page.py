@@ -1,0 +1,59 @@
+"""Writes the page of a run while its driver works, for those who look at it where it is kept.
+
+Invariants: the driver gives it at most a hundredth of its time; what keeps the page from being
+written is said once, and keeps no search from going on.
+"""
+
+import time
+from collections.abc import Callable
+
+from raysearch.errors import StoreError
+from raysearch.report.results_table import read_table
+from raysearch.storage.folder import Folder
+from raysearch.viewer.page import write_page
+
+LEAST = 60.0
+"""Seconds between two pages, at least."""
+REST = 100.0
+"""For so many times of what a page took none is written."""
+
+
+class LivePage:
+    """The page of a run that goes on.
+
+    Args:
+        say: takes a line for the user.
+        clock: returns seconds, from any zero.
+    """
+
+    def __init__(
+        self, run: Folder, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._run = run
+        self._say = say
+        self._clock = clock
+        self._next = clock() + LEAST
+        self._written = False
+
+    def tick(self) -> None:
+        """Writes the page, if the last one is old enough. Cheap: call it at every turn."""
+        if self._clock() >= self._next:
+            self._write()
+
+    def end(self) -> None:
+        """Writes the page of a run that ended before it was done, if there is one already."""
+        if self._written:
+            self._write()
+
+    def _write(self) -> None:
+        began = self._clock()
+        try:
+            if read_table(self._run, "hypotheses", ("hypothesis",)).num_rows:
+                write_page(self._run)
+                self._written = True
+        except StoreError as e:
+            self._say(f"no page of the search on its way: {e}")
+            self._next = float("inf")
+            return
+        took = self._clock() - began
+        self._next = self._clock() + max(LEAST, REST * took)
