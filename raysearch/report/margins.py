@@ -34,11 +34,14 @@ Key = tuple[str, str, str | None]
 
 @dataclass(frozen=True)
 class Margins:
-    """The observed outputs of some interventions: for each, those of its pairs, in their order."""
+    """The observed outputs of some interventions: for each, those of its pairs, in their order.
+
+    `of_tested_score`: whether the test is on matches too, as margins are."""
 
     pairs: Mapping[int, ExpectedAnswers]
     seen: Mapping[Key, Mapping[int, Ids]]
     unfiltered: bool = False
+    of_tested_score: bool = True
 
     def over(self, row: Row, other: Row) -> Interval | None:
         """Returns the interval of IIA minus that of a control which is a hypothesis of its own."""
@@ -112,17 +115,12 @@ class Margins:
 NO_MARGINS = Margins({}, {})
 
 
-def read_margins(
-    run: FolderLike, accepted: Sequence[Row], controls: Sequence[Row], any_score: bool = False
-) -> Margins:
-    """Reads what was observed of accepted hypotheses and controls; none where the test is on a
-    score that is no match, unless `any_score`. Raises: StoreError.
-    """
+def read_margins(run: FolderLike, accepted: Sequence[Row], controls: Sequence[Row]) -> Margins:
+    """Reads what was observed of accepted hypotheses and controls. Raises: StoreError."""
     folder = open_folder(run)
     job = read_job(folder)
-    matches = (job.get("test") or {}).get("score", "matches") == "matches"
     swaps = [row for row in accepted if '"operation"' not in row["units"]]
-    if not swaps or not (matches or any_score) or not folder.exists(FILE):
+    if not swaps or not folder.exists(FILE):
         return NO_MARGINS
     stored = read_pairs(folder)
     if stored.encoded is None:
@@ -136,6 +134,7 @@ def read_margins(
         {e.index: _expected(e, pairs[e.index], matcher) for e in stored.encoded},
         _observed(run, names),
         (job.get("pairs") or {}).get("kinds") == "unfiltered",
+        (job.get("test") or {}).get("score", "matches") == "matches",
     )
 
 

@@ -21,6 +21,7 @@ from raysearch._version import __version__
 from raysearch.core.controls import JOB_CONTROLS
 from raysearch.report.cell_style import level_rules
 from raysearch.report.charts import intervals, pairs_to_verdict, training_curves
+from raysearch.report.control_comparison import RunResults
 from raysearch.report.control_rows import COLUMNS
 from raysearch.report.heat_tables import effect_maps, heat_maps
 from raysearch.report.rows import Row
@@ -41,22 +42,23 @@ MAX_JOB = 200_000
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def write_page(run: FolderLike) -> str:
-    """Writes report.html into the run folder and returns its name.
+def write_page(run: FolderLike, results: RunResults | None = None) -> str:
+    """Writes report.html into the run folder and returns its name. `results`: as `page`.
 
     Raises: StoreError as `page`, or if it cannot be written.
     """
     folder = open_folder(run)
-    folder.write(FILE, page(folder).encode())
+    folder.write(FILE, page(folder, results).encode())
     return FILE
 
 
-def page(run: FolderLike) -> str:
-    """Returns the page of a run in its current state.
+def page(run: FolderLike, results: RunResults | None = None) -> str:
+    """Returns the page of a run in its current state. `results`: its results, where they were read
+    already.
 
     Raises: StoreError if it has no hypotheses yet, or a file of it cannot be read.
     """
-    found = read_run(run)
+    found = read_run(run, results)
     return (
         _environment()
         .get_template("page.html.j2")

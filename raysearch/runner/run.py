@@ -17,6 +17,7 @@ from raysearch.errors import JobError, StoreError, TakenOverError
 from raysearch.job import Job
 from raysearch.job.job_files import kept_beside
 from raysearch.proposers.base import Proposer
+from raysearch.report.control_comparison import RunResults
 from raysearch.report.page import write_page
 from raysearch.runner.fresh_pairs import with_fresh_pairs
 from raysearch.runner.frontend import Frontend, RunOptions, RunOutcome
@@ -283,9 +284,9 @@ def _conclude(
     try:
         pictures = heatmaps(run.folder, run.heatmaps)
         report_end(run, ended.snapshot, seconds, frontend)
-        write_page(run.folder)
+        write_page(run.folder, ended.results)
         frontend.ended(ended)
-        _give(tracker, "done", run, where, frontend, pictures)
+        _give(tracker, "done", run, where, frontend, pictures, ended.results)
     except BaseException:
         if tracker is not None:
             tracker.close("done")  # the search is, whatever became of its pictures
@@ -318,6 +319,7 @@ def _give(
     where: RunOptions,
     frontend: Frontend,
     pictures: Sequence[str] = (),
+    results: RunResults | None = None,
 ) -> None:
     """Gives the tracker what the run has left, and waits for it (a bounded time)."""
     if tracker is not None:
@@ -326,4 +328,4 @@ def _give(
         def say() -> None:
             frontend.say(f"{name:<9} finishing")
 
-        finish_tracking(tracker, status, run, where.tracked_children, pictures, say=say)
+        finish_tracking(tracker, status, run, where.tracked_children, pictures, results, say=say)
