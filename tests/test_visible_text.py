@@ -34,6 +34,7 @@ from raysearch.store.run_folder import RunFolder
 from raysearch.tracking.mlflow_names import as_value, as_word
 from raysearch.visible_text import OneLine, visible
 from tests.cli.conftest import QUICKSTART
+from tests.command import HEATMAPS
 from tests.store.books import new_run
 
 VARIABLES = {
@@ -121,10 +122,11 @@ def call(
 
 
 @pytest.fixture
-def ran(asked: Path, call: Callable[..., Said]) -> Said:
+def ran(asked: Path, call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> Said:
     """The run, begun by the first test that asks for it."""
     if (asked / "said").exists():
         return Said(*json.loads((asked / "said").read_text()))
+    monkeypatch.setenv(HEATMAPS, "on")
     said = call("run", "job.yaml", "--pool", "local", "--tracking-uri", "none")
     (asked / "said").write_text(json.dumps([said.out, said.err]))
     return said

@@ -90,7 +90,8 @@ class _Terminal(ProgressDisplay):
                 f'undecided raysearch results {shlex.quote(run.place)} --where "verdict = '
                 f"'undecided'\""
             )
-        self.say(f"heat maps {run.heatmaps.place}")
+        if run.heatmaps.names():
+            self.say(f"heat maps {run.heatmaps.place}")
         self.say(f"more      raysearch results {shlex.quote(run.place)}")
 
 

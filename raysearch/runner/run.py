@@ -4,6 +4,7 @@ Invariants: no run folder is made before the model is loaded and the job has pro
 whatever ends a search early, who asked is told that it can be gone on with, where that can help.
 """
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -53,6 +54,9 @@ from raysearch.store.used_pairs import earlier_runs, used_before, used_words
 from raysearch.tracking.registry import tracker_of
 from raysearch.tracking.tracker import Tracker
 from raysearch.tracking.uris import tracking_uri
+
+HEATMAPS = "RAYSEARCH_HEATMAPS"
+"""The variable that switches off the pictures of a run, whose page has the same as tables."""
 
 
 def begin(
@@ -276,13 +280,9 @@ def _conclude(
     tracker: Tracker | None,
 ) -> RunOutcome:
     """Pictures and summary of a search that is done."""
-    from raysearch.report.heatmap import (
-        heatmaps,  # matplotlib: half a second that only an end needs
-    )
-
     run = ended.run
     try:
-        pictures = heatmaps(run.folder, run.heatmaps)
+        pictures = _heatmaps(run)
         report_end(run, ended.snapshot, seconds, frontend)
         write_page(run.folder, ended.results)
         frontend.ended(ended)
@@ -293,6 +293,15 @@ def _conclude(
         frontend.left("the search is done, its pictures and summary are not", run)
         raise
     return ended
+
+
+def _heatmaps(run: RunFolder) -> list[str]:
+    """Draws the heat maps, unless they are switched off; returns the files' names."""
+    if os.environ.get(HEATMAPS, "").lower() == "off":
+        return []
+    from raysearch.report.heatmap import heatmaps  # matplotlib, which takes a second to import
+
+    return heatmaps(run.folder, run.heatmaps)
 
 
 def _end_badly(error: BaseException, ledger: RunLedger, run: RunFolder, frontend: Frontend) -> None:
