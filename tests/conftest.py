@@ -35,7 +35,7 @@ remember_environment()
 assert not any(name.startswith("raysearch.engine.") for name in sys.modules)
 shapes.check_on_import(shapes.modules("raysearch.engine"))
 
-pytest_plugins = ["tests.scheduling", "tests.timing"]
+pytest_plugins = ["tests.scheduling", "tests.timing", "tests.root_logger"]
 
 # Two cores are shared: that an example or its making takes long is for pytest-timeout to say. 40
 # examples in each run of the tests, where a test asks for no other number; `make fuzz` has 1,000.

@@ -38,11 +38,11 @@ BUDGETS = {
     "problems": 17_800,
     "proposers": 4_200,
     "report": 21_300,
-    "runner": 32_200,
+    "runner": 32_400,
     "search": 23_500,
     "stats": 6_400,
     "storage": 6_200,
-    "store": 16_200,
+    "store": 16_300,
     "testing": 1_200,
     "tracking": 5_500,
 }

@@ -6,9 +6,10 @@ whatever ends a search early, who asked is told that it can be gone on with, whe
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from raysearch import driver
 from raysearch.core.codec import to_json_values
@@ -50,7 +51,7 @@ from raysearch.store.ledger import RunLedger
 from raysearch.store.locations import writable_store
 from raysearch.store.pairs_table import pairs_digest, read_pairs, write_pairs
 from raysearch.store.run_folder import RunFolder, find_run
-from raysearch.store.used_pairs import earlier_runs, used_before, used_words
+from raysearch.store.used_pairs import EarlierRun, earlier_runs, used_before, used_words
 from raysearch.tracking.registry import tracker_of
 from raysearch.tracking.tracker import Tracker
 from raysearch.tracking.uris import tracking_uri
@@ -89,11 +90,7 @@ def begin(
         search = resolved.search(opened.facts, opened.encoded, proposer)
         report_model(opened, resolved, frontend)
         digest = pairs_digest(resolved.pairs)
-        contents = [p.contents for p in resolved.pairs if p.split == "test"]
-        first = contents[: resolved.job.pairs.test]  # those that are tested on, if they are solved
-        before = used_before(tested, opened.facts.digest, first)
-        if before:
-            frontend.say(used_words(before))
+        before = _used_before(resolved, tested, opened.facts.digest, frontend)
         run = RunFolder.create(
             root,
             name=resolved.job.name,
@@ -121,6 +118,19 @@ def begin(
             )
             tracker = _tracker(run, resolved, opened.facts, digest, uri)
             return _search(run, search, proposer, pool, where, frontend, tracker)
+
+
+def _used_before(
+    resolved: ResolvedJob, tested: Collection[EarlierRun], model: str, frontend: Frontend
+) -> Mapping[str, Mapping[str, Any]]:
+    """Returns the earlier runs of the model on the same test pairs (`used_before`), and reports
+    them."""
+    contents = [p.contents for p in resolved.pairs if p.split == "test"]
+    first = contents[: resolved.job.pairs.test]  # those that are tested on, if they are solved
+    before = used_before(tested, model, first)
+    if before:
+        frontend.say(used_words(before))
+    return before
 
 
 def go_on(

@@ -26,9 +26,9 @@ def test_results_and_what_they_rest_on_are_read_once(
 
     counted(results_table, "_with_warnings")
     counted(results_table, "read_margins")
-    counted(margins, "read_pairs")
+    counted(margins, "read_encoded")
     run = _run(tmp_path)
-    assert sorted(calls) == ["_with_warnings", "read_margins", "read_pairs"]
+    assert sorted(calls) == ["_with_warnings", "read_encoded", "read_margins"]
     assert len(run.alignment) == 3
     assert not (Path(run.place) / "heatmaps").exists()
 
