@@ -15,9 +15,10 @@ TEMPLATE_SECONDS = 10.0
 """Seconds that a chat template may take for one prompt."""
 TEMPLATE_BYTES = 2**30
 """Bytes of memory that a chat template may take beyond what the process has."""
-PARQUET_TIMES = 64
-"""Size of a file of pairs in memory, as a multiple of its size on disk."""
-PARQUET_BYTES = 256 * 2**20
+UNPACKED_TIMES = 64
+"""Size of a packed file of pairs (Parquet, Arrow, gzip, ...) in memory, as a multiple of its size
+on disk."""
+UNPACKED_BYTES = 256 * 2**20
 """Bytes that such a file may take in memory whatever its size on disk."""
 LAYERS = 10**4
 """Layers, heads or experts of a model's configuration."""

@@ -35,7 +35,7 @@ BUDGETS = {
     "interventions": 7_700,
     "job": 10_700,
     "notebook": 10_100,
-    "problems": 17_800,
+    "problems": 18_500,
     "proposers": 4_200,
     "report": 21_300,
     "runner": 32_400,

