@@ -30,7 +30,8 @@ on the clock, for a machine that does other things too is slow."""
 
 
 _UNWRITTEN = "PYTHONDONTWRITEBYTECODE"
-"""Set while a fault is in the tree, whose byte code must not stay; what was compiled before serves."""
+"""Set while a fault is in the tree, whose byte code must not stay; what was compiled before
+serves."""
 OUTCOMES = {True: "caught", False: "SURVIVED", None: "NO END"}
 """What is printed for each value that `caught` returns."""
 
@@ -410,8 +411,8 @@ def main() -> None:
         )
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     print(
-        f"{time.monotonic() - began:.0f} s, of processors {used.ru_utime + used.ru_stime:.0f} s, the "
-        "same tests without any fault among them"
+        f"{time.monotonic() - began:.0f} s, of processors {used.ru_utime + used.ru_stime:.0f} s, "
+        "the same tests without any fault among them"
     )
     sys.exit(survived > 0)
 

@@ -129,5 +129,5 @@ def _say_why(ended: RunOutcome) -> None:
     failed = ended.results.hypotheses.where("verdict", "failed")
     reasons = Counter(failed.table["reason"].to_pylist())
     reason, times = reasons.most_common(1)[0]
-    more = f"; all of them: raysearch results {shlex.quote(ended.run.place)} --where \"verdict = 'failed'\""
-    say(f"{times} times: {reason}{more}")
+    shown = f"raysearch results {shlex.quote(ended.run.place)} --where \"verdict = 'failed'\""
+    say(f"{times} times: {reason}; all of them: {shown}")

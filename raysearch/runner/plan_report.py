@@ -254,9 +254,9 @@ def _weight_words(facts: PlanReport) -> list[str]:
     if not facts.weighed_on or facts.job.test.weights == "even":
         return [f"  weights     even: each of {facts.k} spends 1/{facts.k} of the false accept"]
     return [
-        f"  weights     by effects on {facts.weighed_on} fit pairs, fixed before the first test pair: "
-        f"what has a large one is accepted after fewer pairs than below, and nothing spends less "
-        f"than 1/{math.e * facts.k:.0f} of the false accept"
+        f"  weights     by effects on {facts.weighed_on} fit pairs, fixed before the first test "
+        f"pair: what has a large one is accepted after fewer pairs than below, and nothing spends "
+        f"less than 1/{math.e * facts.k:.0f} of the false accept"
     ]
 
 

@@ -92,7 +92,8 @@ def finish_tracking(
     """Gives the tracker what the run has left, with at most so many `children`, waits for it up to
     `seconds` (None: as long as the tracker does), and returns whether all arrived.
 
-    `results`: those of a run that is done. `say`: called before the wait. `remember`: write the tracker's id of the run into run.json.
+    `results`: those of a run that is done. `say`: called before the wait. `remember`: write the
+    tracker's id of the run into run.json.
     """
     tables = {}
     given: list[ChildRun] = []
