@@ -55,6 +55,7 @@ def sync_run(
         raise TrackingError(
             f"run {run.info.id}: no tracker was told of it; give --tracking-uri where it is to go"
         )
+    tracker_of(at).check(at)
     with run.lock():
         return _sync(run, at, children)
 

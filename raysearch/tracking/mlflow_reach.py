@@ -24,6 +24,8 @@ def reach(uri: str, seconds: float = SECONDS) -> str:
                 f"MLflow at {shown}: {file.parent} is no folder that can be written; give "
                 f"--tracking-uri another"
             )
+        if file.exists() and not file.is_file():
+            raise TrackingError(f"MLflow at {shown}: is no file; give --tracking-uri another")
         if not file.exists():
             return f"{shown}: is made by the first search"
     found: list[str] = []

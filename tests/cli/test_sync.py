@@ -11,11 +11,14 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from raysearch.core.records import Snapshot
+from raysearch.errors import TrackingError
 from raysearch.runner.status import local_status
+from raysearch.runner.sync import sync_run
 from raysearch.storage.local import LocalFolder
 from raysearch.store.progress import write_progress
 from raysearch.store.run_folder import find_run
 from tests.cli.conftest import QUICKSTART, Shell
+from tests.once import Once
 
 SMALL = ("--set", "pairs.test=64", "--set", "test.max_pairs=64", "--set", "space.layers=[0, 1]")
 RUN = ("run", str(QUICKSTART), *SMALL, "--pool", "local", "-q")
@@ -130,7 +133,7 @@ def test_without_an_mlflow_it_is_one_line_and_exit_code_4(shell: Shell, run: Pat
     dead = shell("sync", "latest", "--tracking-uri", "http://user:secret@127.0.0.1:1")
     assert dead.returncode == 4
     (line,) = dead.stderr.splitlines()
-    assert "say it again when that is mended" in line
+    assert "cannot be reached" in line
     assert "secret" not in line
     assert json.loads((run / "run.json").read_text())["tracking_uri"] is None
 
@@ -195,3 +198,21 @@ def test_a_status_of_a_run_that_was_killed_says_how_to_go_on(shell: Shell, run: 
     assert said["verdicts"].startswith("7 alive, 1 accepted, 2 rejected, ")
     assert said["verdicts"].endswith(", 2 fits in training")
     assert said["pairs"] == "64 evaluated, at most 99 to come"
+
+
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [
+        ("", "is no file"),
+        ("/nowhere/mlflow.db", "is no folder that can be written"),
+        ("/run.json/mlflow.db", "is no folder that can be written"),
+    ],
+)
+def test_a_database_that_cannot_be_is_refused_before_mlflow_tries_for_minutes(
+    once: Once, place: str, says: str
+) -> None:
+    run = once.searched(
+        QUICKSTART, "--set", "space.variables=[sum_ab,total]", "--set", "pairs.test=128"
+    )
+    with pytest.raises(TrackingError, match=says):
+        sync_run(find_run("unused", str(run)), f"sqlite:///{run}{place}")
