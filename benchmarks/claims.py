@@ -11,10 +11,10 @@ each search, and the true rate is that over all items that there could be.
 
 Columns: `false` is the share of searches with a false accept, `p` the chance of as many or more if
 the bound (0.05) holds; `cover` is the share of hypotheses whose
-interval, where they stopped, has the true rate; `fcr` is the mean share of accepted hypotheses whose
-interval, at the level corrected for selection, misses it; `power` is the share of the hypotheses
-of rate 0.95 that are accepted (a few items may not have that rate:
-then at least 0.9, or "-"). Exits with 1 if a bound fails at p < .001.
+interval, where they stopped, has the true rate; `fcr` is the mean share of accepted hypotheses
+whose interval, at the level corrected for selection, misses it; `power` is the share of the
+hypotheses of rate 0.95 that are accepted (a few items may not have that rate: then at least 0.9, or
+"-"). Exits with 1 if a bound fails at p < .001.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""Checks what follows the verdicts of a run without raysearch: estimates on the holdout, controls and
-baselines.
+"""Checks what follows the verdicts of a run without raysearch: estimates on the holdout, controls
+and baselines.
 
-Run `python docs/check_estimates.py RUN`: it prints each difference. It goes with check_run.py beside
-it, which derives the verdicts, and is written from the same pages.
+Run `python docs/check_estimates.py RUN`: it prints each difference. It goes with check_run.py
+beside it, which derives the verdicts, and is written from the same pages.
 """
 
 import json

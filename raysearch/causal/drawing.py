@@ -320,8 +320,8 @@ def errors_of(problem: Problem) -> Iterator[None]:
     except (Exception, SystemExit) as e:
         at = traceback.extract_tb(e.__traceback__)[-1]
         raise PairsError(
-            f"problem {problem.name!r}: {at.name} raised {type(e).__name__}: {one_line(e)} ({at.filename}, "
-            f"line {at.lineno})"
+            f"problem {problem.name!r}: {at.name} raised {type(e).__name__}: {one_line(e)} "
+            f"({at.filename}, line {at.lineno})"
         ) from e
 
 

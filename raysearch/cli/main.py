@@ -105,7 +105,7 @@ def _interrupt(*_: object) -> None:
 @click.group(context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="raysearch")
 def cli() -> None:
-    """Where in this network does that variable live? Alignment search with error control.
+    """Finds where in a network a causal variable lives: alignment search with error control.
 
     Begin with `raysearch plan JOB.yaml`, then `raysearch submit JOB.yaml`; `raysearch example`
     writes a job to try, `raysearch init` a problem and a job of your own to begin with.

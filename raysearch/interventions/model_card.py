@@ -166,8 +166,8 @@ def _meaning(is_ablation: bool) -> str:
         "predicts the same answers"
     )
     return (
-        f"An accept says that the site is *{shown}, on a share of these pairs above the threshold*; "
-        f"it does not say {other}, and nothing of other texts."
+        f"An accept says that the site is *{shown}, on a share of these pairs above the "
+        f"threshold*; it does not say {other}, and nothing of other texts."
     )
 
 

@@ -169,9 +169,9 @@ class PairsKeys(Keys):
     )
     kinds: Literal["auto"] | PairKinds = Field(
         default="auto",
-        description=f"Which pairs decide. {described(PAIR_KINDS)}; auto: both where an answer is one "
-        "of two, so that whatever changes it is a match, if every variable leaves a quarter of the "
-        "test pairs alone; else change.",
+        description=f"Which pairs decide. {described(PAIR_KINDS)}; auto: both where an answer is "
+        "one of two, so that whatever changes it is a match, if every variable leaves a quarter "
+        "of the test pairs alone; else change.",
     )
     fresh: bool = Field(
         default=False,
@@ -291,8 +291,8 @@ class TestKeys(Keys):
     )
     weights: Literal["auto", "attribution", "even"] = Field(
         default="auto",
-        description="How the chance of a false accept is shared among hypotheses. even: each spends "
-        "1/K of it; attribution: those with larger effects on fit pairs spend more, and are "
+        description="How the chance of a false accept is shared among hypotheses. even: each "
+        "spends 1/K of it; attribution: those with larger effects on fit pairs spend more, and are "
         "accepted after fewer pairs (all are tested; none spends less than 1/(e K)); auto: the "
         f"second from {WEIGHTED_FROM} hypotheses on, where fit pairs are at hand.",
     )

@@ -123,13 +123,13 @@ def every_threshold(data: RunData) -> str:
     less = f", less {band:g}" if band else ""
     more = f", plus {band:g}" if band else ""
     return (
-        "At every threshold: the same pairs accept at each threshold up to the first figure (green), "
-        "and reject at each from the second on (red); between, they decide neither (the line: the "
-        "job's threshold). Accepts hold for all thresholds and all hypotheses at once: with a chance "
-        f"of at most {_percent(test.get('false_accept'))} some first figure{less} is not below the "
-        "true share. Rejections hold for all thresholds of one hypothesis at once: with a chance of "
-        f"at most {_percent(test.get('miss'))} its second figure{more} is not above it. A search at "
-        "another threshold would have stopped after other pairs."
+        "At every threshold: the same pairs accept at each threshold up to the first figure "
+        "(green), and reject at each from the second on (red); between, they decide neither (the "
+        "line: the job's threshold). Accepts hold for all thresholds and all hypotheses at once: "
+        f"with a chance of at most {_percent(test.get('false_accept'))} some first figure{less} is "
+        "not below the true share. Rejections hold for all thresholds of one hypothesis at once: "
+        f"with a chance of at most {_percent(test.get('miss'))} its second figure{more} is not "
+        "above it. A search at another threshold would have stopped after other pairs."
     )
 
 

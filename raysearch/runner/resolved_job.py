@@ -251,8 +251,8 @@ def pair_counts(job: Job, used: int, spare: int = 1) -> dict[Split, int]:
 
 
 def weight_pairs(job: Job, hypotheses: int = WEIGHTED_FROM) -> int:
-    """Returns on how many fit pairs effects are computed for the weights of so many hypotheses, where
-    no proposer needs them; 0: weights are even.
+    """Returns on how many fit pairs effects are computed for the weights of so many hypotheses,
+    where no proposer needs them; 0: weights are even.
 
     By default only where that takes no pairs or values away from the test.
     """
@@ -283,8 +283,8 @@ def _check_values(job: Job, values: int, test: AnytimeTest) -> None:
     if values < 2 * least:
         raise JobError(
             f"{needs} {2 * least} values that are held out for the test, and of the values of "
-            f"{job.pairs.disjoint[0]} there are {values}; give a problem with more, or fewer fit and "
-            f"holdout pairs or hypotheses, or claim these values alone (generalise: pairs)"
+            f"{job.pairs.disjoint[0]} there are {values}; give a problem with more, or fewer fit "
+            f"and holdout pairs or hypotheses, or claim these values alone (generalise: pairs)"
         )
     if pairs < MATCHINGS * least:
         raise JobError(

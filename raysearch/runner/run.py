@@ -4,10 +4,12 @@ Invariants: no run folder is made before the model is loaded and the job has pro
 whatever ends a search early, who asked is told that it can be gone on with, where that can help.
 """
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from raysearch import driver
 from raysearch.core.codec import to_json_values
@@ -18,6 +20,7 @@ from raysearch.errors import JobError, StoreError, TakenOverError
 from raysearch.job import Job
 from raysearch.job.job_files import kept_beside
 from raysearch.proposers.base import Proposer
+from raysearch.report.control_comparison import RunResults
 from raysearch.runner.continuation import Continuation, check_request, continuation
 from raysearch.runner.fresh_pairs import with_fresh_pairs
 from raysearch.runner.frontend import Frontend, RunOptions, RunOutcome
@@ -49,12 +52,15 @@ from raysearch.store.ledger import RunLedger
 from raysearch.store.locations import writable_store
 from raysearch.store.pairs_table import pairs_digest, read_pairs, write_pairs
 from raysearch.store.run_folder import RunFolder, find_run
-from raysearch.store.used_pairs import earlier_runs, used_before, used_words
+from raysearch.store.used_pairs import EarlierRun, earlier_runs, used_before, used_words
 from raysearch.tracking.registry import tracker_of
 from raysearch.tracking.tracker import Tracker
 from raysearch.tracking.uris import tracking_uri
 from raysearch.viewer.live_page import LivePage
 from raysearch.viewer.page import write_page
+
+HEATMAPS = "RAYSEARCH_HEATMAPS"
+"""The variable that switches off the pictures of a run, whose page has the same as tables."""
 
 
 def begin(
@@ -87,11 +93,7 @@ def begin(
         search = resolved.search(opened.facts, opened.encoded, proposer)
         report_model(opened, resolved, frontend)
         digest = pairs_digest(resolved.pairs)
-        contents = [p.contents for p in resolved.pairs if p.split == "test"]
-        first = contents[: resolved.job.pairs.test]  # those that are tested on, if they are solved
-        before = used_before(tested, opened.facts.digest, first)
-        if before:
-            frontend.say(used_words(before))
+        before = _used_before(resolved, tested, opened.facts.digest, frontend)
         run = RunFolder.create(
             root,
             name=resolved.job.name,
@@ -119,6 +121,19 @@ def begin(
             )
             tracker = _tracker(run, resolved, opened.facts, digest, uri)
             return _search(run, search, proposer, pool, where, frontend, tracker)
+
+
+def _used_before(
+    resolved: ResolvedJob, tested: Collection[EarlierRun], model: str, frontend: Frontend
+) -> Mapping[str, Mapping[str, Any]]:
+    """Returns the earlier runs of the model on the same test pairs (`used_before`), and reports
+    them."""
+    contents = [p.contents for p in resolved.pairs if p.split == "test"]
+    first = contents[: resolved.job.pairs.test]  # those that are tested on, if they are solved
+    before = used_before(tested, model, first)
+    if before:
+        frontend.say(used_words(before))
+    return before
 
 
 def go_on(
@@ -308,23 +323,28 @@ def _conclude(
     tracker: Tracker | None,
 ) -> RunOutcome:
     """Pictures and summary of a search that is done."""
-    from raysearch.report.heatmap import (
-        heatmaps,  # matplotlib: half a second that only an end needs
-    )
-
     run = ended.run
     try:
-        pictures = heatmaps(run.folder, run.heatmaps)
+        pictures = _heatmaps(run)
         report_end(run, ended.snapshot, seconds, frontend)
-        write_page(run.folder)
+        write_page(run.folder, ended.results)
         frontend.ended(ended)
-        _give(tracker, "done", run, where, frontend, pictures)
+        _give(tracker, "done", run, where, frontend, pictures, ended.results)
     except BaseException:
         if tracker is not None:
             tracker.close("done")  # the search is, whatever became of its pictures
         frontend.left("the search is done, its pictures and summary are not", run)
         raise
     return ended
+
+
+def _heatmaps(run: RunFolder) -> list[str]:
+    """Draws the heat maps, unless they are switched off; returns the files' names."""
+    if os.environ.get(HEATMAPS, "").lower() == "off":
+        return []
+    from raysearch.report.heatmap import heatmaps  # matplotlib, which takes a second to import
+
+    return heatmaps(run.folder, run.heatmaps)
 
 
 def _end_badly(error: BaseException, ledger: RunLedger, run: RunFolder, frontend: Frontend) -> None:
@@ -351,6 +371,7 @@ def _give(
     where: RunOptions,
     frontend: Frontend,
     pictures: Sequence[str] = (),
+    results: RunResults | None = None,
 ) -> None:
     """Gives the tracker what the run has left, and waits for it (a bounded time)."""
     if tracker is not None:
@@ -359,4 +380,4 @@ def _give(
         def say() -> None:
             frontend.say(f"{name:<9} finishing")
 
-        finish_tracking(tracker, status, run, where.tracked_children, pictures, say=say)
+        finish_tracking(tracker, status, run, where.tracked_children, pictures, results, say=say)

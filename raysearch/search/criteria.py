@@ -258,8 +258,8 @@ class Criteria:
             )
 
     def of(self, hypothesis: Hypothesis, part: int = 0, share: float | None = None) -> Criterion:
-        """Returns the criterion of the hypothesis's variable on a part of the test pairs; `share` as
-        in `with_share`, None for an even one.
+        """Returns the criterion of the hypothesis's variable on a part of the test pairs; `share`
+        as in `with_share`, None for an even one.
 
         The control `arbitrary_labels` has its own, since relabelling changes which pairs are change
         pairs.

@@ -160,14 +160,14 @@ class TestPart:
 
 NO_PAIRS = TestPart((), ())
 ENOUGH = 256
-"""Pairs on which hypotheses of IIA .95 are accepted with a chance of .93, if 100 are proposed in the
-seventh generation (threshold .8); of .99 without the futility stop."""
+"""Pairs on which hypotheses of IIA .95 are accepted with a chance of .93, if 100 are proposed in
+the seventh generation (threshold .8); of .99 without the futility stop."""
 
 
 def deal(pairs: tuple[int, ...], most: int) -> list[tuple[int, ...]]:
     """Deals pairs out to generations: each gets half of what is left, at most `most`, until fewer
-    are left than `SMALLEST_PART`. How many generations come is not known beforehand; but a later one
-    gets no fewer than ENOUGH while there are any, since fewer could hardly accept anything.
+    are left than `SMALLEST_PART`. How many generations come is not known beforehand; but a later
+    one gets no fewer than ENOUGH while there are any, since fewer could hardly accept anything.
     """
     parts: list[tuple[int, ...]] = []
     least = 0

@@ -5,8 +5,8 @@ A test that looks once needs no e-value: the p-value of matches s in n pairs, P(
 edge of the null (P(S <= s) to reject), is compared with the same level. Its interval is that of
 Clopper and Pearson (1934), and for fixed pairs the same inversion of the hypergeometric tails.
 
-Invariants: pure; n is fixed before the first pair; it decides where its interval, at the level of the
-test, leaves out the null.
+Invariants: pure; n is fixed before the first pair; it decides where its interval, at the level of
+the test, leaves out the null.
 """
 
 import math

@@ -171,7 +171,8 @@ VERDICTS = table_schema(
         TEXT,
         "what the verdict is about, and its bound and interval hold for: sampler, not_trained_on, "
         "not_tested_before, "
-        "these_values, new_values, these_pairs; test_part: the part of the domain that was set apart",
+        "these_values, new_values, these_pairs; test_part: the part of the domain that was set "
+        "apart",
         "name",
     ),
     (

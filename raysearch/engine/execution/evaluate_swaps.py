@@ -58,8 +58,8 @@ class SwapOutputs:
         return SwapOutputs(ids, no, no.copy(), [None] * rows if scored else [])
 
     def by_column(self, columns: int) -> list[Outputs | None]:
-        """Returns the outputs of every `columns`-th row, from each of the first rows on; None if one
-        of them has none."""
+        """Returns the outputs of every `columns`-th row, from each of the first rows on; None if
+        one of them has none."""
         found: list[Outputs | None] = []
         for column in range(columns):
             rows = slice(column, None, columns)

@@ -261,8 +261,8 @@ class ReplayExecutor:
     def swap_logits(
         self, swaps: Swaps, choices: Int[Tensor, "row choice"] | None
     ) -> Float[Tensor, "row vocab"]:
-        """Computes the logits (float32) at the answer of a wave, or of a part of one. `choices`: ids
-        outside of which logits may be -inf. Their components are wanted since `swap_waves`."""
+        """Computes the logits (float32) at the answer of a wave, or of a part of one. `choices`:
+        ids outside of which logits may be -inf. Their components are wanted since `swap_waves`."""
         bases = [swaps.runs[base] for base in np.unique(swaps.base)]
         runs = self._cache.runs(bases, self._swap_waves.sources(swaps))
         return self._replay.run(self._swap_waves.of(swaps, runs), runs, choices)

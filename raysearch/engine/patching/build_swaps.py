@@ -49,8 +49,8 @@ class Spot:
 
 @dataclass(frozen=True, slots=True)
 class SwapBuilder:
-    """Builds swaps by `build`, and remembers what other layers and subspaces share. `share`: whether
-    a common prefix of two inputs has the same activations in both."""
+    """Builds swaps by `build`, and remembers what other layers and subspaces share. `share`:
+    whether a common prefix of two inputs has the same activations in both."""
 
     build: Callable[[Encoded, Intervention], Row]
     hook_points: Components
