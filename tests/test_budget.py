@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1] / "raysearch"
 BUDGETS = {
     ".": 5_900,
     "causal": 6_700,
-    "cli": 10_200,
+    "cli": 10_300,
     "cluster": 14_800,
     "core": 9_900,
     "deploy": 3_000,
@@ -37,15 +37,15 @@ BUDGETS = {
     "notebook": 10_200,
     "problems": 18_400,
     "proposers": 4_200,
-    "report": 21_700,
-    "runner": 34_600,
+    "report": 16_900,
+    "runner": 35_200,
     "search": 27_200,
     "stats": 6_600,
     "storage": 6_200,
-    "store": 16_700,
+    "store": 16_800,
     "testing": 1_200,
     "tracking": 5_500,
-    "viewer": 14_600,
+    "viewer": 14_700,
 }
 
 _LAYOUT = {

@@ -223,8 +223,8 @@ class Selected:
     Args:
         fdr_verdict: "accept" if e-BH accepts it at a false discovery rate of `test.false_accept`.
         selected: number of accepted hypotheses, controls apart; None if this one is not.
-        fcr_level: level of the interval from `fcr_low` to `fcr_high`, at which the expected share of
-            accepted hypotheses whose interval misses is at most 5 % (e-BY).
+        fcr_level: level of the interval from `fcr_low` to `fcr_high`, at which the expected share
+            of accepted hypotheses whose interval misses is at most 5 % (e-BY).
     """
 
     hypothesis: Hypothesis

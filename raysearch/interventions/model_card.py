@@ -109,8 +109,8 @@ def _claim(finding: Finding | None, is_ablation: bool) -> str:
         sentences.append(f"The threshold of the {_score_name(finding)} was {finding.threshold:g}.")
     if finding.false_accept is not None:
         bound = (
-            "Of the hypotheses that its search accepted, the expected share at or below the threshold "
-            "(the false discovery rate) was"
+            "Of the hypotheses that its search accepted, the expected share at or below the "
+            "threshold (the false discovery rate) was"
             if finding.control == "fdr"
             else "The chance that its search accepted any hypothesis at or below the threshold was"
         )

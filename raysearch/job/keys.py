@@ -259,14 +259,15 @@ class TestKeys(Keys):
     threshold: Rate = Field(default=0.8, description="The IIA from which a hypothesis is true.")
     false_accept: Rate = Field(
         default=0.05,
-        description="Chance of any false accept in the whole search, at most; with control: fdr, the "
-        "expected share of false ones among all accepts.",
+        description="Chance of any false accept in the whole search, at most; with control: fdr, "
+        "the expected share of false ones among all accepts.",
     )
     control: Literal["fwer", "fdr"] = Field(
         default="fwer",
         description="What `false_accept` bounds. fwer: the chance of any false accept; fdr: the "
-        "expected share of false ones among the accepts (e-BH on the final e-values), which accepts "
-        "more and says less of each. With fwer too, the column fdr_verdict has what fdr would accept.",
+        "expected share of false ones among the accepts (e-BH on the final e-values), which "
+        "accepts more and says less of each. With fwer too, the column fdr_verdict has what fdr "
+        "would accept.",
     )
     miss: Rate = Field(
         default=0.05,
@@ -350,12 +351,12 @@ class TestKeys(Keys):
             raise ValueError("pairs is for use: fixed; the sequential test has max_pairs")
         if self.horizon == "fixed" and not self.is_exact:
             raise ValueError(
-                "horizon: fixed is for exact tests (use: fixed on matches, control: fwer); others are "
-                "e-processes, which go on at no price: leave it out"
+                "horizon: fixed is for exact tests (use: fixed on matches, control: fwer); others "
+                "are e-processes, which go on at no price: leave it out"
             )
         if self.reserve and not self.is_exact:
             raise ValueError(
-                f"reserve {self.reserve:g} is for exact tests (use: fixed on matches, control: fwer); "
-                "others are e-processes, which go on at no price: leave it out"
+                f"reserve {self.reserve:g} is for exact tests (use: fixed on matches, control: "
+                "fwer); others are e-processes, which go on at no price: leave it out"
             )
         return self

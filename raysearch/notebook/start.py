@@ -220,8 +220,8 @@ def resume(
     credentials for the run's own tracking server, which run.json does not keep. `retry_failed`:
     what failed is tried again. `model`: the one that the run began with, where it was an object and
     is in no file. `problem`: is not needed, for a run keeps its pairs; one that draws others is
-    refused. `more_pairs`: of a run that is done, what is undecided is tested on up to so many further
-    pairs; a problem that was given as an object draws them, so it is given again.
+    refused. `more_pairs`: of a run that is done, what is undecided is tested on up to so many
+    further pairs; a problem that was given as an object draws them, so it is given again.
 
     Raises: RaysearchError in one line; KeyboardInterrupt.
     """

@@ -1,7 +1,8 @@
 """Reads `results`: one row for each hypothesis of a run, with its verdict if there is one.
 
-Invariants: columns are those of the tables `hypotheses`, `verdicts` and `selection`, in order (a contract); a
-user's condition is SQL over these columns and can access no file, network or other table.
+Invariants: columns are those of the tables `hypotheses`, `verdicts` and `selection`, in order (a
+contract); a user's condition is SQL over these columns and can access no file, network or other
+table.
 """
 
 import json

@@ -111,8 +111,9 @@ def interval_levels(data: RunData) -> str:
     if of is None:
         return f"{text}; corrected for selection once all have a verdict."
     return (
-        f"{text}; below, corrected for the selection of these {of}: of the accepted hypotheses, the "
-        "share whose corrected interval misses its true share is expected to be at most 5 % (e-BY)."
+        f"{text}; below, corrected for the selection of these {of}: of the accepted hypotheses, "
+        "the share whose corrected interval misses its true share is expected to be at most 5 % "
+        "(e-BY)."
     )
 
 

@@ -106,9 +106,9 @@ def _check_rules(run: RunFolder, resolved: ResolvedJob) -> None:
     test, name = resolved.job.test, run.info.id
     if test.control == "fdr":
         raise ResumeError(
-            f"run {name} bounds the false discovery rate (test.control: fdr), by e-values at the pair "
-            "where each test ended by its own outcomes; whom to go on with would be chosen by those of "
-            "others. Begin a new run with a larger test.max_pairs, or with control: fwer"
+            f"run {name} bounds the false discovery rate (test.control: fdr), by e-values at the "
+            "pair where each test ended by its own outcomes; whom to go on with would be chosen by "
+            "those of others. Begin a new run with a larger test.max_pairs, or with control: fwer"
         )
     if test.generalise == "values":
         raise ResumeError(
@@ -138,14 +138,14 @@ def _check_draws(run: RunFolder, resolved: ResolvedJob, given: GivenObjects, at_
     problem, name = resolved.job.problem, run.info.id
     if any(left.reason == "used_before" for left in resolved.left_out):
         raise ResumeError(
-            f"run {name} left out pairs that earlier runs had tested on (pairs.fresh), {at_hand} are "
-            "at hand, and what is drawn now would be of another population; give more pairs than "
-            f"{at_hand} only in a new run"
+            f"run {name} left out pairs that earlier runs had tested on (pairs.fresh), {at_hand} "
+            "are at hand, and what is drawn now would be of another population; give more pairs "
+            f"than {at_hand} only in a new run"
         )
     if problem.is_given and given.problem is None:
         raise ResumeError(
-            f"run {name} began with a problem that was given as an object ({problem.use}), and only "
-            f"it draws further pairs; give it again, in Python: rs.resume({run.place!r}, "
+            f"run {name} began with a problem that was given as an object ({problem.use}), and "
+            f"only it draws further pairs; give it again, in Python: rs.resume({run.place!r}, "
             "problem=problem, more_pairs=...)"
         )
 

@@ -297,8 +297,8 @@ def _powers_words(job: Job) -> str:
     if job.test.score == "matches":
         return f"{alone}if every pair is solved and changes the answer:"
     return (
-        f"{alone}if every pair is solved and changes the answer, and every score is 0 or 1 (which needs "
-        "the most pairs; scores between are told sooner):"
+        f"{alone}if every pair is solved and changes the answer, and every score is 0 or 1 (which "
+        "needs the most pairs; scores between are told sooner):"
     )
 
 

@@ -201,7 +201,9 @@ NOTHING_UNDECIDED = " and nothing in it is undecided: more pairs have nothing to
 def _as_it_is(
     run: RunFolder, done: Search, nothing: str | bool, frontend: Frontend, given: GivenObjects
 ) -> RunOutcome:
-    """Shows a run in which nothing is left to do; `nothing`: what was asked for and is not there."""
+    """Shows a run in which nothing is left to do; `nothing`: what was asked for and is not
+    there.
+    """
     if given != NO_OBJECTS:
         with reopened_job(run) as (stored, resolved):
             check_objects(run, resolved, stored, given)

@@ -1,5 +1,5 @@
-"""Continuations of a search: undecided hypotheses go on on further pairs, by the same evidence, or where
-the horizon is fixed anew, on the further pairs alone.
+"""Continuations of a search: undecided hypotheses go on on further pairs, by the same evidence, or
+where the horizon is fixed anew, on the further pairs alone.
 
 Invariants: a function of the events and the pairs; what is decided is not touched.
 """
@@ -55,7 +55,9 @@ class Continuations:
         return self._preparation.extend(event.pairs, parts, miss)
 
     def go_on(self) -> list[tuple[Trial, list[HypothesisTest]]]:
-        """Returns trials with the hypotheses that join them, now that the further pairs are known."""
+        """Returns trials with the hypotheses that join them, now that the further pairs are
+        known.
+        """
         waiting, self._waiting = self._waiting, []
         screening = self._preparation.screening
         self._registry.extend(screening.test_blocks, range(len(screening.parts)))

@@ -1,8 +1,9 @@
-"""The selection of a search: what all of its tests together accept (e-BH), and the intervals of what it
-accepted, corrected for that (e-BY).
+"""The selection of a search: what all of its tests together accept (e-BH), and the intervals of
+what it accepted, corrected for that (e-BY).
 
 Invariants: a function of tests that have ended, each by its own pairs alone, whatever their order;
-controls are left out; what was accepted stays accepted, since more accepts only lower what e-BH asks.
+controls are left out; what was accepted stays accepted, since more accepts only lower what e-BH
+asks.
 """
 
 import math
@@ -57,7 +58,9 @@ class Selection:
         return True
 
     def settle(self) -> list[tuple[Waiting, bool]]:
-        """Returns the tests that wait, each with whether e-BH accepts it beside what is accepted."""
+        """Returns the tests that wait, each with whether e-BH accepts it beside what is
+        accepted.
+        """
         excesses = [self._judge.excess(w.test) for w in self._waiting]
         accepts = -math.log(max(e_bh([*excesses, *[math.inf] * len(self._accepted)]), 1))
         found = zip(self._waiting, excesses, strict=True)
@@ -73,8 +76,8 @@ class Selection:
             self._undecided[name] = test
 
     def withdraw(self, names: Iterable[str]) -> None:
-        """Forgets tests that ended undecided and go on, by a choice that may rest on how others did on
-        pairs that these are yet to see: from now on, each counts as if it were alone.
+        """Forgets tests that ended undecided and go on, by a choice that may rest on how others did
+        on pairs that these are yet to see: from now on, each counts as if it were alone.
         """
         self._continued = True
         for name in names:

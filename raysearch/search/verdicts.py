@@ -89,7 +89,9 @@ class Verdicts:
             self._stopped[name] = Stopped(test, trial)
 
     def withdraw(self, names: Iterable[str], verdict: VerdictName) -> list[Stopped]:
-        """Makes hypotheses with the verdict "failed" or "undecided" alive again, and returns them."""
+        """Makes hypotheses with the verdict "failed" or "undecided" alive again, and returns
+        them.
+        """
         withdrawn = []
         for name in names:
             decided = self._decided.pop(name)

@@ -130,16 +130,16 @@ SELECTION = table_schema(
     (
         "selected",
         INT,
-        "hypotheses that the search accepted, controls apart; null unless this one is, and until all "
-        "have a verdict",
+        "hypotheses that the search accepted, controls apart; null unless this one is, and until "
+        "all have a verdict",
         "count",
     ),
     (
         "fcr_level",
         REAL,
         "level of the interval from fcr_low to fcr_high, corrected for the selection of what was "
-        "accepted (e-BY): of all accepted hypotheses, the share whose interval misses is expected to "
-        "be at most 5 %",
+        "accepted (e-BY): of all accepted hypotheses, the share whose interval misses is expected "
+        "to be at most 5 %",
         "share",
     ),
     ("fcr_low", REAL, "lower end of that interval of what iia is", "share"),

@@ -1,7 +1,7 @@
 """The keys and values that the rows of a wave have, for the tokens that follow.
 
-Below its first patch a row has its base's, from there on its own. Each further token is one more for
-every row; tokens before the wave are still shared by the rows of a base.
+Below its first patch a row has its base's, from there on its own. Each further token is one more
+for every row; tokens before the wave are still shared by the rows of a base.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
