@@ -29,7 +29,7 @@ from transformers import Cache, DynamicCache
 
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.cached_runs import CachedRun, gather
-from raysearch.engine.execution.continuation import Continuation
+from raysearch.engine.execution.decode_cache import DecodeCache
 from raysearch.engine.execution.predict import choices_of
 from raysearch.engine.execution.prefix import Prefix, SharedLayers, is_causal
 from raysearch.engine.execution.wave import EntryPoint, RowWaves, Wave, WaveShape
@@ -128,16 +128,16 @@ class Replay:
         wave: Wave,
         runs: Mapping[Row, CachedRun],
         choices: Int[Tensor, "row choice"] | None = None,
-    ) -> tuple[Float[Tensor, "row vocab"], Continuation]:
+    ) -> tuple[Float[Tensor, "row vocab"], DecodeCache]:
         """Computes the logits as `run` does, of rows in the order of the wave, and what `go_on` needs."""
         prefix, bases = self._prefix(wave, runs, keeps=True), [runs[base] for base in wave.bases]
         logits = self._answer(wave, self._walk(wave, prefix, runs), choices)
         shape = wave.shape
-        return logits, Continuation(bases, wave.base, prefix.own, shape.start, shape.length)
+        return logits, DecodeCache(bases, wave.base, prefix.own, shape.start, shape.length)
 
     def go_on(
         self,
-        rows: Continuation,
+        rows: DecodeCache,
         run: CachedRun,
         ids: Int[Tensor, "row"],
         choices: Int[Tensor, "row choice"] | None = None,

@@ -18,7 +18,7 @@ from raysearch.engine.execution.partial_attention import RowsByBase, attend
 from raysearch.engine.execution.prefix import Groups, Heads, attended
 
 
-class Continuation(Cache):
+class DecodeCache(Cache):
     """A cache of rows, to which the model appends the next token.
 
     Args:
