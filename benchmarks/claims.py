@@ -11,10 +11,10 @@ each search, and the true rate is that over all items that there could be.
 
 Columns: `false` is the share of searches with a false accept, `p` the chance of as many or more if
 the bound (0.05) holds; `cover` is the share of hypotheses whose
-interval, where they stopped, has the true rate; `fcr` is the mean share of accepted hypotheses whose
-interval, at the level corrected for selection, misses it; `power` is the share of the hypotheses
-of rate 0.95 that are accepted (a few items may not have that rate:
-then at least 0.9, or "-"). Exits with 1 if a bound fails at p < .001.
+interval, where they stopped, has the true rate; `fcr` is the mean share of accepted hypotheses
+whose interval, at the level corrected for selection, misses it; `power` is the share of the
+hypotheses of rate 0.95 that are accepted (a few items may not have that rate: then at least 0.9, or
+"-"). Exits with 1 if a bound fails at p < .001.
 """
 
 import argparse
@@ -39,6 +39,7 @@ from raysearch.search.screening import Screening, ScreeningPlan
 from raysearch.stats.evidence import MATCHINGS, Evidence, looks
 from raysearch.stats.match_test import MatchTest
 from raysearch.stats.power import fewest_pairs
+from raysearch.stats.selection import e_by_level
 
 ITEMS = (6, 8, 12, 20, 48, 100, 1000)
 WAYS = (
@@ -270,7 +271,7 @@ def run_new_values(items: int, outcome: str, searches: int) -> Counts | None:
         found.found += int(accepted[:TRUE_ONES].sum())
         found.true_ones += TRUE_ONES
         chosen = int(accepted.sum())
-        missed = logs[accepted] >= np.log(2 * HYPOTHESES / (LEVEL * max(chosen, 1)))
+        missed = logs[accepted] >= np.log(2 / (1 - e_by_level(1 / HYPOTHESES, max(chosen, 1))))
         found.missed += float(missed.sum()) / max(chosen, 1)
     return found if found.searches else None
 
@@ -365,7 +366,7 @@ def _count(
     counts.found += int(accepted[:TRUE_ONES][high].sum())
     counts.true_ones += int(high.sum())
     chosen = np.flatnonzero(accepted)
-    level = 1 - LEVEL * len(chosen) / HYPOTHESES
+    level = e_by_level(1 / HYPOTHESES, len(chosen))
     missed = [not _covers(found, int(n[h]), int(s[h]), float(rates[h]), level) for h in chosen]
     counts.missed += sum(missed) / max(len(missed), 1)
 

@@ -81,7 +81,8 @@ PAIRS, HELD = 16, 24
 
 @dataclass(frozen=True)
 class Drawn:
-    """A model with random weights and pairs of random tokens, as a replica takes what was loaded."""
+    """A model with random weights and pairs of random tokens, as a replica takes what was
+    loaded."""
 
     model: PreTrainedModel
     dtype: str

@@ -1,5 +1,5 @@
-"""What the comparisons of trained rotations with pyvene share: a recipe with a constant learning rate,
-and pyvene's model around a network.
+"""What the comparisons of trained rotations with pyvene share: a recipe with a constant learning
+rate, and pyvene's model around a network.
 """
 
 import pyvene

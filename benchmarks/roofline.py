@@ -91,7 +91,8 @@ class Sizes:
 
     @classmethod
     def of(cls, network: LanguageModel) -> "Sizes":
-        """Of a model whose layers are alike and whose products are all in nn.Linear or attention."""
+        """Of a model whose layers are alike and whose products are all in nn.Linear or
+        attention."""
         config = network.model.config
         linears = tuple((m.in_features, m.out_features) for m in _linears(network.layers[0]))
         head = network.model.get_output_embeddings()

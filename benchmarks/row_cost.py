@@ -1,13 +1,13 @@
-"""What a row costs beside the model, waves of swaps against rows one by one, through the door that a
-job uses: the same replica, tasks and process.
+"""What a row costs beside the model, waves of swaps against rows one by one, through the door that
+a job uses: the same replica, tasks and process.
 
     make install && OMP_NUM_THREADS=1 .venv/bin/python benchmarks/row_cost.py [--tiny]
 
 A Llama of 4 layers of 64 with random weights, where the model itself costs little: 64 pairs of 24
 tokens, every layer and position, in waves of 64 and of 1,024 rows. Sides take turns, `--repeats`
-times; medians of processor time are compared. `rows` is how the engine was before: `Replica.do` with
-each row as an object. Logits are stretched a hundredfold, so that no near-tie is decided again by
-itself. Outputs are compared. The last line is the smaller ratio.
+times; medians of processor time are compared. `rows` is how the engine was before: `Replica.do`
+with each row as an object. Logits are stretched a hundredfold, so that no near-tie is decided again
+by itself. Outputs are compared. The last line is the smaller ratio.
 """
 
 import argparse

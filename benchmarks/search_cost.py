@@ -12,7 +12,10 @@ Effects are `useful` (true sites 0.6 to 1, others as on capitals), as on `capita
 sites two in five have 0.1 to 0.2 only), or `useless` (of the same sizes, independent of the truth).
 Columns: pairs for each hypothesis, as simulated and as expected (exactly, for the drawn IIAs and
 effects); the ratio of the expected ones to today's; `false` is the share of searches with a false
-accept; `missed` is the share of true hypotheses that are rejected, `found` that are accepted. Exits
+accept; `missed` is the share of true hypotheses that are rejected, `found` that are accepted.
+`+ calibrated` has thresholds of the weights' rule with the exact errors by pair 512 (dynamic
+programming, whether or not any stops as futile), not those that Ville's inequality bounds; `fdr` is
+`test.control: fdr`, whose pairs are simulated alone. Exits
 with 1 if a goal fails: with useful effects at most 0.65 of today's pairs at K = 500 and 10^4, with
 useless ones at most 1.05; 3 pairs at an IIA of 0, and at .95 and 1 at most 1.25 of Wald's bound.
 """
@@ -21,7 +24,7 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -30,12 +33,14 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from raysearch.proposers.weights import weigh
-from raysearch.stats.evidence import looks
+from raysearch.stats.evidence import Evidence, looks
 from raysearch.stats.match_test import MatchTest
 from raysearch.stats.power import power, verdicts
+from raysearch.stats.selection import e_bh
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 LAST, THRESHOLD, ERROR, CORRELATION = 512, 0.8, 0.05, 0.3
 EXPECTED = 2
@@ -57,9 +62,12 @@ class Mechanism:
     spikes: bool = True
     futility: bool = True
     effects: str = ""
+    calibrated: bool = False
+    fdr: bool = False
 
     def test(self, level: float) -> MatchTest:
         test = MatchTest(THRESHOLD, level, ERROR)
+        test = calibrated(test) if self.calibrated else test
         test = test if self.spikes else replace(test, spikes=(0.0, 0.0))
         return test if self.futility else replace(test, futility=0.0)
 
@@ -70,13 +78,40 @@ MECHANISMS = (
     Mechanism("+ spikes", futility=False),
     Mechanism("+ futility"),
     Mechanism("+ weights, useful", effects="useful"),
+    Mechanism("+ calibrated", effects="useful", calibrated=True),
     Mechanism("+ weights, capitals", effects="capitals"),
     Mechanism("+ weights, useless", effects="useless"),
+    Mechanism("fdr", fdr=True),
 )
 AT_THRESHOLD = (
     Mechanism("even", futility=False),
     Mechanism("weights, useless", futility=False, effects="useless"),
 )
+
+
+@cache
+def calibrated(test: MatchTest) -> MatchTest:
+    """Returns the test with the lowest thresholds whose errors by the last pair are as asked."""
+    sure = replace(test, futility=0.0)
+
+    def accepts(log: float) -> float:
+        at = replace(sure, false_accept=math.exp(log), miss=1e-9)
+        return power(at, THRESHOLD, LAST).accept - test.false_accept
+
+    def rejects(log: float) -> float:
+        at = replace(sure, false_accept=1e-9, miss=math.exp(log))
+        return power(at, THRESHOLD, LAST).reject - test.miss
+
+    def highest(error: Callable[[float], float], level: float) -> float:
+        low, high = math.log(level), min(math.log(level) + 3, -0.01)
+        for _ in range(12):
+            middle = (low + high) / 2
+            low, high = (middle, high) if error(middle) <= 0 else (low, middle)
+        return math.exp(low)
+
+    return replace(
+        test, false_accept=highest(accepts, test.false_accept), miss=highest(rejects, test.miss)
+    )
 
 
 def drawn(k: int, share: float, rng: np.random.Generator) -> Floats:
@@ -115,6 +150,7 @@ class Outcome:
     true_ones: int = 0
     missed: int = 0
     found: int = 0
+    false_share: float = 0.0
 
 
 def search(rule: Mechanism, iia: Floats, seed: int, total: Outcome) -> None:
@@ -133,6 +169,7 @@ def search(rule: Mechanism, iia: Floats, seed: int, total: Outcome) -> None:
         )
     alive, matches, seen = np.arange(k), np.zeros(k, dtype=np.int64), 0
     accepted, rejected = np.zeros(k, dtype=bool), np.zeros(k, dtype=bool)
+    lenient, ended = MatchTest(THRESHOLD, ERROR, ERROR), np.zeros(k, dtype=np.int64)
     cut = np.clip(ndtri(iia), -40, 40)
     shared = np.random.default_rng([seed, 2]).standard_normal(LAST)
     for look in rule.looks:
@@ -147,15 +184,31 @@ def search(rule: Mechanism, iia: Floats, seed: int, total: Outcome) -> None:
             mine = level[alive] == at
             masks = verdicts(test, look, LAST)
             accepts, rejects, ends = (mask[matches[alive]] & mine for mask in masks)
+            if rule.fdr and look < LAST:  # no verdict is likely even at the lowest that e-BH asks
+                ends &= verdicts(lenient, look, LAST)[2][matches[alive]]
+            ended[alive[ends]] = look
             accepted[alive[accepts]] = rejected[alive[rejects]] = True
             stops |= accepts | rejects | ends
         alive = alive[~stops]
-    true = iia >= THRESHOLD
+    if rule.fdr:
+        accepted |= _beside(tests, level, ended, matches, int(accepted.sum()))
+    true = iia > THRESHOLD
     total.searches += 1
+    total.false_share += float((accepted & ~true).sum() / max(accepted.sum(), 1))
     total.false += bool((accepted & (iia <= THRESHOLD)).any())
     total.true_ones += int(true.sum())
-    total.missed += int((rejected & true).sum())
+    total.missed += int((rejected & (iia >= THRESHOLD)).sum())
     total.found += int((accepted & true).sum())
+
+
+def _beside(tests: Sequence[MatchTest], level: Ints, n: Ints, s: Ints, alone: int) -> Bools:
+    """Returns which hypotheses that ended undecided e-BH accepts, beside those accepted alone."""
+    excess = np.full(len(n), -np.inf)
+    for h in np.flatnonzero(n):
+        up, _ = tests[level[h]].log_evidence(Evidence(int(n[h]), int(s[h])))
+        excess[h] = up - tests[level[h]].accept_at if up >= -math.log(ERROR) else -math.inf
+    count = e_bh([math.inf] * alone + excess[excess > -math.inf].tolist())
+    return np.asarray(excess >= -math.log(max(count, 1)))
 
 
 @cache
@@ -180,9 +233,10 @@ def table(sizes: Sequence[int], searches: int | None) -> tuple[float, list[str]]
                 expected = total.expected / (min(total.searches, EXPECTED) * k)
                 before = before or expected
                 true = max(total.true_ones, 1)
+                known = "- | -" if rule.fdr else f"{expected:.2f} | {expected / before:.3f}"
                 print(
                     f"| {k} | {share:.0%} | {rule.name} | {total.searches} | {each:.2f} | "
-                    f"{expected:.2f} | {expected / before:.3f} | {total.false / total.searches:.3f} | "
+                    f"{known} | {total.false / total.searches:.3f} | "
                     f"{total.missed / true:.4f} | {total.found / true:.4f} |",
                     flush=True,
                 )
@@ -203,13 +257,33 @@ def at_the_threshold(k: int, searches: int) -> list[str]:
         total = Outcome()
         for seed in range(searches):
             search(rule, np.full(k, THRESHOLD), seed, total)
-        share, missed = total.false / searches, total.missed / total.true_ones
+        share, missed = total.false / searches, total.missed / (searches * k)
         failed += [f"{rule.name}: false {share:.3f}"] * (
             share > ERROR + 3 * math.sqrt(ERROR / searches)
         )
         failed += [f"{rule.name}: missed {missed:.3f}"] * (missed > ERROR)
         print(f"{rule.name}: false {share:.4f}, rejected {missed:.4f}; ", end="", flush=True)
     print()
+    return failed
+
+
+def false_discoveries(k: int, searches: int) -> list[str]:
+    """Prints the mean share of false accepts, and the power at .9, where all false ones are at the
+    threshold."""
+    print(f"\nfalse discovery rate, K = {k}, all false ones at the threshold, true ones at .9:")
+    failed = []
+    for share in (0.1, 0.5):
+        for rule in (Mechanism("fwer"), Mechanism("fdr", fdr=True)):
+            total, true = Outcome(), round(share * k)
+            for seed in range(searches):
+                search(rule, np.repeat([0.9, THRESHOLD], [true, k - true]), seed, total)
+            rate = total.false_share / searches
+            failed += [f"false discovery rate {rate:.3f}"] * (rate > ERROR)
+            print(
+                f"{share:.0%} true, {rule.name}: rate {rate:.4f}, found "
+                f"{total.found / total.true_ones:.3f}, pairs {total.pairs / (k * searches):.0f}",
+                flush=True,
+            )
     return failed
 
 
@@ -249,6 +323,7 @@ def main() -> int:
         print(f"IIA of {name} hypotheses: {', '.join(f'{i:g}: {p:.0%}' for i, p in mix.items())}")
     ratio, failed = table(asked.k, asked.searches)
     failed += at_the_threshold(50, 4 * (asked.searches or 100))
+    failed += false_discoveries(200, asked.searches or 20)
     failed += against_wald(asked.k)
     print(f"{time.perf_counter() - began:.0f} s", file=sys.stderr)
     print(f"goals that fail: {'; '.join(failed) or 'none'}")

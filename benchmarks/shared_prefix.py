@@ -52,7 +52,8 @@ def main() -> None:
         ratios.append(copies / shared)
         far = (ours - theirs).abs().max().item()
         print(
-            f"{tokens}, {first}, {count}, {layer}: {shared:.3f}, {copies:.3f}, {ratios[-1]:.2f}, {far:.2g}",
+            f"{tokens}, {first}, {count}, {layer}: {shared:.3f}, {copies:.3f}, {ratios[-1]:.2f}, "
+            f"{far:.2g}",
             flush=True,
         )
     print(f"ratio: {max(ratios):.2f}")

@@ -6,9 +6,10 @@ hand-written run that resumes at the patched layer.
 SmolLM2-135M, float32, one thread, random prompts that share no token, so that no row is free; one
 cell each: its layer, first patched token and component, on all pairs. Captures are left out but
 where a cell says so; a cell of two tokens answers with two. Processor seconds, the better of two
-rounds each. `bound`: multiply-adds of pyvene's two forward passes (logits of every token) over those
-that any method must do: the base's captures are given, tokens from the patch on and layers above it
-are run, and one head; with captures, also both runs. The last line is the worst share of a bound.
+rounds each. `bound`: multiply-adds of pyvene's two forward passes (logits of every token) over
+those that any method must do: the base's captures are given, tokens from the patch on and layers
+above it are run, and one head; with captures, also both runs. The last line is the worst share of a
+bound.
 """
 
 import argparse
@@ -47,7 +48,8 @@ PYVENE = {
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell. `length`: tokens of a prompt; `captures`: whether they are timed; `answer`: tokens."""
+    """A cell. `length`: tokens of a prompt; `captures`: whether they are timed; `answer`:
+    tokens."""
 
     length: int
     token: int
@@ -90,7 +92,8 @@ def main() -> None:
     model = load(ModelSource(str(MODEL))).model
     shares = []
     print(
-        "length, token, layer, component: ours s, resumed s, pyvene s | to resumed, to pyvene, bound, share of it"
+        "length, token, layer, component: ours s, resumed s, pyvene s | to resumed, to pyvene, "
+        "bound, share of it"
     )
     for cell in cells(asked.layers, asked.tokens):
         count = max(2, min(asked.pairs, 8192 // cell.length // 4))
@@ -107,8 +110,8 @@ def main() -> None:
         print(
             f"{cell.length}, {cell.token}, {cell.layer}, {cell.component}"
             f"{', with captures' * cell.captures}{', two tokens' * (cell.answer - 1)}: "
-            f"{ours:.3f}, {resumed:.3f}, {theirs:.3f} | {resumed / ours:.2f}, {theirs / ours:.2f}, {bound:.2f}, "
-            f"{shares[-1]:.2f}",
+            f"{ours:.3f}, {resumed:.3f}, {theirs:.3f} | {resumed / ours:.2f}, {theirs / ours:.2f}, "
+            f"{bound:.2f}, {shares[-1]:.2f}",
             flush=True,
         )
     print(f"share: {min(shares):.2f}")

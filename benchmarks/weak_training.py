@@ -1,16 +1,16 @@
-"""DAS on a small network, side by side with pyvene 0.1.8: the same weights, pairs, batches, learning
-rate, threads and process.
+"""DAS on a small network, side by side with pyvene 0.1.8: the same weights, pairs, batches,
+learning rate, threads and process.
 
     make install && .venv/bin/python benchmarks/weak_training.py [--tiny]
 
-pyvene's own MLP, three layers of 16, two classes; directions of the residual (k = 1, 2, 4, 8, of all
-layers, and as many seeds as are needed) are trained on batches of 128 of 2,048 pairs. Here nothing
-of the network costs much: what is measured is what a step costs beside it. A step is one batch of
-one fit: forward, backward, Adam; validation is left out on both sides. Ours is one fit by itself (the
-middle layer, k = 4) and `--fits` in one call, by the trainer that a replica has; pyvene trains the one
-and the first of each layer and size in turn, as its documentation does. Sides take turns, `--repeats`
-times; medians are compared. Losses of the first step, from the same rotation on the same batch, are
-compared too. The last line is the ratio for a fit among `--fits`.
+pyvene's own MLP, three layers of 16, two classes; directions of the residual (k = 1, 2, 4, 8, of
+all layers, and as many seeds as are needed) are trained on batches of 128 of 2,048 pairs. Here
+nothing of the network costs much: what is measured is what a step costs beside it. A step is one
+batch of one fit: forward, backward, Adam; validation is left out on both sides. Ours is one fit by
+itself (the middle layer, k = 4) and `--fits` in one call, by the trainer that a replica has; pyvene
+trains the one and the first of each layer and size in turn, as its documentation does. Sides take
+turns, `--repeats` times; medians are compared. Losses of the first step, from the same rotation on
+the same batch, are compared too. The last line is the ratio for a fit among `--fits`.
 """
 
 import argparse

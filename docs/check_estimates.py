@@ -1,8 +1,8 @@
-"""Checks what follows the verdicts of a run without raysearch: estimates on the holdout, controls and
-baselines.
+"""Checks what follows the verdicts of a run without raysearch: estimates on the holdout, controls
+and baselines.
 
-Run `python docs/check_estimates.py RUN`: it prints each difference. It goes with check_run.py beside
-it, which derives the verdicts, and is written from the same pages.
+Run `python docs/check_estimates.py RUN`: it prints each difference. It goes with check_run.py
+beside it, which derives the verdicts, and is written from the same pages.
 """
 
 import json
@@ -10,13 +10,13 @@ import math
 import sys
 from collections import Counter
 from hashlib import sha256
-from itertools import count, takewhile
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-from check_run import NODES, WEIGHTS, Run, log_choose
+from check_run import NODES, WEIGHTS, log_choose
+from read_run import Run
 
 CONTROLS = ("self_swap", "random_source")
 
@@ -81,7 +81,9 @@ class Estimates:
         self.run = run = Run(folder)
         self.width = float(run.keys.get("holdout_width", 0.05))
         self.plans = {}
-        fit, tested = self.usable("fit", ()), [b for _, _, blocks in run.parts for b in blocks]
+        fit, self.left_out = self.usable("fit", ()), []
+        both = zip(run.parts, run.horizons, strict=True)
+        tested = [b for (*_, blocks), of in both for b in blocks[: of[0]]]
         used = [run.pairs[p]["content"] for p in fit if run.trained]
         used += [run.pairs[p]["content"] for b in tested for p in b]
         pairs = self.usable("holdout", used)
@@ -89,27 +91,27 @@ class Estimates:
 
     def usable(self, split, contents):  # the pairs of a split that were screened, solved, not used
         run, right = self.run, {}
-        for event in self.counted(split, None):
+        for event in self.run.counted(split, None):
             for i, p in enumerate(event["pairs"]):
                 of, said = run.pairs[p], event["sources"]
-                right[p] = run.read(event["base"][i]) == of["base"]
-                right[p] &= all(run.read(said[s][i]) == a for s, a in of["from"].items())
+                right[p] = run.read(event["base"][i], p) == of["base"]
+                right[p] &= all(run.read(said[s][i], p) == a for s, a in of["from"].items())
         every = run.keys["solved_only"] == "false"
         found = [p for p in run.pairs if p in right and (right[p] or every)]
         found = [p for p in found if run.pairs[p]["content"] not in contents]
         return found[: int(run.keys[split])]
 
-    def counted(self, *of, first=0):  # the events of the blocks from the first, up to a gap
-        return list(takewhile(bool, (self.run.seen[of].get(block) for block in count(first))))
-
     def counts(self, row, want, p):
+        if self.run.pairs[p]["content"] in self.left_out:
+            return False
         return self.run.kinds == "unfiltered" or want[p] != self.run.pairs[p]["base"]
 
     def values(self, row, want, events):  # by pair that counts: (match, score)
         run, found, c = self.run, {}, self.run.info["scale"]
         for e in events:
             xs = e["scores"][run.score][row["variable"]] if run.score else e["pairs"]
-            for p, output, x in zip(e["pairs"], map(run.read, e["outputs"]), xs, strict=True):
+            outputs = map(run.read, e["outputs"], e["pairs"])
+            for p, output, x in zip(e["pairs"], outputs, xs, strict=True):
                 ablates = '"operation"' in row["units"]
                 match = output != run.pairs[p]["base"] if ablates else output == want[p]
                 x = (min(max((x + c) / (2 * c), 0.0), 1.0) if c else x) if run.score else match
@@ -119,14 +121,17 @@ class Estimates:
 
     def estimate(self, row, verdict):  # the columns of an accepted hypothesis's holdout
         run, key = self.run, self.run.tested[row["intervention"]]
-        want = run.tests(row, ())[0]
+        want, h = run.tests(row, ())[0], row["hypothesis"]
+        first = [*run.seen["test", key].values()][:1]
+        phases = [k for k, (_, names) in enumerate(run.more, 1) if h in names]
+        self.left_out = run.later[max([0, *phases, *(e["phase"] for e in first)])]
         counts = [sum(self.counts(row, want, p) for p in b) for b in self.blocks]
         n, total = verdict["n"], verdict["iia"] * verdict["n"] if run.score else verdict["matches"]
         plan = n, total, sum(counts)
         if plan not in self.plans:
             self.plans[plan] = needed(n, total, self.width, sum(counts))
         most = next(k for k in range(len(counts) + 1) if sum(counts[:k]) >= self.plans[plan])
-        events = self.counted("holdout", key)[:most]
+        events = self.run.counted("holdout", key)[:most]
         run.differs(f"{key}: holdout pairs", [e["pairs"] for e in events], self.blocks[:most])
         own = self.values(row, want, events)
         xs, s = tuple(x for _, x in own.values()), sum(m for m, _ in own.values())
@@ -151,8 +156,8 @@ class Estimates:
         own_site = all(u["source_site"] in (None, u["site"]) for u in units)
         if name == "self_swap" and whole and own_site and not run.score:
             out = {
-                p: run.read(o)
-                for e in self.counted("holdout", None)
+                p: run.read(o, p)
+                for e in self.run.counted("holdout", None)
                 for p, o in zip(e["pairs"], e["base"], strict=True)
             }
             return [float(out[p] == want[p]) for p in own]
@@ -163,7 +168,7 @@ class Estimates:
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         fit = run.tested[row["intervention"]].partition("@")[1:]
         key = sha256(text.encode()).hexdigest()[:16] + "".join(fit)
-        events = self.counted("holdout", key)[:most]
+        events = self.run.counted("holdout", key)[:most]
         run.differs(f"{key}: pairs", [e["pairs"] for e in events], self.blocks[: len(events)])
         for seen in range(most + 1):
             theirs = self.values(row, want, events[:seen])
@@ -178,6 +183,7 @@ class Estimates:
         every = [
             p for p in run.pairs.values() if run.kinds == "unfiltered" or p["cf"][v] != p["base"]
         ]
+        every = [p for p in every if not p["added"]]
         never = [p for p in every if p["split"] != "test"] or every
         often = Counter(p["cf"][v] for p in never).most_common(1)[0][0]
         sources = dict.fromkeys(s for p in never for s in p["from"])
@@ -195,10 +201,11 @@ class Estimates:
     def baseline(self, row, verdict):  # the columns that compare with the best policy
         run, (policy, same) = self.run, self.policy(row)
         key = run.tested[row["intervention"]]
-        part = [n for n, p in enumerate(run.parts) if p[1] in run.seen["test", key]][-1]
-        used, first, _ = run.parts[part]
+        self.left_out = []
+        part = [n for n, p in enumerate(run.parts) if p[1] and p[1][0] in run.seen["test", key]][-1]
+        used, numbers, _ = run.parts[part]
         want, tests, *_ = run.tests(row, used)
-        seen = self.values(row, want, self.counted("test", key, first=first))
+        seen = self.values(row, want, self.run.counted("test", key, blocks=numbers))
         seen = list(seen.items())[: verdict["n"]]
         right = [policy(run.pairs[p]) == run.pairs[p]["cf"][row["variable"]] for p, _ in seen]
         differences = [float(m) - r for (_, (m, _)), r in zip(seen, right, strict=True)]
@@ -214,7 +221,7 @@ class Estimates:
 
 
 def check(folder):
-    it = Estimates(Path(folder))
+    it = Estimates(folder)
     rows = {row["hypothesis"]: row for row in it.run.table("tables/hypotheses/*.parquet")}
     it.run.wrong = []
     failed = any(len(at) > 2 for (split, _), at in it.run.fails.items() if split == "holdout")

@@ -1,25 +1,22 @@
-"""Derives the verdicts of a run anew from its journal and pairs, without raysearch: `python
-docs/check_run.py RUN` prints each difference. It needs numpy and pyarrow alone, and is written from
-docs/reference/journal.md, tables.md beside it and docs/explanation/statistics.md."""
+"""Derives the verdicts of a run anew from its journal and pairs, without raysearch.
 
-import json
+Run `python docs/check_run.py RUN`: it prints each difference. It needs numpy and pyarrow alone, and
+is written from docs/explanation/statistics.md; read_run.py beside it reads the run.
+"""
+
 import math
-import random
-import re
 import sys
-from collections import Counter, defaultdict
 from fractions import Fraction
 from functools import cache
-from hashlib import sha256
-from itertools import count, pairwise, takewhile
-from pathlib import Path
+from itertools import takewhile
 
 import numpy as np
-import pyarrow.parquet as pq
+from read_run import Run
 
-OURS = ("exhaustive", "refine", "smallest_subspace", "attribution")
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(300)
 UP, DOWN = 1 / 4, 2 / 3  # the spikes of the priors for accepting, and for rejecting
+SPAN = [Fraction(k, 100) for k in (*range(5, 90, 5), *range(90, 100))]
+COLUMNS = ("selected", "fcr_level", "fcr_low", "fcr_high", "fdr_verdict")
 FACTORIALS = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, 2**20)))])  # logs of them
 log_choose = lambda n, k: FACTORIALS[n] - FACTORIALS[k] - FACTORIALS[n - k]  # noqa: E731
 
@@ -28,10 +25,6 @@ def log_chances(n, s, fixed):  # of one sequence of n, if 0, 1, ... of the fixed
     logs, m = np.full(fixed + 1, -np.inf), np.arange(s, fixed - (n - s) + 1)
     logs[m] = log_choose(fixed - n, m - s) - log_choose(fixed, m)
     return logs
-
-
-def log_ratio(n, s, p):  # of the likelihood averaged over all rates, to that at p
-    return -math.log(n + 1) - log_choose(n, s) - s * math.log(p) - (n - s) * math.log1p(-p)
 
 
 def log_wealth(x, mean, fixed, of=None, spike=0.0):  # of a bettor on scores, in matchings
@@ -63,9 +56,9 @@ def log_p(n, s, fixed, edge):  # minus the log of the chance of at least s match
 
 
 @cache
-def log_e(n, s, x, fixed, of, edge, spike=None):
+def log_e(n, s, x, fixed, of, edge, spike):
     """Log e-value of n pairs with s matches, or with scores x, against a mean of at most `edge`; of
-    one look (no spike) minus the log of the p-value."""
+    one look by tails (no spike) minus the log of the p-value."""
     if spike is None or n == 0:
         return log_p(n, s, fixed, edge) if n else 0.0
     if x is not None or fixed is None:  # of draws, matches are scores of 0 and 1
@@ -78,150 +71,58 @@ def log_e(n, s, x, fixed, of, edge, spike=None):
 
 
 @cache
-def chance(
-    n, s, last, fixed, edges, level, miss
-):  # that a test of n pairs accepts, rejects at last
-    of = last, None, fixed, None
-    ups = [log_e(last, m, *of[1:], edges[0], UP) for m in range(last + 1)]
-    downs = [log_e(last, last - m, *of[1:], edges[1], DOWN) for m in range(last + 1)]
+def chances(n, s, last, fixed, edges, level, miss):
+    """Predictive chances that a test with s of n matches accepts at the pair `last`, and rejects."""
+    every, of = range(last + 1), (None, fixed, None)
+    ups = np.array([log_e(last, m, *of, edges[0], UP) for m in every]) >= -math.log(level)
+    downs = np.array([log_e(last, last - m, *of, edges[1], DOWN) for m in every])
     m, alike = np.arange(s, last - n + s + 1), UP / (UP + (1 - UP) / (n + 1)) * (s == n)
     logs = log_choose(m, m - s) + log_choose(last - m, last - n + s - m)
     more = np.exp(logs - log_choose(last + 1, last - n)) * (1 - alike)
-    ups, downs = np.array(ups) >= -math.log(level), np.array(downs) >= -math.log(miss)
-    return more[ups[m]].sum() + alike * ups[-1], more[downs[m]].sum()
+    return more[ups[m]].sum() + alike * ups[-1], more[downs[m] >= -math.log(miss)].sum()
 
 
-def lower(n, s, x, fixed, of, exact):  # the lower end of the 95 % interval
-    if exact and fixed:
-        possible = (Fraction(m, fixed) for m in range(s, fixed + 1))
-        return float(next(p for p in possible if log_p(n, s, fixed, p) < math.log(40)))
+def lower(n, s, x, fixed, of, tails, error=0.05):  # the lower end of an interval
+    one, two = -math.log(error), math.log(2 / error)
     if x is None and fixed is not None:
         logs = log_chances(n, s, fixed)
-        inside = np.logaddexp.reduce(logs) - math.log(fixed + 1) - logs < math.log(20)
-        return float(np.argmax(inside)) / max(fixed, 1)
+        out = np.logaddexp.reduce(logs) - math.log(fixed + 1) - logs < one
+        if tails and fixed:
+            out = [log_p(n, s, fixed, Fraction(m, fixed)) < two for m in range(fixed + 1)]
+        return float(np.argmax(out)) / max(fixed, 1)
+
+    def excluded(p):
+        if x is not None or tails:
+            log = log_p(n, s, None, p) if x is None else log_wealth(np.array(x), p, fixed, of)
+            return log >= two
+        likelihood = s * math.log(p) + (n - s) * math.log1p(-p)
+        return -math.log(n + 1) - log_choose(n, s) - likelihood >= one
+
     low, high, halvings = 0.0, s / max(n, 1), 100 * (s > 0)
     if x:
         low, high, halvings = max(math.fsum(x) / fixed - 1e-9, 0.0) if fixed else 0.0, 1.0, 17
     for _ in range(halvings):
-        p = (low + high) / 2
-        log = log_p(n, s, None, p) if exact else log_ratio(n, s, p) if x is None else None
-        log = log_wealth(np.array(x), p, fixed, of) if log is None else log
-        at = math.log(40 if exact or x is not None else 20)
-        low, high = (p, high) if log >= at else (low, p)
+        middle = (low + high) / 2
+        low, high = (middle, high) if excluded(middle) else (low, middle)
     return low
 
 
-class Run:
+def ends(up, down, tails, error=0.05):
+    return lower(*up, tails, error), 1 - lower(*down, tails, error)
+
+
+def e_bh(excesses):  # what it asks of each log of e-value times level
+    ranked = [(excess, -math.log(k) - 1e-9) for k, excess in enumerate(sorted(excesses)[::-1], 1)]
+    return min((asked for excess, asked in ranked if excess >= asked), default=math.inf)
+
+
+class Checked(Run):
     def __init__(self, folder):
-        self.folder, self.wrong, self.said, self.parts, self.trained = folder, [], {}, [], False
-        self.info = json.loads((self.folder / "run.json").read_text())
-        rooms = re.findall(r"^(\w+):\n((?:  .*\n)+)", (folder / "job.yaml").read_text(), re.M)
-        rooms = {name: dict(re.findall(r"^  (\w+): (.*)", keys, re.M)) for name, keys in rooms}
-        self.test, self.kinds, self.keys = rooms["test"], rooms["pairs"]["kinds"], rooms["pairs"]
-        about = json.loads(pq.read_schema(folder / "pairs.parquet").metadata[b"population"])
-        self.fixed, self.new = about["fixed"], about["name"] == "new_values"
-        self.ours = rooms["propose"]["use"] in OURS
-        self.exact = (self.test["use"], self.test["score"], self.new) == ("fixed", "matches", False)
-        self.score = None if self.test["score"] == "matches" else self.test["score"]
-        self.pairs = {row["index"]: row for row in self.table("pairs.parquet")}
-        for p in self.pairs.values():
-            of = {s["name"]: tuple(s["answer_ids"]) for s in p["sources"] if s["answer_ids"]}
-            cf = {c["variable"]: tuple(c["ids"]) for c in p["counterfactual"] if c["ids"]}
-            inputs = sorted((s["name"], s["text"], s["tensor"]) for s in p["sources"])
-            p |= {"base": tuple(p["base_answer_ids"]), "from": of, "cf": cf}
-            p["content"] = p["base_text"], p["base_tensor"], inputs
-            self.said |= {a: a for a in (p["base"], *p["from"].values(), *p["cf"].values())}
-            self.said |= {tuple(a["said"]): tuple(a["answer"]) for a in p["aliases"]}
-        self.journal()
-        self.screen()
-
-    def table(self, glob):
-        return [r for f in sorted(self.folder.glob(glob)) for r in pq.read_table(f).to_pylist()]
-
-    def differs(self, what, told, derived):
-        numbers = all(isinstance(v, float | int) for v in (told, derived))
-        if told != derived and not (numbers and abs(told - derived) <= 1e-6):
-            self.wrong.append(f"{what} is {told!r}; {derived!r} follows")
-
-    def journal(self):  # reads the first event of each block, and what failed
-        lines, counts, self.seen, self.fails = {}, {}, defaultdict(dict), defaultdict(list)
-        for driver in (self.folder / "journal").iterdir():
-            texts = b"".join(f.read_bytes() for f in sorted(driver.glob("*.jsonl"))).splitlines()
-            sums = [b',"sum":"%.16s"}' % sha256(t[:-26] + b"}").hexdigest().encode() for t in texts]
-            good = [json.loads(t) for t, s in zip(texts, sums, strict=True) if t[-26:] == s]
-            lines[driver.name] = [line["entry"] for line in good]
-            if [g["seq"] for g in good] != [*range(max(len(texts) - 1, len(good)))]:
-                self.wrong.append(f"journal/{driver.name}: a line is damaged, or lost")
-        for driver, of in sorted(lines.items(), reverse=True):
-            read = [e["read"] for e in of[:2] if e["type"] == "follows"] or [{}]
-            counts = {**read[0], driver: len(of), **counts}
-        for e in (e for driver in sorted(counts) for e in lines.get(driver, ())[: counts[driver]]):
-            of, block = (e.get("split"), e.get("intervention")), e.get("block")
-            self.done, self.trained = e.get("status") == "done", self.trained or "seed" in e
-            if e["type"] in ("screened", "measured") and block not in self.seen[of]:
-                self.seen[of][block], self.fails[of] = e, []
-            elif e["type"] == "retried":  # what failed goes on after the last block that counted
-                for of, at in ((of, at) for of, at in self.fails.items() if len(at) >= 3):
-                    self.seen[of] = {b: o for b, o in self.seen[of].items() if b < at[-1]}
-                self.fails.clear()
-            elif e["type"] == "failed" or e.get("cause") in ("worker", "deadline"):
-                of = of if block is not None else (of[0], "+".join(e["group"]))
-                self.fails[of].append(e["blocks"][0] if block is None else block)
-
-    def read(self, output):  # the answer that it stands for: the longest that it begins with
-        known = (self.said.get(tuple(output[:length])) for length in range(len(output), 0, -1))
-        return next((answer for answer in known if answer is not None), tuple(output))
-
-    def screen(self):  # which pairs count, in parts for generations, and their blocks
-        events = [e for (_, one), of in self.seen.items() if one is None for e in of.values()]
-        solved, used, first, every = {}, {}, 0, self.keys["solved_only"] == "false"
-        for event, i, p in ((e, i, p) for e in events for i, p in enumerate(e["pairs"])):
-            of, sources = self.pairs[p], event["sources"]
-            right = [self.read(sources[s][i]) == a for s, a in of["from"].items()]
-            solved[p] = every or (self.read(event["base"][i]) == of["base"] and all(right))
-        for split in ("fit", "test"):
-            of = [p for p in self.pairs if solved.get(p) and self.pairs[p]["split"] == split]
-            trained = [self.pairs[p]["content"] for p in used.get("fit", ()) if self.trained]
-            used[split] = [p for p in of if self.pairs[p]["content"] not in trained]
-        left, parts, want = used["test"], [], min(int(self.keys["test"]), len(used["test"]))
-        fixed, later = self.test["use"] == "fixed", 0
-        while not self.ours and (n := min(want, max(len(left) // 2, min(later, len(left))))) >= 4:
-            parts, left, later = [*parts, left[:n]], left[n:], 256
-        for part in parts or [left[:want]]:
-            ends, most = [0], min(len(part), int(self.test["pairs" if fixed else "max_pairs"]))
-            while (at := ends[-1]) < most:
-                ends.append(min(most, at + 32 if fixed else max(2, at + 1, at * 21 // 20)))
-            if self.new and not fixed:  # blocks of values
-                of = [self.pairs[p]["matching"] // 4 for p in part[:most]]
-                ends = [0, *(i for i in range(1, most) if of[i] != of[i - 1]), most]
-            self.parts.append((part, first, [part[a:b] for a, b in pairwise(ends)]))
-            first += len(ends) - 1
-        self.tested = {i.partition("@")[0]: i for s, i in self.seen if s == "test" and i}
-
-    def tests(self, row, used):  # what each pair should give; the tests: (threshold, fixed pairs)
-        v, shift = row["variable"], row["control"] == "arbitrary_labels"
-        values = sorted({p["cf"][v] for p in self.pairs.values()})
-        random.Random("0.arbitrary_labels").shuffle(values)
-        labels = dict(zip(values, values[shift:] + values[:shift], strict=True))
-        want = {i: labels[p["cf"][v]] for i, p in self.pairs.items()}
-        change = [p for p in used if want[p] != self.pairs[p]["base"]]
-        counts = used if self.kinds == "unfiltered" else change
-        taus = [self.test["threshold"], self.test["keep_threshold"]]
-        taus = [Fraction(taus[0] if tau == "null" else tau) for tau in taus]
-        sizes = [len(counts), (len(used) - len(change)) * (self.kinds == "both")]
-        tests = [(t, n if self.fixed else None) for t, n in zip(taus, sizes, strict=True) if n]
-        return want, tests, Counter(self.pairs[p]["set"] for p in counts)
-
-    def part(self, row, want, e, keep):  # (match, score, set) of each pair that counts
-        found, c, ablates = [], self.info["scale"], '"operation"' in row["units"]
-        xs = e["scores"][self.score][row["variable"]] if self.score else e["pairs"]
-        for p, output, x in zip(e["pairs"], map(self.read, e["outputs"]), xs, strict=True):
-            same = self.pairs[p]["base"]
-            if keep == (want[p] == same) or (self.kinds == "unfiltered" and not keep):
-                match = output != same if ablates else output == want[p]
-                x = min(max((x + c) / (2 * c), 0.0), 1.0) if c else x if self.score else match
-                found.append((match, x, self.pairs[p]["set"], self.pairs[p]["matching"]))
-        return found
+        super().__init__(folder)
+        self.tails, self.alone = self.exact, -math.log(self.delta * (1 - self.reserve))
+        self.spikes = (None, None) if self.tails else (UP, DOWN)
+        self.width = Fraction(self.test["indifference"])
+        self.waits = self.once or self.score or self.new or float(self.test["futility"]) == 0
 
     def sides(self, part, fixed=None):  # what both e-values are of
         x = tuple(p[1] for p in part) if self.score or self.new else None
@@ -229,95 +130,114 @@ class Run:
         return (n, s, x, fixed, of), (n, n - s, x and tuple(1 - v for v in x), fixed, of)
 
     def figures(self, part, fixed=None):  # the columns
-        (n, s, x, *_), _ = up, down = self.sides(part, fixed)
+        (n, s, x, *_), _ = sides = self.sides(part, fixed)
         row = {"n": n, "matches": s, "iia": (math.fsum(x) if x else s) / n if n else None}
-        return row | {"low": lower(*up, self.exact), "high": 1 - lower(*down, self.exact)}
+        return row | dict(zip(("low", "high"), ends(*sides, self.tails), strict=True))
 
-    def weights(self, rows):  # of hypotheses, by their effects on fit pairs
-        def places(units):
-            known = (json.dumps([u["site"], u["source"], u["source_site"]]) for u in units)
-            return dict.fromkeys(known)
+    def edges(self, tau):  # of the nulls of accepting and, mirrored, of rejecting
+        return tau - self.width, 1 - tau - self.width
 
-        effects = self.table("tables/effects/*.parquet")
-        known = {(e["variable"], *places(json.loads(e["units"]))): e["effect"] for e in effects}
-        of, by, found = {}, defaultdict(list), {}
-        for h, row in ((h, row) for h, row in rows.items() if row["control"] is None):
-            all_of = [known.get((row["variable"], p)) for p in places(json.loads(row["units"]))]
-            of[h] = row["variable"], 0.0 if None in all_of else math.fsum(all_of)
-            by[row["variable"]].append(of[h][1])
-        sums = {v: (len(es), math.fsum(es), math.fsum(e**3 for e in es)) for v, es in by.items()}
-        for h, (v, e) in of.items() if any(map(any, by.values())) else ():
-            size, first, third = sums[v]
-            over = (math.e - 1) * (size * (e / first + e**3 / third) / 2 if first else 1)
-            found[h] = 2 ** (math.floor(8 * math.log2(1 + over) + 1e-9) / 8) / math.e / len(of)
-        return found
+    def evidence(self, sides, edges, spikes):  # logs of each test: to accept, to reject
+        both = zip(sides, edges, strict=False)
+        return [(log_e(*u, a, spikes[0]), log_e(*d, b, spikes[1])) for (u, d), (a, b) in both]
 
-    def decide(self, given, level, at):  # what `verdicts` holds of a hypothesis, and what `sets`
-        key = self.tested.get(name := given["intervention"], name)
-        at = at or [n for n, p in enumerate(self.parts) if p[1] in self.seen["test", key]] or [0]
-        used, first, blocks = self.parts[at[-1]] if at[-1] < len(self.parts) else ([], 0, [])
-        (want, tests, sizes), job = self.tests(given, used), self.test
-        futility, miss = float(job.get("futility", 0)), float(Fraction(job["miss"]) / len(tests))
-        asked, width = [p for block in blocks for p in block], Fraction(job["indifference"])
-        change = sum(want[p] != self.pairs[p]["base"] for p in asked)
-        lasts = len(asked) if self.kinds == "unfiltered" else change, len(asked) - change
-        edges, parts = [(t - width, 1 - t - width) for t, _ in tests], ([], [])
-        spikes = () if self.exact else (UP, DOWN)
-        events = [*takewhile(bool, map(self.seen["test", key].get, count(first)))][: len(blocks)]
-        self.differs(f"{name}: pairs", [e["pairs"] for e in events], blocks[: len(events)])
+    def verdict(self, sides, edges, level, miss):
+        logs = [(u >= -math.log(level), d) for u, d in self.evidence(sides, edges, self.spikes)]
+        if any(not accepts and down >= -math.log(miss) for accepts, down in logs):
+            return "reject"
+        return "accept" if all(accepts for accepts, _ in logs) else "undecided"
+
+    def span(self, sides, edges, level, miss):  # the verdict at every threshold
+        def said(t):
+            keep = self.edges(t) if self.test["keep_threshold"] == "null" else edges[-1]
+            return self.verdict(sides, [self.edges(t), keep], level, miss)
+
+        inside = [t for t in SPAN if self.width < t < 1 - self.width]
+        accepted = [*takewhile(lambda t: said(t) == "accept", inside)]
+        rejected = [*takewhile(lambda t: said(t) == "reject", reversed(inside))]
+        return [float(of[-1]) if of else None for of in (accepted, rejected)]
+
+    def is_futile(self, sides, lasts, edges, level, miss):
+        level, of = self.delta if self.fdr else level, zip(sides, lasts, edges, strict=False)
+        both = [chances(*up[:2], last, up[3], edge, level, miss) for (up, _), last, edge in of]
+        return min(a for a, _ in both) + sum(r for _, r in both) < float(self.test["futility"])
+
+    def decide(self, given, level, at, share):  # what `verdicts` holds of it, and `sets`
+        used, blocks, events, course = self.measured(given, at)
+        want, tests, sizes = self.tests(given, used)
+        errors = level, float(Fraction(self.test["miss"]) / len(tests)) * share
+        edges, fixed, parts = [self.edges(t) for t, _ in tests], tests[0][1], ([], [])
         for seen, event in enumerate(events or [None], 1):
             for keep in (False, True) if event else ():
                 parts[keep].extend(self.part(given, want, event, keep))
             sides = [self.sides(p, n) for p, (_, n) in zip(parts, tests, strict=False)]
-            es = [log_e(*u, a, *spikes[:1]) for (u, _), (a, _) in zip(sides, edges, strict=True)]
-            of = zip(es, sides, edges, strict=True)
-            found = [(up, log_e(*d, b, *spikes[1:])) for up, (_, d), (_, b) in of]
-            said = [0 if u >= -math.log(level) else 1 + (d < -math.log(miss)) for u, d in found]
-            verdict = "reject" if 1 in said else "undecided" if any(said) else "accept"
-            last = seen >= len(blocks)
-            if last or (verdict != "undecided" and job["use"] == "sequential"):
+            verdict, end = self.verdict(sides, edges, *errors), course.end(event)
+            last = seen >= end
+            if not last and verdict == "undecided" and not self.waits:
+                last = self.is_futile(sides, self.lasts(want, blocks[:end]), edges, *errors)
+            last = last and not (verdict == "undecided" and course.goes_on(seen))
+            if last or (verdict != "undecided" and not self.once):
                 break
-            if futility > 0 and not (self.score or self.new) and job["use"] == "sequential":
-                of = zip(sides, lasts, edges, strict=False)
-                chances = [chance(u[0], u[1], m, u[3], e, level, miss) for (u, _), m, e in of]
-                last = min(a for a, _ in chances) + sum(r for _, r in chances) < futility
-                if last:
-                    break
-        tried = [len(n) for (_, i), n in self.fails.items() if re.split("[@#]", str(i))[0] == name]
-        if not last and (verdict == "undecided" or job["use"] == "fixed"):
-            verdict = "failed" if max(tried, default=0) > 2 else None
-        ups, downs = zip(*found, strict=True)
-        told = {"accept": min(ups), "reject": max(downs)}.get(verdict, max(min(ups), *downs))
-        row = {"verdict": verdict, "level": level, "evidence": told, "keep_n": len(parts[1])}
-        row |= self.figures(parts[0], fixed := tests[0][1])
+        if not last and (verdict == "undecided" or self.once):
+            verdict = "failed" if self.gave_up(given["intervention"]) else None
+        row = {"verdict": verdict, "level": level, "keep_n": len(parts[1])}
+        row |= self.figures(parts[0], fixed)
+        row["accept_to"], row["reject_from"] = self.span(sides, edges, *errors)
         kinds = {kind: [p for p in parts[0] if p[2] == kind] for _, _, kind, _ in parts[0]}
-        return row, {k: self.figures(p, fixed and sizes[k]) for k, p in kinds.items() if k}
+        sets = {k: self.figures(p, fixed and sizes[k]) for k, p in kinds.items() if k}
+        ups, downs = zip(*self.evidence(sides, edges, self.spikes), strict=True)
+        e = min(up for up, _ in self.evidence(sides, edges, (UP, DOWN)))
+        may = verdict in ("accept", "undecided") and e >= self.alone
+        excess = e + math.log(level) if may else -math.inf
+        return row, sets, (min(ups), max(downs)), excess, sides[0]
+
+    def select(self, found, generations):  # what e-BH accepts of each, beside what is accepted
+        accepted = 0
+        for g in sorted(set(generations.values())) if self.fdr else ():
+            of = [(one[0], one[3]) for h, one in found.items() if generations[h] == g]
+            accepted += sum(row["verdict"] == "accept" for row, _ in of)
+            waiting = [(row, excess) for row, excess in of if row["verdict"] == "undecided"]
+            asked = e_bh([*(excess for _, excess in waiting), *[0.0] * accepted])
+            for row in (row for row, excess in waiting if excess >= asked):
+                row["verdict"], accepted = "accept", accepted + 1
+
+    def selection(self, found):  # the rows of `selection`
+        asked = -1e-9 if self.more else e_bh([excess for *_, excess, _ in found.values()])
+        accepted = {h for h, (row, *_) in found.items() if row["verdict"] == "accept"}
+        company = 1 if self.more else len(accepted)
+        for h, (row, _, _, excess, sides) in found.items():
+            one, by_fdr = [None] * 4, "accept" if excess >= asked else None
+            if h in accepted:
+                error = 0.05 * min(1.0, company * row["level"] / self.delta)
+                one = [len(accepted), 1 - error, *ends(*sides, False, error)]
+            if h in accepted or by_fdr:
+                yield h, dict(zip(COLUMNS, [*one, by_fdr], strict=True))
 
 
 def check(folder):
-    run = Run(Path(folder))
+    run = Checked(folder)
     run.differs("evidence_version", run.info["evidence_version"], 9)
     run.differs("above_baselines", run.test.get("above_baselines", "false"), "false")
     rows = {row["hypothesis"]: row for row in run.table("tables/hypotheses/*.parquet")}
     told = {row["hypothesis"]: row for row in run.table("tables/verdicts/*.parquet")}
-    sets = defaultdict(dict)
-    sets |= {(row["hypothesis"], row["set"]): row for row in run.table("tables/sets/*.parquet")}
-    sizes = Counter(row["generation"] for row in rows.values() if row["control"] is None)
-    run.differs("K", k := run.info["k"], max(k, sizes.total() if k else 0))
-    delta, weights = float(run.test["false_accept"]), {}
-    if run.ours and run.test.get("weights", "even") != "even":
-        weights = run.weights(rows)
-    for h, row in rows.items():
-        g, size = sorted(sizes).index(row["generation"]), sizes[row["generation"]]
-        at = [0] if not g or run.ours else [] if k else [g]
-        kept, level = told.pop(h, {}), delta * weights.get(h, 1 / (k or size * (g + 1) * (g + 2)))
-        if kept and weights and len(weights) < k:  # of a set that is not all proposed
-            level = kept["level"]
-        found, of_sets = run.decide(row, level, at)
-        for column in (found if found["verdict"] else ["verdict"]) if kept or run.done else ():
-            run.differs(f"{h}: {column}", kept.get(column), found[column])
-        for kind, column in ((k, c) for k, of in of_sets.items() if found["verdict"] for c in of):
-            run.differs(f"{h}, {kind}: {column}", sets[h, kind].get(column), of_sets[kind][column])
+    sets = {(row["hypothesis"], row["set"]): row for row in run.table("tables/sets/*.parquet")}
+    found = {h: run.decide(rows[h], *of) for h, of in run.levels(rows, told).items()}
+    real = {h: of for h, of in found.items() if rows[h]["control"] is None}
+    run.select(real, {h: row["generation"] for h, row in rows.items()})
+    for h, (row, of_sets, (up, down), *_) in found.items():
+        kept, verdict = told.pop(h, {}), row["verdict"]
+        if run.retried and run.fdr and kept.get("verdict") == "undecided":
+            verdict = row["verdict"] = "undecided"  # settled before the retry
+        row["evidence"] = {"accept": up, "reject": down}.get(verdict, max(up, down))
+        if kept or run.done:
+            run.differ(h, kept, row if verdict else {"verdict": None})
+        for kind, figures in of_sets.items() if verdict else ():
+            run.differ(f"{h}, {kind}", sets.get((h, kind), {}), figures)
+    if run.done:
+        kept = {row.pop("hypothesis"): row for row in run.table("tables/selection/*.parquet")}
+        derived = dict(run.selection(real))
+        for h in sorted(kept | derived):
+            run.differ(h, kept.get(h, {}), derived.get(h, dict.fromkeys(COLUMNS)))
     run.wrong += [f"{h}: has a verdict and is no hypothesis" for h in told]
     unknown = run.tested.keys() - {row["intervention"] for row in rows.values()}
     return run.wrong + [f"{i}: was measured and is no hypothesis" for i in unknown]

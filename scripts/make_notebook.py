@@ -59,7 +59,8 @@ def main() -> None:
 
 
 def beside_jobs(scratch: Path) -> Path:
-    """A folder docs/tutorials/ in `scratch`, with jobs/ in `scratch`, so that the run stays there."""
+    """A folder docs/tutorials/ in `scratch`, with jobs/ in `scratch`, so that the run stays
+    there."""
     (scratch / "jobs").symlink_to(ROOT / "jobs")
     folder = scratch / "docs" / "tutorials"
     folder.mkdir(parents=True)

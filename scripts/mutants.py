@@ -1,7 +1,7 @@
 """Plants faults, one at a time, in a copy of this tree, and looks whether the tests of the fault's
 own room see it: `make mutants`.
 
-    python scripts/mutants.py                    # all 44
+    python scripts/mutants.py                    # all 56
     python scripts/mutants.py 3 17 --workers 1   # some of them, by number
 
 Invariants: the tree itself is never touched; a fault that is caught made a test fail, and without
@@ -10,7 +10,9 @@ any fault the same tests pass; it is an error if one survives, or if its tests d
 
 import argparse
 import os
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,11 +25,13 @@ from queue import SimpleQueue
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 300
-"""The longest time that the tests of one fault may take."""
+"""The most processor time that the tests of one fault may take; they may take three times as long
+on the clock, for a machine that does other things too is slow."""
 
 
 _UNWRITTEN = "PYTHONDONTWRITEBYTECODE"
-"""Set while a fault is in the tree, whose byte code must not stay; what was compiled before serves."""
+"""Set while a fault is in the tree, whose byte code must not stay; what was compiled before
+serves."""
 OUTCOMES = {True: "caught", False: "SURVIVED", None: "NO END"}
 """What is printed for each value that `caught` returns."""
 
@@ -259,6 +263,79 @@ MUTANTS = (
         "^[A-Za-z0-9_./-]{1,80}$",
         ("test_job.py",),
     ),
+    # What all tests accept together; weights, futility, tails, thresholds.
+    Mutant(
+        "stats/selection.py",
+        "if excess >= -math.log(k)",
+        "if excess >= -2 * math.log(k)",
+        ("stats/test_selection.py", "search/test_selection.py"),
+    ),
+    Mutant(
+        "stats/selection.py",
+        "min(1.0, share * selected)",
+        "min(1.0, share * selected**2)",
+        ("stats/test_selection.py", "search/test_selection.py"),
+    ),
+    Mutant(
+        "search/judge.py",
+        "e_by_level(change.level / whole, of)",
+        "e_by_level(change.level, of)",
+        ("search/test_selection.py",),
+    ),
+    Mutant(
+        "search/judge.py",
+        "up - criterion.change.accept_at if up >= alone",
+        "up - alone if up >= alone",
+        ("search/test_selection.py",),
+    ),
+    Mutant(
+        "search/selection.py",
+        "*[math.inf] * len(self._accepted)",
+        "*[math.inf] * len(self._undecided)",
+        ("search/test_selection.py",),
+    ),
+    Mutant(
+        "store/retractions.py",
+        'return self._to_come["selection", ""] > 0',
+        "return False",
+        ("test_check_run.py",),
+    ),
+    Mutant(
+        "proposers/weights.py",
+        "least = 1 / (math.e",
+        "least = 1.2 / (math.e",
+        ("search/test_weights.py",),
+    ),
+    Mutant(
+        "search/criteria.py",
+        "return likely < self.change.futility",
+        "return likely < 2 * self.change.futility",
+        ("stats/test_futility.py", "test_check_run.py"),
+    ),
+    Mutant(
+        "stats/match_test.py",
+        "spike / (spike + (1 - spike) / (n + 1)) if s == n",
+        "spike / (spike + (1 - spike) / (n + 1)) if s == 0",
+        ("stats/test_futility.py", "test_check_run.py"),
+    ),
+    Mutant(
+        "stats/exact_test.py",
+        "binom.logsf(s - 1, n,",
+        "binom.logsf(s, n,",
+        ("stats/test_exact_test.py",),
+    ),
+    Mutant(
+        "stats/exact_test.py",
+        "hypergeom.cdf(s, population, possible, n) > side",
+        "hypergeom.cdf(s, population, possible, n) > 2 * side",
+        ("stats/test_exact_test.py",),
+    ),
+    Mutant(
+        "search/criteria.py",
+        "if criterion.verdict(change, keep) != name:",
+        "if criterion.verdict(change, keep) not in (name, None):",
+        ("search/test_thresholds.py",),
+    ),
     # Claims: later generations, and new values.
     Mutant(
         "proposers/base.py",
@@ -324,21 +401,24 @@ def passes(
     """
     paths = [f"tests/{name}" for name in tests]
     pytest = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-m", "not slow"]
+    command = [*pytest, "-p", "no:cacheprovider", *paths]
     env = {**os.environ, "PYTHONPATH": str(tree), **({} if shown else {_UNWRITTEN: "1"})}
-    done = subprocess.run(
-        [*pytest, "-p", "no:cacheprovider", *paths],
-        cwd=tree,
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=seconds,
-    )
-    if done.returncode not in (0, 1, 2):  # 2: a file of tests cannot be imported
-        raise RuntimeError(f"pytest {' '.join(paths)}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
-    if shown and done.returncode:
-        print(done.stdout[-4000:], file=sys.stderr)
-    return done.returncode == 0
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=tree, env=env, **pipes) as run:
+        if seconds is not None:
+            resource.prlimit(run.pid, resource.RLIMIT_CPU, (int(seconds), int(seconds) + 5))
+        try:
+            stdout, stderr = run.communicate(timeout=seconds and 3 * seconds)
+        except subprocess.TimeoutExpired:
+            run.kill()
+            raise
+    if run.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+        raise subprocess.TimeoutExpired(command, seconds or 0)
+    if run.returncode not in (0, 1, 2):  # 2: a file of tests cannot be imported
+        raise RuntimeError(f"pytest {' '.join(paths)}: {stdout[-2000:]}{stderr[-2000:]}")
+    if shown and run.returncode:
+        print(stdout[-4000:], file=sys.stderr)
+    return run.returncode == 0
 
 
 def copied(to: Path) -> Path:
@@ -393,7 +473,7 @@ def main() -> None:
     given = parser.parse_args()
     if not set(given.numbers) <= set(range(len(MUTANTS))):
         parser.error(f"faults are numbered from 0 to {len(MUTANTS) - 1}")
-    survived = 0
+    survived, began = 0, time.monotonic()
     for number, seen, seconds in tried(given.numbers or range(len(MUTANTS)), given.workers):
         mutant = MUTANTS[number]
         survived += not seen
@@ -402,6 +482,11 @@ def main() -> None:
             f"{mutant.old!r} -> {mutant.new!r}",
             flush=True,
         )
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(
+        f"{time.monotonic() - began:.0f} s, of processors {used.ru_utime + used.ru_stime:.0f} s, "
+        "the same tests without any fault among them"
+    )
     sys.exit(survived > 0)
 
 

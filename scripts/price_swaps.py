@@ -99,7 +99,8 @@ def directions(seed: int) -> dict[str, Tensor]:
 
 
 class SwapLoss:
-    """The loss of a step: the answers to the sources, and the answers after one swap in each row."""
+    """The loss of a step: the answers to the sources, and the answers after one swap in each
+    row."""
 
     def __init__(self, learned: Priced, planted: dict[str, Tensor]) -> None:
         self.learned = learned
@@ -151,7 +152,8 @@ def _through(swap: Swap, planted: dict[str, Tensor]) -> Tensor:
 
 
 def _is_yes(base: Tensor, source: Tensor, chosen: Tensor) -> Tensor:
-    """What the causal model says after each row's swap, [row]; base and source in cents, [row, 3]."""
+    """What the causal model says after each row's swap, [row]; base and source in cents, [row,
+    3]."""
     takes = {
         name: torch.tensor([name in swap.moves for swap in SWAPS])[chosen]
         for name in (*BOUNDS, "answer", "price")

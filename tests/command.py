@@ -28,6 +28,9 @@ from tempfile import TemporaryFile
 
 ROOT = Path(__file__).parents[1]
 NICENESS = "RAY_worker_niceness"
+HEATMAPS = "RAYSEARCH_HEATMAPS"
+DRAWN = {HEATMAPS: "on"}
+"""The environment of a run whose pictures are looked at."""
 READ_ON_IMPORT = ("HF_", "TRANSFORMERS_", "MPL", "OMP_", "PYTHON", "RAY_")
 """Variables that begin so are read by packages when they are imported; whether Ray asks for a
 token, for one."""
@@ -70,11 +73,11 @@ def remember_environment() -> None:
 
 def environment(**more: str) -> dict[str, str]:
     """Of a command: ours, without what raysearch or Ray would go by; but how Ray's workers share
-    the cores is told (tests/conftest.py)."""
+    the cores is told, and that a run draws no pictures (tests/conftest.py)."""
     ours = {
         k: v
         for k, v in os.environ.items()
-        if not k.startswith(("RAYSEARCH_", "RAY_")) or k == NICENESS
+        if not k.startswith(("RAYSEARCH_", "RAY_")) or k in (NICENESS, HEATMAPS)
     }
     return {**ours, **more}
 

@@ -1,5 +1,6 @@
 """What is costly and made once: finished searches, a migrated MLflow database, an S3 server."""
 
+import gc
 import os
 import shutil
 import sys
@@ -13,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from raysearch.storage.folder import Folder
 from raysearch.storage.local import LocalFolder
 from raysearch.storage.open import open_folder
-from tests.command import remember_environment
+from tests.command import HEATMAPS, remember_environment
 from tests.engine import shapes
 from tests.once import Once
 from tests.s3 import S3, s3_server
@@ -26,6 +27,7 @@ os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray reads it so)
 # commands too.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["RAYSEARCH_CACHE"] = "off"  # a test that remembers names a folder of its own
+os.environ[HEATMAPS] = "off"  # half of a small run's end; tests of pictures switch them on
 remember_environment()
 
 # Tensors are held against the shapes of their annotations (beartype). Before the engine is
@@ -33,7 +35,7 @@ remember_environment()
 assert not any(name.startswith("raysearch.engine.") for name in sys.modules)
 shapes.check_on_import(shapes.modules("raysearch.engine"))
 
-pytest_plugins = ["tests.scheduling", "tests.timing"]
+pytest_plugins = ["tests.scheduling", "tests.timing", "tests.root_logger"]
 
 # Two cores are shared: that an example or its making takes long is for pytest-timeout to say. 40
 # examples in each run of the tests, where a test asks for no other number; `make fuzz` has 1,000.
@@ -41,6 +43,16 @@ UNTIMED = settings(max_examples=40, deadline=None, suppress_health_check=[Health
 settings.register_profile("raysearch", UNTIMED)
 settings.register_profile("fuzz", UNTIMED, max_examples=1000)  # make fuzz
 settings.load_profile("raysearch")
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: the garbage collector need not look at it in each test."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # modules of C++ complain of what is left at the very end
 
 
 def pytest_runtest_setup() -> None:

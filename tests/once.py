@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from raysearch.store.run_folder import find_run
-from tests.command import environment, forked
+from tests.command import DRAWN, environment, forked
 
 ALONE = ("--pool", "local", "--tracking-uri", "none", "-q")
 
@@ -47,7 +47,7 @@ class Once:
         """The run folder of a search by the command line, in a process without Ray and MLflow."""
 
         def search(folder: Path) -> None:
-            done = forked(("run", str(job), *ALONE, *flags), folder, environment())
+            done = forked(("run", str(job), *ALONE, *flags), folder, environment(**DRAWN))
             assert done.returncode == 0, done.stderr
 
         asked = hashlib.sha256(repr((str(job), flags)).encode()).hexdigest()[:8]

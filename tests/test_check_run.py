@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from raysearch import Input, Pair
-from raysearch.core.events import Encoded, Event, Retried
+from raysearch.core.events import Continued, Encoded, Event, Retried
 from raysearch.core.hypothesis import Subspace
 from raysearch.core.population import SAMPLER, THESE_PAIRS
 from raysearch.proposers.base import Proposer
@@ -40,6 +40,7 @@ from tests.search.test_retry import retry, told_again
 from tests.search.worlds import Cluster, World
 
 SCRIPT = Path(__file__).parents[1] / "docs" / "check_run.py"
+sys.path.insert(0, str(SCRIPT.parent))  # as Python does for a script
 check: Callable[[Path], list[str]] = runpy.run_path(str(SCRIPT))["check"]
 DAS = (Subspace("das", 2), Subspace("das", 4), Subspace("pca", 3))
 
@@ -68,13 +69,16 @@ def new_run(world: World, search: Search, k: int | None, folder: Path) -> RunFol
             "claim": claim,
             "threshold": world.threshold,
             "false_accept": 0.05,
+            "control": "fdr" if rule.fdr else "fwer",
             "miss": 0.05,
             "indifference": 0.0,
             "keep_threshold": rule.keep_threshold,
             "above_baselines": rule.above_baselines,
             "max_pairs": world.max_pairs,
             "weights": "attribution" if rule.weighted else "even",
-            "futility": 0.1,
+            "futility": world.futility,
+            "reserve": rule.reserve,
+            "horizon": "open" if world.more and not rule.fixed_horizon else "auto",
             "pairs": world.max_pairs if rule.at_end else None,
         },
         "pairs": {
@@ -110,6 +114,7 @@ def new_run(world: World, search: Search, k: int | None, folder: Path) -> RunFol
                 {v: str(ids) for v, ids in e.counterfactual.items()},
                 e.split,
                 e.set,
+                added=e.added,
             )
         )
         encoded.append(
@@ -124,12 +129,15 @@ def new_run(world: World, search: Search, k: int | None, folder: Path) -> RunFol
 
 
 def write(
-    run: RunFolder, search: Search, told: Sequence[Event], retried: Retried | None = None
+    run: RunFolder,
+    search: Search,
+    told: Sequence[Event],
+    asked: Retried | Continued | None = None,
 ) -> None:
     """What a driver does with events: journalled, told to the search, records to the tables."""
     ledger = RunLedger(run)
-    if retried is not None:
-        ledger.retry(retried)
+    if asked is not None:
+        ledger.request(asked)
     for batch in ledger.replay():
         ledger.write_records(search.tell(batch))
     for event in told:
@@ -179,6 +187,23 @@ WORLDS: dict[str, World] = {
     ),
     "weights": World(
         12, rates=RATES, fit=20, rule=DecisionRule(weighted=True),
+        effects=lambda unit, variable: unit.site.layer / 6,
+    ),
+    "rate": World(
+        4, layers=12, rates=lambda layer: (0.1, 0.82, 0.9, 0.97)[layer % 4], controls=("placebo",),
+        rule=DecisionRule(fdr=True),
+    ),
+    "rate, these pairs": World(
+        5, rates=RATES, these_pairs=True, max_pairs=60, rule=DecisionRule(at_end=True, fdr=True)
+    ),
+    "rate, both": World(
+        5, rates=RATES, spares=lambda layer: 0.95, rule=DecisionRule("both", keep_threshold=0.3, fdr=True)
+    ),
+    "rate, probability": World(
+        9, rates=RATES, scores=("probability",), rule=DecisionRule(score="probability", fdr=True)
+    ),
+    "rate, weights": World(
+        12, rates=RATES, fit=20, rule=DecisionRule(weighted=True, fdr=True),
         effects=lambda unit, variable: unit.site.layer / 6,
     ),
     "fits": World(
@@ -243,6 +268,8 @@ def test_failures_follow_and_so_does_what_a_retry_made_of_them(
     mended.drive(again)
     write(run, world.search(), mended.told, retried)
     assert "failed" not in {row["verdict"] for row in rows(run.path, "verdicts")}
+    selected = [row["hypothesis"] for row in rows(run.path, "selection")]
+    assert len(selected) == len(set(selected)), "what was accepted before the retry is taken back"
     assert check(run.path) == []
 
 
@@ -319,7 +346,7 @@ def nudge(column: str, by: float) -> Callable[[list[dict[str, Any]]], None]:
 
 COLUMNS = {
     "n": 1, "matches": -1, "iia": -0.01, "low": 0.01, "high": -0.01, "evidence": 0.5, "level": 0.001,
-    "keep_n": 1,
+    "keep_n": 1, "accept_to": 0.05,
 }  # fmt: skip
 
 
@@ -328,6 +355,41 @@ def test_a_figure_that_was_changed_is_seen(forged: Path, column: str) -> None:
     forge_table(forged, "verdicts", nudge(column, COLUMNS[column]))
     (line,) = check(forged)
     assert f": {column} is " in line
+
+
+def test_a_threshold_from_which_it_rejects_that_was_changed_is_seen(forged: Path) -> None:
+    def change(found: list[dict[str, Any]]) -> None:
+        next(row for row in found if row["reject_from"])["reject_from"] += 0.05
+
+    forge_table(forged, "verdicts", change)
+    (line,) = check(forged)
+    assert ": reject_from is " in line
+
+
+SELECTION = {
+    "selected": 1,
+    "fcr_level": 0.001,
+    "fcr_low": 0.01,
+    "fcr_high": -0.01,
+    "fdr_verdict": None,
+}
+
+
+@pytest.mark.parametrize("column", SELECTION)
+def test_a_selection_that_was_changed_is_seen(forged: Path, column: str) -> None:
+    def change(found: list[dict[str, Any]]) -> None:
+        row = next(row for row in found if row["selected"])
+        row[column] = None if column == "fdr_verdict" else row[column] + SELECTION[column]
+
+    forge_table(forged, "selection", change)
+    (line,) = check(forged)
+    assert f": {column} is " in line
+
+
+def test_a_row_of_the_selection_that_was_left_out_is_seen(forged: Path) -> None:
+    forge_table(forged, "selection", lambda found: found.pop(0) and None)
+    lines = check(forged)
+    assert any(": selected is None; " in line for line in lines)
 
 
 @pytest.mark.parametrize("verdict", ["accept", "reject", "undecided", "failed"])
@@ -451,18 +513,19 @@ def test_a_run_of_other_rules_is_said_to_be_one(forged: Path) -> None:
 # --- the file itself
 
 
-def test_it_is_one_short_file_that_needs_little(tmp_path: Path) -> None:
-    text = SCRIPT.read_text()
-    assert len(text.splitlines()) <= 340
-    imported = {
-        alias.name.partition(".")[0]
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        for alias in (
-            [ast.alias(node.module or "")] if isinstance(node, ast.ImportFrom) else node.names
-        )
-    }
-    assert imported - sys.stdlib_module_names == {"numpy", "pyarrow"}
+@pytest.mark.parametrize(
+    ("file", "needs"),
+    [("check_run.py", {"numpy", "read_run"}), ("read_run.py", {"pyarrow", "read_continuations"}),
+     ("read_continuations.py", set()),
+     ("check_estimates.py", {"numpy", "check_run", "read_run"})],
+)  # fmt: skip
+def test_it_is_a_short_file_that_needs_little(file: str, needs: set[str]) -> None:
+    text = SCRIPT.with_name(file).read_text()
+    assert len(text.splitlines()) <= 250
+    assert max(map(len, text.splitlines())) <= 100 + len("  # noqa: E731")
+    nodes = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Import | ast.ImportFrom)]
+    names = [n.module if isinstance(n, ast.ImportFrom) else n.names[0].name for n in nodes]
+    assert {str(name).partition(".")[0] for name in names} - sys.stdlib_module_names == needs
 
 
 def test_the_page_that_it_is_written_from_names_every_entry_of_a_journal() -> None:

@@ -98,6 +98,8 @@ def test_every_page_is_of_one_of_the_four_kinds() -> None:
         "glossary.md",
         "conf.py",
         "check_run.py",
+        "read_run.py",
+        "read_continuations.py",
         "check_estimates.py",
         "decisions",
         "pictures",

@@ -66,7 +66,7 @@ HOMES = {
     "click": ["cli/"],
     "rich": ["cli/", "runner/progress.py"],
     "duckdb": ["report/"],
-    "jinja2": ["deploy/"],
+    "jinja2": ["runner/starter.py", "deploy/"],
     "tokenizers": ["viewer/"],
     "pandas": ["notebook/"],
     "IPython": ["notebook/progress.py"],

@@ -35,6 +35,7 @@ from raysearch.tracking.mlflow_names import as_value, as_word
 from raysearch.viewer.page import data_in
 from raysearch.visible_text import OneLine, visible
 from tests.cli.conftest import QUICKSTART
+from tests.command import HEATMAPS
 from tests.store.books import new_run
 
 VARIABLES = {
@@ -122,10 +123,11 @@ def call(
 
 
 @pytest.fixture
-def ran(asked: Path, call: Callable[..., Said]) -> Said:
+def ran(asked: Path, call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> Said:
     """The run, begun by the first test that asks for it."""
     if (asked / "said").exists():
         return Said(*json.loads((asked / "said").read_text()))
+    monkeypatch.setenv(HEATMAPS, "on")
     said = call("run", "job.yaml", "--pool", "local", "--tracking-uri", "none")
     (asked / "said").write_text(json.dumps([said.out, said.err]))
     return said

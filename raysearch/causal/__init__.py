@@ -2,6 +2,7 @@
 
 from raysearch.causal.drawing import (
     digest_of,
+    draw_more,
     draw_pairs,
     draw_sample,
     split_of,
@@ -49,6 +50,7 @@ __all__ = [
     "differing_shares",
     "digest_of",
     "draw_matched",
+    "draw_more",
     "draw_pairs",
     "draw_sample",
     "named_sources",

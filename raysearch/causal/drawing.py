@@ -90,6 +90,38 @@ def draw_sample(
     return PairSample(pairs, listed=whole is not None)
 
 
+def draw_more(
+    problem: Problem,
+    variables: tuple[str, ...],
+    counts: Mapping[Split, int],
+    seed: int,
+    disjoint: Sequence[str],
+    n: int,
+    number: int,
+    fitted: Set[tuple[str, ...]],
+) -> tuple[Pair, ...]:
+    """Draws `n` further test pairs of the population of `draw_sample`, which are independent of all
+    pairs before; of those in `fitted`, which are trained on, any number beside.
+
+    Args:
+        counts: those that the domain was divided by when the run began.
+        number: of the continuation, from 1; each draws others.
+
+    Raises:
+        PairsError: as in `draw_pairs`.
+    """
+    if disjoint:
+        more: dict[Split, int] = {"test": n}
+        return draw_apart(problem, variables, counts, seed, disjoint, None, more, number).pairs
+    draws = _Draws(problem, variables, counts, seed, number)
+    return tuple(draws.take_around("test", n, fitted))
+
+
+def _generator(problem: Problem, seed: int, number: int) -> random.Random:
+    more = f".more{number}" if number else ""
+    return random.Random(f"{seed}.pairs.{problem.name}{more}")
+
+
 class _Draws:
     """Independent draws from a problem's sampler, by one random generator."""
 
@@ -99,6 +131,7 @@ class _Draws:
         variables: tuple[str, ...],
         counts: Mapping[Split, int],
         seed: int,
+        number: int = 0,
     ) -> None:
         _check_asked(variables, counts)
         self._problem = problem
@@ -106,7 +139,7 @@ class _Draws:
         self._counts = counts
         self._seed = seed
         self._max_misses = _max_misses(counts, 1)
-        self._rng = random.Random(f"{seed}.pairs.{problem.name}")
+        self._rng = _generator(problem, seed, number)
 
     def part_of(self, pair: Pair) -> Split:
         """Returns the part of the domain that a pair belongs to."""
@@ -197,13 +230,16 @@ def draw_apart(
     seed: int,
     disjoint: Sequence[str],
     skipped: Split | None = None,
+    wanted: Mapping[Split, int] | None = None,
+    number: int = 0,
 ) -> PairSample:
     """Draws pairs of which none is in two splits, because the domain (or, with `disjoint`, each
-    variable's values) is divided before anything is drawn; none for the `skipped` split.
+    variable's values) is divided by `counts` before anything is drawn; none for the `skipped`
+    split, and of all others `wanted`, or as many as they count. `number`: as in `draw_more`.
     """
     _check_asked(variables, counts)
-    rng = random.Random(f"{seed}.pairs.{problem.name}")
-    missing = {split: n for split, n in counts.items() if split != skipped}
+    rng = _generator(problem, seed, number)
+    missing = {split: n for split, n in (wanted or counts).items() if split != skipped}
     pairs: list[Pair] = []
     left: Counter[tuple[LeftOutReason, Split | None, str | None]] = Counter()
     misses = 0
@@ -284,8 +320,8 @@ def errors_of(problem: Problem) -> Iterator[None]:
     except (Exception, SystemExit) as e:
         at = traceback.extract_tb(e.__traceback__)[-1]
         raise PairsError(
-            f"problem {problem.name!r}: {at.name} raised {type(e).__name__}: {one_line(e)} ({at.filename}, "
-            f"line {at.lineno})"
+            f"problem {problem.name!r}: {at.name} raised {type(e).__name__}: {one_line(e)} "
+            f"({at.filename}, line {at.lineno})"
         ) from e
 
 

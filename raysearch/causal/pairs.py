@@ -151,6 +151,7 @@ class Pair:
             equal values. Empty where the values are not known, as in a file of pairs.
         matching: for a claim about new values, the matching of values that the pair is of
             (`causal/value_matchings.py`).
+        added: by which continuation of the run it was drawn, from 1; 0: when the run began.
     """
 
     index: int
@@ -163,6 +164,7 @@ class Pair:
     choices: tuple[str, ...] = ()
     values: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     matching: int | None = None
+    added: int = 0
 
     @property
     def contents(self) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from raysearch.cli.compact import compact
 from raysearch.cli.deploy import deploy
 from raysearch.cli.doctor import doctor
 from raysearch.cli.example import example
+from raysearch.cli.init import init
 from raysearch.cli.repair import repair
 from raysearch.cli.report import report
 from raysearch.cli.schema import schema
@@ -104,10 +105,10 @@ def _interrupt(*_: object) -> None:
 @click.group(context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="raysearch")
 def cli() -> None:
-    """Where in this network does that variable live? Alignment search with error control.
+    """Finds where in a network a causal variable lives: alignment search with error control.
 
     Begin with `raysearch plan JOB.yaml`, then `raysearch submit JOB.yaml`; `raysearch example`
-    writes a job to try.
+    writes a job to try, `raysearch init` a problem and a job of your own to begin with.
 
     Every flag is also a variable, such as RAYSEARCH_STORE, or RAYSEARCH_RESULTS_TOP for one
     command; --set alone is not.
@@ -216,6 +217,12 @@ def run(job: Path, sets: tuple[str, ...], address: str | None, pool: str, **give
     is_flag=True,
     help="Try the hypotheses that failed again; whatever else was seen stays as it is.",
 )
+@click.option(
+    "--more-pairs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Continue a run that is done: what is undecided is tested on up to N further pairs.",
+)
 @flags.store
 @flags.errors
 @flags.children
@@ -226,6 +233,7 @@ def resume(
     pool: str,
     tracking_uri: str | None,
     retry_failed: bool,
+    more_pairs: int | None,
     **given: Any,
 ) -> int:
     """Go on where the journal of RUN ends (a folder or URI, its name in the store, or "latest")."""
@@ -236,7 +244,7 @@ def resume(
 
         wait = given.pop("wait")
         sending = Submission(address=address, tracking_uri=tracking_uri, say=say, **given)
-        return submitted(*resume_job(run, sending, retry_failed), wait)
+        return submitted(*resume_job(run, sending, retry_failed, more_pairs), wait)
     given = flags.without_job(given)
     from raysearch.cli.run import CommandOptions, go_on
 
@@ -247,7 +255,7 @@ def resume(
         tracking_uri=tracking_uri or "",
         **given,
     )
-    return go_on(run, where, retry_failed)
+    return go_on(run, where, retry_failed, more_pairs)
 
 
 @cli.command()
@@ -321,6 +329,7 @@ for command in (
         doctor,
         schema,
         example,
+        init,
     ),
 ):
     cli.add_command(command)

@@ -18,14 +18,15 @@ from rich.text import Text
 
 from raysearch.cli.terminal import PlainTable, console, say
 from raysearch.core.controls import JOB_CONTROLS
-from raysearch.report.claim import read_claim
+from raysearch.report.claim import continued_words, read_claim
 from raysearch.report.control_rows import COLUMNS, ControlComparison
 from raysearch.report.dropped_pairs import describe_dropped
 from raysearch.report.results_table import MAIN_COLUMNS, TEXT_COLUMNS, results
 from raysearch.report.rows import Rows
 from raysearch.report.unit_text import is_plain, unit_texts, words
 from raysearch.report.warnings import warning_lines
-from raysearch.storage.open import FolderLike
+from raysearch.storage.open import FolderLike, open_folder
+from raysearch.store.run_folder import RunFolder
 from raysearch.visible_text import for_stream, visible
 
 TABLE_ROWS = 1000
@@ -47,6 +48,8 @@ def show_results(run: FolderLike, output: str, no_color: bool = False, **choice:
             print_table(table, terminal, most=choice.get("top") or TABLE_ROWS)
             if "accept" in table["verdict"].to_pylist():
                 print_claim(run, terminal)
+            elif words := continued_words(RunFolder.open(open_folder(run)).info.continued):
+                say(f"this run was {words}")
             print_dropped(left_out, terminal)
         case "json":
             _print_list(table)

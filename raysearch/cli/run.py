@@ -15,7 +15,6 @@ from raysearch.cli.terminal import console, line_of_ours, say
 from raysearch.cluster.job_environment import job_environment
 from raysearch.job import Job
 from raysearch.report.control_comparison import compare_controls
-from raysearch.report.results_table import results
 from raysearch.runner import frontend, run
 from raysearch.runner.error_context import named
 from raysearch.runner.frontend import RunOutcome
@@ -43,15 +42,17 @@ def begin(job_file: Path, sets: Sequence[str], where: CommandOptions) -> int:
         return _code(run.begin(job, where, terminal, sent_with(job_file)), where)
 
 
-def go_on(name: str, where: CommandOptions, retry: bool = False) -> int:
+def go_on(
+    name: str, where: CommandOptions, retry: bool = False, more_pairs: int | None = None
+) -> int:
     """Resumes the run `name` where its journal ends; returns the exit code.
 
-    Args: retry: try again what failed.
+    Args: retry: try again what failed; more_pairs: test what is undecided on so many more pairs.
 
     Raises: RaysearchError in one line.
     """
     with _Terminal(where) as terminal:
-        return _code(run.go_on(name, where, terminal, retry), where)
+        return _code(run.go_on(name, where, terminal, retry, more_pairs=more_pairs), where)
 
 
 class _Terminal(ProgressDisplay):
@@ -78,12 +79,12 @@ class _Terminal(ProgressDisplay):
             return
         run = ended.run
         order = [(c, "ascending") for c in ("variable", "component", "position", "layer", "head")]
-        accepted = results(run.folder, accepted=True).sort_by(order)
+        accepted = ended.results.accepted.table.sort_by(order)
         stdout = console(self._where.no_color)
         if accepted.num_rows:
             print_table(accepted, stdout, title="Alignment: accepted hypotheses")
             print_claim(run.folder, stdout)
-            print_controls(compare_controls(run.folder), stdout)
+            print_controls(list(compare_controls(ended.results)), stdout)
         else:
             stdout.print("Alignment: no hypothesis was accepted.")
         if ended.snapshot.undecided:
@@ -91,7 +92,8 @@ class _Terminal(ProgressDisplay):
                 f'undecided raysearch results {shlex.quote(run.place)} --where "verdict = '
                 f"'undecided'\""
             )
-        self.say(f"heat maps {run.heatmaps.place}")
+        if run.heatmaps.names():
+            self.say(f"heat maps {run.heatmaps.place}")
         self.say(f"more      raysearch results {shlex.quote(run.place)}")
 
 
@@ -104,7 +106,7 @@ def _code(ended: RunOutcome, where: CommandOptions) -> int:
             f"{end.failed} of {end.decided} hypotheses failed, more than --fail-on-error "
             f"{where.fail_on_error:g}; see {ended.run.tables.at('failures').place}"
         )
-        _say_why(ended.run)
+        _say_why(ended)
         say(f"when that is mended: {_resume(ended.run, where, ' --retry-failed')}")
         return FAILED_TOO_MANY
     return 0
@@ -124,11 +126,10 @@ def _resume(run: RunFolder, where: CommandOptions, how: str = "") -> str:
     return f"raysearch resume {shlex.quote(run.place)}{how}{flags}"
 
 
-def _say_why(run: RunFolder) -> None:
+def _say_why(ended: RunOutcome) -> None:
     """Prints the most frequent reason of failures, and where to find all."""
-    reasons = Counter(results(run.folder, where="verdict = 'failed'")["reason"].to_pylist())
+    failed = ended.results.hypotheses.where("verdict", "failed")
+    reasons = Counter(failed.table["reason"].to_pylist())
     reason, times = reasons.most_common(1)[0]
-    more = (
-        f"; all of them: raysearch results {shlex.quote(run.place)} --where \"verdict = 'failed'\""
-    )
-    say(f"{times} times: {reason}{more}")
+    shown = f"raysearch results {shlex.quote(ended.run.place)} --where \"verdict = 'failed'\""
+    say(f"{times} times: {reason}; all of them: {shown}")

@@ -346,5 +346,20 @@ class Retried:
         return not (self.hypotheses or self.estimates)
 
 
-JournalledEvent = Event | Retried
+@dataclass(frozen=True, slots=True)
+class Continued:
+    """A user's request to test undecided hypotheses on further pairs: their verdicts are withdrawn.
+
+    No pool reports it.
+
+    Args:
+        pairs: most further test pairs of each.
+        hypotheses: ids of all hypotheses with verdict "undecided", controls included.
+    """
+
+    pairs: int
+    hypotheses: tuple[str, ...]
+
+
+JournalledEvent = Event | Retried | Continued
 """What a search takes and a journal stores."""

@@ -217,6 +217,25 @@ class Estimated:
 
 
 @dataclass(frozen=True, slots=True)
+class Selected:
+    """A hypothesis that the whole search accepts, once all verdicts are there.
+
+    Args:
+        fdr_verdict: "accept" if e-BH accepts it at a false discovery rate of `test.false_accept`.
+        selected: number of accepted hypotheses, controls apart; None if this one is not.
+        fcr_level: level of the interval from `fcr_low` to `fcr_high`, at which the expected share of
+            accepted hypotheses whose interval misses is at most 5 % (e-BY).
+    """
+
+    hypothesis: Hypothesis
+    fdr_verdict: str | None
+    selected: int | None
+    fcr_level: float | None
+    fcr_low: float | None
+    fcr_high: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Trained:
     """A stretch of training was reported; `rung` counts the rungs that its seed had passed."""
 
@@ -243,7 +262,16 @@ class Concluded:
 
 
 Record = (
-    Proposed | Blocked | Weighed | Trained | Concluded | Counted | Conflicted | Decided | Estimated
+    Proposed
+    | Blocked
+    | Weighed
+    | Trained
+    | Concluded
+    | Counted
+    | Conflicted
+    | Decided
+    | Estimated
+    | Selected
 )
 
 

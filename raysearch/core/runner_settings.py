@@ -23,6 +23,7 @@ class RunnerSettings:
         recipe: how subspaces are trained; None if they are not.
         files: files of sparse autoencoders, with paths as on every node.
         scores: scores that are measured with each output.
+        layers: layers in which interventions read and write; None: any.
     """
 
     rows: int = 64
@@ -32,6 +33,7 @@ class RunnerSettings:
     recipe: FitKeys | None = None
     files: tuple[str, ...] = ()
     scores: tuple[str, ...] = ()
+    layers: tuple[int, ...] | None = None
 
 
 DEFAULT_SETTINGS = RunnerSettings()

@@ -24,6 +24,7 @@ from raysearch.engine.execution.known_executor import (
 )
 from raysearch.engine.execution.memory import RowLimit, capture_bytes, room_on_host
 from raysearch.engine.execution.predict import NEAR_TIE
+from raysearch.engine.execution.read_spans import ReadSpans
 from raysearch.engine.execution.selfcheck import (
     TRIED,
     ExecutorChoice,
@@ -48,7 +49,8 @@ CANONICAL_PARTS = 4
 
 class ModelRunner:
     """Runs one network on the encoded pairs; all parts share one `meter`. `digest`: of the network,
-    by which its self-check is remembered ("": it is not). Raises: ModelError for a
+    by which its self-check is remembered ("": it is not). `positions`: those that are read and
+    written (none: any). Raises: ModelError for a
     component that the network lacks."""
 
     def __init__(
@@ -60,6 +62,7 @@ class ModelRunner:
         settings: RunnerSettings,
         meter: UsageMeter,
         digest: str = "",
+        positions: Sequence[str] = (),
     ) -> None:
         self.network = network
         self.hook_points = Components(network)
@@ -93,6 +96,9 @@ class ModelRunner:
                 choice = self._checked(digest, dtype, rows, limit, cache_bytes, meter, plain)
         self.plain = plain
         self.executor, self.cache = choice.executor, choice.cache
+        if positions:
+            several = any(pair.longest > 1 for pair in encoded)
+            self.cache.wanted.plan(ReadSpans(encoded, positions, several), settings.layers)
         self.executor.want(components)  # so that screening need not be repeated for them
         self.tolerance, self.near_tie = choice.tolerance, choice.near_tie
         self.evaluator = Evaluator(self.executor, plain, self.cache, limit, self.near_tie)

@@ -83,11 +83,13 @@ class Replica:
             settings,
             components,
         )
+        self._positions = positions
         self._pairs = {e.index: e for e in encoded}
         self._every_pair = tuple(self._pairs.values())
         self._tokens = max((e.longest for e in encoded), default=1)
         self._runner = ModelRunner(
-            network, loaded.dtype, encoded, components, settings, self._meter, loaded.digest
+            *(network, loaded.dtype, encoded, components, settings, self._meter),
+            *(loaded.digest, positions),
         )
         self._random: ModelRunner | None = None
         self._builders: dict[ModelRunner, SwapBuilder] = {}
@@ -163,6 +165,7 @@ class Replica:
                 self._settings,
                 self._meter,
                 loaded.digest,
+                self._positions,
             )
         return self._random
 
@@ -257,6 +260,7 @@ class Replica:
         outputs |= {key: Outputs.of(of, runner.near_tie) for key, of in predictions.items()}
         rows = len(task.interventions) * sum(len(block.pairs) for block in task.blocks)
         per_row = (time.perf_counter() - began) / max(rows, 1)
+        pairs_in = [[self._pairs[index] for index in block.pairs] for block in task.blocks]
         events: list[Event] = []
         for intervention in task.interventions:
             key = intervention.key
@@ -267,16 +271,16 @@ class Replica:
                 events.append(self._failed(task, key, faults[key]))
                 continue
             start = 0
-            for block in task.blocks:
+            for block, pairs in zip(task.blocks, pairs_in, strict=True):
                 own = outputs[key].part(start, start + len(block.pairs))
-                events.append(self._measured(task, intervention, block, own, per_row))
+                events.append(self._measured(task, intervention, block, pairs, own, per_row))
                 start += len(block.pairs)
         return events
 
     def _swap_outputs(self, runner: ModelRunner, task: Task) -> dict[str, Outputs]:
         """Returns the outputs of those interventions that waves of swaps can run to the end."""
         network = runner.network
-        if runner.swaps is None or self._tokens > 1 or not isinstance(network, LanguageModel):
+        if runner.swaps is None or not isinstance(network, LanguageModel):
             return {}
         builder = self._builders.get(runner)
         if builder is None:
@@ -284,12 +288,19 @@ class Replica:
             builder = SwapBuilder(build, runner.hook_points, network.share_activations)
             self._builders[runner] = builder
         pairs = [self._pairs[index] for block in task.blocks for index in block.pairs]
+        if not all(self._stays(network, len(pair.base)) for pair in pairs):  # type: ignore[arg-type]
+            return {}
         swaps, interventions = builder.swaps(task.interventions, pairs)
         if swaps is None:
             return {}
-        found = runner.swaps.measure(swaps).by_column(len(interventions))
+        found = runner.swaps.measure(swaps, self._tokens).by_column(len(interventions))
         named = zip(interventions, found, strict=True)
         return {intervention.key: of for intervention, of in named if of is not None}
+
+    def _stays(self, network: LanguageModel, length: int) -> bool:
+        """Returns whether a text keeps its activations while it grows by an answer."""
+        ends = (0,) * length, (0,) * (length + self._tokens - 1)
+        return self._tokens == 1 or network.share_activations(*ends)
 
     def _block_by_block(
         self, runner: ModelRunner, task: Task, intervention: Intervention
@@ -338,10 +349,10 @@ class Replica:
         task: Task,
         intervention: Intervention,
         block: Block,
+        pairs: Sequence[Encoded],
         found: Outputs,
         per_row: float,
     ) -> Measured:
-        pairs = [self._pairs[index] for index in block.pairs]
         return Measured(
             **self._origin(task),
             **pairs_of(block),

@@ -33,7 +33,9 @@ class Finding:
     `score`: the score whose mean `iia`, `low`, `high` and `holdout_iia` are; None: matches. `run`:
     the run's id; `hypothesis`: its id in that run. `population`: what the verdict is about, in
     words. `k`: number of hypotheses that share `false_accept` (0: open-ended); `level`: the share of
-    it that this one spent. `distinct`: number of different pairs among the n.
+    it that this one spent. `control`: what `false_accept` bounds, "fwer" or "fdr". `fcr_low`,
+    `fcr_high`: the interval corrected for the selection of `selected` accepted hypotheses.
+    `distinct`: number of different pairs among the n.
     """
 
     run: str | None = None
@@ -44,6 +46,9 @@ class Finding:
     iia: float | None = None
     low: float | None = None
     high: float | None = None
+    fcr_low: float | None = None
+    fcr_high: float | None = None
+    selected: int | None = None
     holdout_n: int | None = None
     holdout_iia: float | None = None
     holdout_low: float | None = None
@@ -55,6 +60,7 @@ class Finding:
     k: int | None = None
     threshold: float | None = None
     false_accept: float | None = None
+    control: str | None = None
     score: str | None = None
 
 

@@ -108,10 +108,13 @@ def _claim(finding: Finding | None, is_ablation: bool) -> str:
     if finding.threshold is not None:
         sentences.append(f"The threshold of the {_score_name(finding)} was {finding.threshold:g}.")
     if finding.false_accept is not None:
-        sentences.append(
-            "The chance that its search accepted any hypothesis at or below the threshold was at "
-            f"most {finding.false_accept:g}{_share_of_error(finding)}."
+        bound = (
+            "Of the hypotheses that its search accepted, the expected share at or below the threshold "
+            "(the false discovery rate) was"
+            if finding.control == "fdr"
+            else "The chance that its search accepted any hypothesis at or below the threshold was"
         )
+        sentences.append(f"{bound} at most {finding.false_accept:g}{_share_of_error(finding)}.")
     if finding.verdict == "accept":
         sentences.append(_meaning(is_ablation))
     return " ".join(sentences)
@@ -163,8 +166,8 @@ def _meaning(is_ablation: bool) -> str:
         "predicts the same answers"
     )
     return (
-        f"An accept says that the site is *{shown}, on a share of these pairs above the threshold*; "
-        f"it does not say {other}, and nothing of other texts."
+        f"An accept says that the site is *{shown}, on a share of these pairs above the "
+        f"threshold*; it does not say {other}, and nothing of other texts."
     )
 
 
@@ -172,6 +175,12 @@ def _figures(finding: Finding) -> str:
     shown = [f"{_score_name(finding)} {finding.iia:.3f}"] if finding.iia is not None else []
     if finding.low is not None and finding.high is not None:
         shown.append(f"95 % interval {finding.low:.3f} to {finding.high:.3f}")
+    if finding.fcr_low is not None and finding.fcr_high is not None:
+        shown.append(
+            f"corrected for the selection of {finding.selected} accepted hypotheses, of whose "
+            f"intervals 5 % are expected to miss at most: {finding.fcr_low:.3f} to "
+            f"{finding.fcr_high:.3f}"
+        )
     return f" ({', '.join(shown)})" if shown else ""
 
 

@@ -33,11 +33,15 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 """A branch or tag of a hub may be moved."""
 
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$"
+"""What a job may be called."""
+
+
 class Job(Keys):
     """One search, as it is asked. Everything that changes an answer is here; flags say only where
     and how loud."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$")] = Field(
+    name: Annotated[str, Field(pattern=NAME)] = Field(
         description="Names the runs; the MLflow experiment is `raysearch/NAME`."
     )
     model: ModelKeys
@@ -149,6 +153,11 @@ class Job(Keys):
         content = self.model_dump(mode="json", by_alias=True, exclude={"name", "resources"})
         if not self.test.above_baselines:
             del content["test"]["above_baselines"]
+        for key, default in (("horizon", "auto"), ("reserve", 0.0)):
+            if content["test"][key] == default:
+                del content["test"][key]
+        if self.test.control == "fwer":
+            del content["test"]["control"]
         return content
 
     def digest(self) -> str:

@@ -169,9 +169,9 @@ class PairsKeys(Keys):
     )
     kinds: Literal["auto"] | PairKinds = Field(
         default="auto",
-        description=f"Which pairs decide. {described(PAIR_KINDS)}; auto: both where an answer is one "
-        "of two, so that whatever changes it is a match, if every variable leaves a quarter of the "
-        "test pairs alone; else change.",
+        description=f"Which pairs decide. {described(PAIR_KINDS)}; auto: both where an answer is "
+        "one of two, so that whatever changes it is a match, if every variable leaves a quarter "
+        "of the test pairs alone; else change.",
     )
     fresh: bool = Field(
         default=False,
@@ -258,7 +258,15 @@ class TestKeys(Keys):
     )
     threshold: Rate = Field(default=0.8, description="The IIA from which a hypothesis is true.")
     false_accept: Rate = Field(
-        default=0.05, description="Chance of any false accept in the whole search, at most."
+        default=0.05,
+        description="Chance of any false accept in the whole search, at most; with control: fdr, the "
+        "expected share of false ones among all accepts.",
+    )
+    control: Literal["fwer", "fdr"] = Field(
+        default="fwer",
+        description="What `false_accept` bounds. fwer: the chance of any false accept; fdr: the "
+        "expected share of false ones among the accepts (e-BH on the final e-values), which accepts "
+        "more and says less of each. With fwer too, the column fdr_verdict has what fdr would accept.",
     )
     miss: Rate = Field(
         default=0.05,
@@ -283,8 +291,8 @@ class TestKeys(Keys):
     )
     weights: Literal["auto", "attribution", "even"] = Field(
         default="auto",
-        description="How the chance of a false accept is shared among hypotheses. even: each spends "
-        "1/K of it; attribution: those with larger effects on fit pairs spend more, and are "
+        description="How the chance of a false accept is shared among hypotheses. even: each "
+        "spends 1/K of it; attribution: those with larger effects on fit pairs spend more, and are "
         "accepted after fewer pairs (all are tested; none spends less than 1/(e K)); auto: the "
         f"second from {WEIGHTED_FROM} hypotheses on, where fit pairs are at hand.",
     )
@@ -293,12 +301,31 @@ class TestKeys(Keys):
         description="A sequential test of matches ends undecided as soon as the chance of any "
         "verdict within `max_pairs` is below this, given the pairs so far; 0: never.",
     )
+    horizon: Literal["auto", "open", "fixed"] = Field(
+        default="auto",
+        description="Whether a run that is done may be continued (`resume --more-pairs`). open: by "
+        "e-processes, which go on on further pairs at no price; fixed: by exact tests of one look "
+        "(use: fixed, on matches), on new pairs alone and with what `reserve` keeps; auto: fixed "
+        "with use: fixed, else open.",
+    )
+    reserve: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0,
+        description="The share of `false_accept` and `miss` that a run of fixed horizon keeps for "
+        "continuations: the n-th spends 1/(n(n+1)) of it. 0: it cannot be continued.",
+    )
     max_pairs: Positive = Field(
         default=512, description="Pairs after which a sequential test ends undecided."
     )
     pairs: Positive | None = Field(
         default=None, description="Pairs of every hypothesis, with use: fixed."
     )
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether tests are exact ones of one look, so that the horizon is fixed."""
+        by_matches = self.score == "matches" and self.generalise == "pairs"
+        one_look = self.use == "fixed" and self.control == "fwer"
+        return one_look and by_matches and self.horizon != "open"
 
     @property
     def most_pairs(self) -> int:
@@ -321,4 +348,14 @@ class TestKeys(Keys):
             )
         if self.use == "sequential" and self.pairs is not None:
             raise ValueError("pairs is for use: fixed; the sequential test has max_pairs")
+        if self.horizon == "fixed" and not self.is_exact:
+            raise ValueError(
+                "horizon: fixed is for exact tests (use: fixed on matches, control: fwer); others are "
+                "e-processes, which go on at no price: leave it out"
+            )
+        if self.reserve and not self.is_exact:
+            raise ValueError(
+                f"reserve {self.reserve:g} is for exact tests (use: fixed on matches, control: fwer); "
+                "others are e-processes, which go on at no price: leave it out"
+            )
         return self

@@ -81,6 +81,13 @@ class SpaceKeys(Keys):
         return (EVERY,) if self.positions == "all" else tuple(map(position_name, self.positions))
 
     @property
+    def listed_layers(self) -> tuple[int, ...]:
+        """The layers of the grid, where the job lists them."""
+        if isinstance(self.layers, LayerRange):
+            return tuple(range(self.layers.from_, self.layers.to + 1, self.layers.step))
+        return () if self.layers == "all" else self.layers
+
+    @property
     def declared(self) -> dict[str, tuple[int, ...]]:
         """The positions that the job itself gives tokens, by index."""
         written = list(self.positions) if isinstance(self.positions, tuple) else []

@@ -17,8 +17,7 @@ from raysearch.job.named_files import only_looked_at
 from raysearch.notebook.data_frames import frame
 from raysearch.notebook.summary import Summary, html
 from raysearch.report.control_comparison import compare_controls
-from raysearch.report.results_table import read_table, results
-from raysearch.report.rows import Rows
+from raysearch.report.results_table import read_results, read_table, results
 from raysearch.report.warnings import warning_lines
 from raysearch.runner.status import local_status
 from raysearch.storage.digests import read_checked
@@ -142,10 +141,11 @@ class Run:
 
     def _summary(self) -> Summary:
         folder = self._folder.folder
-        found = results(folder)
-        warnings = tuple(b.warning for b in compare_controls(folder) if b.warning is not None)
-        warnings += tuple(warning_lines(Rows(found).where("verdict", "accept")))
-        return Summary(self.info.id, self.place, self.job, found, warnings)
+        found = read_results(folder)
+        warnings = tuple(b.warning for b in compare_controls(found) if b.warning is not None)
+        warnings += tuple(warning_lines(found.accepted))
+        table, continued = found.hypotheses.table, self.info.continued
+        return Summary(self.info.id, self.place, self.job, table, warnings, continued)
 
     def __repr__(self) -> str:
         try:

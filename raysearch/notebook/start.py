@@ -212,6 +212,7 @@ def resume(
     *,
     problem: Problem | None = None,
     model: Any = None,
+    more_pairs: int | None = None,
 ) -> Run:
     """Goes on where the journal of a run ends, and gives the run.
 
@@ -219,14 +220,15 @@ def resume(
     credentials for the run's own tracking server, which run.json does not keep. `retry_failed`:
     what failed is tried again. `model`: the one that the run began with, where it was an object and
     is in no file. `problem`: is not needed, for a run keeps its pairs; one that draws others is
-    refused.
+    refused. `more_pairs`: of a run that is done, what is undecided is tested on up to so many further
+    pairs; a problem that was given as an object draws them, so it is given again.
 
     Raises: RaysearchError in one line; KeyboardInterrupt.
     """
     where = _where(store, pool, address, tracking_uri)
     given = given_of(problem, model)
     with follow(quiet) as frontend:
-        return _run(running.go_on(_place(run), where, frontend, retry_failed, given))
+        return _run(running.go_on(_place(run), where, frontend, retry_failed, given, more_pairs))
 
 
 def _check_keys(

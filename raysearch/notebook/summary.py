@@ -6,7 +6,7 @@ without its claim.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from raysearch.job import Job
 from raysearch.old_paths import OldName
-from raysearch.report.claim import claim_words
+from raysearch.report.claim import ablations, claim_words
 from raysearch.report.labels import VERDICT_WORDS, ScoreLabel, score_label
 from raysearch.report.population import population_words
 from raysearch.report.unit_text import words
@@ -26,13 +26,14 @@ _LEFT = "text-align: left"
 @dataclass(frozen=True, slots=True)
 class Summary:
     """A run's summary. `results`: its hypotheses; `warnings`: accepted ones with a control that
-    does as well."""
+    does as well; `continued`: as in `RunInfo`."""
 
     run: str
     place: str
     job: Job
     results: pa.Table
     warnings: tuple[str, ...] = ()
+    continued: Mapping[str, Any] = field(default_factory=dict)
     asked = OldName("question")
     judged = OldName("score")
 
@@ -77,7 +78,8 @@ class Summary:
         """The meaning of an accept, and its limits."""
         job = self.job.model_dump()
         population = population_words(job, self.results)
-        return claim_words(job, population, self.results.num_rows)
+        ablates = ablations(self.results["units"].to_pylist())
+        return claim_words(job, population, self.results.num_rows, ablates, self.continued)
 
     @property
     def alignment(self) -> list[tuple[str, ...]]:

@@ -169,8 +169,8 @@ class AttributionPlan:
 def attribution_plan(
     proposer: Proposer, space: HypothesisSpace, for_weights: int = 0, needed: bool = False
 ) -> AttributionPlan | None:
-    """Returns the effects that are computed, of all sites of the space: those that a proposer needs,
-    or else on `for_weights` fit pairs, which may be `needed`. None: none are.
+    """Returns the effects that are computed, of all sites of the space: those that a proposer
+    needs, or else on `for_weights` fit pairs, which may be `needed`. None: none are.
     """
     pairs = proposer.fit_pairs or for_weights
     if not pairs:
@@ -214,7 +214,8 @@ class AlphaSpending:
         self._parts: dict[str, int] = {}
 
     def weigh(self, weights: Mapping[str, float]) -> None:
-        """Fixes the shares of hypotheses by id, of at most 1 together, before the first test pair."""
+        """Fixes the shares of hypotheses by id, of at most 1 together, before the first test
+        pair."""
         assert not self._generation, "weights are fixed before the first generation"
         self._of |= weights
 
@@ -238,6 +239,12 @@ class AlphaSpending:
         if k is None:
             self._of |= {h.id: 1 / self._judged_at for h in hypotheses}
             self._parts |= {h.id: self._fresh for h in hypotheses}
+
+    def move(self, hypotheses: Collection[Hypothesis], share: float, part: int) -> None:
+        """Tests hypotheses anew on another part of the test pairs, which have `share` together."""
+        each = share / max(1, sum(h.intervention.control is None for h in hypotheses))
+        self._of |= {h.id: each for h in hypotheses}
+        self._parts |= {h.id: part for h in hypotheses}
 
     def share(self, hypothesis: Hypothesis) -> float | None:
         """Returns the share of the chance that it spends; None: the even one, 1 / K."""

@@ -18,12 +18,13 @@ WEIGHTED_FROM = 300
 PAIRS = 32
 """Fit pairs that effects are computed on for weights alone."""
 STEPS = 8
-"""Steps of a weight from one to the next, in a factor of 2; weights are rounded down to them, so that
-few thresholds are in use."""
+"""Steps of a weight from one to the next, in a factor of 2; weights are rounded down to them, so
+that few thresholds are in use."""
 
 
 def weights(family: Iterable[Hypothesis], effects: Effects) -> dict[str, float]:
-    """Returns the weight in (0, 1) of each hypothesis by its id; empty if effects tell none apart."""
+    """Returns the weight in (0, 1) of each hypothesis by its id; empty if effects tell none
+    apart."""
     found = {h.id: (h.variable, _effect_of(h, effects)) for h in family}
     return dict(zip(found, weigh(list(found.values())), strict=False))
 

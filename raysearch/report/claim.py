@@ -3,7 +3,7 @@
 Invariants: population, threshold, error level and K stand in each; what was not shown does too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from raysearch.proposers.registry import family_words
@@ -12,32 +12,89 @@ from raysearch.report.population import population_words
 from raysearch.report.results_table import read_table
 from raysearch.storage.open import FolderLike, open_folder
 from raysearch.store.job_file import read_job
+from raysearch.store.run_folder import RunFolder
 
 
-def claim_words(job: Mapping[str, Any], population: str, hypotheses: int) -> str:
+def error_words(test: Mapping[str, Any]) -> str:
+    """Says what `test.false_accept` of a job bounds, and at which value."""
+    level = f"{test['false_accept']:g}"
+    if test.get("control") == "fdr":
+        return (
+            f"the expected share of false accepts among all accepts (false discovery rate) is at "
+            f"most {level}, which bounds no single accept"
+        )
+    return f"the chance of any false accept is at most {level}"
+
+
+def claim_words(
+    job: Mapping[str, Any],
+    population: str,
+    hypotheses: int,
+    ablates: Iterable[bool] = (),
+    continued: Mapping[str, int] | None = None,
+) -> str:
     """Returns what an accept says, at which level, and what it does not say.
 
     Args:
         job: the keys of the job.
         population: what the verdicts are about, in words.
         hypotheses: how many were proposed, controls apart; 0 before that is known.
+        ablates: of each hypothesis, or unit, whether it is an ablation; empty: none is.
+        continued: as in `RunInfo`.
     """
     test = job["test"]
     tau = test["threshold"] - (test.get("indifference") or 0.0)
     family = "over all hypotheses that it may propose"
     if hypotheses:
         family = family_words((job.get("propose") or {}).get("use"), hypotheses)
+    new_values = test.get("generalise") == "values"
+    others = "texts that this sampler does not make" if new_values else "other texts"
+    went_on = f" {words[0].upper()}{words[1:]}." if (words := continued_words(continued)) else ""
     return (
-        f"Accepted: sufficient under interchange, {score_label(job).name} above {tau:g} on "
-        f"{population}; the chance of any false accept is at most {test['false_accept']:g}, "
-        f"{family}. It does not say that the variable lives there and nowhere else, nor anything of "
-        "other texts. A mean at a stopping time is biased: go by the interval and the holdout."
+        f"Accepted: {_shown(set(ablates), score_label(job).name, tau)} "
+        f"{population}; {error_words(test)}, {family}.{went_on} It does not say that the variable "
+        f"lives there and nowhere else, nor anything of {others}. A mean at a stopping time is "
+        "biased: go by the interval and the holdout. Intervals from low to high hold for each "
+        "hypothesis by itself at 95 %; of those from fcr_low to fcr_high, corrected for the selection "
+        "of what was accepted, at most 5 % are expected to miss."
+    )
+
+
+def _shown(ablates: set[bool], score: str, tau: float) -> str:
+    """Returns what is above the threshold, and what that shows: of an ablation a match is an output
+    that is no longer the base's answer.
+    """
+    sufficient = f"sufficient under interchange, {score} above {tau:g}"
+    necessary = (
+        f"necessary for the base's answer, which ablation takes away on a share above {tau:g}"
+    )
+    if True not in ablates:
+        return f"{sufficient} on"
+    return f"{necessary} of" if False not in ablates else f"{sufficient}; or {necessary}; on"
+
+
+def continued_words(continued: Mapping[str, int] | None) -> str:
+    """Returns how often a run was continued, and by how many pairs; empty if it was not."""
+    if not continued:
+        return ""
+    pairs = ", ".join(map(str, continued.values()))
+    times = "once" if len(continued) == 1 else f"{len(continued)} times"
+    return (
+        f"continued {times}, by up to {pairs} further test pairs for each hypothesis that was "
+        "undecided, within the same chance of error"
     )
 
 
 def read_claim(run: FolderLike) -> str:
     """Returns the claim of a run as its folder has it. Raises: StoreError."""
-    job = read_job(open_folder(run))
-    controls = read_table(run, "hypotheses")["control"]
+    folder = open_folder(run)
+    job, proposed = read_job(folder), read_table(run, "hypotheses", ("control", "units"))
     population = population_words(job, read_table(run, "verdicts"))
-    return claim_words(job, population, controls.null_count)
+    units = [r["units"] for r in proposed.to_pylist() if r["control"] is None]
+    continued = RunFolder.open(folder).info.continued
+    return claim_words(job, population, len(units), ablations(units), continued)
+
+
+def ablations(units: Iterable[str | None]) -> list[bool]:
+    """Returns which hypotheses are ablations, by the column `units`."""
+    return ['"operation"' in (of or "") for of in units]

@@ -1,39 +1,61 @@
-"""Compares the accepted hypotheses of a run with their controls, in the order of `results`."""
+"""The results of a run, with what compares its accepted hypotheses with their controls."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from raysearch.core.controls import JOB_CONTROLS
 from raysearch.report.control_rows import ControlComparison, compare, indexed
-from raysearch.report.margins import read_margins
-from raysearch.report.results_table import results, widths_of
-from raysearch.report.rows import Rows
-from raysearch.storage.open import FolderLike
+from raysearch.report.margins import NO_MARGINS, Margins
+from raysearch.report.rows import Row, Rows
 
 
-def compare_controls(run: FolderLike) -> list[ControlComparison]:
-    """Returns the accepted hypotheses of a run with their controls, in the order of `results`.
+@dataclass(frozen=True, slots=True)
+class RunResults:
+    """All hypotheses of a run, read once for all that show them (`results_table.read_results`).
 
-    Raises: StoreError if there is nothing to read.
+    Args:
+        table: hypotheses and controls with their verdicts, in the order of `results`.
+        margins: the margins of accepted hypotheses.
+        widths: widths found in the training of accepted hypotheses, by the fit's digest.
     """
-    rows, controls = hypotheses_and_controls(results(run, controls=True))
-    return compare_accepted(run, rows, rows.where("verdict", "accept"), controls)
+
+    table: pa.Table
+    margins: Margins = NO_MARGINS
+    widths: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def hypotheses(self) -> Rows:
+        """The hypotheses, without controls."""
+        return Rows(self.table).where("control", None)
+
+    @property
+    def accepted(self) -> Rows:
+        """The accepted hypotheses, without controls."""
+        return self.hypotheses.where("verdict", "accept")
+
+    @property
+    def controls(self) -> Rows:
+        """The controls that are hypotheses of their own."""
+        return Rows(self.table).where("control", *JOB_CONTROLS)
 
 
-def hypotheses_and_controls(table: pa.Table) -> tuple[Rows, Rows]:
-    """Splits the rows of `results`."""
-    rows = Rows(table)
-    return rows.where("control", None), rows.where("control", *filter(None, rows.values("control")))
+def compare_controls(
+    found: RunResults, accepted: Rows | None = None, any_score: bool = False
+) -> Iterator[ControlComparison]:
+    """Yields accepted hypotheses (None: all) with their controls.
 
-
-def compare_accepted(
-    run: FolderLike, rows: Rows, accepted: Rows, controls: Rows
-) -> list[ControlComparison]:
-    """Returns the same for some accepted hypotheses; `rows` are all hypotheses of the run.
-
-    Raises: StoreError for a damaged table.
+    Args: any_score: use margins of matches even where the test is on another score.
     """
-    widths = widths_of(run, accepted)
-    wanted = list(controls.where("variable", *accepted.values("variable")))
-    margins = read_margins(run, list(accepted), wanted)
-    variables = sorted(rows.values("variable"))
-    of_controls = indexed(wanted)
-    return [compare(row, of_controls, widths, margins, variables) for row in accepted]
+    accepted = found.accepted if accepted is None else accepted
+    controls = indexed(of_same_variables(found.controls, accepted))
+    margins = found.margins if any_score or found.margins.of_tested_score else NO_MARGINS
+    variables = sorted(found.hypotheses.values("variable"))
+    for row in accepted:
+        yield compare(row, controls, found.widths, margins, variables)
+
+
+def of_same_variables(controls: Rows, accepted: Rows) -> list[Row]:
+    """Returns the controls of the variables of accepted hypotheses."""
+    return list(controls.where("variable", *accepted.values("variable")))

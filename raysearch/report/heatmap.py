@@ -31,7 +31,7 @@ from raysearch.report.heat_cells import (
     has_text,
 )
 from raysearch.report.panels import Panel, panels
-from raysearch.report.results_table import read_table, results
+from raysearch.report.results_table import read_verdicts
 from raysearch.report.rows import Row, Rows
 from raysearch.report.run_facts import ChartFacts, chart_facts
 from raysearch.storage.folder import Folder
@@ -270,7 +270,7 @@ def _caption(panel: Panel, facts: ChartFacts, width: float, with_text: bool) -> 
 
 def _proposed_order(run: Folder) -> list[Row]:
     """Returns all rows in the order of proposal, which is also that of the job's positions."""
-    rows = Rows(results(run)).in_order_of("hypothesis", read_table(run, "hypotheses")["hypothesis"])
+    rows = Rows(read_verdicts(run)).where("control", None)
     return list(rows.only("variable", "layer", "units", "verdict", "iia", "low", "high", "n"))
 
 

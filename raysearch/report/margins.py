@@ -12,11 +12,10 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from raysearch.causal import Pair
-from raysearch.core.answers import AnswerMatcher, answer_matcher
+from raysearch.core.answers import answer_matcher
 from raysearch.core.codec import from_json_values
 from raysearch.core.controls import HOLDOUT_CONTROLS, arbitrary_labels, with_control
-from raysearch.core.events import Encoded, Ids
+from raysearch.core.events import Ids
 from raysearch.core.hypothesis import Intervention
 from raysearch.search.pair_blocks import ExpectedAnswers, expected_answers
 from raysearch.stats.paired_test import PairedTest
@@ -24,7 +23,7 @@ from raysearch.storage.digests import each_checked
 from raysearch.storage.open import FolderLike, open_folder
 from raysearch.storage.parquet import from_parquet
 from raysearch.store.job_file import read_job
-from raysearch.store.pairs_table import FILE, read_pairs
+from raysearch.store.pairs_table import FILE, read_encoded
 
 Row = Mapping[str, Any]
 Interval = tuple[float, float]
@@ -34,11 +33,14 @@ Key = tuple[str, str, str | None]
 
 @dataclass(frozen=True)
 class Margins:
-    """The observed outputs of some interventions: for each, those of its pairs, in their order."""
+    """The observed outputs of some interventions: for each, those of its pairs, in their order.
+
+    `of_tested_score`: whether the test is on matches too, as margins are."""
 
     pairs: Mapping[int, ExpectedAnswers]
     seen: Mapping[Key, Mapping[int, Ids]]
     unfiltered: bool = False
+    of_tested_score: bool = True
 
     def over(self, row: Row, other: Row) -> Interval | None:
         """Returns the interval of IIA minus that of a control which is a hypothesis of its own."""
@@ -112,35 +114,29 @@ class Margins:
 NO_MARGINS = Margins({}, {})
 
 
-def read_margins(
-    run: FolderLike, accepted: Sequence[Row], controls: Sequence[Row], any_score: bool = False
-) -> Margins:
-    """Reads what was observed of accepted hypotheses and controls; none where the test is on a
-    score that is no match, unless `any_score`. Raises: StoreError.
-    """
+def read_margins(run: FolderLike, accepted: Sequence[Row], controls: Sequence[Row]) -> Margins:
+    """Reads what was observed of accepted hypotheses and controls. Raises: StoreError."""
     folder = open_folder(run)
     job = read_job(folder)
-    matches = (job.get("test") or {}).get("score", "matches") == "matches"
     swaps = [row for row in accepted if '"operation"' not in row["units"]]
-    if not swaps or not (matches or any_score) or not folder.exists(FILE):
+    if not swaps or not folder.exists(FILE):
         return NO_MARGINS
-    stored = read_pairs(folder)
-    if stored.encoded is None:
+    if not (pairs := read_encoded(folder)):
         return NO_MARGINS
     names = {row["intervention"] for row in (*swaps, *controls)}
     names |= {
         with_control(_intervention(row), name).id for row in swaps for name in HOLDOUT_CONTROLS
     }
-    matcher, pairs = answer_matcher(stored.encoded), {p.index: p for p in stored.pairs}
+    matcher = answer_matcher(tuple(encoded for encoded, _, _ in pairs))
     return Margins(
-        {e.index: _expected(e, pairs[e.index], matcher) for e in stored.encoded},
+        {
+            e.index: expected_answers(e, split, None, matcher, matching=matching)
+            for e, split, matching in pairs
+        },
         _observed(run, names),
         (job.get("pairs") or {}).get("kinds") == "unfiltered",
+        (job.get("test") or {}).get("score", "matches") == "matches",
     )
-
-
-def _expected(encoded: Encoded, pair: Pair, matcher: AnswerMatcher) -> ExpectedAnswers:
-    return expected_answers(encoded, pair.split, None, matcher, matching=pair.matching)
 
 
 def _observed(run: FolderLike, names: Iterable[str]) -> dict[Key, dict[int, Ids]]:

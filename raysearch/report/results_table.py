@@ -1,6 +1,6 @@
 """Reads `results`: one row for each hypothesis of a run, with its verdict if there is one.
 
-Invariants: columns are those of the tables `hypotheses` and `verdicts`, in order (a contract); a
+Invariants: columns are those of the tables `hypotheses`, `verdicts` and `selection`, in order (a contract); a
 user's condition is SQL over these columns and can access no file, network or other table.
 """
 
@@ -9,24 +9,26 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raysearch.core.controls import JOB_CONTROLS
 from raysearch.core.hypothesis import is_in_layers
 from raysearch.errors import JobError, StoreError, check_memory
 from raysearch.limits import QUERY_BYTES, QUERY_SECONDS
 from raysearch.report import query as query_program
-from raysearch.report.control_rows import compare, indexed, widths
+from raysearch.report.control_comparison import RunResults, compare_controls, of_same_variables
+from raysearch.report.control_rows import widths
 from raysearch.report.margins import read_margins
 from raysearch.report.population import earlier_population
 from raysearch.report.query import ROW, rows_of
 from raysearch.report.rows import Rows
 from raysearch.report.warnings import PAIR_COLUMNS, PairFacts, warnings_of
 from raysearch.storage.digests import TABLES, each_checked, read_checked
+from raysearch.storage.folder import Folder
 from raysearch.storage.open import FolderLike, open_folder
 from raysearch.storage.parquet import from_parquet
 from raysearch.store import schemas
@@ -47,11 +49,33 @@ MAIN_COLUMNS = (
 """The columns that matter most to people; `subspace` and `units` are shown in words."""
 TEXT_COLUMNS = {"subspace", "warnings"} | {
     field.name
-    for table in ("hypotheses", "verdicts", "sets")
+    for table in ("hypotheses", "verdicts", "selection", "sets")
     for field in schemas.TABLES[table]
     if pa.types.is_string(field.type)
 }
 """The columns that hold text; the others hold numbers."""
+
+
+def read_results(run: FolderLike) -> RunResults:
+    """Reads all hypotheses and controls of a run. Raises: StoreError if there are none."""
+    found = _with_warnings(run, read_verdicts(run))
+    order = _rows(found.table, None, f'SELECT "{ROW}" FROM results ORDER BY {_ORDER}')
+    return replace(found, table=found.table.take(order))
+
+
+def read_verdicts(run: FolderLike) -> pa.Table:
+    """Reads hypotheses and controls with their verdicts, in the order of proposal.
+
+    Raises: StoreError if there are none.
+    """
+    hypotheses = read_table(run, "hypotheses")
+    if not hypotheses.num_rows:
+        raise StoreError(
+            f"{open_folder(run).place}: there are no hypotheses in its tables yet; let the run go "
+            f"on, or `resume` it"
+        )
+    joined = _join(_clear_wrong_layers(hypotheses), read_table(run, "verdicts"))
+    return _join(_with_population(run, joined), read_table(run, "selection"))
 
 
 def results(
@@ -74,21 +98,14 @@ def results(
     Raises: StoreError if there are no hypotheses to read; JobError for a bad condition, naming the
     columns, and for `sets` when there are none.
     """
-    hypotheses = read_table(run, "hypotheses")
-    if not hypotheses.num_rows:
-        raise StoreError(
-            f"{open_folder(run).place}: there are no hypotheses in its tables yet; let the run go "
-            f"on, or `resume` it"
-        )
-    joined = _join(_clear_wrong_layers(hypotheses), read_table(run, "verdicts"))
-    joined = with_warnings(run, _with_population(run, joined))
+    joined = _with_warnings(run, read_verdicts(run)).table
     if sets:
         joined = _join_sets(joined, _sets(run))
     conditions = [
         c for c, on in (("verdict = 'accept'", accepted), ("control IS NULL", not controls)) if on
     ]
     if variable is not None:
-        _check_variable(variable, hypotheses)
+        _check_variable(variable, joined)
         conditions.append("variable = '{}'".format(variable.replace("'", "''")))
     if where is not None:
         conditions.append(f"({where}\n)")  # the newline ends a trailing comment
@@ -146,41 +163,34 @@ def _with_population(run: FolderLike, found: pa.Table) -> pa.Table:
     return found.set_column(found.column_names.index("population"), "population", filled)
 
 
-def with_warnings(run: FolderLike, found: pa.Table) -> pa.Table:
+def _with_warnings(run: FolderLike, found: pa.Table) -> RunResults:
     """Adds the column `warnings`: the codes of each accepted hypothesis, separated by commas; null
     for others.
     """
-    codes: dict[str, str] = {}
-    if "copies" in found.column_names:
-        rows = Rows(found)
-        accepted = rows.where("control", None).where("verdict", "accept")
-        if accepted:
-            variables = sorted(rows.where("control", None).values("variable"))
-            codes = _codes(run, accepted, rows.where("control", *JOB_CONTROLS), variables)
+    read, codes = RunResults(found), dict[str, str]()
+    if accepted := read.accepted:
+        margins = read_margins(run, list(accepted), of_same_variables(read.controls, accepted))
+        read = replace(read, margins=margins, widths=_widths_of(run, accepted))
+        codes = _codes(open_folder(run), read)
     column = [codes.get(h) for h in found["hypothesis"].to_pylist()]
-    return found.append_column("warnings", pa.array(column, pa.string()))
+    return replace(read, table=found.append_column("warnings", pa.array(column, pa.string())))
 
 
-def _codes(
-    run: FolderLike, accepted: Rows, controls: Rows, variables: Sequence[str]
-) -> dict[str, str]:
+def _codes(folder: Folder, found: RunResults) -> dict[str, str]:
     """Returns the codes of accepted hypotheses, by the hypothesis."""
-    folder, widths = open_folder(run), widths_of(run, accepted)
-    wanted = list(controls.where("variable", *accepted.values("variable")))
-    of_controls, margins = indexed(wanted), read_margins(run, list(accepted), wanted, True)
+    before = bool(RunFolder.open(folder).info.used_before)
     pairs = PairFacts(
         from_parquet(read_checked(folder, "pairs.parquet"), PAIR_COLUMNS).to_pylist()
         if folder.exists("pairs.parquet")
         else []
     )
-    found, before = {}, RunFolder.open(folder).info.used_before
-    for row in accepted:
-        compared = compare(row, of_controls, widths, margins, variables)
-        found[row["hypothesis"]] = ", ".join(warnings_of(compared, pairs, bool(before)))
-    return found
+    return {
+        compared.row["hypothesis"]: ", ".join(warnings_of(compared, pairs, before))
+        for compared in compare_controls(found, any_score=True)
+    }
 
 
-def widths_of(run: FolderLike, accepted: Rows) -> dict[str, int]:
+def _widths_of(run: FolderLike, accepted: Rows) -> dict[str, int]:
     """Returns the widths found in the training of accepted hypotheses, by the fit's digest."""
     wanted = accepted.values("fit")
     parts = (Rows(part).where("fit", *wanted) for part in read_parts(run, "fits", ("fit", "found")))
@@ -250,8 +260,8 @@ def read_parts(
         yield part
 
 
-def _check_variable(variable: str, hypotheses: pa.Table) -> None:
-    known = hypotheses["variable"].unique().to_pylist()
+def _check_variable(variable: str, found: pa.Table) -> None:
+    known = found["variable"].unique().to_pylist()
     if variable not in known:
         raise JobError(
             f"--variable: {variable!r} is no variable of this run; it has "

@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raysearch.errors import StoreError, check_memory
-from raysearch.report.control_comparison import compare_accepted, hypotheses_and_controls
+from raysearch.report.control_comparison import RunResults, compare_controls
 from raysearch.report.control_rows import ControlComparison
 from raysearch.report.dropped_pairs import describe_dropped
 from raysearch.report.population import population_words
-from raysearch.report.results_table import read_parts, read_table, results
+from raysearch.report.results_table import read_parts, read_results, read_table
 from raysearch.report.rows import Row, Rows
 from raysearch.report.run_facts import ChartFacts, chart_facts
 from raysearch.storage.digests import read_checked
@@ -143,14 +143,17 @@ class RunData:
         return len(self.rows.only("verdict").where("verdict", verdict))
 
 
-def read_run(run: FolderLike) -> RunData:
+def read_run(run: FolderLike, found: RunResults | None = None) -> RunData:
     """Reads the current state of a run folder.
+
+    Args:
+        found: its results, where they were read already.
 
     Raises: StoreError if it has no hypotheses yet, or a file of it cannot be read.
     """
     folder = open_folder(run)
-    rows, controls = hypotheses_and_controls(results(folder, controls=True))
-    accepted = rows.where("verdict", "accept")[:MAX_ACCEPTED]
+    found = found or read_results(folder)
+    rows, accepted = found.hypotheses, found.accepted[:MAX_ACCEPTED]
     order = read_table(folder, "hypotheses", ("hypothesis",))["hypothesis"]
     pairs = _pairs(folder)
     return RunData(
@@ -160,8 +163,8 @@ def read_run(run: FolderLike) -> RunData:
         job_text=RunFolder.open(folder).job_text,
         rows=rows,
         proposed=rows.in_order_of("hypothesis", order),
-        controls=controls,
-        comparisons=tuple(compare_accepted(folder, rows, accepted, controls)),
+        controls=found.controls,
+        comparisons=tuple(compare_controls(found, accepted)),
         sets=_of(folder, "sets", "hypothesis", accepted),
         fits=_of(folder, "fits", "intervention", accepted),
         effects=Rows(read_table(folder, "effects")),

@@ -10,6 +10,7 @@ from typing import Any
 
 from raysearch.core.choices import PAIR_KINDS
 from raysearch.proposers.registry import family_words
+from raysearch.report.claim import continued_words
 from raysearch.report.run_data import RunData
 
 
@@ -54,20 +55,24 @@ def question(data: RunData) -> list[str]:
 def claim(data: RunData) -> list[str]:
     """Explains accept, reject and undecided with this job's numbers."""
     test: Mapping[str, Any] = data.job.get("test") or {}
-    tau, delta, miss = (test.get(key) for key in ("threshold", "false_accept", "miss"))
+    tau, miss = test.get("threshold"), test.get("miss")
     band = test.get("indifference") or 0.0
     kinds = (data.job.get("pairs") or {}).get("kinds", "change")
     sentences = [
         f"Accepted: {data.count('accept')} of {len(data.rows)}. An accept says that putting "
         f"this activation in is sufficient under "
         f"interchange: {_becomes(data)} at least {_share(tau, -band)} {_about(data)}",
-        f"Error level: the chance that any accept of the whole search is false is at most "
-        f"{_percent(delta)}, {_family(data)}. "
+        f"Error level: {_bound(test)}, {_family(data)}. "
         f"A hypothesis whose true share is at least {_share(tau, band)} is rejected with a chance "
         f"of at most {_percent(miss)}, each "
         "one separately. Undecided says that the pairs were not enough for either; failed, that it "
         "could not be measured.",
         f"What counts: {PAIR_KINDS.get(kinds, kinds)}. {_stopping(test)}",
+        *(
+            [f"This run was {words}."]
+            if (words := continued_words(data.info.get("continued")))
+            else []
+        ),
         _splits(data),
         *(f"Pairs that do not count for {line}." for line in data.dropped),
         *_baselines(data),
@@ -99,6 +104,18 @@ LIMITATIONS = (
 )
 
 
+def interval_levels(data: RunData) -> str:
+    """Says which level the intervals of accepted hypotheses have."""
+    of = next((row["selected"] for row in data.rows if row["selected"]), None)
+    text = "Intervals: 95 % of each hypothesis by itself"
+    if of is None:
+        return f"{text}; corrected for selection once all have a verdict."
+    return (
+        f"{text}; below, corrected for the selection of these {of}: of the accepted hypotheses, the "
+        "share whose corrected interval misses its true share is expected to be at most 5 % (e-BY)."
+    )
+
+
 def every_threshold(data: RunData) -> str:
     """Explains the verdicts at every threshold, of one test, with this job's levels."""
     test: Mapping[str, Any] = data.job.get("test") or {}
@@ -106,13 +123,13 @@ def every_threshold(data: RunData) -> str:
     less = f", less {band:g}" if band else ""
     more = f", plus {band:g}" if band else ""
     return (
-        "At every threshold: the same pairs accept at each threshold up to the first figure (green), "
-        "and reject at each from the second on (red); between, they decide neither (the line: the "
-        "job's threshold). Accepts hold for all thresholds and all hypotheses at once: with a chance "
-        f"of at most {_percent(test.get('false_accept'))} some first figure{less} is not below the "
-        "true share. Rejections hold for all thresholds of one hypothesis at once: with a chance of "
-        f"at most {_percent(test.get('miss'))} its second figure{more} is not above it. A search at "
-        "another threshold would have stopped after other pairs."
+        "At every threshold: the same pairs accept at each threshold up to the first figure "
+        "(green), and reject at each from the second on (red); between, they decide neither (the "
+        "line: the job's threshold). Accepts hold for all thresholds and all hypotheses at once: "
+        f"with a chance of at most {_percent(test.get('false_accept'))} some first figure{less} is "
+        "not below the true share. Rejections hold for all thresholds of one hypothesis at once: "
+        f"with a chance of at most {_percent(test.get('miss'))} its second figure{more} is not "
+        "above it. A search at another threshold would have stopped after other pairs."
     )
 
 
@@ -178,7 +195,7 @@ def _stopping(test: Mapping[str, Any]) -> str:
     return (
         f"The test looks again and again and may stop at each look, after at most "
         f"{test.get('max_pairs')} pairs; its error level and "
-        "its 95 % intervals hold at whichever look it stopped."
+        "its 95 % intervals (each of one hypothesis by itself) hold at whichever look it stopped."
     )
 
 
@@ -200,6 +217,16 @@ def _splits(data: RunData) -> str:
         f"Pairs: {'; '.join(parts)}. Verdicts rest on test pairs; holdout pairs are none of those, "
         f"decide nothing and estimate again what was accepted.{empty if none_left else ''}"
     )
+
+
+def _bound(test: Mapping[str, Any]) -> str:
+    level = _percent(test.get("false_accept"))
+    if test.get("control") == "fdr":
+        return (
+            "of all accepts of the whole search, the expected share that is false (the false "
+            f"discovery rate) is at most {level}; this bounds no single accept"
+        )
+    return f"the chance that any accept of the whole search is false is at most {level}"
 
 
 def _share(threshold: float | None, band: float) -> str:

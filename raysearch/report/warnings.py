@@ -22,8 +22,8 @@ PAIR_COLUMNS = (
 """The columns of pairs.parquet that warnings need."""
 
 SMALL_N = 30
-"""Pairs below which an accept is called small: of 28, all matches, the 95 % interval begins below .8,
-so that a fifth of all rates is left open (20 (n + 1) p^n = 1 at p = .797; .807 of 30)."""
+"""Pairs below which an accept is called small: of 28, all matches, the 95 % interval begins below
+.8, so that a fifth of all rates is left open (20 (n + 1) p^n = 1 at p = .797; .807 of 30)."""
 FEW = 0.5
 """Share of different pairs among the n below which they are called few: n draws of a sampler with
 D equally likely pairs have that share at n = 1.6 D (D (1 - e^(-n / D)) = n / 2), so that it is seen
@@ -32,8 +32,8 @@ TRAINED = 0.5
 """Share of a test's inputs that were trained on from which it is said."""
 
 WARNINGS: Mapping[str, str] = {
-    "copies_answer": "putting in the source's own answer would have matched as often, as far as its "
-    "pairs can tell: the site may carry that answer, and not the variable",
+    "copies_answer": "putting in the source's own answer would have matched as often, as far as "
+    "its pairs can tell: the site may carry that answer, and not the variable",
     "few_distinct_pairs": "fewer than half of its pairs are different ones",
     "like_other_variable": "its outputs are as often what another variable would make of them, as "
     "far as its pairs can tell",

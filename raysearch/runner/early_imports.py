@@ -18,7 +18,8 @@ _log = logging.getLogger(__name__)
 
 
 def import_early(uri: str) -> Thread:
-    """Starts to import what pictures, the page and the tracker of `uri` need; returns the thread."""
+    """Starts to import what pictures, the page and the tracker of `uri` need; returns the
+    thread."""
     names = list(_AT_THE_END)
     with suppress(RaysearchError):  # reported when the tracker is opened
         where = tracking_uri(uri)

@@ -1,7 +1,7 @@
 """Leaves out test pairs that a run of the store has tested on, where the job asks for fresh ones.
 
-Invariants: what is left is written with the run when it begins, and a resumed run reads it there, so
-that a run stays a function of its job and its journal.
+Invariants: what is left is written with the run when it begins, and a resumed run reads it there,
+so that a run stays a function of its job and its journal.
 """
 
 from collections.abc import Collection
@@ -27,8 +27,8 @@ def with_fresh_pairs(resolved: ResolvedJob, runs: Collection[EarlierRun]) -> Res
     n = len(resolved.pairs) - len(kept)
     if not any(p.split == "test" for p in kept):
         raise PairsError(
-            f"pairs.fresh: all {n} test pairs at hand were tested on by runs of this store; another "
-            f"pairs.seed draws others, if there are any, or leave fresh out"
+            f"pairs.fresh: all {n} test pairs at hand were tested on by runs of this store; "
+            f"another pairs.seed draws others, if there are any, or leave fresh out"
         )
     if not n:
         return resolved

@@ -3,9 +3,12 @@ stops it."""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Protocol
 
 from raysearch.core.records import Snapshot
+from raysearch.report.control_comparison import RunResults
+from raysearch.report.results_table import read_results
 from raysearch.runner.interrupt import Interrupt
 from raysearch.store.run_folder import RunFolder
 
@@ -22,13 +25,18 @@ class RunOptions:
     tracked_children: int = 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RunOutcome:
     """A search that was driven to its end, or to an interrupt."""
 
     run: RunFolder
     status: Literal["done", "interrupted"]
     snapshot: Snapshot
+
+    @cached_property
+    def results(self) -> RunResults:
+        """The hypotheses of a run that is done; read once. Raises: StoreError."""
+        return read_results(self.run.folder)
 
 
 class Frontend(Protocol):

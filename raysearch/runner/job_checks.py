@@ -41,8 +41,8 @@ def _check_weights(job: Job) -> None:
         )
     if job.propose.use not in READY:
         raise JobError(
-            f"test.weights: attribution needs hypotheses that are known before the first test pair, "
-            f"and {job.propose.use} may propose any; use weights: even, or one of "
+            f"test.weights: attribution needs hypotheses that are known before the first test "
+            f"pair, and {job.propose.use} may propose any; use weights: even, or one of "
             f"{', '.join(READY)}"
         )
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from raysearch.core.events import Encoded, Ids, ModelInput
 from raysearch.core.runner_settings import MOST_ON_CPU
+from raysearch.engine.execution.read_spans import ReadSpan, ReadSpans
 from raysearch.engine.loading.model_summary import ModelSummary
 from raysearch.engine.networks.padding import width_of
 from raysearch.search.pair_blocks import cut_at_looks
@@ -59,25 +60,30 @@ def footprint(
     models: int,
     hypotheses: int,
     on_cpu: bool = True,
+    positions: Sequence[str] = (),
+    layers: Sequence[int] | None = None,
 ) -> MemoryEstimate:
     """Estimates the memory of a job. `test`: the indices of the test pairs that blocks are cut of;
-    `memory`: GiB for what is kept, None as there is room.
+    `memory`: GiB for what is kept, None as there is room; `positions`, `layers`: that are read and
+    written (none, None: any).
 
     `models`: how many a replica holds (two with the control random_model); `on_cpu`: whether it may
     run on a CPU. Training's memory, on a GPU its driver's, are not in it.
     """
-    per_token = (_numbers_kept(summary) + summary.keys) * summary.item_bytes
-    tokens = {
-        given: _kept_tokens(given, summary.item_bytes) if isinstance(given, tuple) else e.tokens
+    per_token = (_numbers_kept(summary, layers) + summary.keys) * summary.item_bytes
+    spans = ReadSpans(encoded if positions else (), positions)
+    sizes = {
+        given: _kept(summary, given, spans.of(given), layers)
+        if isinstance(given, tuple)
+        else per_token * e.tokens
         for e in encoded
         for given in _inputs(e)
     }
     pairs = {e.index: e for e in encoded}
     blocks = [{g for i in block.pairs for g in _inputs(pairs[i])} for block in cut_at_looks(test)]
     largest = max(blocks, key=len, default=set[ModelInput]())
-    longest = max(tokens.values())
-    padded = width_of(longest)
-    every = per_token * sum(tokens.values())
+    longest = max(e.tokens for e in encoded)
+    padded, every = width_of(longest), sum(sizes.values())
     budget = MOST_ON_CPU if memory is None else int(memory * 2**30)
     copies = models * summary.copied_bytes if on_cpu else 0
     kept, weights = min(every, budget), models * summary.weight_bytes + copies
@@ -88,8 +94,8 @@ def footprint(
     )
     return MemoryEstimate(
         weights=weights,
-        run=per_token * longest,
-        block=per_token * sum(tokens[g] for g in largest),
+        run=max(sizes.values()),
+        block=sum(sizes[g] for g in largest),
         inputs_of_block=len(largest),
         inputs=every,
         kept=kept,
@@ -100,19 +106,35 @@ def footprint(
     )
 
 
-def _numbers_kept(summary: ModelSummary) -> int:
-    """Returns how many numbers are cached for each token: every layer of the searched components,
-    of the residual (paths are checked on it), and with replay the inputs of the blocks, where rows
-    begin."""
-    widths = {c.name: sum(c.width_in(layer) for layer in c.layers) for c in summary.components}
-    widths.setdefault("residual", summary.layers * summary.width)
-    if summary.path == "replay" and len(widths) > 1:
-        widths["block_input"] = summary.layers * summary.width
-    return sum(widths.values())
+def _numbers_kept(summary: ModelSummary, layers: Sequence[int] | None) -> int:
+    """Returns how many numbers are cached for each token that is read: the searched components in
+    the layers that are read, and with replay the inputs of these blocks, where rows begin."""
+
+    def is_read(layer: int | None) -> bool:
+        return layers is None or layer in layers
+
+    components = [
+        (c.name, sum(c.width_in(at) for at in c.layers if is_read(at))) for c in summary.components
+    ]
+    numbers = sum(width for _, width in components)
+    if summary.path == "replay" and any(name != "residual" for name, _ in components):
+        numbers += sum(map(is_read, range(summary.layers))) * summary.width
+    return numbers
 
 
-def _kept_tokens(given: Ids, item_bytes: int) -> int:
-    """Returns how many tokens of an input are kept, with its padding: half precision has none."""
+def _kept(summary: ModelSummary, given: Ids, span: ReadSpan, layers: Sequence[int] | None) -> int:
+    """Returns the bytes that are kept of an input: its tokens that are read, and with replay the
+    keys and values of earlier ones, from the first layer that is read."""
+    numbers = _numbers_kept(summary, layers)
+    if summary.path != "replay":
+        return numbers * summary.item_bytes * _padded(given, summary.item_bytes)
+    above = summary.layers - min(layers or (0,))
+    keys = span.keys * summary.keys * above // max(summary.layers, 1)
+    return (numbers * (span.stop - span.first) + keys) * summary.item_bytes
+
+
+def _padded(given: Ids, item_bytes: int) -> int:
+    """Returns the tokens of an input with its padding: half precision has none."""
     return len(given) if item_bytes == 2 else width_of(len(given))
 
 

@@ -104,7 +104,8 @@ def _facts(resolved: ResolvedJob, summary: ModelSummary) -> PlanReport:
         weighed_on=weighed_on,
         powers=_powers(resolved, proposer, space, len(test)),
         memory=_footprint(
-            job, summary, used, [p.index for p in _first(resolved) if p.split == "test"], len(space)
+            *(resolved, summary, used, [p.index for p in _first(resolved) if p.split == "test"]),
+            len(space),
         ),
         dropped=_dropped(resolved, expected),
         calibration=None,
@@ -152,14 +153,20 @@ def _used(resolved: ResolvedJob, encoded: Sequence[Encoded], effects: int) -> li
 
 
 def _footprint(
-    job: Job, summary: ModelSummary, used: Sequence[Encoded], test: Sequence[int], hypotheses: int
+    resolved: ResolvedJob,
+    summary: ModelSummary,
+    used: Sequence[Encoded],
+    test: Sequence[int],
+    hypotheses: int,
 ) -> MemoryEstimate:
+    job = resolved.job
     memory = None if job.resources.memory == "auto" else job.resources.memory
     most = min(job.pairs.test, job.test.most_pairs)
     models = 2 if "random_model" in job.controls else 1
     on_cpu = job.resources.gpus == 0 or (job.resources.gpus == "auto" and best_device() == "cpu")
     return footprint(
-        summary, used, test[:most], job.resources.rows, memory, models, hypotheses, on_cpu
+        *(summary, used, test[:most], job.resources.rows, memory, models, hypotheses, on_cpu),
+        *(resolved.positions, resolved.layers),
     )
 
 
@@ -235,7 +242,7 @@ def _powers(
     by_matches = job.test.score == "matches" and job.test.generalise == "pairs"
     futility = test.futility if by_matches else 0.0
     size = used if resolved.population.fixed else None
-    kind = ExactTest if job.test.use == "fixed" and by_matches else MatchTest
+    kind = ExactTest if isinstance(test, ExactTest) else MatchTest
     test = kind(*rates, population=size, futility=futility)
     found = (power(test, iia, last, job.test.use == "fixed") for iia in GRID)
     return tuple(replace(p, pairs=p.pairs * matchings) for p in found)

@@ -94,9 +94,30 @@ class PlanReport:
         return _text(self)
 
 
+def _horizon_words(job: Job) -> str:
+    if not job.test.is_exact:
+        return "open: what stays undecided may go on on further pairs (resume --more-pairs)"
+    kept = f"{job.test.reserve:g} of both chances of error is kept for more pairs"
+    return f"fixed: {kept if job.test.reserve else 'no more pairs, for test.reserve is 0'}"
+
+
 def _text(facts: PlanReport) -> str:
     job = facts.job
-    lines = [
+    lines = _question_lines(facts) + _dropped_words(facts)
+    if facts.apart:
+        lines += ["", "share of test pairs that tell two variables apart"]
+        lines += [f"  {names:<24} {share:.2f}" for names, share in facts.apart.items()]
+    lines += _baseline_words(facts.baselines, job)
+    lines += ["", *_power_lines(facts), "", _runs_line(facts), ""]
+    lines += memory_words(facts.memory, job)
+    lines += _calibration_words(facts.calibration, job, _mixed(facts))
+    return "\n".join(map(visible, lines))
+
+
+def _question_lines(facts: PlanReport) -> list[str]:
+    """Says what is asked of which model, on which pairs and by which test."""
+    job = facts.job
+    return [
         f"{facts.name}: {facts.hypotheses} hypotheses",
         f"  model       {facts.model}, {facts.layers or 'no'} layers, {job.model.dtype}, "
         f"{_size(facts.weight_bytes)} of weights",
@@ -114,48 +135,49 @@ def _text(facts: PlanReport) -> str:
         *_training_words(facts, job),
         f"  proposer    {facts.chooses}",
         f"  decided by  {_kinds_words(job)}",
-        f"  claim       {facts.claim}; {_judged_words(job)}threshold {job.test.threshold:g}, false "
-        f"accept {job.test.false_accept:g} over all that it proposes, miss {job.test.miss:g} each",
+        f"  claim       {facts.claim}; {_judged_words(job)}threshold {job.test.threshold:g}, "
+        f"{_error_words(job)} {job.test.false_accept:g} over all that it proposes, miss "
+        f"{job.test.miss:g} each",
+        f"  horizon     {_horizon_words(job)}",
         *_weight_words(facts),
         "",
         "share of test pairs on which a variable changes the answer",
         *(f"  {v:<24} {share:.2f}" for v, share in facts.change.items()),
     ]
-    lines += _dropped_words(facts)
-    if facts.apart:
-        lines += ["", "share of test pairs that tell two variables apart"]
-        lines += [f"  {names:<24} {share:.2f}" for names, share in facts.apart.items()]
-    lines += _baseline_words(facts.baselines, job)
-    lines += ["", _powers_words(job)]
+
+
+def _power_lines(facts: PlanReport) -> list[str]:
+    """Says with which chances hypotheses of some true IIAs are accepted, and after how many
+    pairs."""
     took = (
         [""] * len(facts.powers)
         if facts.seconds is None
         else [f"  {_duration(s):>14}" for s in facts.seconds]
     )
-    truth = "true IIA  " if job.test.score == "matches" else "true mean "
-    lines += [
+    truth = "true IIA  " if facts.job.test.score == "matches" else "true mean "
+    return [
+        _powers_words(facts.job),
         f"{truth} P(accept)  P(reject)  P(undecided)  expected pairs"
-        + "  if all are so" * any(took)
+        + "  if all are so" * any(took),
+        *(
+            f"{p.iia:8.2f}   {p.accept:9.3f}  {p.reject:9.3f}  {p.undecided:12.3f}  "
+            f"{p.pairs:14.0f}{time}"
+            for p, time in zip(facts.powers, took, strict=True)
+        ),
     ]
-    lines += [
-        f"{p.iia:8.2f}   {p.accept:9.3f}  {p.reject:9.3f}  {p.undecided:12.3f}  "
-        f"{p.pairs:14.0f}{time}"
-        for p, time in zip(facts.powers, took, strict=True)
-    ]
+
+
+def _runs_line(facts: PlanReport) -> str:
+    """Says between which numbers the runs of the model are."""
     low, high = (
         facts.at_most * p.pairs for p in (facts.powers[0], max(facts.powers, key=lambda p: p.pairs))
     )
     all_are = facts.whole or facts.k == facts.at_most
     over = "" if all_are else ", were all of the space tested"
-    lines += [
-        "",
+    return (
         f"model runs{over}: between {low:.0f} (all sites false) and {high:.0f} (all at the "
-        f"threshold), screening aside",
-        "",
-        *memory_words(facts.memory, job),
-        *_calibration_words(facts.calibration, job, _mixed(facts)),
-    ]
-    return "\n".join(map(visible, lines))
+        f"threshold), screening aside"
+    )
 
 
 def _quantised_words(facts: PlanReport) -> list[str]:
@@ -241,9 +263,9 @@ def _weight_words(facts: PlanReport) -> list[str]:
     if not facts.weighed_on or facts.job.test.weights == "even":
         return [f"  weights     even: each of {facts.k} spends 1/{facts.k} of the false accept"]
     return [
-        f"  weights     by effects on {facts.weighed_on} fit pairs, fixed before the first test pair: "
-        f"what has a large one is accepted after fewer pairs than below, and nothing spends less "
-        f"than 1/{math.e * facts.k:.0f} of the false accept"
+        f"  weights     by effects on {facts.weighed_on} fit pairs, fixed before the first test "
+        f"pair: what has a large one is accepted after fewer pairs than below, and nothing spends "
+        f"less than 1/{math.e * facts.k:.0f} of the false accept"
     ]
 
 
@@ -266,11 +288,16 @@ def _judged_words(job: Job) -> str:
     )
 
 
+def _error_words(job: Job) -> str:
+    return "false accept" if job.test.control == "fwer" else "false discovery rate"
+
+
 def _powers_words(job: Job) -> str:
+    alone = "accepted alone (e-BH accepts more, beside others): " * (job.test.control == "fdr")
     if job.test.score == "matches":
-        return "if every pair is solved and changes the answer:"
+        return f"{alone}if every pair is solved and changes the answer:"
     return (
-        "if every pair is solved and changes the answer, and every score is 0 or 1 (which needs "
+        f"{alone}if every pair is solved and changes the answer, and every score is 0 or 1 (which needs "
         "the most pairs; scores between are told sooner):"
     )
 

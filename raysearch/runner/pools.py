@@ -148,6 +148,7 @@ def spec_of(resolved: ResolvedJob, job: Job) -> ReplicaSpec:
             recipe=job.fit,
             files=job.space.sae_paths,
             scores=job.answer.scores,
+            layers=resolved.layers,
         ),
     )
 

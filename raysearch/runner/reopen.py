@@ -37,7 +37,8 @@ def reopened_job(run: RunFolder) -> Iterator[tuple[PairsTable, ResolvedJob]]:
 
 def as_stored(job: Job, stored: PairsTable) -> ResolvedJob:
     """Returns the job with the pairs that its run keeps."""
-    return ResolvedJob(job, stored.pairs, stored.left_out, stored.population)
+    continued = stored.continued > 0
+    return ResolvedJob(job, stored.pairs, stored.left_out, stored.population, continued)
 
 
 def stored_facts(run: RunFolder) -> ModelFacts:

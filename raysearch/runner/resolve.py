@@ -5,10 +5,20 @@ here, once, so that the job that is written down, hashed and resumed names them.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from raysearch.causal import LAST, Pair, PairSample, Problem, Split, draw_matched, draw_sample
-from raysearch.errors import JobError, PairsError
+from raysearch.causal import (
+    LAST,
+    Pair,
+    PairSample,
+    Problem,
+    Split,
+    draw_matched,
+    draw_more,
+    draw_sample,
+)
+from raysearch.errors import JobError, PairsError, ResumeError
 from raysearch.job import Job
 from raysearch.problems import load_problem
 from raysearch.problems.remote_pairs import sample_at
@@ -32,6 +42,7 @@ from raysearch.runner.resolved_job import (
     weight_pairs,
 )
 from raysearch.stats.evidence import MATCHINGS, looks
+from raysearch.store.pairs_table import pairs_digest
 from raysearch.suggest import check_known
 
 SPARE = 4
@@ -87,6 +98,41 @@ def _drawn(
         disjoint,
         trained=job.space.is_fitted,
         listed=0 if is_open(job) or job.test.claim == "these_pairs" else job.pairs.test,
+    )
+
+
+def with_more_pairs(
+    resolved: ResolvedJob, n: int, number: int, given: GivenObjects = NO_OBJECTS
+) -> ResolvedJob:
+    """Returns the job of a run with `n` further test pairs that its problem draws, for its
+    continuation `number`, from 1.
+
+    Raises:
+        ResumeError: the problem draws other pairs than when the run began.
+        JobError, PairsError: the problem cannot be made, or draws no more.
+    """
+    job, began = resolved.job, [p for p in resolved.pairs if not p.added]
+    assert job.problem.use is not None
+    assert job.space.variables is not None
+    problem = given.problem or load_problem(job.problem.use, job.problem.options)
+    counts = pair_counts(
+        job, fit_pairs_of(job) or weight_pairs(job), SPARE if job.pairs.solved_only else 1
+    )
+    again = _drawn(job, problem, job.space.variables, counts)
+    if pairs_digest(with_tokens(again.pairs, job.space.declared)) != pairs_digest(began):
+        raise ResumeError(
+            f"problem {problem.name!r} draws other pairs than when the run began, so what it draws "
+            "further would be of another population; put it back as it was, or begin a new run"
+        )
+    fitted = {p.contents for p in began if p.split == "fit"} if job.space.is_fitted else set()
+    drawn = draw_more(
+        problem, job.space.variables, counts, job.pairs.seed, job.pairs.disjoint, n, number, fitted
+    )
+    check_rendered(problem, drawn, owned(resolved.positions, problem.positions))
+    first = 1 + max(p.index for p in resolved.pairs)
+    new = [replace(p, index=first + i, added=number) for i, p in enumerate(drawn)]
+    return replace(
+        resolved, pairs=(*resolved.pairs, *with_tokens(new, job.space.declared)), continued=True
     )
 
 

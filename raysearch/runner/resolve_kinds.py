@@ -16,8 +16,8 @@ from raysearch.job import Job
 
 LEAST_KEPT = 0.25
 """Share of test pairs that every variable must leave alone for them to decide: 128 of the default
-512, on which an IIA of .95 is accepted with a chance of .95 at K = 12 and of .7 at K = 500 (threshold
-.8; `stats/power.py`); fewer would leave most of what is true undecided."""
+512, on which an IIA of .95 is accepted with a chance of .95 at K = 12 and of .7 at K = 500
+(threshold .8; `stats/power.py`); fewer would leave most of what is true undecided."""
 
 
 def kinds_of(job: Job, variables: Sequence[str], pairs: Sequence[Pair]) -> PairKinds:

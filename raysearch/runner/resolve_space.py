@@ -15,7 +15,7 @@ from raysearch.core.model_facts import ComponentFacts, ModelFacts
 from raysearch.core.space import Grid, HypothesisSpace
 from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.errors import JobError
-from raysearch.job import Job, LayerRange, SpaceKeys
+from raysearch.job import Job, SpaceKeys
 from raysearch.job.unit_keys import intervention_of
 
 
@@ -280,14 +280,9 @@ def _layers(keys: SpaceKeys, model: _Model, component: ComponentFacts) -> tuple[
     layers = keys.layers
     if layers == "all" or (not is_in_layers(component.name)):
         return component.layers
-    chosen = (
-        tuple(range(layers.from_, layers.to + 1, layers.step))
-        if isinstance(layers, LayerRange)
-        else layers
-    )
-    for layer in chosen:
+    for layer in keys.listed_layers:
         model.check_layer("space.layers", component.name, layer)
-    return chosen
+    return keys.listed_layers
 
 
 def _check_heads_meant(keys: SpaceKeys, model: _Model) -> None:

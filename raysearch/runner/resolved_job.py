@@ -51,6 +51,7 @@ class ResolvedJob:
     pairs: tuple[Pair, ...]
     left_out: tuple[LeftOutCount, ...] = field(default=(), compare=False)
     population: Population = SAMPLER
+    continued: bool = False
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -72,10 +73,26 @@ class ResolvedJob:
         return tuple(dict.fromkeys((*self.job.space.components, *named)))
 
     @property
+    def layers(self) -> tuple[int, ...] | None:
+        """The layers of the grid and of named units; None: all of the model."""
+        space = self.job.space
+        named = [site.layer for _, site in space.unit_sites if site.layer is not None]
+        if not space.components:
+            return tuple(dict.fromkeys(named))
+        return None if space.layers == "all" else (*space.listed_layers, *named)
+
+    @property
     def kinds(self) -> PairKinds:
         """The pairs that decide, once `auto` is resolved."""
         assert self.job.pairs.kinds != "auto"
         return self.job.pairs.kinds
+
+    @property
+    def ablates(self) -> frozenset[bool]:
+        """Whether units that the job names are ablations: some may be, and others not."""
+        space = self.job.space
+        named = len(space.named_units) > len(space.ablations) or bool(space.components)
+        return frozenset([True] * bool(space.ablations) + [False] * named)
 
     @property
     def about(self) -> str:
@@ -97,12 +114,12 @@ class ResolvedJob:
         is spent is the search's to say)."""
         keys = self.job.test
         by_matches = keys.score == "matches" and keys.generalise == "pairs"
-        one_look = ExactTest if keys.use == "fixed" else MatchTest
+        one_look = ExactTest if keys.is_exact else MatchTest
         kind = one_look if by_matches else BettingTest
         test = kind(
             keys.threshold,
-            keys.false_accept,
-            keys.miss,
+            keys.false_accept * (1 - keys.reserve),
+            keys.miss * (1 - keys.reserve),
             proposer.max_hypotheses or len(space),
             keys.indifference,
             futility=keys.futility,
@@ -151,15 +168,23 @@ class ResolvedJob:
                 job.test.above_baselines,
                 job.pairs.holdout_width,
                 job.test.weights != "even",
+                job.test.is_exact,
+                job.test.reserve,
+                job.test.control == "fdr",
             ),
             attribution_plan(proposer, space, for_weights, job.test.weights == "attribution"),
             frozenset(h.id for h in space) if is_open(job) else None,
+            self.continued,
         )
 
     def expected_answers(self, encoded: Sequence[Encoded]) -> dict[int, ExpectedAnswers]:
         """Returns the answers that outputs are compared with, by pair."""
         pairs = {p.index: p for p in self.pairs}
-        readings = answer_matcher(encoded)
+        added = {p.index: p.added for p in self.pairs}
+        readings = [
+            answer_matcher(e for e in encoded if added[e.index] <= last)
+            for last in range(1 + max(added.values(), default=0))
+        ]
         meant = self.job.prompt_format.meant
         found: dict[int, ExpectedAnswers] = {}
         for e in encoded:
@@ -168,7 +193,14 @@ class ResolvedJob:
                 "": meant(pair.answers["base"])
             }
             found[e.index] = expected_answers(
-                e, pair.split, pair.set, readings, meanings, pair.contents, pair.matching
+                e,
+                pair.split,
+                pair.set,
+                readings[pair.added],
+                meanings,
+                pair.contents,
+                pair.matching,
+                pair.added,
             )
         return found
 
@@ -219,8 +251,8 @@ def pair_counts(job: Job, used: int, spare: int = 1) -> dict[Split, int]:
 
 
 def weight_pairs(job: Job, hypotheses: int = WEIGHTED_FROM) -> int:
-    """Returns on how many fit pairs effects are computed for the weights of so many hypotheses, where
-    no proposer needs them; 0: weights are even.
+    """Returns on how many fit pairs effects are computed for the weights of so many hypotheses,
+    where no proposer needs them; 0: weights are even.
 
     By default only where that takes no pairs or values away from the test.
     """
@@ -251,8 +283,8 @@ def _check_values(job: Job, values: int, test: AnytimeTest) -> None:
     if values < 2 * least:
         raise JobError(
             f"{needs} {2 * least} values that are held out for the test, and of the values of "
-            f"{job.pairs.disjoint[0]} there are {values}; give a problem with more, or fewer fit and "
-            f"holdout pairs or hypotheses, or claim these values alone (generalise: pairs)"
+            f"{job.pairs.disjoint[0]} there are {values}; give a problem with more, or fewer fit "
+            f"and holdout pairs or hypotheses, or claim these values alone (generalise: pairs)"
         )
     if pairs < MATCHINGS * least:
         raise JobError(

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from raysearch.cluster.job_environment import job_environment
-from raysearch.core.events import Opened
+from raysearch.core.events import Encoded, Opened
 from raysearch.errors import ResumeError, StoreError
 from raysearch.job import Job
 from raysearch.job.job_files import kept_beside
@@ -142,12 +142,20 @@ def check_same(run: RunFolder, resolved: ResolvedJob, stored: PairsTable, opened
             f"({', '.join(named)}), or another of its "
             "files, was changed since it began; put the old file back, or submit the job again"
         )
-    if stored.encoded is not None and stored.encoded != opened.encoded:
+    known = stored.encoded
+    if known is not None and not _as_before(known, opened.encoded):
         raise ResumeError(
             f"run {run.info.id}: {resolved.job.model.path} sees the pairs otherwise than when it "
             f"began (its tokenizer, or its positions); "
             "use the transformers version of its run.json, or submit the job again"
         )
+
+
+def _as_before(known: tuple[Encoded, ...], here: tuple[Encoded, ...]) -> bool:
+    """Whether the pairs that both have, at least those of the beginning, are the same."""
+    shared = {e.index for e in known} & {e.index for e in here}
+    before = [e for e in known if e.index in shared]
+    return before == [e for e in here if e.index in shared]
 
 
 def check_digest(run: RunFolder, resolved: ResolvedJob, here: str) -> None:

@@ -47,7 +47,7 @@ def retry_failed(ledger: RunLedger, search: Search, frontend: Frontend) -> None:
         search.verdicts[name].hypothesis.intervention.control is not None
         for name in failed.hypotheses
     )
-    ledger.retry(failed)
+    ledger.request(failed)
     counts = [f"{len(failed.hypotheses) - controls} failed hypotheses"]
     counts += [f"{controls} failed controls"] if controls else []
     counts += [f"{len(failed.estimates)} estimates that broke off"] if failed.estimates else []

@@ -4,19 +4,24 @@ Invariants: no run folder is made before the model is loaded and the job has pro
 whatever ends a search early, who asked is told that it can be gone on with, where that can help.
 """
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from raysearch import driver
 from raysearch.core.codec import to_json_values
+from raysearch.core.events import Encoded
 from raysearch.core.model_facts import ModelFacts
 from raysearch.core.records import Snapshot
 from raysearch.errors import JobError, StoreError, TakenOverError
 from raysearch.job import Job
 from raysearch.job.job_files import kept_beside
 from raysearch.proposers.base import Proposer
+from raysearch.report.control_comparison import RunResults
+from raysearch.runner.continuation import Continuation, check_request, continuation
 from raysearch.runner.fresh_pairs import with_fresh_pairs
 from raysearch.runner.frontend import Frontend, RunOptions, RunOutcome
 from raysearch.runner.given_objects import NO_OBJECTS, GivenObjects
@@ -47,12 +52,15 @@ from raysearch.store.ledger import RunLedger
 from raysearch.store.locations import writable_store
 from raysearch.store.pairs_table import pairs_digest, read_pairs, write_pairs
 from raysearch.store.run_folder import RunFolder, find_run
-from raysearch.store.used_pairs import earlier_runs, used_before, used_words
+from raysearch.store.used_pairs import EarlierRun, earlier_runs, used_before, used_words
 from raysearch.tracking.registry import tracker_of
 from raysearch.tracking.tracker import Tracker
 from raysearch.tracking.uris import tracking_uri
 from raysearch.viewer.live_page import LivePage
 from raysearch.viewer.page import write_page
+
+HEATMAPS = "RAYSEARCH_HEATMAPS"
+"""The variable that switches off the pictures of a run, whose page has the same as tables."""
 
 
 def begin(
@@ -85,11 +93,7 @@ def begin(
         search = resolved.search(opened.facts, opened.encoded, proposer)
         report_model(opened, resolved, frontend)
         digest = pairs_digest(resolved.pairs)
-        contents = [p.contents for p in resolved.pairs if p.split == "test"]
-        first = contents[: resolved.job.pairs.test]  # those that are tested on, if they are solved
-        before = used_before(tested, opened.facts.digest, first)
-        if before:
-            frontend.say(used_words(before))
+        before = _used_before(resolved, tested, opened.facts.digest, frontend)
         run = RunFolder.create(
             root,
             name=resolved.job.name,
@@ -119,31 +123,55 @@ def begin(
             return _search(run, search, proposer, pool, where, frontend, tracker)
 
 
+def _used_before(
+    resolved: ResolvedJob, tested: Collection[EarlierRun], model: str, frontend: Frontend
+) -> Mapping[str, Mapping[str, Any]]:
+    """Returns the earlier runs of the model on the same test pairs (`used_before`), and reports
+    them."""
+    contents = [p.contents for p in resolved.pairs if p.split == "test"]
+    first = contents[: resolved.job.pairs.test]  # those that are tested on, if they are solved
+    before = used_before(tested, model, first)
+    if before:
+        frontend.say(used_words(before))
+    return before
+
+
 def go_on(
     name: str,
     where: RunOptions,
     frontend: Frontend,
     retry: bool = False,
     given: GivenObjects = NO_OBJECTS,
+    more_pairs: int | None = None,
 ) -> RunOutcome:
     """The run `name` from where its journal ends; `retry`: what failed is tried again; `given`:
-    objects that the run began with. A run with nothing left to do is shown as it is.
+    objects that the run began with; `more_pairs`: what is undecided is tested on so many further
+    pairs. A run with nothing left to do is shown as it is.
 
     Raises: RaysearchError in one line.
     """
+    check_request(more_pairs, retry)
     run = find_run(where.store, name)
-    done = concluded(run)
+    done = None if more_pairs else concluded(run)
     if done is not None and (done.failed.is_empty or not retry):
-        return _as_it_is(run, done, retry, frontend, given)
+        return _as_it_is(run, done, retry and NOTHING_FAILED, frontend, given)
     with run.lock():
+        if more_pairs:
+            done = concluded(run)
+            if done is not None and not done.continuation(more_pairs).hypotheses:
+                return _as_it_is(run, done, NOTHING_UNDECIDED, frontend, given)
         check_version(run)
         check_journal(run)
         stored = read_pairs(run.folder)
         with files_of(run) as files:
             resolved = as_stored(stored_job(run, files), stored)
             check_given(run, resolved, stored, given)
-            for line in code_of(resolved.job, with_problem=False):
+            for line in code_of(resolved.job, with_problem=more_pairs is not None):
                 frontend.say(line)
+            more = None
+            if more_pairs:
+                more = continuation(run, resolved, stored, done, more_pairs, given)
+                resolved = more.resolved
             with pool_of(resolved, where, frontend, files, send=True, given=given) as pool:
                 opened = pool.open()
                 check_same(run, resolved, stored, opened)
@@ -154,26 +182,35 @@ def go_on(
                     facts=to_json_values(opened.facts), k=proposer.max_hypotheses or 0
                 )
                 search = resolved.search(opened.facts, opened.encoded, proposer)
+                if more is not None:  # for what a tracker is told; a ledger puts it right
+                    known = dict(list(run.info.continued.items())[: more.number - 1])
+                    run.update(continued={**known, str(more.number): more.event.pairs})
                 uri = tracking_of(run, where.tracking_uri)
                 tracker = _tracker(run, resolved, opened.facts, pairs_digest(stored.pairs), uri)
                 before = resolved.search(opened.facts, opened.encoded) if retry else None
-                return _search(run, search, proposer, pool, where, frontend, tracker, before)
+                encoded = opened.encoded
+                return _search(
+                    run, search, proposer, pool, where, frontend, tracker, before, more, encoded
+                )
+
+
+NOTHING_FAILED = " and nothing in it failed: there is nothing to try again"
+NOTHING_UNDECIDED = " and nothing in it is undecided: more pairs have nothing to decide"
 
 
 def _as_it_is(
-    run: RunFolder, done: Search, retry: bool, frontend: Frontend, given: GivenObjects
+    run: RunFolder, done: Search, nothing: str | bool, frontend: Frontend, given: GivenObjects
 ) -> RunOutcome:
-    """Shows a run in which nothing is left to do."""
+    """Shows a run in which nothing is left to do; `nothing`: what was asked for and is not there."""
     if given != NO_OBJECTS:
         with reopened_job(run) as (stored, resolved):
             check_objects(run, resolved, stored, given)
             if given.model is not None:
                 check_digest(run, resolved, given.loaded(resolved.job).digest)
     ended = RunOutcome(run, "done", done.snapshot())
-    nothing = " and nothing in it failed: there is nothing to try again" if retry else ""
     frontend.stop()
-    frontend.say(f"raysearch: run {run.info.id} is done{nothing}")
-    if not retry:
+    frontend.say(f"raysearch: run {run.info.id} is done{nothing or ''}")
+    if not nothing:
         frontend.ended(ended)
     return ended
 
@@ -187,9 +224,11 @@ def _search(
     frontend: Frontend,
     tracker: Tracker | None,
     before: Search | None = None,
+    more: Continuation | None = None,
+    encoded: tuple[Encoded, ...] = (),
 ) -> RunOutcome:
     """Drives the search to its end, or to an interrupt. `before`: one more, where what failed is
-    tried again (`retry_failed`)."""
+    tried again (`retry_failed`); `more`: what it is continued with, on pairs as `encoded`."""
     # Before there is a journal, so that whoever sees it and interrupts is told how to go on.
     with frontend.interrupt() as interrupt:
         ledger = RunLedger(
@@ -203,6 +242,10 @@ def _search(
         try:
             if before is not None:
                 retry_failed(ledger, before, frontend)
+            if more is not None:
+                ledger.request(more.event, more.pairs(encoded))
+                frontend.say(more.words)
+            run.update(continued={str(n): p for n, p in enumerate(ledger.continued, start=1)})
             seconds = _drive(run, search, pool, ledger, frontend, interrupt, page)
             ledger.close("done")
         except KeyboardInterrupt:
@@ -280,23 +323,28 @@ def _conclude(
     tracker: Tracker | None,
 ) -> RunOutcome:
     """Pictures and summary of a search that is done."""
-    from raysearch.report.heatmap import (
-        heatmaps,  # matplotlib: half a second that only an end needs
-    )
-
     run = ended.run
     try:
-        pictures = heatmaps(run.folder, run.heatmaps)
+        pictures = _heatmaps(run)
         report_end(run, ended.snapshot, seconds, frontend)
-        write_page(run.folder)
+        write_page(run.folder, ended.results)
         frontend.ended(ended)
-        _give(tracker, "done", run, where, frontend, pictures)
+        _give(tracker, "done", run, where, frontend, pictures, ended.results)
     except BaseException:
         if tracker is not None:
             tracker.close("done")  # the search is, whatever became of its pictures
         frontend.left("the search is done, its pictures and summary are not", run)
         raise
     return ended
+
+
+def _heatmaps(run: RunFolder) -> list[str]:
+    """Draws the heat maps, unless they are switched off; returns the files' names."""
+    if os.environ.get(HEATMAPS, "").lower() == "off":
+        return []
+    from raysearch.report.heatmap import heatmaps  # matplotlib, which takes a second to import
+
+    return heatmaps(run.folder, run.heatmaps)
 
 
 def _end_badly(error: BaseException, ledger: RunLedger, run: RunFolder, frontend: Frontend) -> None:
@@ -323,6 +371,7 @@ def _give(
     where: RunOptions,
     frontend: Frontend,
     pictures: Sequence[str] = (),
+    results: RunResults | None = None,
 ) -> None:
     """Gives the tracker what the run has left, and waits for it (a bounded time)."""
     if tracker is not None:
@@ -331,4 +380,4 @@ def _give(
         def say() -> None:
             frontend.say(f"{name:<9} finishing")
 
-        finish_tracking(tracker, status, run, where.tracked_children, pictures, say=say)
+        finish_tracking(tracker, status, run, where.tracked_children, pictures, results, say=say)

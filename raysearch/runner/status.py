@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from raysearch.core.records import Training
+from raysearch.report.claim import continued_words
 from raysearch.report.results_table import read_parts
 from raysearch.runner.progress import training_words
 from raysearch.storage.digests import check_parts
@@ -36,6 +37,8 @@ def local_status(run: RunFolder) -> list[str]:
     """Returns lines on the state of `run`. Raises: StoreError where a file of it is damaged."""
     now = local_facts(run)
     lines = [f"run       {now['run']}", f"status    {now['status']}"]
+    if words := continued_words(run.info.continued):
+        lines.append(words)
     if now["started"] is not None:
         lines.append(f"started   {now['started']}")
     if now["last_event"] is not None:
@@ -64,6 +67,7 @@ def local_facts(run: RunFolder) -> dict[str, Any]:
     return {
         "run": run.place,
         "status": _status(run, last),
+        "continued": dict(run.info.continued),
         "started": None if last is None else last.started.at,
         "last_event": _last_written(run),
         "counted": None if progress is None else progress.at,

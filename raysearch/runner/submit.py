@@ -95,11 +95,14 @@ def submit_job(
         return _send(server, order, sending, size)
 
 
-def resume_job(run: str, sending: Submission, retry: bool = False) -> tuple[JobServer, str]:
+def resume_job(
+    run: str, sending: Submission, retry: bool = False, more_pairs: int | None = None
+) -> tuple[JobServer, str]:
     """Resumes a run as a job of a cluster that reaches its store; returns as `submit_job`.
 
     Args:
         retry: try again what failed.
+        more_pairs: test what is undecided on so many further pairs.
 
     Raises: RaysearchError in one line.
     """
@@ -118,7 +121,7 @@ def resume_job(run: str, sending: Submission, retry: bool = False) -> tuple[JobS
             f"{run}: is no name of a run; it is <name>-<time>-<hash>, and `ls` of the store shows "
             f"it"
         )
-    command = resume_command(run, sending, retry)
+    command = resume_command(run, sending, retry, more_pairs)
     server = JobServer(sending.address)
     metadata = {
         NAME_KEY: found["name"],
@@ -130,7 +133,9 @@ def resume_job(run: str, sending: Submission, retry: bool = False) -> tuple[JobS
     return _send(server, order, sending, f"resume {name}")
 
 
-def resume_command(run: str, sending: Submission, retry: bool) -> list[str]:
+def resume_command(
+    run: str, sending: Submission, retry: bool, more_pairs: int | None = None
+) -> list[str]:
     """Returns the driver's command on the cluster, with the store if `run` is a name in it.
 
     Raises: JobError, StoreError.
@@ -139,6 +144,7 @@ def resume_command(run: str, sending: Submission, retry: bool) -> list[str]:
         "resume",
         run,
         *(["--retry-failed"] if retry else []),
+        *(["--more-pairs", str(more_pairs)] if more_pairs else []),
         *_flags(sending, with_store="/" not in run),
     ]
 

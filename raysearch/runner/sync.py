@@ -9,6 +9,7 @@ from datetime import datetime
 
 from raysearch.core.events import JournalledEvent
 from raysearch.errors import TrackingError
+from raysearch.report.results_table import read_results
 from raysearch.runner.frontend import RunOptions
 from raysearch.runner.recorded_proposals import recorded_search
 from raysearch.runner.reopen import reopened_job, stored_facts
@@ -75,9 +76,16 @@ def _sync(run: RunFolder, uri: str, children: int) -> str:
         _report(run, summary, search, tracker, time)
     shown, kind = without_credentials(uri), tracker_of(uri)
     own = run.info.tracking_uri in (None, shown)
-    pictures = run.heatmaps.names() if summary.ended == "done" else []
+    done = summary.ended == "done"
     if not finish_tracking(
-        tracker, summary.ended or "interrupted", run, children, pictures, SECONDS, remember=own
+        tracker,
+        summary.ended or "interrupted",
+        run,
+        children,
+        run.heatmaps.names() if done else [],
+        read_results(run.folder) if done else None,
+        SECONDS,
+        remember=own,
     ):
         raise TrackingError(
             f"{kind.title} at {shown}: {tracker.why}; say it again when that is mended: nothing "

@@ -13,8 +13,8 @@ from typing import Any
 from raysearch.causal import SPLITS
 from raysearch.cluster.job_environment import job_environment
 from raysearch.core.model_facts import ModelFacts
-from raysearch.report.claim import claim_words
-from raysearch.report.results_table import results
+from raysearch.report.claim import claim_words, continued_words
+from raysearch.report.control_comparison import RunResults
 from raysearch.runner.resolved_job import ResolvedJob
 from raysearch.storage.local_copy import on_this_machine
 from raysearch.storage.parquet import parts_that_count
@@ -46,6 +46,9 @@ def start_tracking(
     if facts.commit is not None:
         params["model_commit"] = facts.commit
     tags = {
+        **(
+            {"raysearch.continued": words} if (words := continued_words(run.info.continued)) else {}
+        ),
         "raysearch.run": run.info.id,
         "raysearch.job_hash": run.info.job_hash,
         "raysearch.store": run.info.store_uri,
@@ -60,7 +63,13 @@ def start_tracking(
         run_id=run.info.tracking_run_id,
         name=run.info.id,
         pairs=_pairs(run, resolved, pairs_digest),
-        description=claim_words(job, resolved.about, run.info.k or 0),
+        description=claim_words(
+            job,
+            resolved.about,
+            run.info.k or 0,
+            resolved.ablates,
+            run.info.continued,
+        ),
         **replay,
     )
     return tracker_of(uri).open(tracked)
@@ -84,6 +93,7 @@ def finish_tracking(
     run: RunFolder,
     children: int,
     pictures: Sequence[str],
+    results: RunResults | None = None,
     seconds: float | None = None,
     say: Callable[[], None] = lambda: None,
     remember: bool = True,
@@ -91,19 +101,22 @@ def finish_tracking(
     """Gives the tracker what the run has left, with at most so many `children`, waits for it up to
     `seconds` (None: as long as the tracker does), and returns whether all arrived.
 
-    `say`: called before the wait. `remember`: write the tracker's id of the run into run.json.
+    `results`: those of a run that is done. `say`: called before the wait. `remember`: write the
+    tracker's id of the run into run.json.
     """
     tables = {}
     given: list[ChildRun] = []
     with TemporaryDirectory(prefix="raysearch-") as folder:
         scratch = Path(folder)
-        artifacts = _artifacts(run, status, pictures, scratch)
-        if status == "done":
-            for a in accepted(run.folder, children):
+        artifacts = _artifacts(run, results is not None, pictures, scratch)
+        if results is not None:
+            for a in accepted(run.folder, results, children):
                 files = on_this_machine(run.interventions, a.files, scratch)
                 given.append(ChildRun(a.hypothesis, a.title, a.params, a.metrics, a.course, files))
-            alignment, everything = results(run.folder, accepted=True), results(run.folder)
-            tables = {"alignment": alignment.to_pydict(), "results": everything.to_pydict()}
+            tables = {
+                "alignment": results.accepted.table.to_pydict(),
+                "results": results.hypotheses.table.to_pydict(),
+            }
         say()
         arrived = tracker.close(status, artifacts, tables, seconds, given)
     if tracker.run_id and remember:  # a short search can end before the tracker has made its run
@@ -112,13 +125,13 @@ def finish_tracking(
 
 
 def _artifacts(
-    run: RunFolder, status: str, pictures: Sequence[str], scratch: Path
+    run: RunFolder, done: bool, pictures: Sequence[str], scratch: Path
 ) -> list[Artifact]:
     """The files that the tracker is given, each with the folder of its run to put it in; copied to
     `scratch` where the run is on no disk."""
     artifacts: list[Artifact] = [*on_this_machine(run.folder, (JOB_FILE, "run.json"), scratch)]
     artifacts += [(p, "heatmaps") for p in on_this_machine(run.heatmaps, pictures, scratch)]
-    if status == "done":
+    if done:
         artifacts += on_this_machine(run.folder, (PAGE,), scratch)
         for name in run.tables.folders():
             table = run.tables.at(name)

@@ -5,9 +5,9 @@ model's outputs without intervention alone.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import takewhile
+from functools import cached_property
 from typing import Literal
 
 from raysearch.core.choices import PairKinds, TestedScore
@@ -41,6 +41,11 @@ class DecisionRule:
         holdout_width: half the width of the interval that an estimate on the holdout is to have; 0:
             as narrow as all pairs allow.
         weighted: whether hypotheses with larger effects spend more of the chance of a false accept.
+        fixed_horizon: whether a continuation tests anew, on further pairs alone; otherwise evidence
+            goes on.
+        reserve: share in [0, 1) of both error chances that continuations of a fixed horizon have.
+        fdr: whether the expected share of false accepts among all accepts is bounded, by e-BH; else
+            the chance of any.
     """
 
     kinds: PairKinds = "change"
@@ -50,6 +55,16 @@ class DecisionRule:
     above_baselines: bool = False
     holdout_width: float = 0.05
     weighted: bool = False
+    fixed_horizon: bool = False
+    reserve: float = 0.0
+
+    def reserved(self, continuation: int) -> float:
+        """Returns what the n-th continuation may spend of a chance of error, n from 1, relative to
+        what the tests before all continuations spend.
+        """
+        return self.reserve / (1 - self.reserve) / (continuation * (continuation + 1))
+
+    fdr: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,10 +144,27 @@ class Criterion:
         """Returns up to which of `THRESHOLDS` the evidence accepts at each, and from which on it
         rejects at each; None for none.
         """
-        found = [(t, c.verdict(change, keep)) for t in THRESHOLDS if (c := self.at(t)) is not None]
-        accepted = [t for t, _ in takewhile(lambda it: it[1] == "accept", found)]
-        rejected = [t for t, _ in takewhile(lambda it: it[1] == "reject", reversed(found))]
-        return max(accepted, default=None), min(rejected, default=None)
+
+        def up_to(name: str, moved: Iterable[Criterion]) -> float | None:
+            last = None
+            for criterion in moved:
+                if criterion.verdict(change, keep) != name:
+                    break
+                last = criterion.change.threshold
+            return last
+
+        return up_to("accept", self._moved), up_to("reject", reversed(self._moved))
+
+    @cached_property
+    def _moved(self) -> "tuple[Criterion, ...]":
+        """The same criterion at each of `THRESHOLDS`."""
+        return tuple(moved for t in THRESHOLDS if (moved := self.at(t)) is not None)
+
+    @cached_property
+    def by_e_values(self) -> "Criterion":
+        """The same criterion by tests of e-values."""
+        keep = None if self.keep is None else self.keep.by_e_values
+        return replace(self, change=self.change.by_e_values, keep=keep)
 
     def log_evidence(self, change: Evidence, keep: Evidence) -> tuple[float, float]:
         """Returns log e-values (to accept, to reject): of the weaker test to accept, of the
@@ -173,8 +205,11 @@ class Criteria:
     ) -> None:
         _check_solved(screening, fitting)
         self._test, self._rule, self._population = test, rule, population
-        self._parts = [[pairs[p] for p in part.pairs] for part in screening.parts]
-        self._asked = [sum(len(b.pairs) for b in part.blocks) for part in screening.parts]
+        self._miss: dict[int, float] = {}
+        self.no_intervention: dict[str, float | None] = {}
+        self._made: dict[tuple[str, bool, int, float | None], Criterion] = {}
+        self._read(screening, pairs)
+        pairs = {p: e for p, e in pairs.items() if not e.added}
         used = self._parts[0]
         check_variables(used, f"{len(used)} test pairs that the model solves")
         screened = [
@@ -184,9 +219,7 @@ class Criteria:
         ]
         self.kinds = rule.kinds
         self.policies = best_policies(pairs, rule.kinds)
-        self._made: dict[tuple[str, bool, int, float | None], Criterion] = {}
         self.base_match: dict[str, float | None] = {}
-        self.no_intervention: dict[str, float | None] = {}
         self.labels: dict[str, Mapping[Ids, Ids]] = {}
         for v in used[0].counterfactual:
             if rule.kinds == "both" and all(e.changes(v) for e in used):
@@ -197,18 +230,36 @@ class Criteria:
                 )
             matches = sum(out == e.counterfactual[v] for e, out in screened)
             self.base_match[v] = matches / len(screened) if screened else None
+            self.labels[v] = arbitrary_labels(e.counterfactual[v] for e in pairs.values())
+
+    def extend(
+        self,
+        screening: Screening,
+        pairs: Mapping[int, ExpectedAnswers],
+        miss: Mapping[int, float],
+    ) -> None:
+        """Takes further test pairs into account; `miss`: by new part, the share of the chance of a
+        miss that a test on it spends.
+        """
+        self._miss |= miss
+        self._made.clear()
+        self._read(screening, pairs)
+
+    def _read(self, screening: Screening, pairs: Mapping[int, ExpectedAnswers]) -> None:
+        self._parts = [[pairs[p] for p in part.pairs] for part in screening.parts]
+        self._asked = [part.used for part in screening.parts]
+        for v in self._parts[0][0].counterfactual if self._parts[0] else ():
             self.no_intervention[v] = _matching(
                 [
                     (e.read(screening.output(p) or ()), e.counterfactual[v])
                     for p in screening.parts[0].pairs
-                    if (e := pairs[p]).changes(v) or rule.kinds == "unfiltered"
+                    if (e := pairs[p]).changes(v) or self._rule.kinds == "unfiltered"
                 ]
             )
-            self.labels[v] = arbitrary_labels(e.counterfactual[v] for e in pairs.values())
 
     def of(self, hypothesis: Hypothesis, part: int = 0, share: float | None = None) -> Criterion:
-        """Returns the criterion of the hypothesis's variable on a part of the test pairs; `share` as
-        in `with_share`, None for an even one.
+        """Returns the criterion of the hypothesis's variable on a part of the test pairs; `share`
+        as in `with_share`, None for an even one.
 
         The control `arbitrary_labels` has its own, since relabelling changes which pairs are change
         pairs.
@@ -227,11 +278,14 @@ class Criteria:
         used = self._parts[part] if part < len(self._parts) else []
         labels = self.labels[variable]
         changes = [
-            labels[e.counterfactual[variable]] != e.base if relabelled else e.changes(variable)
+            labels.get(e.counterfactual[variable], e.counterfactual[variable]) != e.base
+            if relabelled
+            else e.changes(variable)
             for e in used
         ]
         asked = self._asked[part] if part < len(self._parts) else 0
-        return _criterion(self._test, self._rule, used, changes, asked, self._population)
+        test = replace(self._test, miss=self._test.miss * self._miss.get(part, 1.0))
+        return _criterion(test, self._rule, used, changes, asked, self._population)
 
 
 def _criterion(

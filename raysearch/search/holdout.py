@@ -95,7 +95,8 @@ class HoldoutEstimates:
         `seeds`, if anything was fit; returns it if all was measured before.
         """
         found: list[Record] = []
-        main = self._new_reading(accepted, None, self._blocks_needed(accepted))
+        main = self._new_reading(accepted, None, None)
+        main.most = self._blocks_needed(accepted, main)
         self._open[accepted.hypothesis.id] = _Open(main, intervention, 1 + len(seeds))
         for e in seeds:
             seed = self._new_reading(main, Reading("seed", 0, 0, e.seed, e.fit), main.most)
@@ -136,14 +137,19 @@ class HoldoutEstimates:
     def _new_reading(
         self, of: HypothesisTest, reading: Reading | None, most: int | None
     ) -> HypothesisTest:
+        later = self._preparation.screening.tested_later
         return replace(
-            self._preparation.new_test(of.hypothesis, reading), policy=None, most=most, values=[]
+            self._preparation.new_test(of.hypothesis, reading),
+            policy=None,
+            most=most,
+            values=[],
+            left_out=later if of.values is None else of.left_out,
         )
 
-    def _blocks_needed(self, accepted: HypothesisTest) -> int:
+    def _blocks_needed(self, accepted: HypothesisTest, main: HypothesisTest) -> int:
         """Returns the number of holdout blocks that have the pairs which the width needs."""
         blocks = self._preparation.screening.blocks("holdout")
-        counts = [sum(accepted.counts(self._pairs[p]) for p in block.pairs) for block in blocks]
+        counts = [sum(main.counts(self._pairs[p]) for p in block.pairs) for block in blocks]
         seen = accepted.evidence
         total = seen.matches if accepted.score_scale is None else math.fsum(seen.scores)
         needed = pairs_for_width(seen.n, total, self._half_width, sum(counts))

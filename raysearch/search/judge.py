@@ -4,6 +4,7 @@ Invariants: a verdict depends on the evidence of its hypothesis and on what was 
 first pair of it was measured.
 """
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from raysearch.proposers.base import AlphaSpending
 from raysearch.search.criteria import Criterion, DecisionRule
 from raysearch.search.preparation import Preparation
 from raysearch.search.trial import HypothesisTest
+from raysearch.stats.selection import e_by_level
 
 NO_PAIRS_LEFT = (
     "no test pairs are left that no earlier generation was tested on; raise pairs.test, or propose "
@@ -51,6 +53,15 @@ class Judge:
         self._spending.enter(hypotheses)
         return [self._preparation.new_test(h, part=self._spending.part_of(h)) for h in hypotheses]
 
+    def renew(
+        self, hypotheses: Collection[Hypothesis], share: float, part: int
+    ) -> list[HypothesisTest]:
+        """Returns a test on a new part of the test pairs for each of these hypotheses, which spend
+        `share` of the chance of a false accept together.
+        """
+        self._spending.move(hypotheses, share, part)
+        return [self._preparation.new_test(h, part=part) for h in hypotheses]
+
     def verdict(self, test: HypothesisTest, at_last: bool) -> Verdict | None:
         """Returns the verdict on the evidence so far, or None if more is needed.
 
@@ -61,12 +72,33 @@ class Judge:
             return None
         criterion = self._criterion(test)
         verdict = criterion.verdict(test.evidence, test.keep)
-        if verdict == "accept" and self._rule.above_baselines and not test.beats_policy(criterion):
+        if verdict == "accept" and self._over_policy(test, criterion) < criterion.change.accept_at:
             return None
         if verdict is not None:
             return verdict, None
-        futile = not at_last and criterion.is_futile(test.evidence, test.keep)
+        # In company (e-BH) less is enough, at best as much as for one hypothesis alone.
+        likely = self._criterion(test, 1.0) if self._rule.fdr else criterion
+        futile = not at_last and likely.is_futile(test.evidence, test.keep)
         return ("undecided", FUTILE) if futile else None
+
+    def excess(self, test: HypothesisTest) -> float:
+        """Returns the log of the e-value to accept times the level that the hypothesis spends: 0 or
+        more where it is accepted alone. -inf where it would not be if it were the only one.
+        """
+        criterion = self._criterion(test).by_e_values
+        up, _ = criterion.log_evidence(test.evidence, test.keep)
+        up = min(up, self._over_policy(test, criterion))
+        alone = self._criterion(test, 1.0).change.accept_at
+        return up - criterion.change.accept_at if up >= alone else -math.inf
+
+    def selected(self, test: HypothesisTest, of: int) -> tuple[float, float, float]:
+        """Returns level and ends of the interval of one of `of` accepted hypotheses, corrected for
+        their selection.
+        """
+        change = self._criterion(test).by_e_values.change
+        whole = self._criterion(test, 1.0).change.level / (1 - self._rule.reserve)
+        level = e_by_level(change.level / whole, of)
+        return level, *change.interval(test.evidence, level)
 
     def decided(
         self, test: HypothesisTest, verdict: VerdictName, reason: str | None, fit: str | None
@@ -88,9 +120,14 @@ class Judge:
         """Returns the thresholds up to which the evidence accepts, and from which on it rejects."""
         criterion = self._criterion(test)
         accept_to, reject_from = criterion.span(test.evidence, test.keep)
-        held = self._rule.above_baselines and not test.beats_policy(criterion)
+        held = self._over_policy(test, criterion) < criterion.change.accept_at
         return None if held else accept_to, reject_from
 
-    def _criterion(self, test: HypothesisTest) -> Criterion:
-        share = self._spending.share(test.hypothesis)
+    def _over_policy(self, test: HypothesisTest, criterion: Criterion) -> float:
+        """Returns the log e-value that the hypothesis beats its policy, if it must."""
+        return test.over_policy(criterion) if self._rule.above_baselines else math.inf
+
+    def _criterion(self, test: HypothesisTest, share: float | None = None) -> Criterion:
+        """Returns the criterion of a test; `share`: instead of the one that it spends."""
+        share = self._spending.share(test.hypothesis) if share is None else share
         return self._preparation.criteria.of(test.hypothesis, test.part, share)

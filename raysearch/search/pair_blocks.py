@@ -35,6 +35,7 @@ class ExpectedAnswers:
         contents: of base and sources, by which two pairs are the same; empty: this one is like no
             other.
         matching: as in `Pair`.
+        added: as in `Pair`.
     """
 
     split: Split
@@ -49,6 +50,7 @@ class ExpectedAnswers:
     """
     contents: tuple[str, ...] = field(default=(), repr=False)
     matching: int | None = None
+    added: int = 0
 
     @property
     def value_block(self) -> int | None:
@@ -78,6 +80,7 @@ def expected_answers(
     texts: Mapping[str, str] | None = None,
     contents: tuple[str, ...] = (),
     matching: int | None = None,
+    added: int = 0,
 ) -> ExpectedAnswers:
     """Builds the expected answers of an encoded pair.
 
@@ -100,6 +103,7 @@ def expected_answers(
         ambiguous,
         contents,
         matching,
+        added,
     )
 
 
@@ -122,9 +126,11 @@ def cut_at_values(
     return tuple(Block("test", first + i, tuple(block)) for i, (_, block) in enumerate(blocks))
 
 
-def cut_at_looks(pairs: Sequence[int], first: int = 0) -> tuple[Block, ...]:
-    """Cuts test pairs at the looks of the sequential test, into blocks numbered from `first`."""
-    ends = looks(len(pairs))
+def cut_at_looks(pairs: Sequence[int], first: int = 0, after: int = 0) -> tuple[Block, ...]:
+    """Cuts test pairs at the looks of the sequential test, into blocks numbered from `first`;
+    `after`: number of pairs that were cut before.
+    """
+    ends = [end - after for end in looks(after + len(pairs)) if end > after]
     starts = (0, *ends[:-1])
     return tuple(
         Block("test", first + i, tuple(pairs[a:b]))
@@ -146,16 +152,22 @@ class TestPart:
     pairs: tuple[int, ...]
     blocks: tuple[Block, ...]
 
+    @property
+    def used(self) -> int:
+        """Number of pairs in blocks."""
+        return sum(len(block.pairs) for block in self.blocks)
 
+
+NO_PAIRS = TestPart((), ())
 ENOUGH = 256
-"""Pairs on which hypotheses of IIA .95 are accepted with a chance of .93, if 100 are proposed in the
-seventh generation (threshold .8); of .99 without the futility stop."""
+"""Pairs on which hypotheses of IIA .95 are accepted with a chance of .93, if 100 are proposed in
+the seventh generation (threshold .8); of .99 without the futility stop."""
 
 
 def deal(pairs: tuple[int, ...], most: int) -> list[tuple[int, ...]]:
     """Deals pairs out to generations: each gets half of what is left, at most `most`, until fewer
-    are left than `SMALLEST_PART`. How many generations come is not known beforehand; but a later one
-    gets no fewer than ENOUGH while there are any, since fewer could hardly accept anything.
+    are left than `SMALLEST_PART`. How many generations come is not known beforehand; but a later
+    one gets no fewer than ENOUGH while there are any, since fewer could hardly accept anything.
     """
     parts: list[tuple[int, ...]] = []
     least = 0

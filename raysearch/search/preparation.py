@@ -4,7 +4,7 @@ Invariants: screening comes first, then attribution if the proposer asks for it;
 repeated.
 """
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Literal
 
@@ -57,17 +57,21 @@ class Preparation:
         self.screening = Screening(pairs, plan)
         self.score_scale: ScoreScale | None = None
         self._criteria: Criteria | None = None
-        self._repeats: Set[int] = frozenset()
+        self._shares: Mapping[int, float] = {}
+        self.repeats: Set[int] = frozenset()
+        """Test pairs that are equal to an earlier one of their part."""
         self._attribution: AttributionStage | None = None
 
     @property
     def done(self) -> bool:
-        return self._criteria is not None and (self._attribution is None or self._attribution.done)
+        screened = self._criteria is not None and self.screening.done
+        return screened and (self._attribution is None or self._attribution.done)
 
     @property
     def stage(self) -> Literal["screening", "attributing"]:
         """The current stage, while preparation is not done."""
-        return "screening" if self._criteria is None else "attributing"
+        screening = self._criteria is None or not self.screening.done
+        return "screening" if screening else "attributing"
 
     @property
     def queued(self) -> int:
@@ -111,7 +115,7 @@ class Preparation:
             labels=self.criteria.labels[hypothesis.variable] if arbitrary else NO_RELABELLING,
             reading=reading,
             part=part,
-            repeats=self._repeats,
+            repeats=self.repeats,
             unfiltered=self._rule.kinds == "unfiltered",
             score_scale=self.score_scale,
             policy=policy,
@@ -119,8 +123,33 @@ class Preparation:
 
     def ask(self, task: int) -> Task | None:
         """Returns the next task, with the id `task`, or None if no block is ready."""
-        return (
-            self.screening.ask(task) if self._attribution is None else self._attribution.ask(task)
+        if self._attribution is None or not self.screening.done:
+            return self.screening.ask(task)
+        return self._attribution.ask(task)
+
+    def extend(self, most: int, parts: Sequence[int], miss: float | None) -> list[Record]:
+        """Lets hypotheses on these parts of the test pairs use at most `most` further ones; returns
+        records if all of them are screened already.
+
+        Args:
+            miss: None, or the share of the chance of a miss that the tests on these, which are new
+                parts, spend.
+        """
+        self._shares = {} if miss is None else dict.fromkeys(parts, miss)
+        lacking = 0 if self._population.fixed else self.screening.lacking(most, parts)
+        self.screening.extend(most, parts, lacking)
+        return self._extended() if self.screening.done else []
+
+    def _extended(self) -> list[Record]:
+        self.criteria.extend(self.screening, self._pairs, self._shares)
+        self._find_repeats()
+        return [replace(self.screening.blocked(), counts=self.counts)]
+
+    def _find_repeats(self) -> None:
+        self.repeats = frozenset(
+            pair
+            for part in self.screening.parts
+            for pair in repeats((p, self._pairs[p].contents) for p in part.pairs)
         )
 
     def tell(self, event: Screened | Attributed) -> list[Record]:
@@ -132,14 +161,12 @@ class Preparation:
             return [self._attribution.record] if is_new and self._attribution.done else []
         if not self.screening.tell(event) or not self.screening.done:
             return []
+        if self._criteria is not None:
+            return self._extended()
         self._criteria = Criteria(
             self.screening, self._pairs, self._test, self._population, self._fitting, self._rule
         )
-        self._repeats = frozenset(
-            pair
-            for part in self.screening.parts
-            for pair in repeats((p, self._pairs[p].contents) for p in part.pairs)
-        )
+        self._find_repeats()
         self.score_scale = score_scale(self._rule.score, self.screening, self._pairs)
         usable = self.screening.usable("fit")
         if self._plan is not None and (usable or self._plan.needed_by is not None):

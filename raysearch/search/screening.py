@@ -6,7 +6,7 @@ is a function of the pairs' order and the model's outputs alone; no pair that wa
 tested, and no pair that is tested stands in the holdout, however often it was drawn.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,8 +17,10 @@ from raysearch.search.block_queue import BlockQueue
 from raysearch.search.pair_blocks import (
     EVEN_BLOCK,
     HOLDOUT_BLOCK,
+    NO_PAIRS,
     ExpectedAnswers,
     TestPart,
+    cut_at_looks,
     deal,
     deal_out,
     even_blocks,
@@ -69,6 +71,15 @@ class _SplitProgress:
     usable: list[int] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class _Extension:
+    """Further test pairs: at most `most` for each of `parts`; `dealt`: usable ones before."""
+
+    most: int
+    parts: tuple[int, ...]
+    dealt: int
+
+
 class Screening:
     """Hands out screening tasks, takes `Screened` events, and returns `Blocked` at the end."""
 
@@ -78,11 +89,16 @@ class Screening:
         self._parts = [
             _SplitProgress(
                 split,
-                tuple(i for i, e in pairs.items() if e.split == split),
+                tuple(i for i, e in pairs.items() if e.split == split and not e.added),
                 plan.wanted.get(split, 0),
             )
             for split in SPLITS
         ]
+        self._extensions = 0
+        self._more: _Extension | None = None
+        self._part_of: dict[int, int] = {}
+        self.tested_later: frozenset[tuple[str, ...]] = frozenset()
+        """Contents of the pairs that continuations test on: they may be in the holdout."""
         self.queue = BlockQueue("screening")
         self._blocks: dict[Split, tuple[Block, ...]] = {}
         self._parts_of_test: tuple[TestPart, ...] | None = None
@@ -161,14 +177,68 @@ class Screening:
         """Returns the part of the test pairs that a block is of; 0 for other splits."""
         if split != "test":
             return 0
-        return next(i for i, part in enumerate(self.parts) if block <= part.blocks[-1].index)
+        if not self._part_of:
+            self._part_of = {b.index: i for i, part in enumerate(self.parts) for b in part.blocks}
+        return self._part_of[block]
+
+    def left_over(self, part: int) -> int:
+        """Returns how many screened pairs of a part are in none of its blocks."""
+        known = self.parts[part] if part < len(self.parts) else NO_PAIRS
+        return len(known.pairs) - known.used
+
+    @property
+    def unasked(self) -> int:
+        """Number of test pairs that are not screened yet."""
+        return len(self._of("test").order) - self._of("test").asked
+
+    def lacking(self, most: int, parts: Sequence[int]) -> int:
+        """Returns how many pairs are to be screened so that each part may use `most` more."""
+        return sum(max(0, most - self.left_over(part)) for part in parts)
+
+    def extend(self, most: int, parts: Sequence[int], lacking: int) -> None:
+        """Lets each of `parts` use at most `most` further test pairs: first those that it has left
+        over, then `lacking` pairs that are screened, in the order of the pairs.
+        """
+        assert self.done
+        self._extensions += 1
+        test = self._of("test")
+        self._more = _Extension(most, tuple(parts), len(self.usable("test")))
+        test.order += tuple(i for i, e in self._pairs.items() if e.added == self._extensions)
+        test.wanted = self._more.dealt + lacking
+        self._next_round()
+
+    def _of(self, split: Split) -> _SplitProgress:
+        return next(p for p in self._parts if p.split == split)
+
+    def _extend_parts(self, more: _Extension) -> None:
+        """Adds the pairs of an extension to its parts, in blocks numbered after all others."""
+        new = self.usable("test")[more.dealt :]
+        later: tuple[int, ...] = ()
+        found = list(self.parts)
+        found += [NO_PAIRS] * (max(more.parts) + 1 - len(found))
+        first = 1 + max((b.index for part in found for b in part.blocks), default=-1)
+        for at in more.parts:
+            part = found[at]
+            taken = max(0, more.most - len(part.pairs) + part.used)
+            pairs, new = (*part.pairs, *new[:taken]), new[taken:]
+            used = pairs[part.used : part.used + more.most]
+            blocks = (
+                cut_at_looks(used, first, part.used)
+                if self._plan.at_looks
+                else even_blocks("test", used, EVEN_BLOCK, first)
+            )
+            found[at] = TestPart(pairs, part.blocks + blocks)
+            first += len(blocks)
+            later += used
+        self._parts_of_test, self._part_of, self._more = tuple(found), {}, None
+        self.tested_later |= {c for p in later if (c := self._pairs[p].contents)}
 
     def _deal(self, pairs: tuple[int, ...]) -> list[tuple[int, ...]]:
         return deal(pairs, self._plan.part) if self._plan.dealt else [pairs]
 
     def usable(self, split: Split) -> tuple[int, ...]:
         """Returns the pairs of a split that evidence may come from, in order."""
-        part = next(p for p in self._parts if p.split == split)
+        part = self._of(split)
         return tuple(part.usable[: part.wanted])
 
     def used_elsewhere(self, pair: int) -> Literal["trained_on", "tested"] | None:
@@ -211,12 +281,12 @@ class Screening:
 
     def counts(self, split: Split) -> tuple[int, int, int]:
         """Returns (screened, solved, wanted) of a split."""
-        part = next(p for p in self._parts if p.split == split)
+        part = self._of(split)
         done = [p for p in part.order[: part.asked] if p in self._seen]
         return len(done), sum(self.solved(p) for p in done), part.wanted
 
     def _next_round(self) -> None:
-        for part in self._parts:
+        for part in self._parts if self._more is None else [self._of("test")]:
             self._collect(part)
             missing = part.wanted - len(part.usable)
             chunk = part.order[part.asked : part.asked + max(missing, 0)]
@@ -224,6 +294,8 @@ class Screening:
             new = even_blocks(part.split, chunk, EVEN_BLOCK, part.blocks)
             part.blocks += len(new)
             self.queue.add(new)
+        if self._more is not None and self.done:
+            self._extend_parts(self._more)
 
     def _collect(self, part: _SplitProgress) -> None:
         """Takes the screened pairs of a split that may be used, once those of the splits before are
@@ -234,7 +306,7 @@ class Screening:
         used = tuple(part.usable[: part.wanted])
         if part.split == "fit" and self._plan.trained:
             self._fitted = {self._pairs[p].contents for p in used}
-        elif part.split == "test":
+        elif part.split == "test" and self._more is None:
             tested = (p for dealt in self._deal(used) for p in dealt[: self._plan.max_pairs])
             self._tested = {self._pairs[p].contents for p in tested}
 

@@ -11,6 +11,7 @@ from collections.abc import Container, Mapping, Sequence
 
 from raysearch.core.events import (
     Attributed,
+    Continued,
     Failed,
     Fitted,
     JournalledEvent,
@@ -36,6 +37,7 @@ from raysearch.core.records import (
 from raysearch.proposers.base import AlphaSpending, AttributionPlan, Proposer
 from raysearch.proposers.generations import Generation, Generations
 from raysearch.proposers.weights import weights
+from raysearch.search.continuations import Continuations
 from raysearch.search.criteria import DecisionRule
 from raysearch.search.failed_attempts import failed_attempt
 from raysearch.search.fit_results import WaitingForFits, by_intervention
@@ -44,6 +46,7 @@ from raysearch.search.judge import NO_PAIRS_LEFT, Judge
 from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.search.preparation import Preparation
 from raysearch.search.screening import ScreeningPlan
+from raysearch.search.selection import Selection
 from raysearch.search.trial import HypothesisTest, Trial
 from raysearch.search.trial_registry import TrialRegistry
 from raysearch.search.verdicts import Verdicts
@@ -69,6 +72,7 @@ class Search:
         rule: which pairs decide, and when evidence is looked at.
         attribution: the effects that are computed before the first proposal.
         declared: as in `AlphaSpending`.
+        continued: whether it may be told that undecided hypotheses go on.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class Search:
         rule: DecisionRule = DecisionRule(),
         attribution: AttributionPlan | None = None,
         declared: Container[str] | None = None,
+        continued: bool = False,
     ) -> None:
         self._proposer = proposer
         self._generations = Generations(proposer, controls, fit is not None and fit.warm_start)
@@ -97,10 +102,13 @@ class Search:
         self._enough = test.threshold / 2
         self._fits = WaitingForFits(fit or FitKeys(), self._enough, ())
         self._judge = Judge(self.preparation, AlphaSpending(proposer, declared), rule)
+        self._selection = Selection(self._judge, rule.fdr)
         self._verdicts = Verdicts()
         self._estimates = HoldoutEstimates(
             self._registry, self.preparation, pairs, test, rule.holdout_width
         )
+        self._continued = continued
+        self._continuations = Continuations(rule, self._judge, self.preparation, self._registry)
         self._next_task = 0
         self._pairs_seen = 0
         self._conflicts = 0
@@ -126,6 +134,23 @@ class Search:
         return Retried(
             tuple(verdicts.failed), tuple(verdicts.without_fit), tuple(self._estimates.incomplete)
         )
+
+    def continuation(self, pairs: int) -> Continued:
+        """Returns the event after which all undecided hypotheses, controls included, have up to
+        `pairs` further pairs; to journal and to pass to a search that has seen the same history.
+        """
+        return Continued(pairs, tuple(self._verdicts.undecided))
+
+    @property
+    def continuations(self) -> int:
+        """How often it was continued."""
+        return self._continuations.count
+
+    def pairs_for(self, event: Continued) -> tuple[int, int]:
+        """Returns how many test pairs that are at hand a continuation would use, and how many more
+        it needs.
+        """
+        return self._continuations.pairs_for(event, self._verdicts.parts(event.hypotheses))
 
     @property
     def estimates(self) -> Mapping[str, Estimated]:
@@ -159,7 +184,10 @@ class Search:
         records: list[Record] = []
         for event in events:
             if isinstance(event, Retried):
-                self._on_retried(event)
+                self._on_retried(event, records)
+                continue
+            if isinstance(event, Continued):
+                self._on_continued(event, records)
                 continue
             self._next_task = max(self._next_task, event.task + 1)
             match event:
@@ -204,8 +232,10 @@ class Search:
         """Checks the invariants; for tests."""
         self._registry.validate(self.verdicts)
         self._verdicts.validate()
-        assert self._verdicts.alive == self._registry.tests + self._fits.tests
-        assert self.done == (self._generations.over and self._registry.closed and not self._fits)
+        waiting = self._fits.tests + self._selection.waiting + self._continuations.waiting
+        assert self._verdicts.alive == self._registry.tests + waiting
+        nothing = self._registry.closed and not self._fits and not self._continuations.waiting
+        assert self.done == (self._generations.over and nothing)
         self._fits.halving.validate()
 
     # --- preparation
@@ -215,7 +245,10 @@ class Search:
         records += self.preparation.tell(event)
         if was_done or not self.preparation.done:
             return
-        self._begin(records)
+        if self._continuations.waiting:
+            self._go_on(records)
+        else:
+            self._begin(records)
 
     def _begin(self, records: list[Record]) -> None:
         """Fixes what depends on fit pairs, and asks for the first generation."""
@@ -235,6 +268,7 @@ class Search:
                 self.verdicts, self._fits.size_of, self.preparation.effects
             )
             if generation is None:
+                records += self._selection.records()
                 return
             self._enter(generation, records)
 
@@ -274,7 +308,7 @@ class Search:
     ) -> None:
         part = tests[0].part
         blocks = self.screening.test_blocks(part)
-        trial = Trial(intervention, "test", blocks, tests, part)
+        trial = Trial(intervention, "test", blocks, tests, part, keeps=self._continued)
         self._registry.open(trial)
         if trial.exhausted:
             self._end(trial, "undecided", NO_PAIRS_LEFT, records)
@@ -308,18 +342,19 @@ class Search:
                 self._end(trial, "undecided", None, records)
 
     def _reopen(self, trial: Trial, tests: list[HypothesisTest], records: list[Record]) -> None:
-        """Adds hypotheses to an existing trial and counts all that it has measured for them.
+        """Adds hypotheses to an existing trial and counts what it has measured for them since they
+        left it.
 
         This happens when a control of one variable is, in a later generation, a control of another
-        too.
+        too; and when hypotheses go on that ended undecided.
         """
         for test in tests:
             self._registry.reopen(trial, test)
         for test in tests:
-            for blocks, seen in enumerate(trial.observations, start=1):
+            for seen in trial.observations[test.blocks : trial.counted]:
                 if test in trial.tests:
                     test.count(seen, [self._pairs[p] for p in seen.pairs])
-                    self._look(trial, test, blocks, records)
+                    self._look(trial, test, test.blocks, records)
             if test in trial.tests and trial.exhausted:
                 self._decide(trial, test, "undecided", None, records)
 
@@ -351,18 +386,36 @@ class Search:
         reason: str | None,
         records: list[Record],
     ) -> None:
+        """Ends a test: with its verdict, or in wait for what all tests together accept."""
+        if trial is not None:
+            trial.waits |= verdict in ("undecided", "failed")
+            self._registry.drop(trial, test)
+        if verdict != "undecided" or not self._selection.takes(trial, test, reason):
+            self._record(trial, test, verdict, reason, records)
+        if self._selection.waiting == self._verdicts.alive:
+            for w, accepted in self._selection.settle():
+                name: VerdictName = "accept" if accepted else "undecided"
+                self._record(w.trial, w.test, name, None if accepted else w.reason, records)
+        if not self._verdicts.alive:
+            self._propose(records)
+
+    def _record(
+        self,
+        trial: Trial | None,
+        test: HypothesisTest,
+        verdict: VerdictName,
+        reason: str | None,
+        records: list[Record],
+    ) -> None:
         fit = None if trial is None else trial.intervention.fit
         decided = self._judge.decided(test, verdict, reason, fit)
         records.append(decided)
         self._verdicts.decide(decided, test, trial)
-        if trial is not None:
-            self._registry.drop(trial, test)
+        self._selection.add(test, verdict)
         if verdict == "accept" and trial is not None:
             self._generations.accepted(test.hypothesis)
             seeds = self._fits.seeds(trial.intervention)
             records += self._estimates.start(test, trial.intervention, seeds)
-        if not self._verdicts.alive:
-            self._propose(records)
 
     # --- losses and failures
 
@@ -385,18 +438,38 @@ class Search:
         records += halving.on_lost(event) if isinstance(event, Lost) else halving.on_failed(event)
         self._open_fitted(records)
 
-    def _on_retried(self, event: Retried) -> None:
+    def _on_retried(self, event: Retried, records: list[Record]) -> None:
         """Opens failed hypotheses again: they are measured on after their last counted block, or
         fit anew.
         """
         assert not event.is_empty, "nothing is tried again"
-        failures = self._verdicts.withdraw(event.hypotheses)
-        for failure in failures:
-            if failure.trial is not None:
-                self._registry.retry(failure.trial, failure.test)
+        failures = self._verdicts.withdraw(event.hypotheses, "failed")
         self._fits.retry(by_intervention(f.test for f in failures if f.trial is None))
         for name in event.estimates:
             for trial, test in self._estimates.retry(name):
                 self._registry.retry(trial, test)
         if event.hypotheses:
             self._generations.again()
+        for failure in failures:
+            if failure.trial is not None:
+                self._reopen(failure.trial, [failure.test], records)
+
+    # --- continuation
+
+    def _on_continued(self, event: Continued, records: list[Record]) -> None:
+        """Withdraws undecided verdicts, and asks for the further pairs."""
+        assert self._continued, "a search that goes on is made for it"
+        assert self.done, "an unfinished search goes on as it is"
+        parts = self._verdicts.parts(event.hypotheses)
+        stopped = self._verdicts.withdraw(event.hypotheses, "undecided")
+        self._selection.withdraw(event.hypotheses)
+        records += self._continuations.start(event, stopped, parts)
+        if self.preparation.done:
+            self._go_on(records)
+
+    def _go_on(self, records: list[Record]) -> None:
+        """Tests the hypotheses on that waited for further pairs."""
+        self._generations.again()
+        for trial, tests in self._continuations.go_on():
+            self._reopen(trial, tests, records)
+        self._propose(records)

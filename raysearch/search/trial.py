@@ -5,6 +5,7 @@ its verdict; the first observation of a block wins.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -64,6 +65,8 @@ class HypothesisTest:
         margins: for each pair that counts, 1 + match - match of the policy.
         most: on the holdout, the number of blocks that it may use; None: all.
         values: on the holdout, its match or score on each pair that counts, in their order.
+        left_out: contents of pairs that do not count: on the holdout, those that it was tested on.
+        blocks: number of blocks that it has counted.
     """
 
     hypothesis: Hypothesis
@@ -83,9 +86,13 @@ class HypothesisTest:
     margins: bytes = b""
     most: int | None = None
     values: list[float] | None = None
+    left_out: Set[tuple[str, ...]] = frozenset()
+    blocks: int = 0
 
     def counts(self, pair: ExpectedAnswers) -> bool:
         """Whether a pair counts as evidence."""
+        if pair.contents in self.left_out:
+            return False
         own = pair.counterfactual[self.hypothesis.variable]
         return self.unfiltered or self.labels.get(own, own) != pair.base
 
@@ -94,6 +101,7 @@ class HypothesisTest:
         order.
         """
         variable = self.hypothesis.variable
+        self.blocks += 1
         scores = () if self.score_scale is None else self.score_scale.of(observation, variable)
         matchings = tuple(pair.matching for pair in pairs if pair.matching is not None)
         if matchings and not scores:  # which pairs share values matters, so each one is kept
@@ -103,6 +111,8 @@ class HypothesisTest:
         keep_pairs: list[int] = []
         matches = keep_matches = 0
         for at, (answer, pair) in enumerate(zip(observation.outputs, pairs, strict=True)):
+            if pair.contents in self.left_out:
+                continue
             wanted = self._wanted(pair)
             changes, match = wanted != pair.base, self._is_match(answer, pair)
             if changes:
@@ -147,14 +157,11 @@ class HypothesisTest:
             return output != pair.base
         return output == self._wanted(pair)
 
-    def beats_policy(self, criterion: Criterion) -> bool:
-        """Whether it beats the best policy, at the level of its own test; true if none can be
-        beaten.
-        """
+    def over_policy(self, criterion: Criterion) -> float:
+        """Returns the log e-value that it beats the best policy; inf if none can be beaten."""
         if self.policy is None or self.policy.baseline.same:
-            return True
-        evidence = criterion.paired.log_evidence(self._differences, self.evidence.matchings)
-        return evidence[0] >= criterion.change.accept_at
+            return math.inf
+        return criterion.paired.log_evidence(self._differences, self.evidence.matchings)[0]
 
     @property
     def _differences(self) -> list[float]:
@@ -241,8 +248,10 @@ class Trial:
         one_block: whether it runs one block at a time: a control on the holdout, which may stop
             after each; or because it has failed, so that a failure far ahead takes nothing from the
             blocks before.
-        observations: what was counted, if a hypothesis may still join (on the holdout, or a
-            control).
+        observations: what was counted, if a hypothesis may still join: on the holdout, a control,
+            or where `keeps`.
+        keeps: whether a hypothesis that ends undecided before others may go on later.
+        waits: whether one has ended without a verdict.
     """
 
     intervention: Intervention
@@ -254,9 +263,9 @@ class Trial:
     failed_attempts: int = 0
     one_block: bool = False
     observations: list[Measured] = field(default_factory=list)
+    keeps: bool = False
+    waits: bool = False
     key: TrialKey = field(init=False)
-    _offset: int = field(init=False, default=0)
-    """Index of the first block."""
     _first: list[int | None] = field(init=False, default_factory=list)
     """Hash of the first outputs of each block that was seen: enough to recognise a repeat that
     differs.
@@ -270,7 +279,6 @@ class Trial:
     def __post_init__(self) -> None:
         self.key = self.split, self.intervention.key, self.part
         self.one_block = self.intervention.control in HOLDOUT_CONTROLS
-        self._offset = self.blocks[0].index if self.blocks else 0
 
     @property
     def closed(self) -> bool:
@@ -293,19 +301,25 @@ class Trial:
 
     @property
     def next_block(self) -> int:
-        """Index of the next block to count."""
-        return self._offset + self.counted
+        """Index of the next block to count; after the last one, one more."""
+        return self.blocks[-1].index + 1 if self.exhausted else self.blocks[self.counted].index
 
     def has_seen(self, block: int) -> bool:
         """Whether the block with this index has been observed."""
-        at = block - self._offset
+        return self._has_seen(self._place(block))
+
+    def _place(self, block: int) -> int:
+        """Returns the place of the block with this index, which rises along the blocks."""
+        return bisect_left(self.blocks, block, key=lambda b: b.index)
+
+    def _has_seen(self, at: int) -> bool:
         return at < len(self._first) and self._first[at] is not None
 
     def unseen(self) -> tuple[Block, ...]:
         """Returns the run of blocks from the next to count up to the first that was seen."""
         start = self.counted
         end = start
-        while end < self.last and not self.has_seen(self._offset + end):
+        while end < self.last and not self._has_seen(end):
             end += 1
         return self.blocks[start:end]
 
@@ -313,10 +327,10 @@ class Trial:
         """Stores an observation if it is the first of its block; returns how it relates to that
         block.
         """
-        at = observation.block - self._offset
+        at = self._place(observation.block)
         assert self.blocks[at].pairs == observation.pairs, (self.blocks[at], observation.pairs)
         output_hash = hash(observation.outputs)
-        if self.has_seen(observation.block):
+        if self._has_seen(at):
             if self._first[at] == output_hash:
                 return "repeat"
             self._conflicts[at] = self._conflicts.get(at, 0) + 1
@@ -333,10 +347,10 @@ class Trial:
         observation = self._ahead.pop(self.counted, None)
         if observation is None:
             return None
-        if self.split == "holdout" or self.intervention.control is not None:
+        if self.split == "holdout" or self.intervention.control is not None or self.keeps:
             self.observations.append(observation)
         self.counted += 1
-        return Counted(observation, self._conflicts.get(observation.block - self._offset, 0))
+        return Counted(observation, self._conflicts.get(self.counted - 1, 0))
 
     def reopen(self) -> None:
         """Forgets all failures; blocks that were not counted are measured again, since closing
@@ -354,3 +368,5 @@ class Trial:
         self.tests.remove(test)
         if self.closed:
             self._ahead = {}
+            if self.keeps and not self.waits:
+                self.observations = []

@@ -5,10 +5,10 @@ pairs that the open trials have yet to count.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from raysearch.causal import Split
-from raysearch.core.events import Failed, Lost, Measured
+from raysearch.core.events import Block, Failed, Lost, Measured
 from raysearch.core.hypothesis import Intervention
 from raysearch.core.records import Decided
 from raysearch.search.failed_attempts import FailedAttempt
@@ -114,6 +114,14 @@ class TrialRegistry:
         if trial.closed:
             trial.reopen()
         self.join(trial, test)
+
+    def extend(self, blocks: Callable[[int], tuple[Block, ...]], parts: Collection[int]) -> None:
+        """Gives all trials on some parts of the test pairs the blocks that these have now."""
+        for trial in self._trials.values():
+            if trial.split == "test" and trial.part in parts:
+                before = trial.at_most
+                trial.blocks = blocks(trial.part)
+                self.at_most += trial.at_most - before
 
     def count_failure(self, split: Split, attempt: FailedAttempt, part: int) -> Trial | None:
         """Counts a failed attempt of a single intervention; returns its trial after three in a row

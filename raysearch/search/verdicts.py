@@ -1,8 +1,8 @@
-"""The verdicts of a search: which hypotheses are alive, which are decided, which failures may be
-retried.
+"""The verdicts of a search: which hypotheses are alive, which are decided, which may go on: those
+that failed, and those that are undecided.
 
 Invariants: a hypothesis is alive or decided, never both; controls count only among those alive; a
-failure that is withdrawn is alive again, with all the evidence that it had.
+verdict that is withdrawn is alive again, with all the evidence that it had.
 """
 
 from collections import Counter
@@ -15,8 +15,9 @@ from raysearch.search.trial import HypothesisTest, Trial
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """A hypothesis that failed, with its trial; `trial` is None if no fit succeeded."""
+class Stopped:
+    """A hypothesis that failed or is undecided, with its trial; `trial` is None if no fit
+    succeeded."""
 
     test: HypothesisTest
     trial: Trial | None
@@ -31,7 +32,7 @@ class Verdicts:
         self.alive = 0
         self._controls_alive = 0
         self._decided: dict[str, Decided] = {}
-        self._failures: dict[str, Failure] = {}
+        self._stopped: dict[str, Stopped] = {}
         self._tally: Counter[VerdictName] = Counter()
 
     @property
@@ -47,14 +48,26 @@ class Verdicts:
     @property
     def failed(self) -> list[str]:
         """Ids of the hypotheses that failed."""
-        return sorted(self._failures)
+        return self._of("failed")
+
+    @property
+    def undecided(self) -> list[str]:
+        """Ids of the hypotheses that are undecided."""
+        return self._of("undecided")
+
+    def _of(self, verdict: VerdictName) -> list[str]:
+        return sorted(name for name in self._stopped if self._decided[name].verdict == verdict)
 
     @property
     def without_fit(self) -> list[str]:
         """Ids of the interventions for which no fit succeeded."""
         return sorted(
-            {f.test.hypothesis.intervention.id for f in self._failures.values() if f.trial is None}
+            {s.test.hypothesis.intervention.id for s in self._stopped.values() if s.trial is None}
         )
+
+    def parts(self, names: Iterable[str]) -> tuple[int, ...]:
+        """Returns the parts of the test pairs that these stopped hypotheses were tested on."""
+        return tuple(sorted({self._stopped[name].test.part for name in names}))
 
     def count(self, verdict: VerdictName) -> int:
         """Returns how many hypotheses have the verdict, controls apart."""
@@ -72,18 +85,18 @@ class Verdicts:
         self._tally[decided.verdict] += not control
         self.alive -= 1
         self._controls_alive -= control
-        if decided.verdict == "failed":
-            self._failures[name] = Failure(test, trial)
+        if decided.verdict in ("failed", "undecided"):
+            self._stopped[name] = Stopped(test, trial)
 
-    def withdraw(self, names: Iterable[str]) -> list[Failure]:
-        """Makes failed hypotheses alive again, and returns their failures."""
+    def withdraw(self, names: Iterable[str], verdict: VerdictName) -> list[Stopped]:
+        """Makes hypotheses with the verdict "failed" or "undecided" alive again, and returns them."""
         withdrawn = []
         for name in names:
-            assert name in self._failures, (name, "has not failed, and cannot be tried again")
-            hypothesis = self._decided.pop(name).hypothesis
-            self._tally["failed"] -= hypothesis.intervention.control is None
-            self.enter(hypothesis)
-            withdrawn.append(self._failures.pop(name))
+            decided = self._decided.pop(name)
+            assert decided.verdict == verdict, (name, f"is not {verdict}, and cannot go on")
+            self._tally[verdict] -= decided.hypothesis.intervention.control is None
+            self.enter(decided.hypothesis)
+            withdrawn.append(self._stopped.pop(name))
         return withdrawn
 
     def validate(self) -> None:
@@ -92,6 +105,6 @@ class Verdicts:
             d.verdict for d in self._decided.values() if d.hypothesis.intervention.control is None
         )
         assert +self._tally == tally
-        assert self._failures.keys() == {
-            name for name, d in self._decided.items() if d.verdict == "failed"
+        assert self._stopped.keys() == {
+            name for name, d in self._decided.items() if d.verdict in ("failed", "undecided")
         }

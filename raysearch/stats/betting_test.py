@@ -14,8 +14,8 @@ With `population=None` (claim "sampler"), m_t = m. With `population=N` (claim "t
 (N m - x_1 - ... - x_{t-1}) / (N - t + 1), the mean of what is left. Against a mean of at least m it
 is the same with 1 - x and 1 - m. For a claim about new values, pairs come in blocks of values, each
 matched several times into pairs that share no value: then the factor of a block is, for each b, the
-mean over its matchings of their products. For scores of 0 and 1 and independent draws it equals the mixture
-in `match_test.py`, since a likelihood ratio is a bet.
+mean over its matchings of their products. For scores of 0 and 1 and independent draws it equals the
+mixture in `match_test.py`, since a likelihood ratio is a bet.
 
 Invariants: pure; the fair price is known before the pair; a state that is impossible under a null
 decides against it; E falls with m and rises with every x.

@@ -93,6 +93,11 @@ class AnytimeTest(ABC):
         """
         return 1.0, 1.0
 
+    @property
+    def by_e_values(self) -> "AnytimeTest":
+        """The same test by e-values; itself, unless it is by tails."""
+        return self
+
     @abstractmethod
     def log_evidence(self, evidence: Evidence) -> tuple[float, float]:
         """Returns log e-values (to accept, to reject).

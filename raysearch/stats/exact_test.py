@@ -5,12 +5,12 @@ A test that looks once needs no e-value: the p-value of matches s in n pairs, P(
 edge of the null (P(S <= s) to reject), is compared with the same level. Its interval is that of
 Clopper and Pearson (1934), and for fixed pairs the same inversion of the hypergeometric tails.
 
-Invariants: pure; n is fixed before the first pair; it decides where its interval, at the level of the
-test, leaves out the null.
+Invariants: pure; n is fixed before the first pair; it decides where its interval, at the level of
+the test, leaves out the null.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import numpy as np
@@ -26,6 +26,11 @@ Floats = NDArray[np.float64]
 @dataclass(frozen=True)
 class ExactTest(MatchTest):
     """A test of the IIA by matches in a number of pairs that no verdict depends on."""
+
+    @property
+    def by_e_values(self) -> MatchTest:
+        """The test of matches that may be looked at at any time, so also once."""
+        return MatchTest(**{f.name: getattr(self, f.name) for f in fields(self)})
 
     def log_evidence(self, evidence: Evidence) -> tuple[float, float]:
         """Returns minus the logs of the p-values (to accept, to reject)."""

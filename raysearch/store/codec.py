@@ -12,6 +12,7 @@ from typing import Any
 from raysearch.core.codec import from_json_values
 from raysearch.core.events import (
     Attributed,
+    Continued,
     Failed,
     Fitted,
     JournalledEvent,
@@ -90,6 +91,7 @@ _TYPES: dict[str, type[JournalEntry]] = {
     "lost": Lost,
     "failed": Failed,
     "retried": Retried,
+    "continued": Continued,
     "cut": Cut,
     "sealed": Sealed,
     "suggested": Suggested,

@@ -124,6 +124,35 @@ SETS = table_schema(
     ),
 )
 
+SELECTION = table_schema(
+    "selection",
+    ("hypothesis", TEXT, "id of the hypothesis", "id"),
+    (
+        "selected",
+        INT,
+        "hypotheses that the search accepted, controls apart; null unless this one is, and until all "
+        "have a verdict",
+        "count",
+    ),
+    (
+        "fcr_level",
+        REAL,
+        "level of the interval from fcr_low to fcr_high, corrected for the selection of what was "
+        "accepted (e-BY): of all accepted hypotheses, the share whose interval misses is expected to "
+        "be at most 5 %",
+        "share",
+    ),
+    ("fcr_low", REAL, "lower end of that interval of what iia is", "share"),
+    ("fcr_high", REAL, "upper end of that interval", "share"),
+    (
+        "fdr_verdict",
+        TEXT,
+        "accept: e-BH accepts it too, by the final e-values of all, at a false discovery rate of "
+        "test.false_accept; null else",
+        "name",
+    ),
+)
+
 DROPPED = table_schema(
     "dropped",
     ("variable", TEXT, "variable of the causal model", "name"),

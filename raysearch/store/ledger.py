@@ -8,8 +8,8 @@ Invariants:
 - a replay yields the journal's events in their order and batches. The same search then returns the
   same records, and the same rows fill the same parts, so that new and resumed runs are written by
   the same code;
-- rows of retried failures leave the tables by a replay alone: the `Retried` event is journalled
-  first, so that after any crash the next replay does the same;
+- rows of verdicts that are withdrawn leave the tables by a replay alone: the `Retried` or
+  `Continued` event is journalled first, so that after any crash the next replay does the same;
 - of two drivers at once, the earlier one writes nothing but its journal once the later one has
   started, and ends.
 
@@ -22,7 +22,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 
-from raysearch.core.events import Event, Failed, Fitted, JournalledEvent, Lost, Retried, Task
+from raysearch.core.events import (
+    Continued,
+    Event,
+    Failed,
+    Fitted,
+    JournalledEvent,
+    Lost,
+    Retried,
+    Task,
+)
 from raysearch.core.records import Blocked, Record, Snapshot
 from raysearch.storage.digests import TABLES as DIGESTED
 from raysearch.storage.digests import read_checked, sha256
@@ -94,7 +103,9 @@ class RunLedger:
             [_started(run)]
         )  # before reading earlier journals: of two drivers one always sees the other
         self._read: Counter[str] = Counter()
-        self._retry: Retried | None = None
+        self._request: Retried | Continued | None = None
+        self.continued: list[int] = []
+        """Further pairs of each continuation so far."""
         self._retractions = Retractions()
         self._sealed: dict[str, str] = {}
         self._suggested, self._suggestions = suggested, 0
@@ -143,20 +154,30 @@ class RunLedger:
             if batch:
                 yield batch
 
-    def retry(self, retried: Retried) -> None:
-        """Journals a retry of failures in `history`; call it before `replay`, which ends with it
-        and drops their rows.
+    def request(self, event: Retried | Continued, pairs: bytes | None = None) -> None:
+        """Journals that verdicts in `history` are withdrawn; call it before `replay`, which ends
+        with it and drops their rows.
+
+        Args:
+            pairs: new contents of pairs.parquet, which are written before.
 
         Raises:
             StoreError: the store refuses.
             TakenOverError: a later driver is there.
         """
         assert self._to_replay, "what is written once is not taken back"
-        self._journal.append([retried])
+        if pairs is not None:
+            self._digests.write(self._run.folder, "", PAIRS_FILE, pairs)
+        self._journal.append([event])
         # A later driver may not have read this entry, and would write other rows to the same parts.
         self._journal.check_latest()
-        self._retractions.add_retry(retried)
-        self._retry = retried
+        self._note(event)
+        self._request = event
+
+    def _note(self, event: Retried | Continued) -> None:
+        self._retractions.add(event)
+        if isinstance(event, Continued):
+            self.continued.append(event.pairs)
 
     def replay(self) -> Iterator[tuple[JournalledEvent, ...]]:
         """Yields the events of earlier drivers in batches, for `search.tell`; its records go to
@@ -169,7 +190,7 @@ class RunLedger:
         """
         assert not self._replaying, "one replay for each ledger"
         self._replaying = True
-        for batch in chain(self.history(), [(self._retry,)] if self._retry else []):
+        for batch in chain(self.history(), [(self._request,)] if self._request else []):
             self._project(batch)
             yield batch
         self._replaying = self._to_replay = False
@@ -265,11 +286,11 @@ class RunLedger:
             kind = line.raw.get("type")
             if kind not in OF_DRIVERS:
                 self.past_events += 1
-                if kind != "retried":
+                if kind not in ("retried", "continued"):
                     continue
             entry = decode(line.raw)
-            if isinstance(entry, Retried):
-                self._retractions.add_retry(entry)
+            if isinstance(entry, Retried | Continued):
+                self._note(entry)
             if isinstance(entry, Cut):
                 cuts.append(entry)
             elif isinstance(entry, Suggested):
@@ -286,17 +307,23 @@ class RunLedger:
         for event in events:
             if isinstance(event, Failed | Lost):
                 self._tables.add_failure(event)
-            elif isinstance(event, Retried):
-                self._retractions.pass_retry(event)
+            elif isinstance(event, Retried | Continued):
+                self._retractions.pass_by(event)
 
     def _write_record(self, record: Record) -> None:
-        if isinstance(record, Blocked):
+        withdrawn = self._retractions.covers(record)
+        if isinstance(record, Blocked) and not withdrawn:
             stored = read_pairs(self._run.folder)
             content = pairs_content(
-                stored.pairs, stored.encoded, record.pairs, stored.left_out, stored.population
+                stored.pairs,
+                stored.encoded,
+                record.pairs,
+                stored.left_out,
+                stored.population,
+                stored.continued,
             )
             self._digests.write(self._run.folder, "", PAIRS_FILE, content)
-        self._tables.add_record(record, self._retractions.covers(record))
+        self._tables.add_record(record, withdrawn)
 
     def _cut(self, table: str, rows: int, content: bytes) -> None:
         """Journals a cut and writes its part, which is named by the entries of this journal that it

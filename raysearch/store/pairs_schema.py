@@ -94,6 +94,12 @@ PAIRS = table_schema(
         "are of one block of values; null else",
         "index",
     ),
+    (
+        "added",
+        INT,
+        "by which continuation of the run it was drawn, from 1; null: when the run began",
+        "number",
+    ),
     ("choice_ids", IDS, "their compared ids", "token id"),
     ("base_output", IDS, "the model's own answer; null before screening", "token or class id"),
     ("solved", pa.bool_(), "base and sources answered rightly; null before screening", "truth"),

@@ -7,13 +7,14 @@ file is replaced as a whole.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from raysearch.causal import Input, LeftOutCount, Pair, Stimulus
+from raysearch.causal import Input, LeftOutCount, Pair, Split, Stimulus
 from raysearch.core.events import Encoded, Ids, ModelInput
 from raysearch.core.hypothesis import content_id
 from raysearch.core.population import SAMPLER, Population
@@ -27,6 +28,7 @@ from raysearch.store.pairs_schema import PAIRS
 FILE = "pairs.parquet"
 _LEFT_OUT = b"left_out"
 _POPULATION = b"population"
+_CONTINUED = b"continued"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class PairsTable:
     screening.
 
     `left_out` counts what never became a pair of the run; `population` is what its verdicts are
-    about.
+    about; `continued` is how often the run was, or is about to be, continued.
     """
 
     pairs: tuple[Pair, ...]
@@ -43,6 +45,7 @@ class PairsTable:
     screened: tuple[PairScreened, ...] | None
     left_out: tuple[LeftOutCount, ...] = ()
     population: Population = SAMPLER
+    continued: int = 0
 
 
 def write_pairs(
@@ -67,6 +70,7 @@ def pairs_content(
     screened: Sequence[PairScreened] | None = None,
     left_out: Sequence[LeftOutCount] = (),
     population: Population = SAMPLER,
+    continued: int = 0,
 ) -> bytes:
     """Returns the bytes of pairs.parquet with these pairs, in their order."""
     encoded_by = {e.index: e for e in encoded or ()}
@@ -74,6 +78,8 @@ def pairs_content(
     rows = [_row(p, encoded_by.get(p.index), screened_by.get(p.index)) for p in pairs]
     flags = {b"encoded": _flag(encoded), b"screened": _flag(screened)}
     flags[_POPULATION] = json.dumps(asdict(population)).encode()
+    if continued:
+        flags[_CONTINUED] = str(continued).encode()
     if left_out:
         flags[_LEFT_OUT] = json.dumps([asdict(left) for left in left_out]).encode()
     schema = PAIRS.with_metadata({**(PAIRS.metadata or {}), **flags})
@@ -86,6 +92,33 @@ def read_pairs(run: Folder) -> PairsTable:
     Raises:
         StoreError: the file is missing, damaged, or not of this form.
     """
+    with _reading(run) as (rows, flags):
+        return PairsTable(
+            tuple(_pair(r) for r in rows),
+            tuple(_encoded(r) for r in rows) if flags.get(b"encoded") == b"yes" else None,
+            tuple(_screened(r) for r in rows) if flags.get(b"screened") == b"yes" else None,
+            tuple(LeftOutCount(**left) for left in json.loads(flags.get(_LEFT_OUT, b"[]"))),
+            Population(**json.loads(flags.get(_POPULATION, b"{}"))),
+            int(flags.get(_CONTINUED, b"0")),
+        )
+
+
+def read_encoded(run: Folder) -> list[tuple[Encoded, Split, int | None]]:
+    """Reads the pairs of a run as the model gets them, with split and matching, which is half as
+    much work as all of them; none before encoding.
+
+    Raises:
+        StoreError: as `read_pairs`.
+    """
+    with _reading(run) as (rows, flags):
+        if flags.get(b"encoded") != b"yes":
+            return []
+        return [(_encoded(r), r["split"], r.get("matching")) for r in rows]
+
+
+@contextmanager
+def _reading(run: Folder) -> Iterator[tuple[list[dict[str, Any]], Mapping[bytes, bytes]]]:
+    """Reads the rows and the metadata; errors while they are used are errors of the file."""
     path = run.shown(FILE)
     if not run.exists(FILE):
         raise StoreError(
@@ -93,15 +126,7 @@ def read_pairs(run: Folder) -> PairsTable:
         )
     try:
         table = from_parquet(read_checked(run, FILE))
-        flags = table.schema.metadata or {}
-        rows = table.to_pylist()
-        return PairsTable(
-            tuple(_pair(r) for r in rows),
-            tuple(_encoded(r) for r in rows) if flags.get(b"encoded") == b"yes" else None,
-            tuple(_screened(r) for r in rows) if flags.get(b"screened") == b"yes" else None,
-            tuple(LeftOutCount(**left) for left in json.loads(flags.get(_LEFT_OUT, b"[]"))),
-            Population(**json.loads(flags.get(_POPULATION, b"{}"))),
-        )
+        yield table.to_pylist(), table.schema.metadata or {}
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as e:
         check_memory(e, f"reading {path}")
         raise StoreError(
@@ -110,7 +135,7 @@ def read_pairs(run: Folder) -> PairsTable:
 
 
 def pairs_digest(pairs: Sequence[Pair]) -> str:
-    """Returns 16 hex digits that identify pairs by content.
+    """Returns 16 hex digits that identify pairs by content, those of continuations left out.
 
     They are the first of the SHA-256 over texts or tensors, positions, answers, counterfactuals and
     splits, in their order.
@@ -129,6 +154,7 @@ def pairs_digest(pairs: Sequence[Pair]) -> str:
                 *([] if p.matching is None else [p.matching]),
             ]
             for p in pairs
+            if not p.added
         ]
     )
 
@@ -167,6 +193,7 @@ def _row(pair: Pair, encoded: Encoded | None, screened: PairScreened | None) -> 
         ]
         or None,
         "matching": pair.matching,
+        "added": pair.added or None,
         "choice_ids": encoded and (encoded.choices or None),
         "base_output": screened and screened.base_output,
         "solved": screened and screened.solved,
@@ -241,6 +268,7 @@ def _pair(row: dict[str, Any]) -> Pair:
         choices=tuple(row.get("choices") or ()),
         values=_values(row),
         matching=row.get("matching"),
+        added=row.get("added") or 0,
     )
 
 

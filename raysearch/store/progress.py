@@ -1,5 +1,5 @@
-"""What a driver last counted of its search, in progress.json, so that nobody replays a journal to
-see how a run stands.
+"""Reads and writes progress.json: the counts of a running search, which show its state without a
+replay of its journal.
 
 Invariants: the file is replaced as a whole; it follows from the journal, and may lag behind it by
 `SECONDS`, or be lost.

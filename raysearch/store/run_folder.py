@@ -54,6 +54,7 @@ class RunInfo:
             2026-11-30.
         used_before: by run of the store that had tested on some of the test pairs when this one
             began, on how many, at which `k` and `false_accept`.
+        continued: further pairs of each continuation, by its number, from "1".
         sealed: whether its files have digests (storage/digests.py); runs of older versions have
             none.
     """
@@ -73,6 +74,7 @@ class RunInfo:
     scale: float | None = None
     job_sha256: str | None = None
     used_before: Mapping[str, Any] = field(default_factory=dict)
+    continued: Mapping[str, Any] = field(default_factory=dict)
     sealed: bool = False
     versions: Mapping[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION

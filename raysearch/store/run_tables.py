@@ -1,7 +1,7 @@
 """The tables of a run, as the records of its search fill them.
 
 Invariants: an accepted hypothesis has its row in `verdicts` once its holdout estimate is there; a
-row that a later retry takes back is counted, and not written.
+row that a later retry or continuation takes back is counted, and not written.
 """
 
 from collections.abc import Mapping, Sequence, Set
@@ -17,6 +17,7 @@ from raysearch.core.records import (
     Estimated,
     Proposed,
     Record,
+    Selected,
     Trained,
     Weighed,
 )
@@ -30,6 +31,7 @@ from raysearch.store.table_rows import (
     hypothesis_row,
     observation_row,
     seed_rows,
+    selection_row,
     set_rows,
     verdict_row,
 )
@@ -49,7 +51,7 @@ class RunTables:
         self._add("failures", [failure_row(event)])
 
     def add_record(self, record: Record, withdrawn: bool) -> None:
-        """Adds the rows of a record. `withdrawn`: a later retry takes them back.
+        """Adds the rows of a record. `withdrawn`: a later retry or continuation takes them back.
 
         Raises:
             StoreError: the store refuses.
@@ -80,8 +82,10 @@ class RunTables:
                 decided = self._accepted[name] if withdrawn else self._accepted.pop(name)
                 self._add("verdicts", [verdict_row(decided, record)], withdrawn)
                 self._add("fits", seed_rows(record), withdrawn)
+            case Selected():
+                self._add("selection", [selection_row(record)], withdrawn)
             case Blocked():
-                self._add("dropped", dropped_rows(record))
+                self._add("dropped", dropped_rows(record), withdrawn)
 
     def finish(self) -> Set[str]:
         """Adds the accepted hypotheses that have no estimate; returns the digests of the fits that

@@ -6,7 +6,15 @@ without a new schema_version; columns that only later versions fill exist and ar
 
 import pyarrow as pa
 
-from raysearch.store.evidence_schemas import DROPPED, EFFECTS, FAILURES, FITS, OBSERVATIONS, SETS
+from raysearch.store.evidence_schemas import (
+    DROPPED,
+    EFFECTS,
+    FAILURES,
+    FITS,
+    OBSERVATIONS,
+    SELECTION,
+    SETS,
+)
 from raysearch.store.table_schema import INT, REAL, TEXT, table_schema
 
 HYPOTHESES = table_schema(
@@ -163,7 +171,8 @@ VERDICTS = table_schema(
         TEXT,
         "what the verdict is about, and its bound and interval hold for: sampler, not_trained_on, "
         "not_tested_before, "
-        "these_values, new_values, these_pairs; test_part: the part of the domain that was set apart",
+        "these_values, new_values, these_pairs; test_part: the part of the domain that was set "
+        "apart",
         "name",
     ),
     (
@@ -221,5 +230,6 @@ TABLES: dict[str, pa.Schema] = {
     "sets": SETS,
     "dropped": DROPPED,
     "verdicts": VERDICTS,
+    "selection": SELECTION,
     "failures": FAILURES,
 }

@@ -25,6 +25,7 @@ from raysearch.core.records import (
     Estimated,
     Proposed,
     Reading,
+    Selected,
     SetCount,
     Trained,
     Weighed,
@@ -113,6 +114,11 @@ def verdict_row(record: Decided, holdout: Estimated | None) -> dict[str, Any]:
         margin_low=against and against.low,
         margin_high=against and against.high,
     )
+
+
+def selection_row(record: Selected) -> dict[str, Any]:
+    """Returns a row of `selection`."""
+    return _row("selection", record, hypothesis=record.hypothesis.id)
 
 
 def set_rows(record: Decided) -> list[dict[str, Any]]:

@@ -3,8 +3,8 @@
 Who tests on the same pairs what an earlier run selected sees it look better than it is: the earlier
 K does not count what the later run asks.
 
-Invariants: other runs are read and never written; a pair counts as tested if it stands in a block of
-test pairs, whether a hypothesis got as far or not.
+Invariants: other runs are read and never written; a pair counts as tested if it stands in a block
+of test pairs, whether a hypothesis got as far or not.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -26,7 +26,8 @@ from raysearch.store.run_folder import RunFolder, run_names
 _COLUMNS = ("split", "block", "base_text", "base_tensor", "sources")
 LEAST_SHARED = 0.05
 """Share of the pairs below which an earlier run is no reason to warn, as where two draws of a large
-domain meet by chance: were all that it chose matches on these, an IIA of .8 would look .01 higher."""
+domain meet by chance: were all that it chose matches on these, an IIA of .8 would look .01
+higher."""
 Contents = tuple[str, ...]
 """Contents of base and sources of a pair."""
 
@@ -95,8 +96,8 @@ def _content(text: str | None, tensor: Mapping[str, Any] | None) -> str:
 def used_before(
     runs: Collection[EarlierRun], model_digest: str, pairs: Collection[Contents]
 ) -> Mapping[str, Mapping[str, Any]]:
-    """Returns, for each run on the same model that tested on LEAST_SHARED of `pairs` or more, on how
-    many, and at which K and chance of a false accept.
+    """Returns, for each run on the same model that tested on LEAST_SHARED of `pairs` or more, on
+    how many, and at which K and chance of a false accept.
     """
     mine = set(pairs)
     shared = {r.name: (r, len(mine & r.pairs)) for r in runs if r.model_digest == model_digest}
@@ -116,6 +117,7 @@ def used_words(found: Mapping[str, Mapping[str, Any]]) -> str:
     ]
     more = f" and {len(runs) - 3} more" * (len(runs) > 3)
     return (
-        f"other runs of this store have tested on some of these test pairs: {', '.join(runs[:3])}{more}; "
+        f"other runs of this store have tested on some of these test pairs: "
+        f"{', '.join(runs[:3])}{more}; "
         "what was chosen by them looks better here than it is (pairs.fresh: true takes other pairs)"
     )

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raysearch.report.control_comparison import compare_controls
+from raysearch.report.control_comparison import RunResults, compare_controls
 from raysearch.report.results_table import read_table
 from raysearch.report.unit_text import words
 from raysearch.storage.open import FolderLike, open_folder
@@ -26,12 +26,16 @@ _PARAMS = (
     "claim",
     "population",
     "warnings",
+    "fdr_verdict",
     "fit",
 )
 _METRICS = (
     "iia",
     "low",
     "high",
+    "fcr_level",
+    "fcr_low",
+    "fcr_high",
     "n",
     "matches",
     "holdout_iia",
@@ -58,15 +62,15 @@ class AcceptedHypothesis:
     files: tuple[str, ...]
 
 
-def accepted(run: FolderLike, most: int) -> list[AcceptedHypothesis]:
-    """Returns the first `most` accepted hypotheses, in the order of `results`.
+def accepted(run: FolderLike, results: RunResults, most: int) -> list[AcceptedHypothesis]:
+    """Returns the first `most` accepted hypotheses of a run, in the order of its results.
 
-    Raises: StoreError if there is nothing to read.
+    Raises: StoreError for a damaged table.
     """
     fits = read_table(run, "fits").to_pylist()
     interventions = open_folder(run).at("interventions")
     found = []
-    for b in compare_controls(run)[:most]:
+    for b in compare_controls(results, results.accepted[:most]):
         row = b.row
         figures = {name: row[name] for name in _METRICS} | {
             f"control/{name}": iia for name, iia in b.iia.items()

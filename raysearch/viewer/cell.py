@@ -81,6 +81,7 @@ def _figures(row: Row, data: RunData) -> list[list[str]]:
         "verdict": VERDICT_WORDS[row["verdict"]],
         score.name: _share(row["iia"]),
         "95 % interval": _both(row["low"], row["high"]),
+        "corrected for selection": _both(row["fcr_low"], row["fcr_high"]),
         "pairs that count": row["n"],
         "different ones": row["distinct"] if different else None,
         "matches": row["matches"],

@@ -34,7 +34,7 @@ def none_accepted(waiting: bool) -> str:
     )
 
 
-def alignment(score: ScoreLabel, every_threshold: str, as_well: bool) -> str:
+def alignment(score: ScoreLabel, levels: str, every_threshold: str, as_well: bool) -> str:
     """Says what the columns of the alignment are."""
     keep = (
         "share of pairs that should stay and did"
@@ -43,8 +43,8 @@ def alignment(score: ScoreLabel, every_threshold: str, as_well: bool) -> str:
     )
     return (
         f"{score.name[:1].upper()}{score.name[1:]}: {score.description}, at the stopping time. "
-        "Intervals: 95 % of each hypothesis by itself; that of the holdout is of a number of pairs "
-        f"that was settled by the test pairs. {every_threshold} Keep IIA: {keep}. Copies: outputs "
+        f"{levels} That of the holdout is 95 % of a number of pairs that was settled by the test "
+        f"pairs. {every_threshold} Keep IIA: {keep}. Copies: outputs "
         f"equal to the source's own answer. Controls ({score.name}): no intervention (of the test "
         "pairs that count), the base's own activation put in, a random other source's (it stops "
         "once it is told apart: read its margin, not its mean); baseline: the best policy that "

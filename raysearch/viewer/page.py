@@ -18,6 +18,7 @@ from itertools import chain, islice
 
 from raysearch._version import __version__
 from raysearch.report.cell_style import level_rules
+from raysearch.report.control_comparison import RunResults
 from raysearch.storage.digests import FILE as DIGESTS
 from raysearch.storage.digests import sha256
 from raysearch.storage.folder import Folder
@@ -41,14 +42,14 @@ SCRIPTS = (
 """The parts of the script, in their order."""
 
 
-def write_page(run: FolderLike) -> str:
+def write_page(run: FolderLike, results: RunResults | None = None) -> str:
     """Writes the page of a run into its folder, and its data beside it where they are many; returns
-    its name.
+    its name. `results`: those of the run, where they were read already.
 
     Raises: StoreError as `run_page`, or if it cannot be written.
     """
     folder = open_folder(run)
-    whole, beside = run_page(folder)
+    whole, beside = run_page(folder, results)
     data, written = folder.at(FOLDER), set()
     for name, text in beside:
         data.write(f"{name}.js", call(name, text))
@@ -78,14 +79,16 @@ def stamp_of(run: Folder) -> str:
     return sha256(repr([state, parts, *(run.read(name) for name in names)]).encode())
 
 
-def run_page(run: FolderLike) -> tuple[str, Iterator[tuple[str, str]]]:
+def run_page(
+    run: FolderLike, results: RunResults | None = None
+) -> tuple[str, Iterator[tuple[str, str]]]:
     """Returns the page of a run, and name and JSON of what lies beside it: the index, the report,
-    and bundles, none where all data are inside.
+    and bundles, none where all data are inside. `results`: as `write_page`.
 
     Raises: StoreError if it has no hypotheses yet, or a file of it cannot be read.
     """
     stamp = stamp_of(open_folder(run))
-    view = RunView(run)
+    view = RunView(run, results)
     files = ((name, to_json(values)) for name, values in view.files())
     inside: dict[str, str] = {}
     size = 0

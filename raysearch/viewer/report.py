@@ -17,7 +17,13 @@ from raysearch.core.controls import JOB_CONTROLS
 from raysearch.report.control_rows import COLUMNS, ControlComparison
 from raysearch.report.rows import Row
 from raysearch.report.run_data import MAX_ACCEPTED, RunData
-from raysearch.report.sentences import LIMITATIONS, claim, every_threshold, question
+from raysearch.report.sentences import (
+    LIMITATIONS,
+    claim,
+    every_threshold,
+    interval_levels,
+    question,
+)
 from raysearch.report.unit_text import words
 from raysearch.report.warnings import warning_lines
 from raysearch.viewer import notes
@@ -112,7 +118,9 @@ def _alignment(data: RunData) -> list[Block]:
         _first(data, MAX_ACCEPTED, data.count("accept")),
         as_well,
     )
-    note = notes.alignment(data.facts.score, every_threshold(data), bool(as_well))
+    note = notes.alignment(
+        data.facts.score, interval_levels(data), every_threshold(data), bool(as_well)
+    )
     chart = {
         "kind": "intervals",
         "names": {name: name.replace("_", " ") for name in controls},
@@ -132,7 +140,10 @@ def _accepted(b: ControlComparison, controls: Sequence[str], data: RunData) -> l
         row["variable"],
         _where(row),
         share(row["iia"]),
-        interval(row["low"], row["high"]),
+        {
+            "text": interval(row["low"], row["high"]),
+            "small": None if row["fcr_low"] is None else interval(row["fcr_low"], row["fcr_high"]),
+        },
         _span(row, data),
         {"text": dash(row["n"]), "small": f"{row['distinct']} different" if different else None},
         share(row["holdout_iia"]),

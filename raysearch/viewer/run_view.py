@@ -15,6 +15,7 @@ import pyarrow as pa
 from raysearch.report.labels import score_label
 from raysearch.report.results_table import read_table
 from raysearch.report.rows import Row, Rows
+from raysearch.report.control_comparison import RunResults
 from raysearch.report.run_data import RunData, read_run
 from raysearch.report.sentences import title
 from raysearch.report.unit_text import words
@@ -48,12 +49,15 @@ _VERDICTS = {"accept": "a", "reject": "r", "undecided": "u", "failed": "f", None
 class RunView:
     """The data of a run's page, each made when it is asked for.
 
+    Args:
+        results: those of the run, where they were read already.
+
     Raises: StoreError if a file of the run cannot be read.
     """
 
-    def __init__(self, run: FolderLike) -> None:
+    def __init__(self, run: FolderLike, results: RunResults | None = None) -> None:
         self._folder: Folder = open_folder(run)
-        self.data: RunData = read_run(self._folder)
+        self.data: RunData = read_run(self._folder, results)
         both = [self.data.proposed.table, self.data.controls.table]
         self._rows = Rows(pa.concat_tables(both).combine_chunks())
         names = self._rows.table["intervention"].to_pylist()

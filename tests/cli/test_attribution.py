@@ -99,15 +99,14 @@ def _check_effects(effects: list[dict[str, Any]], proposed: list[dict[str, Any]]
 
 
 def _cut_behind_the_first_effects(run: Path) -> None:
-    """As if its driver had died when one of two blocks of fit pairs was told: later entries, tables
-    and pictures are gone."""
+    """As if its driver had died when one of two blocks of fit pairs was told: later entries and
+    tables are gone."""
     (journal,) = (run / "journal").glob("*/*.jsonl")
     lines = journal.read_text().splitlines(keepends=True)
     at = [i for i, line in enumerate(lines) if '"type":"attributed"' in line]
     assert len(at) == 2
     journal.write_text("".join(lines[: at[0] + 1]))
-    for name in ("tables", "heatmaps"):
-        shutil.rmtree(run / name)
+    shutil.rmtree(run / "tables")
 
 
 def _without(row: dict[str, Any], names: tuple[str, ...]) -> str:

@@ -15,6 +15,7 @@ from raysearch.report.results_table import results
 from raysearch.store.run_folder import find_run
 from raysearch.tracking.mlflow_names import as_word
 from tests.cli.conftest import Shell
+from tests.command import DRAWN
 from tests.once import Once
 
 NET = '''
@@ -95,7 +96,7 @@ def own(once: Once, migrated_db: Path) -> Path:
         (folder / "mlflow.db").write_bytes(migrated_db.read_bytes())
         job = written(folder)
         uri = f"sqlite:///{folder / 'mlflow.db'}"
-        done = Shell(folder)("run", str(job), "--pool", "local", "--tracking-uri", uri)
+        done = Shell(folder)("run", str(job), "--pool", "local", "--tracking-uri", uri, **DRAWN)
         assert done.returncode == 0, done.stderr
         (folder / "said").write_text(done.stdout + done.stderr)
 

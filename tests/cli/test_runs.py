@@ -21,6 +21,7 @@ from raysearch.search.search import EVIDENCE_VERSION
 from raysearch.store.run_folder import find_run
 from tests.cli.conftest import QUICKSTART, ROOT, Shell
 from tests.cluster.worlds import true_cells
+from tests.command import DRAWN
 from tests.edited import edit_info, unended
 from tests.once import Once
 
@@ -242,7 +243,7 @@ def test_a_run_on_an_embedded_ray_gives_the_same_and_is_mirrored_to_mlflow(
 
     uri = f"sqlite:///{shell.folder / 'mlflow.db'}"
     (shell.folder / "mlflow.db").write_bytes(migrated_db.read_bytes())
-    done = shell("submit", str(QUICKSTART), "--tracking-uri", uri)
+    done = shell("submit", str(QUICKSTART), "--tracking-uri", uri, **DRAWN)
     assert done.returncode == 0, done.stderr
     assert "Alignment" in done.stdout
     assert "Traceback" not in done.stderr
@@ -262,9 +263,8 @@ def test_a_run_on_an_embedded_ray_gives_the_same_and_is_mirrored_to_mlflow(
 
 
 def test_an_mlflow_out_of_reach_is_said_once_and_changes_nothing(fewer: Path, shell: Shell) -> None:
-    done = shell(
-        "run", str(QUICKSTART), *FEWER, "--pool", "local", "--tracking-uri", "http://127.0.0.1:9"
-    )
+    uri = "http://127.0.0.1:9"
+    done = shell("run", str(QUICKSTART), *FEWER, "--pool", "local", "--tracking-uri", uri, **DRAWN)
     assert done.returncode == 0, done.stderr
     assert sorted(
         p.name for p in (find_run(shell.folder / "runs", "latest").path / "heatmaps").iterdir()

@@ -24,7 +24,7 @@ from raysearch.storage.parquet import from_parquet
 from raysearch.store.run_folder import RunFolder, find_run, run_names
 from tests.cli.conftest import QUICKSTART, Shell
 from tests.cli.test_runs import FEWER, LOCAL, VOLATILE
-from tests.command import Running
+from tests.command import DRAWN, Running
 from tests.once import Once
 from tests.s3 import BUCKET, S3, SECRET, proxy_before
 
@@ -100,7 +100,7 @@ def test_a_search_submitted_to_s3_and_killed_with_9_resumes_to_the_tables_of_an_
     driver.send_signal(signal.SIGKILL)
     driver.communicate()
     (name,) = run_names(store)
-    done = shell("resume", f"{uri}/{name}", "--pool", "local", **s3.environment)
+    done = shell("resume", f"{uri}/{name}", "--pool", "local", **DRAWN, **s3.environment)
     assert done.returncode == 0, done.stderr
     assert "replayed" in done.stderr
     run = find_run(store, "latest")

@@ -28,7 +28,7 @@ around each call would cost more than the call."""
 CLOSURES = 100
 """A function within a function is wrapped this many times; to wrap it costs a millisecond, at each
 call of the outer function."""
-CALLS = 50
+CALLS = 20
 """In each test the first calls of a function are checked, so many, and after them each
 `CALLS`-th."""
 _wrapped: Counter[CodeType] = Counter()

@@ -47,7 +47,13 @@ Seen = dict[tuple[str, int], tuple[Ids, ...]]
 
 def replica_of(model: PreTrainedModel, pairs=PAIRS, **settings) -> Replica:
     return Replica(
-        loaded(model), pairs, POSITIONS, ["x"], "worker-1", "node-1", RunnerSettings(**settings)
+        loaded(model),
+        pairs,
+        (*POSITIONS, "last"),
+        ["x"],
+        "worker-1",
+        "node-1",
+        RunnerSettings(**settings),
     )
 
 

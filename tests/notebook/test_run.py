@@ -22,6 +22,7 @@ from raysearch.store.run_folder import find_run
 from tests.cli.conftest import QUICKSTART, Shell
 from tests.cli.test_runs import FEWER
 from tests.cluster.worlds import true_cells
+from tests.command import HEATMAPS
 from tests.edited import unended
 from tests.notebook.kernel import kernel
 from tests.once import Once
@@ -29,7 +30,9 @@ from tests.once import Once
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> rs.Run:
-    return rs.run(QUICKSTART, store=tmp_path_factory.mktemp("searched"), quiet=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(HEATMAPS, "on")
+        return rs.run(QUICKSTART, store=tmp_path_factory.mktemp("searched"), quiet=True)
 
 
 @pytest.fixture

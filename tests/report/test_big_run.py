@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from raysearch.report.control_comparison import compare_controls
-from raysearch.report.results_table import results
+from raysearch.report.results_table import read_results, results
 from raysearch.report.rows import AT_ONCE, Rows
 from raysearch.report.run_data import MAX_ACCEPTED
 from raysearch.store.run_folder import RunFolder
@@ -103,6 +103,6 @@ def test_the_comparison_of_a_page_is_that_of_all_accepted_ones(
     from raysearch.report.run_data import read_run
 
     for run in runs:
-        every = compare_controls(run.folder)
+        every = list(compare_controls(read_results(run.folder)))
         shown = read_run(run.folder).comparisons
         assert list(shown) == every[:MAX_ACCEPTED]

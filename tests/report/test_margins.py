@@ -10,6 +10,7 @@ import pytest
 from raysearch.core.hypothesis import Hypothesis, Intervention
 from raysearch.report.control_comparison import ControlComparison, compare_controls
 from raysearch.report.margins import Margins
+from raysearch.report.results_table import read_results
 from raysearch.stats.paired_test import PairedTest
 from raysearch.storage.open import open_folder
 from raysearch.viewer.page import page
@@ -35,7 +36,7 @@ def compared(world: World, folder: Path) -> dict[tuple[str, int], ControlCompari
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     run = open_folder(run_of(world, folder))
-    return {(b.row["variable"], b.row["layer"]): b for b in compare_controls(run)}
+    return {(b.row["variable"], b.row["layer"]): b for b in compare_controls(read_results(run))}
 
 
 RATES = lambda layer: (0.2, 0.5, 0.97)[layer % 3]  # noqa: E731

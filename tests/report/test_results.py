@@ -11,7 +11,7 @@ from raysearch.core.records import Decided, Estimated, Proposed, Record
 from raysearch.errors import JobError, StoreError
 from raysearch.report.results_table import MAIN_COLUMNS, results
 from raysearch.storage.parquet import from_parquet, to_parquet
-from raysearch.store.evidence_schemas import SETS
+from raysearch.store.evidence_schemas import SELECTION, SETS
 from raysearch.store.ledger import RunLedger
 from raysearch.store.run_folder import RunFolder
 from raysearch.store.schemas import HYPOTHESES, VERDICTS
@@ -57,7 +57,8 @@ def run(tmp_path: Path) -> RunFolder:
 def test_the_columns_are_those_of_the_tables_and_the_shown_ones_are_among_them(
     run: RunFolder,
 ) -> None:
-    wanted = [*HYPOTHESES.names, *(n for n in VERDICTS.names if n != "hypothesis"), "warnings"]
+    tables = HYPOTHESES, VERDICTS, SELECTION
+    wanted = [*dict.fromkeys(name for table in tables for name in table.names), "warnings"]
     assert results(run.path).column_names == wanted
     assert set(MAIN_COLUMNS) - {"subspace"} <= {*wanted, *SETS.names}
 

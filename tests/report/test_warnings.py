@@ -11,7 +11,7 @@ from raysearch.causal import Split
 from raysearch.core.events import Event, Screened, Task
 from raysearch.report.control_comparison import compare_controls
 from raysearch.report.control_rows import ControlComparison
-from raysearch.report.results_table import results
+from raysearch.report.results_table import read_results, results
 from raysearch.report.warnings import WARNINGS, PairFacts, warning_lines, warnings_of
 from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.storage.open import open_folder
@@ -141,7 +141,7 @@ def test_a_site_that_matches_no_more_often_than_the_sources_answer_would_is_said
 ) -> None:
     world = Copied(2, layers=1, rates=lambda layer: 0.97, same=same)
     run = open_folder(run_of(world, tmp_path))
-    found = next(b for b in compare_controls(run) if b.row["variable"] == "v")
+    found = next(b for b in compare_controls(read_results(run)) if b.row["variable"] == "v")
     assert found.copies is copies
     codes = results(run, accepted=True, variable="v").to_pylist()[0]["warnings"]
     assert ("copies_answer" in codes) is copies

@@ -46,8 +46,8 @@ def flipped(content: bytes, rng: random.Random) -> bytes:
     return content[:at] + bytes([content[at] ^ 1 << bit % 8]) + content[at + 1 :]
 
 
-@pytest.mark.slow_unless(flips=[100])
-@pytest.mark.parametrize("flips", [100, 400])
+@pytest.mark.slow_unless(flips=[50])
+@pytest.mark.parametrize("flips", [50, 400])
 def test_each_of_hundreds_of_flipped_bits_leaves_the_results_as_they_were_or_is_one_line_that_names_the_file(
     copied: Path, flips: int
 ) -> None:

@@ -320,7 +320,7 @@ def test_a_retry_that_a_later_driver_has_not_read_of_counts_for_nobody(
         search.tell(batch)
     go_on(run)
     with pytest.raises(TakenOverError):
-        retrying.retry(search.failed)
+        retrying.request(search.failed)
     retrying.abandon()
     go_on(run)
     assert plain(run) == before

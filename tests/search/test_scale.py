@@ -113,6 +113,8 @@ def wide(hypotheses: int, rows: int = 8) -> World:
     return World(1, layers=hypotheses // 2, rows=rows)
 
 
+@pytest.mark.slow_unless(seen=[0], answer=[answered])
+@pytest.mark.slow_unless(seen=[1], answer=[troubled])
 @pytest.mark.parametrize("seen", [0, 1])
 @pytest.mark.parametrize("answer", [answered, troubled])
 def test_an_event_costs_the_same_among_a_thousand_and_among_ten_thousand_hypotheses(

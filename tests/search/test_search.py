@@ -396,7 +396,7 @@ def test_of_outputs_that_are_counted_nothing_is_kept_but_what_tells_a_repeat_fro
     search = cluster.drive(world.search())
     told = [e for e in cluster.told if isinstance(e, Measured) and e.split == "test"]
     assert told
-    holders = [r for e in told for r in gc.get_referrers(e)]
+    holders = gc.get_referrers(*told)
     assert not [
         r
         for trial in search._registry._trials.values()

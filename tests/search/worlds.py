@@ -32,6 +32,7 @@ from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.search.screening import ScreeningPlan
 from raysearch.search.search import Search
 from raysearch.stats.betting_test import BettingTest
+from raysearch.stats.e_process import FUTILITY
 from raysearch.stats.evidence import MATCHINGS, looks
 from raysearch.stats.exact_test import ExactTest
 from raysearch.stats.match_test import MatchTest
@@ -50,7 +51,8 @@ class World:
     `spares`: with what rate a pair that v leaves alone gets the base's answer for certain.
     `scores`: that are told beside outputs; `lead`: the mean logit by which the base's own answer is
     ahead without intervention. `effects`: of an interchange to first order, about. `new_values`:
-    whether test pairs are of matchings of values.
+    whether test pairs are of matchings of values. `more`: test pairs that are drawn for each
+    continuation.
     """
 
     seed: int = 0
@@ -78,11 +80,17 @@ class World:
     scores: tuple[str, ...] = ()
     lead: float = 4.0
     effects: Callable[[Unit, str], float | None] = lambda unit, variable: float(unit.site.layer)
+    more: tuple[int, ...] = ()
+    futility: float = FUTILITY
     pairs: Mapping[int, ExpectedAnswers] = field(init=False)
 
     def __post_init__(self) -> None:
         splits: list[Split] = ["test"] * self.test + ["holdout"] * self.holdout + ["fit"] * self.fit
         self.pairs = {i: self._expected(i, split) for i, split in enumerate(splits)}
+        for number, drawn in enumerate(self.more, start=1):
+            first = len(self.pairs)
+            new = {i: self._expected(i, "test") for i in range(first, first + drawn)}
+            self.pairs |= {i: replace(e, added=number) for i, e in new.items()}
         if self.new_values:
             ends = looks(self.test // MATCHINGS)
             at = [m // (b - a) + i * MATCHINGS for i, (a, b) in enumerate(pairwise((0, *ends)))
@@ -102,11 +110,15 @@ class World:
         grid = Grid("residual", tuple(range(self.layers)), (None,), ("last",), self.subspaces)
         return HypothesisSpace(VARIABLES, (grid,))
 
-    def search(self, proposer: Proposer | None = None) -> Search:
+    def search(self, proposer: Proposer | None = None, continued: bool = False) -> Search:
         by_matches = self.rule.score == "matches" and not self.new_values
-        one_look = ExactTest if self.rule.at_end else MatchTest
+        is_open = self.rule.fdr or (self.more and not self.rule.fixed_horizon)
+        one_look = ExactTest if self.rule.at_end and not is_open else MatchTest
         kind = one_look if by_matches else BettingTest
-        test = kind(self.threshold, 0.05, 0.05, hypotheses=len(self.space))
+        spent = 0.05 * (1 - self.rule.reserve)
+        test = kind(
+            self.threshold, spent, spent, hypotheses=len(self.space), futility=self.futility
+        )
         wanted: dict[Split, int] = {
             "test": self.wanted or self.test,
             "holdout": self.holdout,
@@ -143,7 +155,7 @@ class World:
         proposer = proposer or Exhaustive(self.space)
         if self.rule.weighted and attribution is None:
             attribution = attribution_plan(proposer, self.space, self.fit)
-        return Search(proposer, *asked, attribution)
+        return Search(proposer, *asked, attribution, continued=continued or bool(self.more))
 
     def output(self, intervention: Intervention, pair: int) -> tuple[int, ...]:
         """The one true output of an intervention on a pair."""

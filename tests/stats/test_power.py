@@ -31,6 +31,9 @@ def _course(
     return "undecided", last
 
 
+@pytest.mark.slow_unless(at_end=[True])
+@pytest.mark.slow_unless(population=[None], iia=[0.3, 0.8, 0.97])
+@pytest.mark.slow_unless(population=[150], iia=[0.72])
 @pytest.mark.parametrize("at_end", [False, True])
 @pytest.mark.parametrize("population", [None, 150])
 @pytest.mark.parametrize("iia", [0.3, 0.72, 0.8, 0.9, 0.97])

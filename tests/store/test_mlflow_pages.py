@@ -14,6 +14,7 @@ import pytest
 
 from tests.browser import browser
 from tests.cli.conftest import QUICKSTART, Shell
+from tests.command import DRAWN
 from tests.deploy.processes import running
 from tests.ports import free_port
 
@@ -45,7 +46,7 @@ def told(tmp_path_factory: pytest.TempPathFactory, migrated_db: Path) -> Iterato
     with running(command, folder / "log", lambda: _healthy(uri), env=environment, cwd=folder):
         shell = Shell(folder)
         flags = ("--pool", "local", "-q", "--tracking-uri", uri, "--mlflow-children", "2")
-        done = shell("run", str(QUICKSTART), *SMALL, *flags)
+        done = shell("run", str(QUICKSTART), *SMALL, *flags, **DRAWN)
         assert done.returncode == 0, done.stderr
         from mlflow import MlflowClient
 

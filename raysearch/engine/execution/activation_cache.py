@@ -23,7 +23,11 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from raysearch.engine.execution.answer_scores import Scoring
-from raysearch.engine.execution.cached_runs import CachedRun, Layers, StoredBatch, stacked
+from raysearch.engine.execution.cached_runs import (
+    CachedRun,
+    StoredBatch,
+)
+from raysearch.engine.execution.capture import Capture
 from raysearch.engine.execution.memory import RowLimit, halving
 from raysearch.engine.execution.predict import (
     Prediction,
@@ -33,9 +37,10 @@ from raysearch.engine.execution.predict import (
     with_scores,
 )
 from raysearch.engine.execution.usage import UsageMeter
-from raysearch.engine.networks.components import Components, HookPoint, hook_at
+from raysearch.engine.execution.wanted import Wanted
+from raysearch.engine.networks.components import Components, hook_at
 from raysearch.engine.networks.detached import detached
-from raysearch.engine.networks.hooks import Hook, HookCall, owned_hooks
+from raysearch.engine.networks.hooks import owned_hooks
 from raysearch.engine.networks.network import LanguageModel, ModelInput, Network, batches, tokens_of
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.edits import edits_of, sources_of
@@ -76,7 +81,7 @@ class ActivationCache:
         self._bytes = 0
         self._last_bytes = 0
         self._held: Counter[StoredBatch] = Counter()  # cached runs of each batch
-        self._wanted: dict[str, None] = {}  # components, in the order of their first use
+        self.wanted = Wanted(hook_points)
         self._runs: OrderedDict[Row, CachedRun] = OrderedDict()  # least recently used first
         self._shallow: set[Row] = set()  # sources that were run up to some block
         self._predictions: dict[Row, Prediction] = {}
@@ -108,9 +113,8 @@ class ActivationCache:
             del self._predictions[row]
 
     def want(self, components: Iterable[str]) -> None:
-        """Makes later runs store these components at every layer: who reads one layer reads its
-        neighbours next."""
-        self._wanted.update(dict.fromkeys(sorted(components)))
+        """Makes later runs store these components at every layer that is read."""
+        self.wanted.components(components)
 
     @detached()
     def runs(
@@ -129,7 +133,7 @@ class ActivationCache:
         found: dict[Row, CachedRun] = {}
         for row, needed in blocks.items():
             run = self._runs.get(row)
-            if run is not None and self._serves(run, needed):
+            if run is not None and self.wanted.is_in(run, row, needed):
                 self._runs.move_to_end(row)
                 found[row] = run
         missing = {row: needed for row, needed in blocks.items() if row not in found}
@@ -144,11 +148,6 @@ class ActivationCache:
         layers = [self._hook_points.at(point).layer for point in points]
         inside = [layer + 1 for layer in layers if layer is not None]
         return max(inside) if len(inside) == len(layers) else None
-
-    def _serves(self, run: CachedRun, blocks: int | None) -> bool:
-        """Returns whether a run has all wanted components of its first `blocks` blocks."""
-        deep = run.blocks is None or (blocks is not None and run.blocks >= blocks)
-        return deep and all(map(run.has, self._wanted))
 
     def _run_shallow(self, blocks: Mapping[Row, int]) -> dict[Row, CachedRun]:
         """Runs each row up to so many blocks, at first; a row that was run before, as a whole."""
@@ -230,41 +229,17 @@ class ActivationCache:
             lambda source: self.at(replacements[source.run], source.point),
         )
         hooks = [hook_at(network, hook_point, edit, given) for hook_point, edit in edits]
-        seen: dict[str, list[list[Tensor]]] = {}
-        for component in self._wanted:
-            hook_points = [
-                hook_point
-                for layer, hook_point in self._hook_points.of(component).items()
-                if blocks is None or (layer is not None and layer < blocks)
-            ]
-            seen[component] = [[] for _ in hook_points]
-            hooks += [
-                _reader(network, hook_point, given, parts)
-                for hook_point, parts in zip(hook_points, seen[component], strict=True)
-            ]
-        cache = DynamicCache() if self.keys and blocks is None else None
-        with self._ending_after(blocks), owned_hooks(hooks):
-            logits = self._logits([row.base for row in batch], cache)
+        capture = Capture(network, self._hook_points, self.wanted, batch, blocks, self.keys)
+        with self._ending_after(blocks), owned_hooks([*hooks, *capture.hooks]):
+            logits = self._logits([row.base for row in batch], capture.cache)
         self.meter.ran(sum(tokens_of(row.base) for row in batch))
         if blocks is None:
             predictions = predict(logits, [row.among for row in batch])
             self._cache_predictions(
                 batch, with_scores(predictions, logits, self.scoring, [row.base for row in batch])
             )
-        keys, values = _keys_and_values(cache, len(network.blocks))
-        stored = StoredBatch(
-            {
-                component: stacked([torch.cat(parts, 1) for parts in of_layers])
-                for component, of_layers in seen.items()
-            },
-            *(keys, values, len(batch)),
-        )
-        runs = {}
-        for at, wanted_rows in enumerate(batch):
-            row = Row(
-                wanted_rows.base, wanted_rows.patches
-            )  # activations do not depend on the choices
-            runs[row] = CachedRun(stored, at, pads[at], blocks)
+        runs = capture.runs()
+        stored = next(iter(runs.values())).batch
         self._last_bytes = stored.nbytes // len(batch)
         self._store(runs, stored)
         return runs
@@ -303,8 +278,8 @@ class ActivationCache:
         """Stores the runs of a batch; of one that does not fit, the last ones that do."""
         some = list(runs.items())[-self.room :]
         if batch.nbytes > self._max_bytes:
-            part = batch.part([run.row for _, run in some])
-            some = [(row, replace(run, batch=part, row=at)) for at, (row, run) in enumerate(some)]
+            copies = batch.part([run for _, run in some])
+            some = [(row, run) for (row, _), run in zip(some, copies, strict=True)]
         for row, run in some:
             self._drop(self._runs.pop(row, None))
             self._runs[row] = run
@@ -322,29 +297,3 @@ class ActivationCache:
         if not self._held[run.batch]:
             del self._held[run.batch]
             self._bytes -= run.batch.nbytes
-
-
-def _reader(network: Network, hook_point: HookPoint, given: ModelInput, into: list[Tensor]) -> Hook:
-    def read(activation: Float[Tensor, "row token width"], _hook_call: HookCall) -> None:
-        into.append(
-            hook_point.read(activation).clone()
-        )  # some models add to it in place afterwards
-
-    return hook_at(network, hook_point, read, given)
-
-
-def _keys_and_values(
-    cache: DynamicCache | None, blocks: int
-) -> tuple[Layers | None, Layers | None]:
-    """Returns keys and values (row, head, token, d_head) of each layer; None if a layer stores
-    none, which rules out replay."""
-    if cache is None:
-        return None, None
-    stored = [
-        (getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in cache.layers
-    ]
-    keys = [k for k, _ in stored if k is not None]
-    values = [v for _, v in stored if v is not None]
-    if len(keys) < blocks or len(values) < blocks:
-        return None, None
-    return stacked(keys), stacked(values)

@@ -4,14 +4,16 @@ Runs are views of these tensors, so that nothing is copied for a run, and activa
 are read in one operation for each batch.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
+
+from raysearch.engine.execution.read_spans import ReadSpan
 
 Layers = Tensor | Sequence[Tensor]
 """One tensor for each layer, stacked if they have one shape."""
@@ -26,14 +28,19 @@ class StoredBatch:
     """Activations of runs that were padded to one length, at the left.
 
     Args:
-        activations: for each component (layer, run, token, width), with padding.
-        keys, values: (layer, run, head, token, d_head); None if they are not stored.
+        activations: for each component (layer, run, token, width).
+        places: for each component, the index in `activations` of each of its layers (-1: none).
+        keys, values: (layer, base, head, token, d_head) of those runs that are bases; None if they
+            are not stored.
+        first_layer: the first layer whose keys and values are stored.
         runs: their number.
     """
 
     activations: Mapping[str, Layers]
+    places: Mapping[str, Indices]
     keys: Layers | None
     values: Layers | None
+    first_layer: int
     runs: int
     nbytes: int = field(init=False)
 
@@ -42,25 +49,39 @@ class StoredBatch:
         parts = (t for layers in stored if layers is not None for t in unstacked(layers))
         object.__setattr__(self, "nbytes", sum(t.nbytes for t in parts))
 
-    def part(self, rows: Sequence[int]) -> "StoredBatch":
-        """Returns a copy of some runs."""
+    def part(self, runs: "Sequence[CachedRun]") -> "list[CachedRun]":
+        """Returns some runs with a copy of their activations."""
+        rows, bases = [run.row for run in runs], [run.base for run in runs if run.base >= 0]
         activations = {name: _of_rows(of, rows) for name, of in self.activations.items()}
         keys, values = (
-            None if of is None else _of_rows(of, rows) for of in (self.keys, self.values)
+            None if of is None else _of_rows(of, bases) for of in (self.keys, self.values)
         )
-        return StoredBatch(activations, keys, values, len(rows))
+        batch = replace(self, activations=activations, keys=keys, values=values, runs=len(rows))
+        number = {base: at for at, base in enumerate(bases)}
+        return [
+            replace(run, batch=batch, row=at, base=number.get(run.base, -1))
+            for at, run in enumerate(runs)
+        ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CachedRun:
-    """One run of a batch: its index `row` there, and the number of tokens of padding before it.
+    """One run of a batch: its index `row` there, and the column of its first token, which is
+    negative if tokens are left out.
 
-    `blocks`: the number of blocks that ran; None: all. Activations of later ones are missing.
+    Args:
+        base: its index among the bases of the batch (-1: its keys and values are not stored).
+        key_pad: the column of its first token in these.
+        span: its tokens that are stored.
+        blocks: the number of blocks that ran; None: all. Activations of later ones are missing.
     """
 
     batch: StoredBatch
     row: int
     pad: int
+    span: ReadSpan
+    base: int = -1
+    key_pad: int = 0
     blocks: int | None = None
 
     @property
@@ -68,23 +89,30 @@ class CachedRun:
         """The bytes of the run, with its padding."""
         return self.batch.nbytes // self.batch.runs
 
-    def has(self, component: str) -> bool:
-        """Returns whether the component was stored."""
-        return component in self.batch.activations
+    def has(self, component: str, places: Collection[int]) -> bool:
+        """Returns whether the component was stored at all layers of these indices."""
+        stored = self.batch.places.get(component)
+        return stored is not None and bool((stored[list(places)] >= 0).all())
 
     def at(self, component: str, layer: int) -> Float[Tensor, "token width"]:
-        """Returns the activation of a component at the layer of this index."""
-        found: Tensor = self.batch.activations[component][layer][self.row, self.pad :]
-        return found
+        """Returns the activation of a component at the layer of this index; NaN for tokens that
+        are not stored."""
+        place = self.batch.places[component][layer]
+        assert place >= 0, f"{component} is not stored in every layer"
+        found: Tensor = self.batch.activations[component][place][self.row]
+        if self.pad >= 0:
+            return found[self.pad :]
+        return torch.cat((found.new_full((-self.pad, found.shape[1]), torch.nan), found))
 
-    def keys_and_values(self, tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields keys and values (head, token, d_head) of the first `tokens` tokens of each layer."""
+    def shapes(self, tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields tensors in the shape of keys and values (1, head, token, d_head) of `tokens` tokens
+        of each layer."""
         keys, values = self.batch.keys, self.batch.values
         assert keys is not None, "a run without keys and values cannot be replayed on"
         assert values is not None
-        tokens_at = slice(self.pad, self.pad + tokens)
-        for of_keys, of_values in zip(unstacked(keys), unstacked(values), strict=True):
-            yield of_keys[self.row, :, tokens_at], of_values[self.row, :, tokens_at]
+        both = list(zip(unstacked(keys), unstacked(values), strict=True))
+        for some in [both[0]] * self.batch.first_layer + both:
+            yield tuple(t.new_zeros(()).expand(1, t.shape[1], tokens, t.shape[3]) for t in some)  # type: ignore[misc]
 
 
 def _of_rows(layers: Layers, rows: Sequence[int]) -> Layers:
@@ -110,17 +138,20 @@ def gather(
 
     A few operations for each batch that the runs are of.
     """
-    parts, places = [], []
-    for (batch, pad), of_batch in _by_batch(runs).items():
+    parts, items_of = [], []
+    for (batch, pad), of_batch in _by_batch(runs, lambda run: run.pad).items():
         row_in = np.full(len(runs), -1)
         row_in[of_batch] = [runs[at].row for at in of_batch]
         items = np.flatnonzero(row_in[run_of] >= 0)
         if len(items):
             columns = _shifted(tokens, pad) if isinstance(tokens, slice) else tokens[items] + pad
             stored, rows = batch.activations[component], row_in[run_of[items]]
-            parts.append(_picked(stored, layer_of[items], rows, columns))
-            places.append(items)
-    return _in_order(parts, places, 0)
+            places = batch.places[component][layer_of[items]]
+            assert (places >= 0).all(), f"{component} is not stored in every layer"
+            assert isinstance(columns, slice) or (columns >= 0).all(), "tokens are not stored"
+            parts.append(_picked(stored, places, rows, columns))
+            items_of.append(items)
+    return _in_order(parts, items_of, 0)
 
 
 def prefixes(
@@ -128,18 +159,20 @@ def prefixes(
 ) -> Layers:
     """Returns keys or values (layer, run, head, token, d_head) of the first tokens of runs, from a
     layer on. `of`: returns those of a batch. A few operations for each batch."""
-    by_batch = _by_batch(runs)
+    by_batch = _by_batch(runs, lambda run: run.key_pad)
     places = list(by_batch.values())
     parts: list[Layers] = []
     for (batch, pad), at in by_batch.items():
-        layers, rows = of(batch), torch.tensor([runs[place].row for place in at])
+        assert all(runs[place].span.keys >= tokens for place in at), "keys of earlier tokens"
+        layers, rows = of(batch), torch.tensor([runs[place].base for place in at])
         assert layers is not None, "a run without keys and values cannot be replayed on"
-        columns = slice(pad, pad + tokens)
+        columns, above = slice(pad, pad + tokens), slice(layer - batch.first_layer, None)
+        assert above.start >= 0, "keys of lower layers are not stored"
         if isinstance(layers, Tensor):
-            some = layers[layer:, :, :, columns]
+            some = layers[above, :, :, columns]
             parts.append(some.index_select(1, rows.to(some.device)))
         else:
-            picked = [t[:, :, columns].index_select(0, rows.to(t.device)) for t in layers[layer:]]
+            picked = [t[:, :, columns].index_select(0, rows.to(t.device)) for t in layers[above]]
             parts.append(picked)
     stacks = [part for part in parts if isinstance(part, Tensor)]
     if len(stacks) == len(parts):
@@ -148,11 +181,13 @@ def prefixes(
     return [_in_order(of_layer, places, 0) for of_layer in of_layers]
 
 
-def _by_batch(runs: Sequence[CachedRun]) -> dict[tuple[StoredBatch, int], list[int]]:
+def _by_batch(
+    runs: Sequence[CachedRun], pad: Callable[[CachedRun], int]
+) -> dict[tuple[StoredBatch, int], list[int]]:
     """Returns the indices of runs by their batch and padding."""
     found: dict[tuple[StoredBatch, int], list[int]] = {}
     for at, run in enumerate(runs):
-        found.setdefault((run.batch, run.pad), []).append(at)
+        found.setdefault((run.batch, pad(run)), []).append(at)
     return found
 
 
@@ -168,6 +203,7 @@ def _in_order(
 
 
 def _shifted(tokens: slice, pad: int) -> slice:
+    assert tokens.start + pad >= 0, "tokens that are not stored"
     return slice(tokens.start + pad, None if tokens.stop is None else tokens.stop + pad)
 
 

@@ -4,7 +4,8 @@ same outputs; `selfcheck` finds out which ones are right for a model.
 Invariants: plain is the canonical computation, which decides what the others cannot.
 """
 
-from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from functools import partial
 from typing import Literal, Protocol
 
 import numpy as np
@@ -26,6 +27,11 @@ from raysearch.engine.patching.rows import Patch, Row
 from raysearch.engine.patching.swaps import Swaps
 
 ExecutorName = Literal["replay", "batched", "plain"]
+
+NextToken = Callable[
+    [Int[Tensor, "row"], Int[Tensor, "row choice"] | None], Float[Tensor, "row vocab"]
+]
+"""Computes the logits of rows after one more token of each; choices as in `swap_logits`."""
 
 
 class Executor(Protocol):
@@ -122,7 +128,7 @@ class BatchedExecutor:
         self._cache = cache
 
     def batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
-        self._cache.want(_source_components(rows))
+        self._cache.wanted.rows(rows)
         by_batch_key: dict[object, list[Row]] = {}
         for row in rows:
             by_batch_key.setdefault(self._network.batch_key(row.base), []).append(row)
@@ -143,7 +149,8 @@ class BatchedExecutor:
     ) -> Float[Tensor, "row answer"]:
         network, given = self._network, rows[0].base
         sources = sources_of(rows) if replacements is None else {}
-        self._cache.want(_source_components(rows) if replacements is None else ())
+        if replacements is None:
+            self._cache.wanted.rows(rows)
         runs = self._cache.runs(sources)
         pads = [network.pad(row.base) for row in rows]
         edits = edits_of(
@@ -160,7 +167,7 @@ class BatchedExecutor:
         return False
 
     def want(self, components: Collection[str]) -> None:
-        self._cache.want(components)
+        self._cache.wanted.components(components)
 
 
 class ReplayExecutor:
@@ -234,10 +241,12 @@ class ReplayExecutor:
         Rows whose runs fit into the cache together are run one wave after the other, so that no run
         is computed twice for them.
         """
-        self._cache.want(self._swap_waves.components(swaps))
+        self._cache.wanted.points(self._swap_waves.points(swaps))
+        for read in self._swap_waves.reads(swaps):
+            self._cache.wanted.spans.grow(*read)
         entries, lengths = self._swap_waves.entries(swaps), swaps.lengths()
-        starts = swaps.tokens.min(1)
-        for rows in parts_of_runs(swaps.base, swaps.source, self._cache.room):
+        starts = swaps.starts()
+        for rows in parts_of_runs(swaps.all_runs(), self._cache.room):
             keys = (swaps.place[rows], entries[rows], lengths[rows], starts[rows])
             order = rows[np.lexsort(keys)]
             shapes = np.column_stack((starts[order], lengths[order]))
@@ -252,45 +261,49 @@ class ReplayExecutor:
     def swap_logits(
         self, swaps: Swaps, choices: Int[Tensor, "row choice"] | None
     ) -> Float[Tensor, "row vocab"]:
-        """Computes the logits (float32) at the answer of a wave, or of a part of one. `choices`: ids
-        outside of which logits may be -inf. Their components are wanted since `swap_waves`."""
+        """Computes the logits (float32) at the answer of a wave, or of a part of one. `choices`:
+        ids outside of which logits may be -inf. Their components are wanted since `swap_waves`."""
         bases = [swaps.runs[base] for base in np.unique(swaps.base)]
         runs = self._cache.runs(bases, self._swap_waves.sources(swaps))
         return self._replay.run(self._swap_waves.of(swaps, runs), runs, choices)
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether further tokens of an answer may go on from the rows' own keys and values. In half
+        precision the shape of a run is a part of what defines its bits, and that of a row is the
+        whole text."""
+        return self._network.model.dtype.itemsize > 2
+
+    def begin_swaps(
+        self, swaps: Swaps, choices: Int[Tensor, "row choice"] | None
+    ) -> tuple[Float[Tensor, "row vocab"], NextToken]:
+        """Computes the logits as `swap_logits` does; returns what computes them after one more
+        token."""
+        bases = [swaps.runs[base] for base in np.unique(swaps.base)]
+        runs = self._cache.runs(bases, self._swap_waves.sources(swaps))
+        logits, rows = self._replay.begin(self._swap_waves.of(swaps, runs), runs, choices)
+        return logits, partial(self._replay.go_on, rows, runs[bases[0]])
+
     def want(self, components: Collection[str]) -> None:
-        self._cache.want({*components, *self._replay.entry_components(components)})
+        self._cache.wanted.components({*components, *self._replay.entry_components(components)})
 
     def _want(self, wave: Sequence[Row]) -> None:
-        self._cache.want(
-            [
-                *_source_components(wave),
-                *(self._waves.entry_point_of(row).point.component for row in wave),
-            ]
-        )
+        self._cache.wanted.rows(wave)
+        self._cache.wanted.points(self._waves.entry_point_of(row).point for row in wave)
 
 
-def parts_of_runs(base: Indices, source: Indices, room: int) -> Iterator[Indices]:
+def parts_of_runs(runs: Int[Indices, "row run"], room: int) -> Iterator[Indices]:
     """Yields the indices of rows in parts: in order, each with at most `room` distinct runs (bases
-    and sources), or of one row."""
-    runs = np.column_stack((base, source))
+    and sources, of equally many a row), or of one row."""
     first = 0
     while first < len(runs):
         rest = runs[first:].reshape(-1)
         _, seen_first = np.unique(rest, return_index=True)
         new = np.sort(seen_first)
         stop = len(rest) if len(new) <= room else int(new[room])
-        count = max(stop // 2, 1)
+        count = max(stop // runs.shape[1], 1)
         yield np.arange(first, first + count)
         first += count
-
-
-def _source_components(rows: Iterable[Row]) -> set[str]:
-    """Returns the components that rows read from sources, and those that patched sources read from
-    their own sources."""
-    sources = sources_of(rows)
-    own = {point.component for points in sources.values() for point in points}
-    return own | _source_components(sources) if sources else own
 
 
 def is_identity(row: Row, patch: Patch) -> bool:

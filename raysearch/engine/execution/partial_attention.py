@@ -87,20 +87,22 @@ class RowsByBase:
 
 def attend(
     query: Heads,
-    key: Float[Tensor, "batch group query d_head"],
-    value: Float[Tensor, "batch group query d_head"],
+    key: Float[Tensor, "batch group own d_head"],
+    value: Float[Tensor, "batch group own d_head"],
     prefix: tuple[
         Float[Tensor, "base group prefix d_head"], Float[Tensor, "base group prefix d_head"]
     ],
     rows: RowsByBase,
     scale: float,
+    causal: bool = True,
 ) -> Heads:
-    """Returns the attention of each row to the prefix of its base and, causally, to its own `key`
-    and `value`; consecutive heads share one group of them. `prefix`: keys and values by base."""
+    """Returns the attention of each row to the prefix of its base and to its own `key` and `value`,
+    up to the query's own token if `causal`; consecutive heads share one group of them. `prefix`:
+    keys and values by base."""
     keys, values = prefix
     if rows.bases is not None:
         keys, values = keys[rows.bases], values[rows.bases]
-    given = query, key, value, keys, values, rows, scale
+    given = query, key, value, keys, values, rows, scale, causal
     merged: Tensor = _Merged.apply(*given)  # type: ignore[no-untyped-call]
     return merged
 
@@ -118,6 +120,7 @@ class _Merged(torch.autograd.Function):
         values: Tensor,
         rows: RowsByBase,
         scale: float,
+        causal: bool,
     ) -> Tensor:
         heads, tokens = query.shape[1:3]
         out, total = _part(rows.fold(query, keys.shape[1]), keys, values, False, scale)
@@ -125,12 +128,12 @@ class _Merged(torch.autograd.Function):
         own = torch.empty_like(query, memory_format=torch.contiguous_format)
         own_total = torch.empty_like(total, memory_format=torch.contiguous_format)
         for at in _of_groups(heads, key.shape[1]):
-            own[:, at], own_total[:, at, :, 0] = _part(query[:, at], key, value, True, scale)
+            own[:, at], own_total[:, at, :, 0] = _part(query[:, at], key, value, causal, scale)
         merged = torch.lerp(own.float(), out.float(), (total - own_total).sigmoid()).to(query.dtype)
         ctx.save_for_backward(
             query, key, value, keys, values, merged, torch.logaddexp(total, own_total)
         )
-        ctx.rows, ctx.scale = rows, scale
+        ctx.rows, ctx.scale, ctx.causal = rows, scale, causal
         return merged
 
     @staticmethod
@@ -153,13 +156,13 @@ class _Merged(torch.autograd.Function):
                 value,
                 merged[:, at],
                 total[:, at, :, 0],
-                True,
+                ctx.causal,
                 scale,
             )
             grad_query[:, at] += of_query
             grad_key += of_key
             grad_value += of_value
-        return grad_query, grad_key, grad_value, None, None, None, None
+        return grad_query, grad_key, grad_value, None, None, None, None, None
 
 
 def _of_groups(heads: int, groups: int) -> Iterator[slice]:

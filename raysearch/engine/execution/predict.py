@@ -112,14 +112,18 @@ def choices_of(among: Sequence[Ids], device: torch.device) -> Int[Tensor, "row c
     return torch.tensor([sorted(set(ids)) for ids in among], device=device)
 
 
-def only(logits: Float[Tensor, "row vocab"], among: Sequence[Ids]) -> Float[Tensor, "row vocab"]:
+def only(
+    logits: Float[Tensor, "row vocab"], among: Sequence[Ids], which: Indices | None = None
+) -> Float[Tensor, "row vocab"]:
     """Returns logits with -inf at the ids that a row does not choose from; NaN stays, so that it is
-    reported."""
+    reported. `which`: the index in `among` of each row's ids (None: one of each for each row)."""
     if not any(among):
         return logits
-    out = torch.ones_like(logits, dtype=torch.bool)
+    out = torch.ones(len(among), logits.shape[1], dtype=torch.bool, device=logits.device)
     for row, ids in enumerate(among):
         out[row, list(ids) or slice(None)] = False
+    if which is not None:
+        out = out[torch.from_numpy(which).to(out.device)]
     return logits.masked_fill(out & logits.isfinite(), -torch.inf)
 
 

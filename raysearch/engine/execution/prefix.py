@@ -36,7 +36,7 @@ HARMLESS = frozenset(
 the input is no longer."""
 
 Heads = Float[Tensor, "row head token d_head"]
-Groups = Float[Tensor, "row group token d_head"]
+Groups = Float[Tensor, "row group own d_head"]
 """Keys or values; consecutive heads share one group of them."""
 
 
@@ -71,7 +71,7 @@ AttentionInterface.register(NAME, _attention)
 
 
 @contextmanager
-def _attended(configs: Sequence[PretrainedConfig], by: _Attends) -> Iterator[None]:
+def attended(configs: Sequence[PretrainedConfig], by: _Attends) -> Iterator[None]:
     """Makes the modules that have `configs` attend by `by`."""
     before = [config._attn_implementation for config in configs]
     token = _attending.set(by)
@@ -103,7 +103,7 @@ class SharedLayers:
             if (config := _config_of(module)) is not None
         }
         try:
-            with detached(), _attended(list(configs.values()), probe):
+            with detached(), attended(list(configs.values()), probe):
                 network.plain(network.example())
         except Exception as error:  # noqa: BLE001  any code of the model; rows then get copies
             log.info("%s: rows get copies of a prefix: %s", network.name, error)
@@ -158,7 +158,8 @@ class Prefix(Cache):
     """A cache that supplies the bases' keys and values of the tokens before the suffix and stores
     nothing.
 
-    `base_of`: the base of each row. `rows`: number of rows that have entered. `shared`: layers in which rows share one copy.
+    `base_of`: the base of each row. `rows`: number of rows that have entered. `shared`: layers in
+    which rows share one copy. `keeps`: whether the rows' own keys and values are kept (`own`).
     """
 
     def __init__(
@@ -168,15 +169,19 @@ class Prefix(Cache):
         start: int,
         first_layer: int,
         shared: frozenset[int],
+        keeps: bool = False,
     ) -> None:
+        self._keeps = keeps
         self._start, self._first_layer, self._shared = start, first_layer, shared
-        self._keys = prefixes(bases, lambda batch: batch.keys, start, first_layer)
-        self._values = prefixes(bases, lambda batch: batch.values, start, first_layer)
+        if start:
+            self._keys = prefixes(bases, lambda batch: batch.keys, start, first_layer)
+            self._values = prefixes(bases, lambda batch: batch.values, start, first_layer)
         self._count = len(bases)
         self._base = base_of
         self._by_base: dict[tuple[int, torch.device], RowsByBase] = {}
         self._layer = first_layer
         self.rows = 0
+        self.own: dict[int, tuple[Tensor, Tensor]] = {}  # keys and values of rows that have entered
 
     def update(
         self,
@@ -189,7 +194,9 @@ class Prefix(Cache):
         Float[Tensor, "row head all_tokens d_head"], Float[Tensor, "row head all_tokens _d_value"]
     ]:
         self._layer = layer_idx
-        if layer_idx in self._shared:
+        if self._keeps:
+            self.own[layer_idx] = key_states, value_states
+        if layer_idx in self._shared or not self._start:
             return key_states, value_states
         keys, values = self._of_layer(layer_idx)
         base = self._base[: self.rows].to(key_states.device)
@@ -213,7 +220,7 @@ class Prefix(Cache):
         if layer not in self._shared:
             yield
             return
-        with _attended(configs, self):
+        with attended(configs, self):
             yield
 
     def _of_layer(self, layer: int) -> tuple[Tensor, Tensor]:

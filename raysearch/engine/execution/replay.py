@@ -18,21 +18,23 @@ on them, are not touched and never receive dummy inputs.
 
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import DynamicCache
+from transformers import Cache, DynamicCache
 
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.cached_runs import CachedRun, gather
+from raysearch.engine.execution.continuation import Continuation
 from raysearch.engine.execution.predict import choices_of
 from raysearch.engine.execution.prefix import Prefix, SharedLayers, is_causal
 from raysearch.engine.execution.wave import EntryPoint, RowWaves, Wave, WaveShape
 from raysearch.engine.networks.answer_head import AnswerHead
-from raysearch.engine.networks.block_stubs import stubbed
+from raysearch.engine.networks.block_stubs import Stub, stubbed
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.detached import detached
 from raysearch.engine.networks.hooks import (
@@ -119,17 +121,66 @@ class Replay:
         given to the wave. `runs`: those of its bases, with keys and values. `choices`: ids outside of
         which logits may be -inf.
         """
-        hidden = self._walk(wave, runs)
-        hidden = hidden[wave.place.to(hidden.device), -1:]
-        return self._logits_of_choices(hidden, wave.shape, choices)
+        return self._answer(wave, self._walk(wave, self._prefix(wave, runs), runs), choices)
+
+    def begin(
+        self,
+        wave: Wave,
+        runs: Mapping[Row, CachedRun],
+        choices: Int[Tensor, "row choice"] | None = None,
+    ) -> tuple[Float[Tensor, "row vocab"], Continuation]:
+        """Computes the logits as `run` does, of rows in the order of the wave, and what `go_on` needs."""
+        prefix, bases = self._prefix(wave, runs, keeps=True), [runs[base] for base in wave.bases]
+        logits = self._answer(wave, self._walk(wave, prefix, runs), choices)
+        shape = wave.shape
+        return logits, Continuation(bases, wave.base, prefix.own, shape.start, shape.length)
+
+    def go_on(
+        self,
+        rows: Continuation,
+        run: CachedRun,
+        ids: Int[Tensor, "row"],
+        choices: Int[Tensor, "row choice"] | None = None,
+    ) -> Float[Tensor, "row vocab"]:
+        """Computes the logits (float32) after one more token of each row, `ids`. `run`: of a base."""
+        blocks = list(self._layers)
+        template = self._template(WaveShape(rows.length, rows.length + 1), run)
+        suffix = rows.length - rows.start
+        shared = template.shared if SMALL * rows.start > suffix else frozenset[int]()
+
+        def block(layer: int, given: Tensor, *_: Any) -> Tensor:
+            with rows.attending(layer in shared, self._shared.configs):
+                return template.call(blocks[layer], layer, given, rows)
+
+        logits = self._logits(ids[:, None], rows.length, block, choices)
+        rows.length += 1
+        return logits
+
+    def _answer(
+        self,
+        wave: Wave,
+        hidden: Float[Tensor, "row suffix d_model"],
+        choices: Int[Tensor, "row choice"] | None,
+    ) -> Float[Tensor, "row vocab"]:
+        hidden, last = hidden[wave.place.to(hidden.device), -1:], len(self._layers) - 1
+        ids = torch.zeros((len(hidden), 1), dtype=torch.long)
+
+        def block(layer: int, given: Tensor, *_: Any) -> Tensor:
+            return hidden if layer == last else given
+
+        return self._logits(ids, wave.shape.length - 1, block, choices)
+
+    def _prefix(self, wave: Wave, runs: Mapping[Row, CachedRun], keeps: bool = False) -> Prefix:
+        bases, start = [runs[base] for base in wave.bases], wave.shape.start
+        shared = self._template(wave.shape, bases[0]).shared
+        return Prefix(bases, wave.base, start, wave.first_layer, shared, keeps)
 
     def _walk(
-        self, wave: Wave, runs: Mapping[Row, CachedRun]
+        self, wave: Wave, prefix: Prefix, runs: Mapping[Row, CachedRun]
     ) -> Float[Tensor, "row suffix d_model"]:
         """Computes the residual after the last layer."""
         start, bases = wave.shape.start, [runs[base] for base in wave.bases]
         template = self._template(wave.shape, bases[0])
-        prefix = Prefix(bases, wave.base, start, wave.first_layer, template.shared)
         entering = self._entering(wave, bases)
         hidden: Tensor | None = None
         for layer in range(wave.first_layer, len(self._layers)):
@@ -175,38 +226,31 @@ class Replay:
             self._templates.popitem(last=False)
         return found
 
-    def _logits_of_choices(
+    def _logits(
         self,
-        hidden: Float[Tensor, "row 1 d_model"],
-        shape: WaveShape,
-        ids: Int[Tensor, "row choice"] | None,
+        ids: Int[Tensor, "row 1"],
+        position: int,
+        block: Stub,
+        choices: Int[Tensor, "row choice"] | None,
     ) -> Float[Tensor, "row vocab"]:
-        """Computes the logits; -inf outside of the choices of each row, if all have some and the head
-        can be computed for them alone."""
-        if ids is None or not self._answers.serves(ids.shape[1]):
-            return self._head(hidden, shape)
-        ids = ids.to(hidden.device)
-        with self._answers.at(ids):
-            some = self._head(hidden, shape)
-        return some.new_full((len(some), self._answers.size), -torch.inf).scatter(1, ids, some)
-
-    def _head(
-        self, hidden: Float[Tensor, "row 1 d_model"], shape: WaveShape
-    ) -> Float[Tensor, "row vocab"]:
-        """Computes the logits by the model's own forward pass, in which the last block returns
-        `hidden` and the others their input."""
-        rows, last = hidden.shape[0], len(self._layers) - 1
-        ids = torch.zeros((rows, 1), dtype=torch.long, device=self._model.device)
-        at = torch.full((rows, 1), shape.length - 1, device=self._model.device)
-        with stubbed(
-            self._layers,
-            lambda layer, given, *_: hidden if layer == last else given,
-            self._network.tuples,
-        ):
+        """Computes the logits by the model's own forward pass on one token of each row, with `block`
+        in the place of its blocks; -inf outside of the choices of each row, if all have some and the
+        head can be computed for them alone."""
+        device = self._model.device
+        if choices is not None:
+            choices = choices.to(device) if self._answers.serves(choices.shape[1]) else None
+        head = nullcontext() if choices is None else self._answers.at(choices)
+        with head, stubbed(self._layers, block, self._network.tuples):
             logits = self._network.run(
-                input_ids=ids, position_ids=at, use_cache=False, logits_to_keep=1
-            )
-        return logits[:, -1].float()
+                input_ids=ids.to(device),
+                position_ids=torch.full(ids.shape, position, device=device),
+                use_cache=False,
+                logits_to_keep=1,
+            )[:, -1].float()
+        if choices is None:
+            return logits
+        whole = logits.new_full((len(logits), self._answers.size), -torch.inf)
+        return whole.scatter(1, choices, logits)
 
 
 class _Template:
@@ -260,7 +304,7 @@ class _Template:
         block: nn.Module,
         layer: int,
         hidden: Float[Tensor, "row suffix d_model"],
-        prefix: Prefix,
+        prefix: Cache,
     ) -> Float[Tensor, "row suffix d_model"]:
         """Returns the output of `block` for `hidden`, with the keys and values of the prefix."""
         args, kwargs = self._arguments[layer]
@@ -292,9 +336,9 @@ def _apply_edits(
 
 
 def _cache_of(run: CachedRun, tokens: int) -> DynamicCache:
-    """Returns a cache of the first `tokens` tokens of `run`."""
+    """Returns a cache in the shape of `tokens` tokens of `run`."""
     cache = DynamicCache()
     if tokens:
-        for layer, (keys, values) in enumerate(run.keys_and_values(tokens)):
-            cache.update(keys[None], values[None], layer)
+        for layer, (keys, values) in enumerate(run.shapes(tokens)):
+            cache.update(keys, values, layer)
     return cache

@@ -21,16 +21,14 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from raysearch.core.events import Ids
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.answer_scores import Scoring, answer_logits_error
 from raysearch.engine.execution.batch_invariance import MakeExecutor, is_batch_invariant
+from raysearch.engine.execution.discrete_choices import DiscreteChoices
 from raysearch.engine.execution.executors import (
     BatchedExecutor,
     Executor,
@@ -60,7 +58,7 @@ log = logging.getLogger(__name__)
 SAFETY = 2.0
 """A gap is trusted from this multiple of the largest error on. On 300 rows of each of 21 random
 families, in bfloat16 and float16, the largest error was below this or below `least_near_tie`,
-except for a mixture of experts in float16, which `_DiscreteChoices` detects."""
+except for a mixture of experts in float16, which `DiscreteChoices` detects."""
 MOST = 16.0
 """Largest error that counts as rounding, in steps of the highest logit (SmolLM2-135M: 1.7 in
 bfloat16, 2.2 in float16)."""
@@ -72,16 +70,6 @@ HALF = 0.5
 TRIED = {"float32": 6, "bfloat16": 16, "float16": 16}
 """Number of pairs, by dtype, whose rows are tested, some six for each: in half precision the
 largest error of many rows is needed."""
-CHOICES = (
-    torch.topk,
-    torch.argmax,
-    torch.sort,
-    torch.argsort,
-    Tensor.topk,
-    Tensor.argmax,
-    Tensor.sort,
-    Tensor.argsort,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +126,7 @@ def select_executor(
     plain = PlainExecutor(network, hook_points) if plain is None else plain
     scoring = Scoring() if scoring is None else scoring
     plain.canonical.prove(rows)
-    wanted, highest, choice = {}, [], _DiscreteChoices()
+    wanted, highest, choice = {}, [], DiscreteChoices()
     for row in rows:
         with choice:
             logits = plain.logits([row])
@@ -383,25 +371,3 @@ def _step(dtype: str, highest: Sequence[float]) -> float:
     """Returns the spacing of `dtype` at the size of the highest logits."""
     largest = max((abs(logit) for logit in highest if math.isfinite(logit)), default=0.0)
     return torch.finfo(getattr(torch, dtype)).eps * largest
-
-
-class _DiscreteChoices(TorchFunctionMode):
-    """Detects whether the code within picks the best of some numbers, as a router of experts does.
-    `seen`: the function that does."""
-
-    seen: str | None = None
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        if (
-            func in CHOICES
-            and isinstance(args[0] if args else None, Tensor)
-            and args[0].is_floating_point()
-        ):
-            self.seen = str(getattr(func, "__name__", func))
-        return func(*args, **(kwargs or {}))

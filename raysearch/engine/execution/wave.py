@@ -4,7 +4,7 @@ Invariants: all rows of a wave start at one token and have one length; they are 
 which they enter, so that those under way are always the first ones.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -19,10 +19,11 @@ from torch import Tensor
 from raysearch.engine.execution.cached_runs import CachedRun, Indices, gather
 from raysearch.engine.networks.components import Components, HookPoint
 from raysearch.engine.networks.hooks import Edit, HookSide
+from raysearch.engine.networks.network import ModelInput
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.edits import ReadSource, Replacements, Writes, edit_of, edits_of
 from raysearch.engine.patching.rows import Patch, Row
-from raysearch.engine.patching.swaps import Place, Swaps
+from raysearch.engine.patching.swaps import PatchPlace, Place, Swaps, distinct
 from raysearch.errors import PositionError
 
 
@@ -96,27 +97,51 @@ class SwapWaves:
         return _of_places(swaps, self._entry_number)
 
     def _entry_number(self, place: Place) -> int:
-        entry = entry_of(self._hook_points.at(place.point))
+        entry = self._entry(place)
         return 2 * entry.layer + entry.after
 
-    def components(self, swaps: Swaps) -> set[str]:
-        """Returns the components that are read of bases and sources."""
+    def _entry(self, place: Place) -> EntryPoint:
+        return min(entry_of(self._hook_points.at(patch.point)) for patch in place)
+
+    def points(self, swaps: Swaps) -> set[Point]:
+        """Returns the points that are read of bases and sources."""
         places = [swaps.places[at] for at in np.unique(swaps.place)]
-        entries = (entry_of(self._hook_points.at(place.point)) for place in places)
-        return {
-            *(place.source_point.component for place in places),
-            *(entry.point.component for entry in entries),
-        }
+        sources = {patch.source_point for place in places for patch in place}
+        return {*(sources - {None}), *(self._entry(place).point for place in places)}
+
+    def reads(self, swaps: Swaps) -> Iterator[tuple[ModelInput, int, int, bool]]:
+        """Yields each input with the first and last token that is read of it as a source, or from
+        which its rows start, and whether it is a base."""
+        starts, lent = swaps.starts(), swaps.source >= 0
+        tokens = swaps.source_tokens[lent]
+        for number, first, last, is_base in (
+            (swaps.base, starts, starts, True),
+            (swaps.source[lent], tokens.min(1), tokens.max(1), False),
+        ):
+            runs, which = np.unique(number, return_inverse=True)
+            low, high = np.full(len(runs), np.iinfo(np.int64).max), np.zeros(len(runs), np.int64)
+            np.minimum.at(low, which.reshape(-1), first)
+            np.maximum.at(high, which.reshape(-1), last)
+            for run, *ends in zip(runs.tolist(), low.tolist(), high.tolist(), strict=True):
+                yield swaps.runs[run].base, *ends, is_base
 
     def sources(self, swaps: Swaps) -> dict[Row, list[Point]]:
         """Returns the source runs, each with the deepest point that is read of it."""
-        depths = _of_places(swaps, lambda place: place.source_point.layer)
-        order = np.lexsort((depths, swaps.source))
-        last = np.flatnonzero(np.diff(swaps.source[order], append=-1))
-        return {
-            swaps.runs[swaps.source[at]]: [swaps.places[swaps.place[at]].source_point]
-            for at in order[last]
-        }
+        patches = swaps.source.shape[1]
+
+        def depths_of(place: Place) -> list[int]:
+            layers = [-1 if p.source_point is None else p.source_point.layer or 0 for p in place]
+            return [*layers, *[-1] * (patches - len(place))]
+
+        depths = np.broadcast_to(_of_places(swaps, depths_of)[..., None], swaps.source.shape)
+        at = np.nonzero(swaps.source >= 0)
+        sources, order = swaps.source[at], np.lexsort((depths[at], swaps.source[at]))
+        found: dict[Row, list[Point]] = {}
+        for last in order[np.flatnonzero(np.diff(sources[order], append=-1))]:
+            point = swaps.places[swaps.place[at[0][last]]][at[1][last]].source_point
+            assert point is not None
+            found[swaps.runs[sources[last]]] = [point]
+        return found
 
     def of(self, swaps: Swaps, runs: Mapping[Row, CachedRun]) -> Wave:
         """Returns the wave of swaps of one shape, which are in the order of `entries` and `place`.
@@ -126,7 +151,7 @@ class SwapWaves:
         assert (np.diff(entries) >= 0).all(), "rows of a wave are in the order of entry"
         bases, base_of = np.unique(swaps.base, return_inverse=True)
         return Wave(
-            WaveShape(int(swaps.tokens[0].min()), int(swaps.lengths()[0])),
+            WaveShape(int(swaps.starts()[0]), int(swaps.lengths()[0])),
             [swaps.runs[base] for base in bases],
             torch.from_numpy(base_of.reshape(-1)),
             {
@@ -140,20 +165,16 @@ class SwapWaves:
     def _edits(
         self, swaps: Swaps, runs: Mapping[Row, CachedRun]
     ) -> dict[EntryPoint, list[tuple[HookPoint, Edit]]]:
-        read = self._read(swaps, runs)
         writes: dict[EntryPoint, dict[tuple[int, HookSide], list[Writes]]] = {}
-        starts = np.flatnonzero(np.diff(swaps.place, prepend=-1)).tolist()
-        for start, stop in zip(starts, [*starts[1:], len(swaps)], strict=True):
-            place = swaps.places[swaps.place[start]]
-            hook_point = self._hook_points.at(place.point)
-            replacements = read[place.source_point.component][start:stop, : place.tokens]
-            if place.source_features is not None:
-                replacements = replacements[..., list(place.source_features)]
-            columns = torch.from_numpy(swaps.tokens[start:stop, : place.tokens])
-            rows = torch.arange(start, stop)[:, None].expand_as(columns)
-            at = hook_point, place.kind, place.features, rows, columns, replacements
+        for group, replacements in self._read(swaps, runs):
+            patch, hook_point = group.patch, self._hook_points.at(group.patch.point)
+            at = group.start, group.stop
+            columns = torch.from_numpy(swaps.tokens[slice(*at), group.number, : patch.tokens])
+            rows = torch.arange(*at)[:, None].expand_as(columns)
             here = writes.setdefault(entry_of(hook_point), {})
-            here.setdefault((id(hook_point.module), hook_point.side), []).append(Writes(*at))
+            here.setdefault((id(hook_point.module), hook_point.side), []).append(
+                Writes(hook_point, patch.kind, patch.features, rows, columns, replacements)
+            )
         return {
             entry: [(of_module[0].hook_point, edit_of(of_module)) for of_module in of.values()]
             for entry, of in writes.items()
@@ -161,25 +182,96 @@ class SwapWaves:
 
     def _read(
         self, swaps: Swaps, runs: Mapping[Row, CachedRun]
-    ) -> dict[str, Float[Tensor, "row token _width"]]:
-        """Returns what sources have, by component; rows of other components have zeros."""
+    ) -> Iterator[tuple["_Group", Float[Tensor, "row token _width"] | None]]:
+        """Yields the groups of rows with one patch, and what their sources have; of several sources
+        the mean. What is read of one component is read at once."""
         sources, source_of = np.unique(swaps.source, return_inverse=True)
-        of_sources = [runs[swaps.runs[source]] for source in sources]
-        layers = _of_places(swaps, lambda place: self._hook_points.place(place.source_point))
-        names = _of_places(swaps, lambda place: place.source_point.component)
-        read = {}
-        for name in np.unique(names).tolist():
-            at = np.flatnonzero(names == name)
+        number = source_of.reshape(swaps.source.shape)
+        of_sources = [runs[swaps.runs[at]] for at in sources if at >= 0]
+        number = number - (
+            len(sources) - len(of_sources)
+        )  # -1 is the first of them, if it is there
+        groups = list(_groups(swaps))
+        for component in dict.fromkeys(group.component for group in groups):
+            some = [group for group in groups if group.component == component]
+            if component is None:
+                yield from ((group, None) for group in some)
+                continue
+            reads = [_Reads.of(group, number, swaps.source_tokens) for group in some]
+            layers = [self._hook_points.place(group.patch.source_point) for group in some]  # type: ignore[arg-type]
             found = gather(
-                *(of_sources, source_of.reshape(-1)[at], name),
-                *(layers[at], swaps.source_tokens[at]),
+                *(of_sources, np.concatenate([read.runs for read in reads]), component),
+                np.repeat(layers, [len(read.runs) for read in reads]),
+                np.concatenate([read.tokens for read in reads]),
             )
-            if len(at) < len(swaps):
-                every = found.new_zeros((len(swaps), *found.shape[1:]))
-                every[torch.from_numpy(at).to(every.device)] = found
-                found = every
-            read[name] = found
-        return read
+            parts = torch.split(found, [len(read.runs) for read in reads])
+            for group, read, part in zip(some, reads, parts, strict=True):
+                yield group, read.replacements(group.patch, part)
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Rows `start`..`stop` - 1 of a wave, which have `patch` as their patch of this number."""
+
+    start: int
+    stop: int
+    number: int
+    patch: PatchPlace
+
+    @property
+    def component(self) -> str | None:
+        """The component that is read of sources, if there are any."""
+        point = self.patch.source_point
+        return None if point is None else point.component
+
+
+def _groups(swaps: Swaps) -> Iterator[_Group]:
+    """Yields the groups of rows, which are in the order of their places, patch by
+    patch."""
+    starts = np.flatnonzero(np.diff(swaps.place, prepend=-1)).tolist()
+    for start, stop in zip(starts, [*starts[1:], len(swaps)], strict=True):
+        for number, patch in enumerate(swaps.places[swaps.place[start]]):
+            yield _Group(start, stop, number, patch)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reads:
+    """What is read for a group: a run and its tokens for each item. `which`: with several sources,
+    the set of sources of each row (None: an item is a row)."""
+
+    runs: Int[Indices, "item"]
+    tokens: Int[Indices, "item token"]
+    which: Int[Indices, "row"] | None
+
+    @staticmethod
+    def of(
+        group: _Group,
+        numbers: Int[Indices, "row patch source"],
+        source_tokens: Int[Indices, "row patch source token"],
+    ) -> "_Reads":
+        """Returns the reads of a group. A set of several sources is read once for all its rows."""
+        at, count = slice(group.start, group.stop), group.patch.sources
+        runs = numbers[at, group.number, :count]
+        tokens = source_tokens[at, group.number, :count]
+        which = None
+        if count > 1:
+            keys = np.concatenate((runs, tokens.reshape(len(runs), -1)), axis=1)
+            first, which = distinct(keys)
+            runs, tokens = runs[first], tokens[first]
+        return _Reads(runs.reshape(-1), tokens.reshape(-1, tokens.shape[-1]), which)
+
+    def replacements(
+        self, patch: PatchPlace, found: Float[Tensor, "item token width"]
+    ) -> Float[Tensor, "row token _feature"]:
+        """Returns what replaces the activation of each row."""
+        found = found[:, : patch.tokens]
+        if patch.source_features is not None:
+            found = found[..., list(patch.source_features)]
+        if self.which is None:
+            return found
+        sets = torch.split(found.contiguous(), patch.sources)
+        means = torch.stack([of_set.mean(0) for of_set in sets])  # one by one, as rows are
+        return means[torch.from_numpy(self.which).to(means.device)]
 
 
 def _of_places(swaps: Swaps, value: Callable[[Place], Any]) -> NDArray[Any]:

@@ -33,8 +33,8 @@ def implementation(name: str) -> type[Featurizer]:
         found = getattr(import_module(module), attribute)
     except (Exception, SystemExit) as e:
         raise JobError(
-            f"{name}: {place} cannot be imported ({type(e).__name__}: {one_line(e)}); mend or uninstall the "
-            f"package that has it"
+            f"{name}: {place} cannot be imported ({type(e).__name__}: {one_line(e)}); mend or "
+            f"uninstall the package that has it"
         ) from e
     if not (isinstance(found, type) and issubclass(found, Featurizer)):
         raise JobError(

@@ -67,8 +67,8 @@ _SHAPES = tuple(ModelShapes.__dataclass_fields__)
 
 @dataclass(frozen=True)
 class _KnownModel:
-    """The facts of a model that are remembered: shapes, the most tokens that the model takes (None: any), and the class
-    of its tokenizer, "module:name" of transformers."""
+    """The facts of a model that are remembered: shapes, the most tokens that the model takes (None:
+    any), and the class of its tokenizer, "module:name" of transformers."""
 
     shapes: ModelShapes
     longest: int | None
@@ -134,7 +134,8 @@ def _read(tokenizer: str, folder: Path) -> "PreTrainedTokenizerBase":
 
 
 def _class_of(tokenizer: "PreTrainedTokenizerBase", source: ModelSource) -> str | None:
-    """Returns the class of a tokenizer, if by itself it reads the same tokenizer from the folder."""
+    """Returns the class of a tokenizer, if by itself it reads the same tokenizer from the
+    folder."""
     kind = type(tokenizer)
     if not kind.__module__.startswith("transformers.") or not tokenizer.is_fast:
         return None

@@ -16,32 +16,41 @@ import numpy as np
 from raysearch.core.events import Encoded, Ids, ModelInput
 from raysearch.core.hypothesis import Intervention
 from raysearch.engine.networks.components import Components
-from raysearch.engine.patching.rows import Patch, Row, Source
-from raysearch.engine.patching.swaps import Indices, Place, Swaps
+from raysearch.engine.patching.rows import Patch, Row
+from raysearch.engine.patching.swaps import Indices, PatchPlace, Place, Swaps
 
 _SOURCE_CONTROLS = ("self_swap", "random_source")
 """Controls whose source is not the pair's own."""
 
 
+Shape = tuple[tuple[int, int], ...]
+"""The numbers of tokens and of sources of each patch."""
+
+
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """The runs, choices (by their numbers) and tokens of a pair at which it is read and written.
+    """The runs, choices (by their numbers) and tokens of a pair at which it is read and written, by
+    patch and source.
 
-    `same`: base and source agree up to the last of the tokens.
+    `same`: each patch has one source, which agrees with the base up to its last token.
     """
 
     base: int
-    source: int
     choice: int
     same: bool
-    tokens: Ids
-    source_tokens: Ids
+    sources: tuple[Ids, ...]
+    tokens: tuple[Ids, ...]
+    source_tokens: tuple[tuple[Ids, ...], ...]
+
+    @property
+    def shape(self) -> Shape:
+        return tuple((len(at), len(of)) for at, of in zip(self.tokens, self.sources, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class SwapBuilder:
-    """Builds swaps by `build`, and remembers what other layers and subspaces share. `share`: whether
-    a common prefix of two inputs has the same activations in both."""
+    """Builds swaps by `build`, and remembers what other layers and subspaces share. `share`:
+    whether a common prefix of two inputs has the same activations in both."""
 
     build: Callable[[Encoded, Intervention], Row]
     hook_points: Components
@@ -57,7 +66,7 @@ class SwapBuilder:
         interventions, in order. The rows are all interventions on the first pair, then on the
         second one, so that those which share runs are together."""
         spots: dict[Hashable, list[Spot]] = {}
-        tokens_at: dict[Hashable, set[int]] = {}
+        shapes: dict[Hashable, set[Shape]] = {}
         found: dict[Intervention, Place] = {}
         for intervention in interventions if pairs else ():
             place = self._place(intervention, pairs[0])
@@ -66,16 +75,21 @@ class SwapBuilder:
             key = _positions(intervention)
             if key not in spots:
                 spots[key] = self._spots_on(intervention, pairs)
-                tokens_at[key] = {len(spot.tokens) for spot in spots[key]}
-            if tokens_at[key] == {place.tokens}:
+                shapes[key] = {spot.shape for spot in spots[key]}
+            if shapes[key] == {tuple((patch.tokens, patch.sources) for patch in place)}:
                 found[intervention] = place
         if not found:
             return None, []
         places = list(dict.fromkeys(found.values()))
         number = {place: at for at, place in enumerate(places)}
-        most = max(place.tokens for place in places)
+        patches = [patch for place in places for patch in place]
+        most = (
+            max(map(len, places)),
+            max(1, *(patch.sources for patch in patches)),
+            max(patch.tokens for patch in patches),
+        )
         columns = {key: _columns(spots[key], most) for key in {*map(_positions, found)}}
-        base, source, choice, same, tokens, source_tokens = (
+        base, choice, same, source, tokens, source_tokens = (
             np.stack(parts, 1).reshape(len(pairs) * len(found), *parts[0].shape[1:])
             for parts in zip(*(columns[_positions(of)] for of in found), strict=True)
         )
@@ -88,20 +102,17 @@ class SwapBuilder:
         return swaps, list(found)
 
     def _place(self, intervention: Intervention, pair: Encoded) -> Place | None:
-        if len(intervention.units) != 1 or intervention.is_ablation:
-            return None
         try:
             row = self.build(pair, intervention)
         except Exception:  # noqa: BLE001  the caller builds it again, row by row, and reports it
             return None
-        patch, source = _only(row)
-        points = ((patch.point, row.base), (source.point, source.run.base))
+        points = [(patch.point, row.base) for patch in row.patches]
+        points += [(of.point, of.run.base) for patch in row.patches for of in patch.sources]
         if any(at.layer is None or self.hook_points.last(at, on) is not None for at, on in points):
             return None
-        return Place(
-            *(patch.point, patch.features, patch.kind, source.point, source.features),
-            len(patch.tokens),
-        )
+        places = [PatchPlace.of(patch) for patch in row.patches]
+        found = tuple(place for place in places if place is not None)
+        return found if len(found) == len(places) else None
 
     def _spots_on(self, intervention: Intervention, pairs: Sequence[Encoded]) -> list[Spot]:
         """Returns the spots of all pairs; none if one of them cannot be built."""
@@ -115,46 +126,62 @@ class SwapBuilder:
         return [known[pair.index] for pair in pairs]
 
     def _spot(self, row: Row) -> Spot:
-        patch, source = _only(row)
-        last = max(patch.tokens)
-        ours, theirs = row.base, source.run.base
-        assert isinstance(ours, tuple), "a language model is given token ids"
-        assert isinstance(theirs, tuple), "a language model is given token ids"
-        same = ours[: last + 1] == theirs[: last + 1] and self.share(ours, theirs)
-        assert last < len(ours), "positions are of the base"
-        assert max(source.tokens) < len(theirs), "positions are of the source"
+        assert isinstance(row.base, tuple), "a language model is given token ids"
         choice = self._choices.setdefault(row.among, len(self._choices))
-        base, run = self._number(Row(ours)), self._number(source.run)
-        return Spot(base, run, choice, same, patch.tokens, source.tokens)
+        return Spot(
+            self._number(Row(row.base)),
+            choice,
+            all(self._is_same(row.base, patch) for patch in row.patches),
+            tuple(tuple(self._number(of.run) for of in patch.sources) for patch in row.patches),
+            tuple(patch.tokens for patch in row.patches),
+            tuple(tuple(of.tokens for of in patch.sources) for patch in row.patches),
+        )
+
+    def _is_same(self, ours: Ids, patch: Patch) -> bool:
+        last = max(patch.tokens)
+        assert last < len(ours), "positions are of the base"
+        assert all(max(of.tokens) < len(of.run.base) for of in patch.sources), (  # type: ignore[arg-type]
+            "positions are of the source"
+        )
+        if len(patch.sources) != 1:
+            return False
+        theirs = patch.sources[0].run.base
+        assert isinstance(theirs, tuple), "a language model is given token ids"
+        return ours[: last + 1] == theirs[: last + 1] and self.share(ours, theirs)
 
     def _number(self, run: Row) -> int:
         return self._numbers.setdefault(run, len(self._numbers))
 
 
-def _only(row: Row) -> tuple[Patch, Source]:
-    """Returns the only patch of a row and its only source."""
-    (patch,) = row.patches
-    (source,) = patch.sources
-    return patch, source
-
-
 def _positions(intervention: Intervention) -> Hashable:
-    """Returns a key that is equal for interventions with the same spots."""
-    (unit,) = intervention.units
-    control = intervention.control if intervention.control in _SOURCE_CONTROLS else None
-    return unit.site.position, (unit.source_site or unit.site).position, unit.source, control
-
-
-def _columns(spots: Sequence[Spot], most: int) -> tuple[Indices, ...]:
-    """Returns the columns of spots of equally many tokens. Tokens are filled up to `most`."""
-    numbers = [(spot.base, spot.source, spot.choice, spot.same) for spot in spots]
-    tokens, source_tokens = (
-        _filled(np.array(of), most)
-        for of in ([spot.tokens for spot in spots], [spot.source_tokens for spot in spots])
+    """Returns a key that is equal for interventions with the same spots. Units at one point may be
+    refused for writing one token on some pairs, so that there all of them counts."""
+    units, control = intervention.units, intervention.control
+    points = {(unit.site.layer, unit.site.component) for unit in units}
+    return (
+        tuple((u.site.position, (u.source_site or u.site).position, u.source) for u in units),
+        control if control in _SOURCE_CONTROLS else None,
+        intervention.kind,
+        units if len(points) < len(units) else (),
     )
-    return *np.array(numbers, dtype=np.int64).T, tokens, source_tokens
 
 
-def _filled(tokens: Indices, most: int) -> Indices:
-    first = np.repeat(tokens[:, :1], most - tokens.shape[1], axis=1)
-    return np.concatenate((tokens, first), axis=1)
+def _columns(spots: Sequence[Spot], most: tuple[int, int, int]) -> tuple[Indices, ...]:
+    """Returns the columns of spots of one shape, filled up to so many patches, sources and
+    tokens."""
+    patches, sources, tokens = most
+    base, choice, same = np.array([(s.base, s.choice, s.same) for s in spots], dtype=np.int64).T
+    first = np.array([spot.tokens[0][0] for spot in spots])
+    source = np.full((len(spots), patches, sources), -1)
+    at = np.tile(first[:, None, None], (1, patches, tokens))
+    theirs = np.tile(first[:, None, None, None], (1, patches, sources, tokens))
+    for number, (count, lent) in enumerate(spots[0].shape):
+        at[:, number, :count] = [spot.tokens[number] for spot in spots]
+        at[:, number, count:] = at[:, number, :1]
+        theirs[:, number, 0] = at[:, number]
+        if lent:
+            source[:, number, :lent] = [spot.sources[number] for spot in spots]
+            own = np.array([spot.source_tokens[number] for spot in spots])
+            theirs[:, number, :lent, :count] = own
+            theirs[:, number, :lent, count:] = own[..., :1]
+    return base, choice, same, source, at, theirs

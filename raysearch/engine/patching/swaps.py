@@ -1,4 +1,4 @@
-"""Swaps: rows with one patch from one source, as arrays, without a Python object for each row.
+"""Swaps: rows whose sources are not patched, as arrays, without a Python object for each row.
 
 Most rows of a search are swaps: one intervention on thousands of pairs differs in tokens and runs
 alone, and one pair under thousands of interventions in places alone.
@@ -21,37 +21,55 @@ Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """The part of an intervention that is the same on every pair: point, features and operation,
-    and the source's. `tokens`: their number."""
+class PatchPlace:
+    """The part of a patch that is the same on every pair: point, features and operation, and the
+    sources'. `tokens`, `sources`: their numbers."""
 
     point: Point
     features: FeatureIndices
     kind: Operation
-    source_point: Point
+    source_point: Point | None
     source_features: FeatureIndices
     tokens: int
+    sources: int
+
+    @staticmethod
+    def of(patch: Patch) -> "PatchPlace | None":
+        """Returns the place of a patch; None if its sources are read at several places, or are
+        patched."""
+        read = {(source.point, source.features) for source in patch.sources}
+        if len(read) > 1 or any(source.run.patches for source in patch.sources):
+            return None
+        point, features = next(iter(read), (None, None))
+        counts = len(patch.tokens), len(patch.sources)
+        return PatchPlace(patch.point, patch.features, patch.kind, point, features, *counts)
 
     @property
     def may_change_nothing(self) -> bool:
         """Whether equal activations in base and source leave the run as it is."""
         return (
             isinstance(self.kind, Interchange | Featurized)
+            and self.sources == 1
             and self.point == self.source_point
             and self.features == self.source_features
         )
 
 
+Place = tuple[PatchPlace, ...]
+"""The part of an intervention that is the same on every pair."""
+
+
 @dataclass(frozen=True, slots=True)
 class Swaps:
-    """Rows, each with one patch from one source.
+    """Rows, each with the patches of its place.
 
     Args:
         runs: the distinct runs without intervention that are bases or sources.
         choices: the distinct sets of ids that answers are chosen from.
         places: the distinct places; `place`, `base`, `source` and `choice` are indices.
-        same: whether base and source are the same up to the last of the tokens.
-        tokens, source_tokens: of each row; where a place has fewer, the first one again.
+        source: -1 where a place has fewer patches or sources.
+        same: whether each patch has one source, which is the base's own text up to its last token.
+        tokens, source_tokens: where a place has fewer, the row's first one again.
     """
 
     runs: Sequence[Row]
@@ -59,11 +77,11 @@ class Swaps:
     places: Sequence[Place]
     place: Int[Indices, "row"]
     base: Int[Indices, "row"]
-    source: Int[Indices, "row"]
+    source: Int[Indices, "row patch source"]
     choice: Int[Indices, "row"]
     same: Bool[NDArray[np.bool_], "row"]
-    tokens: Int[Indices, "row token"]
-    source_tokens: Int[Indices, "row token"]
+    tokens: Int[Indices, "row patch token"]
+    source_tokens: Int[Indices, "row patch source token"]
 
     def __len__(self) -> int:
         return len(self.place)
@@ -83,33 +101,54 @@ class Swaps:
 
     def row(self, at: int) -> Row:
         """Returns one row as an object."""
-        place = self.places[self.place[at]]
-        tokens, source_tokens = (
-            tuple(all_of[at, : place.tokens].tolist())
-            for all_of in (self.tokens, self.source_tokens)
-        )
-        source = Source(
-            self.runs[self.source[at]], place.source_point, source_tokens, place.source_features
-        )
-        patch = Patch(place.point, tokens, (source,), place.kind, place.features)
-        return Row(self.runs[self.base[at]].base, (patch,), self.choices[self.choice[at]])
+        patches = []
+        for number, of in enumerate(self.places[self.place[at]]):
+            sources = []
+            for source in range(of.sources):
+                assert of.source_point is not None
+                theirs = tuple(self.source_tokens[at, number, source, : of.tokens].tolist())
+                run = self.runs[self.source[at, number, source]]
+                sources.append(Source(run, of.source_point, theirs, of.source_features))
+            tokens = tuple(self.tokens[at, number, : of.tokens].tolist())
+            patches.append(Patch(of.point, tokens, tuple(sources), of.kind, of.features))
+        return Row(self.runs[self.base[at]].base, tuple(patches), self.choices[self.choice[at]])
+
+    def starts(self) -> Int[Indices, "row"]:
+        """Returns the first token that each row writes."""
+        found: Indices = self.tokens.reshape(len(self), -1).min(1)
+        return found
+
+    def all_runs(self) -> Int[Indices, "row run"]:
+        """Returns base and sources of each row; the base again where it has fewer."""
+        sources = self.source.reshape(len(self), -1)
+        return np.column_stack((self.base, np.where(sources < 0, self.base[:, None], sources)))
 
     def distinct(self) -> tuple[Indices, Indices]:
         """Returns the first index of each distinct row, in order, and for each row which of these it
         equals."""
-        numbers = [self.place, self.base, self.source, self.choice]
-        keys = np.column_stack([*numbers, self.tokens, self.source_tokens])
-        _, first, inverse = np.unique(_as_one(keys), return_index=True, return_inverse=True)
-        order = np.argsort(first)
-        return first[order], np.argsort(order)[inverse.reshape(-1)]
+        numbers = [self.place, self.base, self.choice]
+        return distinct(
+            np.column_stack(
+                numbers
+                + [a.reshape(len(self), -1) for a in (self.source, self.tokens, self.source_tokens)]
+            )
+        )
 
     def unchanged(self) -> NDArray[np.bool_]:
         """Returns for each row whether it certainly equals the base's own run: it writes the value
         that is already there."""
-        may = np.array([place.may_change_nothing for place in self.places])  # once for a task
-        at_same = np.equal(self.tokens, self.source_tokens).all(axis=1)
-        found: NDArray[np.bool_] = self.same & may[self.place] & at_same
+        may = [all(patch.may_change_nothing for patch in place) for place in self.places]
+        at_same = np.equal(self.tokens, self.source_tokens[:, :, 0]).all(axis=(1, 2))
+        found: NDArray[np.bool_] = self.same & np.array(may)[self.place] & at_same
         return found
+
+    def after(self, ids: Int[Indices, "row"]) -> "Swaps":
+        """Returns the rows for the next token of an answer: `ids` are appended to the bases, and
+        patches stay."""
+        first, which = distinct(np.column_stack((self.base, ids)))
+        bases = zip(self.base[first].tolist(), ids[first].tolist(), strict=True)
+        longer = [self.runs[base].after(token) for base, token in bases]
+        return replace(self, runs=[*self.runs, *longer], base=len(self.runs) + which)
 
     def lengths(self) -> Indices:
         """Returns the number of tokens of each row's base."""
@@ -118,7 +157,11 @@ class Swaps:
         return lengths[base_of.reshape(-1)]
 
 
-def _as_one(keys: Int[Indices, "row column"]) -> NDArray[np.void]:
-    """Returns each row of numbers as one value, which sorts faster than rows do."""
-    keys = np.ascontiguousarray(keys)
-    return keys.view(np.dtype((np.void, keys.dtype.itemsize * keys.shape[1])))[:, 0]
+def distinct(keys: Int[Indices, "row column"]) -> tuple[Indices, Indices]:
+    """Returns the first index of each distinct row of numbers, in order, and for each row which of
+    these it equals."""
+    keys = np.ascontiguousarray(keys)  # as one value a row sorts faster
+    as_one = keys.view(np.dtype((np.void, keys.dtype.itemsize * keys.shape[1])))[:, 0]
+    _, first, inverse = np.unique(as_one, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return first[order], np.argsort(order)[inverse.reshape(-1)]

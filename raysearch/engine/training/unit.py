@@ -114,7 +114,7 @@ def _vectors(
 ) -> tuple[Float[Tensor, "row width"], Float[Tensor, "row width"]]:
     """Returns the activations of base and source at the patch of each row."""
     found: dict[Row, tuple[Tensor, Tensor]] = {}
-    cache.want(patch.point.component for row in rows[:1] for patch in row.patches)
+    cache.wanted.points(patch.point for row in rows[:1] for patch in row.patches)
     for batch in executor.batches(list(dict.fromkeys(rows))):
         reads = [_reads(row) for row in batch]
         if executor.name == "plain":

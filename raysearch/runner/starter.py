@@ -1,0 +1,118 @@
+"""Makes the files to begin a search with: a job that runs, and the problem that it is about.
+
+Invariants: what is made runs as it is; users' text is quoted for the language it lands in.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from raysearch.errors import JobError
+from raysearch.job.error_messages import WORDS
+from raysearch.job.job import NAME
+from raysearch.problems.pair_files import FEWEST, read_sample
+
+STARTERS = Path(__file__).parent / "starters"
+JOB = "job.yaml"
+MODEL = "model"
+"""The folder of the small model that comes with raysearch."""
+_PACKAGED = Path(__file__).parents[1] / "examples" / "planted" / "model"
+
+
+@dataclass(frozen=True)
+class PairsFacts:
+    """What a job has to know of a file of pairs.
+
+    Args:
+        path: the file or folder, as given.
+        variables: those that pairs have counterfactuals of.
+        positions: those that each input has.
+        classes: whether the inputs are tensors.
+        pairs: how many pairs may be used.
+    """
+
+    path: Path
+    variables: tuple[str, ...]
+    positions: tuple[str, ...]
+    classes: bool
+    pairs: int
+
+
+def pairs_facts(path: Path) -> PairsFacts:
+    """Reads a file of pairs. Raises: JobError and PairsError where it cannot be read."""
+    pairs = read_sample(path, {"test": FEWEST}, seed=0).pairs
+    inputs = [each for pair in pairs for each in (pair.base, *pair.sources.values())]
+    first, *others = inputs
+    positions = [p for p in first.positions if all(p in other.positions for other in others)]
+    return PairsFacts(
+        path,
+        tuple(pairs[0].counterfactual),
+        tuple(positions),
+        first.stimulus is not None,
+        len(pairs),
+    )
+
+
+def job_name(folder: Path) -> str:
+    """Returns a name for the job of a folder, by what the folder is called."""
+    name = re.sub(r"[^\w.-]+", "-", folder.resolve().name, flags=re.ASCII)
+    return name.lstrip("-._")[:80] or "search"
+
+
+def starter_files(
+    kind: str, folder: Path, name: str, model: str | None = None, pairs: PairsFacts | None = None
+) -> dict[str, bytes]:
+    """Returns the files of a starter, by their path below `folder`.
+
+    Args:
+        kind: a folder of `STARTERS`; "pairs" needs `pairs`.
+        model: what the job's model.path is to be; None: the small model that comes with raysearch,
+            which adds three digits.
+
+    Raises:
+        JobError: no job may have such a name.
+    """
+    if not re.match(NAME, name):
+        raise JobError(f"--name: {WORDS['name']} (got {name!r:.80})")
+    values: dict[str, object] = {"name": name, "model": MODEL if model is None else model}
+    if kind == "pairs":
+        assert pairs is not None, "a job is made of what the file holds"
+        values |= _of_pairs(pairs, folder)
+    files = {}
+    for path in sorted((STARTERS / kind).iterdir()):
+        filled = _filled(path.read_text(encoding="utf-8"), values)
+        files[path.name.removesuffix(".j2")] = filled.encode()
+    if model is None and kind != "network":
+        files |= {f"{MODEL}/{path.name}": path.read_bytes() for path in sorted(_PACKAGED.iterdir())}
+    return files
+
+
+def _of_pairs(pairs: PairsFacts, folder: Path) -> Mapping[str, object]:
+    holdout = min(128, pairs.pairs // 4)
+    place = os.path.relpath(pairs.path, folder)
+    return {
+        "pairs": place,
+        "shown": repr(place)[1:-1],
+        "classes": pairs.classes,
+        "lines": pairs.pairs,
+        "test": min(256, pairs.pairs - holdout),
+        "holdout": holdout,
+        "variables": pairs.variables,
+        "positions": (*pairs.positions, "last"),
+    }
+
+
+def _filled(template: str, values: Mapping[str, object]) -> str:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        undefined=StrictUndefined,
+        autoescape=False,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
+    return environment.from_string(template).render(values)

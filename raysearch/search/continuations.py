@@ -1,0 +1,85 @@
+"""Continuations of a search: undecided hypotheses go on on further pairs, by the same evidence, or where
+the horizon is fixed anew, on the further pairs alone.
+
+Invariants: a function of the events and the pairs; what is decided is not touched.
+"""
+
+from collections.abc import Sequence
+
+from raysearch.core.events import Continued
+from raysearch.core.records import Record
+from raysearch.search.criteria import DecisionRule
+from raysearch.search.judge import Judge
+from raysearch.search.preparation import Preparation
+from raysearch.search.trial import HypothesisTest, Trial, TrialKey
+from raysearch.search.trial_registry import TrialRegistry
+from raysearch.search.verdicts import Stopped
+
+
+class Continuations:
+    """Keeps the hypotheses that wait for further pairs to be screened."""
+
+    def __init__(
+        self, rule: DecisionRule, judge: Judge, preparation: Preparation, registry: TrialRegistry
+    ) -> None:
+        self._rule = rule
+        self._judge = judge
+        self._preparation = preparation
+        self._registry = registry
+        self.count = 0
+        self._waiting: list[Stopped] = []
+
+    @property
+    def waiting(self) -> int:
+        """Number of hypotheses that wait."""
+        return len(self._waiting)
+
+    def pairs_for(self, event: Continued, parts: Sequence[int]) -> tuple[int, int]:
+        """Returns how many test pairs of these parts that are at hand a continuation would use, and
+        how many more it needs.
+        """
+        if self._rule.fixed_horizon:
+            return 0, event.pairs
+        screening = self._preparation.screening
+        left = sum(min(event.pairs, screening.left_over(part)) for part in parts)
+        return left, screening.lacking(event.pairs, parts)
+
+    def start(self, event: Continued, stopped: list[Stopped], parts: Sequence[int]) -> list[Record]:
+        """Asks for the further pairs of `stopped` hypotheses, which were tested on `parts`."""
+        self._waiting = stopped
+        self.count += 1
+        miss = None
+        if self._rule.fixed_horizon:
+            parts = (len(self._preparation.screening.parts),)
+            miss = self._rule.reserved(self.count)
+        return self._preparation.extend(event.pairs, parts, miss)
+
+    def go_on(self) -> list[tuple[Trial, list[HypothesisTest]]]:
+        """Returns trials with the hypotheses that join them, now that the further pairs are known."""
+        waiting, self._waiting = self._waiting, []
+        screening = self._preparation.screening
+        self._registry.extend(screening.test_blocks, range(len(screening.parts)))
+        found: dict[TrialKey, tuple[Trial, list[HypothesisTest]]] = {}
+        for stopped in waiting:
+            trial = stopped.trial
+            assert trial is not None, stopped
+            stopped.test.repeats = self._preparation.repeats
+            found.setdefault(trial.key, (trial, []))[1].append(stopped.test)
+        trials = list(found.values())
+        return self._renewed(trials) if self._rule.fixed_horizon else trials
+
+    def _renewed(
+        self, trials: Sequence[tuple[Trial, list[HypothesisTest]]]
+    ) -> list[tuple[Trial, list[HypothesisTest]]]:
+        """Returns new trials and tests on the last part alone, at the level that is reserved."""
+        part = len(self._preparation.screening.parts) - 1
+        blocks = self._preparation.screening.test_blocks(part)
+        hypotheses = [test.hypothesis for _, tests in trials for test in tests]
+        renewed = self._judge.renew(hypotheses, self._rule.reserved(self.count), part)
+        new = {test.hypothesis.id: test for test in renewed}
+        found = []
+        for old, tests in trials:
+            trial = Trial(old.intervention, "test", blocks, [], part, keeps=True)
+            self._registry.open(trial)
+            found.append((trial, [new[test.hypothesis.id] for test in tests]))
+        return found
