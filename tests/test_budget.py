@@ -45,7 +45,7 @@ BUDGETS = {
     "store": 16_700,
     "testing": 1_200,
     "tracking": 5_500,
-    "viewer": 14_600,
+    "viewer": 14_700,
 }
 
 _LAYOUT = {

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from raysearch.report.control_comparison import RunResults
 from raysearch.report.labels import score_label
 from raysearch.report.results_table import read_table
 from raysearch.report.rows import Row, Rows
-from raysearch.report.control_comparison import RunResults
 from raysearch.report.run_data import RunData, read_run
 from raysearch.report.sentences import title
 from raysearch.report.unit_text import words

@@ -1,5 +1,5 @@
-"""The data of one run for a server: those of its page while that is of the same state, else made from
-its tables.
+"""The data of one run for a server: those of its page while that is of the same state, else made
+from its tables.
 
 Invariants: nothing is written; data are made again only when the run has changed, and while making
 them takes long, seldom.
