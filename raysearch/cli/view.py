@@ -19,8 +19,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
     "--host",
     default=LOOPBACK[0],
     show_default=True,
-    help="Where to listen. Anywhere but on loopback, whoever looks needs the token that is "
-    "printed.",
+    help="Where to listen. Beyond loopback, whoever looks needs the token that is printed.",
 )
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Default: a free one.")
 @flags.loudness

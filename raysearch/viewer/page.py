@@ -118,8 +118,8 @@ def html_page(kind: str, title: str, data: Mapping[str, str], stamp: str = "") -
     beside = "" if data or not stamp else " file:"
     policy = (
         f"default-src 'none'; script-src '{_digest(script)}'{beside}; "
-        f"style-src '{_digest(style)}'; img-src data:; connect-src 'self'; base-uri 'none'; "
-        "form-action 'none'"
+        f"style-src '{_digest(style)}'; img-src data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'"
     )
     return f"""<!doctype html>
 <html lang="en">

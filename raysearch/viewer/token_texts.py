@@ -72,5 +72,6 @@ def _answers(pair: Mapping[str, Any]) -> Iterable[tuple[tuple[int, ...], str]]:
     both = [(pair["base_answer_ids"], pair["base_answer"])]
     both += [(s["answer_ids"], s["answer"]) for s in pair["sources"]]
     both += [(c["ids"], c["answer"]) for c in pair["counterfactual"]]
-    both += zip(pair.get("choice_ids") or (), pair.get("choices") or (), strict=False)
+    choices = zip(pair.get("choice_ids") or (), pair.get("choices") or (), strict=False)
+    both += [([token], text) for token, text in choices]
     return [(tuple(ids), text) for ids, text in both if ids is not None and text is not None]
