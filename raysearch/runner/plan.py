@@ -21,6 +21,7 @@ from raysearch.engine.loading.model_summary import ModelSummary
 from raysearch.engine.loading.quantised import refuse_random_model
 from raysearch.job import Job
 from raysearch.proposers.base import Proposer, judged_at
+from raysearch.runner.example_pairs import example_lines
 from raysearch.runner.given_objects import NO_OBJECTS, GivenObjects
 from raysearch.runner.memory_estimate import MemoryEstimate, footprint
 from raysearch.runner.plan_report import GRID, PlanReport
@@ -112,6 +113,9 @@ def _facts(resolved: ResolvedJob, summary: ModelSummary) -> PlanReport:
         seconds=None,
         unused=summary.unused,
         quantised=summary.quantised,
+        examples=()
+        if summary.read is None
+        else example_lines(resolved.pairs, encoded, summary.read),
     )
 
 

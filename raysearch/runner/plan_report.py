@@ -43,8 +43,8 @@ class PlanReport:
     variable the share of test pairs on which it changes the answer; `apart`: by pair of variables
     the share that tells them apart. `baselines`: by variable what pure policies score on its pairs,
     the best first. `weighed_on`: fit pairs whose effects weigh the hypotheses (0: all spend alike).
-    `powers`: chances of each verdict at the true IIAs of `GRID`,
-    and `seconds` of the search at each, by `calibration` (None: not measured).
+    `examples`: lines that show two test pairs. `powers`: chances of each verdict at the true IIAs
+    of `GRID`, and `seconds` of the search at each, by `calibration` (None: not measured).
     """
 
     job: Job
@@ -80,6 +80,7 @@ class PlanReport:
     seconds: tuple[float, ...] | None
     unused: tuple[str, ...] = ()
     quantised: str | None = None
+    examples: tuple[str, ...] = ()
 
     @property
     def at_most(self) -> int:
@@ -104,6 +105,13 @@ def _horizon_words(job: Job) -> str:
 def _text(facts: PlanReport) -> str:
     job = facts.job
     lines = _question_lines(facts) + _dropped_words(facts)
+    if facts.examples:
+        lines += [
+            "",
+            "test pairs as the model gets them, token by token, each with its answer; below, the "
+            "counterfactual of each variable",
+        ]
+        lines += [f"  {line}" for line in facts.examples]
     if facts.apart:
         lines += ["", "share of test pairs that tell two variables apart"]
         lines += [f"  {names:<24} {share:.2f}" for names, share in facts.apart.items()]

@@ -80,3 +80,21 @@ class Open(Some):
 def test_a_plan_refuses_a_proposer_that_a_run_would_refuse(propose: str, says: str) -> None:
     with pytest.raises(JobError, match=says):
         planned("json", f"propose={propose}")
+
+
+def test_a_plan_shows_pairs_as_the_model_gets_them() -> None:
+    said = planned("text", "space.positions=[b, last]")
+    shown = said[said.index("test pairs as the model gets them") :].splitlines()[1:9]
+    assert shown[0].endswith("tokens of the base: b 2, last 5")
+    (base,) = (line for line in shown if line.split()[0] == "base")
+    (source,) = (line for line in shown if line.split()[0] == "source")
+    (a, b, c), (_, other, _) = (
+        [int(token) for token in line.split()[1].split("|")[0:5:2]] for line in (base, source)
+    )
+    assert base.endswith(f"|= -> '{a + b + c}'")
+    assert f"  b                      -> '{a + other + c}'" in "\n".join(shown)
+
+
+def test_a_plan_on_tensors_shows_no_tokens() -> None:
+    job = ROOT / "jobs" / "hierarchical_equality_handcrafted.yaml"
+    assert "token by token" not in plan_job(job, (), "text")

@@ -79,7 +79,12 @@ class _KnownModel:
         folder = Path(source.path).expanduser()
         encoder = _TextEncoder(_read(self.tokenizer, folder), source.prompt_format, self.longest)
         shapes = {name: getattr(self.shapes, name) for name in _SHAPES}
-        return ModelSummary(**shapes, encode=encoder, unused=unused(folder))
+        return ModelSummary(
+            **shapes,
+            encode=encoder,
+            read=lambda token: str(encoder.tokenizer.decode(token)),
+            unused=unused(folder),
+        )
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,7 @@ class LoadedModel:
             widest=widest_of(network.blocks),
             logits=int(self.model.config.get_text_config().vocab_size),
             encode=self.encode,
+            read=lambda token: str(self.tokenizer.decode(token)),
             unused=self.unused,
             copied_bytes=copied_bytes(self.model, DTYPES[self.dtype]),
             quantised=method_of(self.model.config),

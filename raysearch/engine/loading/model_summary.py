@@ -1,6 +1,6 @@
 """A model as far as it is known without its weights. This module does not import torch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from raysearch.core.events import Encoded
@@ -36,10 +36,11 @@ class ModelShapes:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSummary(ModelShapes):
-    """The shapes of a model, the encoder of pairs (`encode`), and files in its folder that are not
-    loaded (`unused`)."""
+    """The shapes of a model, the encoder of pairs (`encode`), what reads a token as text (`read`;
+    None for a model on tensors), and files in its folder that are not loaded (`unused`)."""
 
     encode: Encoder
+    read: Callable[[int], str] | None = None
     unused: tuple[str, ...] = ()
 
 
