@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Literal
 
 from raysearch.core.choices import PairKinds, TestedScore
-from raysearch.core.controls import arbitrary_labels
+from raysearch.core.controls import labels_of
 from raysearch.core.events import Ids
 from raysearch.core.hypothesis import Hypothesis
 from raysearch.core.population import SAMPLER, Population
@@ -230,7 +230,7 @@ class Criteria:
                 )
             matches = sum(out == e.counterfactual[v] for e, out in screened)
             self.base_match[v] = matches / len(screened) if screened else None
-            self.labels[v] = arbitrary_labels(e.counterfactual[v] for e in pairs.values())
+            self.labels[v] = labels_of(pairs.values(), v)
 
     def extend(
         self,
