@@ -118,10 +118,8 @@ class Run:
             of = [p for p in self.pairs if solved.get(p) and self.pairs[p]["split"] == split]
             trained = [self.pairs[p]["content"] for p in used.get("fit", ()) if self.trained]
             used[split] = [p for p in of if self.pairs[p]["content"] not in trained]
-        want, began = (
-            int(self.keys["test"]),
-            [p for p in used["test"] if not self.pairs[p]["added"]],
-        )
+        want = int(self.keys["test"])
+        began = [p for p in used["test"] if not self.pairs[p]["added"]]
         dealt = min(want * (1 if self.ours else 6), len(began))
         left, parts, want = used["test"][:dealt], [], min(want, dealt)
         fixed, later = self.once, 0
