@@ -208,9 +208,10 @@ class Run:
                 level = told[h]["level"]
             found[h] = level, at, 1 - self.reserve
         for i, (_, names) in enumerate(self.more, 1) if self.exact else ():
-            kept = self.reserve / (i * (i + 1))
+            kept, at = self.reserve / (i * (i + 1)), len(self.parts) - len(self.more) + i - 1
+            names = names if self.parts[at][1] else ()  # no further pair is solved
             level = kept * self.delta / max(1, sum(rows[h]["control"] is None for h in names))
-            found |= {h: (level, [len(self.parts) - len(self.more) + i - 1], kept) for h in names}
+            found |= {h: (level, [at], kept) for h in names}
         return found
 
     def weights(self, rows):  # of hypotheses, by their effects on fit pairs
