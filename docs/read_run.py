@@ -207,6 +207,8 @@ class Run:
             if h in told and weights and len(weights) < k:  # of a set that is not all proposed
                 level = told[h]["level"]
             found[h] = level, at, 1 - self.reserve
+        spent = math.fsum(found[h][0] for h, row in rows.items() if row["control"] is None)
+        self.differs("the error that all spend", max(spent, self.delta), self.delta)
         for i, (_, names) in enumerate(self.more, 1) if self.exact else ():
             kept, at = self.reserve / (i * (i + 1)), len(self.parts) - len(self.more) + i - 1
             names = names if self.parts[at][1] else ()  # no further pair is solved
