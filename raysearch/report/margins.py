@@ -17,8 +17,8 @@ from raysearch.core.codec import from_json_values
 from raysearch.core.controls import HOLDOUT_CONTROLS, with_control
 from raysearch.core.events import Ids
 from raysearch.core.hypothesis import Intervention
-from raysearch.report.pair_outcomes import MATCH, MISS, PairOutcomes
 from raysearch.report.rows import Row
+from raysearch.report.verdict_pairs import MATCH, MISS, VerdictPairs
 from raysearch.search.pair_blocks import ExpectedAnswers, expected_answers
 from raysearch.stats.paired_test import PairedTest
 from raysearch.storage.digests import each_checked
@@ -118,8 +118,8 @@ class Margins:
         return {output: number for number, output in enumerate(outputs)}
 
     @cached_property
-    def _outcomes(self) -> PairOutcomes:
-        return PairOutcomes(self.pairs, [*self._numbers], self.unfiltered)
+    def _outcomes(self) -> VerdictPairs:
+        return VerdictPairs(self.pairs, [*self._numbers], self.unfiltered)
 
 
 NO_MARGINS = Margins({}, {})

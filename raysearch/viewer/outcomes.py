@@ -1,20 +1,20 @@
-"""The outcomes of a run's pairs, as characters in a text, for the viewer."""
+"""Writes the outcomes of a run's pairs (`report/verdict_pairs.py`) as text, for the viewer."""
 
 from collections.abc import Sequence
 
 from raysearch.core.answers import matchers_of
 from raysearch.core.events import Encoded, Ids
-from raysearch.report import pair_outcomes
-from raysearch.report.pair_outcomes import AFTER, KEPT, LOST, MATCH, MISS, is_ablation
+from raysearch.report import verdict_pairs
 from raysearch.report.rows import Row
+from raysearch.report.verdict_pairs import MATCH, MISS
 from raysearch.search.pair_blocks import expected_answers
 from raysearch.viewer.observed import Seen
 
-__all__ = ["AFTER", "KEPT", "LOST", "MATCH", "MISS", "PairOutcomes", "is_ablation"]
+__all__ = ["MATCH", "MISS", "PairOutcomes"]
 
 
 class PairOutcomes:
-    """The outcomes of a run's pairs.
+    """Writes the outcomes of a run's pairs as text, one character each.
 
     Args:
         encoded: the pairs as the model sees them.
@@ -30,7 +30,7 @@ class PairOutcomes:
             e.index: expected_answers(e, "test", matcher=matchers[e.added], added=e.added)
             for e in encoded
         }
-        self._of = pair_outcomes.PairOutcomes(pairs, outputs, unfiltered)
+        self._of = verdict_pairs.VerdictPairs(pairs, outputs, unfiltered)
 
     def of(self, row: Row, seen: Seen, split: str) -> str:
         """Returns a character for each pair that was seen. `row`: of `results`."""

@@ -24,8 +24,8 @@ MATCH, MISS, KEPT, LOST, AFTER = "+-kx."
 is none of the verdict's."""
 
 
-class PairOutcomes:
-    """The expected answers of a run's pairs, as numbers.
+class VerdictPairs:
+    """Tells which observed pairs are those of a verdict, and which of them are matches.
 
     Args:
         pairs: expected answers by pair index.
@@ -103,7 +103,8 @@ def _of_verdict(row: Row, counts: Bools, parts: Ints) -> Bools:
     before do not say their parts: all is of part 0.
     """
     if row.get("verdict", "") is None:
-        return np.equal(parts, parts.max(initial=0))
+        last: Bools = np.equal(parts, parts.max(initial=0))
+        return last
     own: Bools = np.equal(parts, row.get("part") or 0)
     return own if row["n"] is None else own & np.less_equal(np.cumsum(counts & own), row["n"])
 
