@@ -203,6 +203,11 @@ def _make(path: Path) -> None:
                 raise
 
 
+def this_process() -> str:
+    """Returns the words by which a lock says that this process holds it."""
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
 def _take(handle: int, path: Path, what: str) -> None:
     try:
         with refused(f"{path}: this file system cannot lock", _LOCAL_STORE, BlockingIOError):
@@ -213,7 +218,7 @@ def _take(handle: int, path: Path, what: str) -> None:
         ) from e
     with refused(f"{path}: cannot be written", _FREE_THE_DISK):
         os.ftruncate(handle, 0)
-        os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        os.write(handle, this_process().encode())
 
 
 def _holder(handle: int) -> str:
