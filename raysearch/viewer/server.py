@@ -27,6 +27,7 @@ from raysearch.viewer.served_run import ServedRun
 MOST_RUNS = 1000
 """Runs in the list: the newest."""
 COOKIE = "raysearch-token"
+"""The name of the cookie of the token, before the port: browsers tell no ports apart."""
 _DATA = re.compile(r"/runs/([^/]+)/view/(index|report|cells-\d{1,9}|pairs-\d{1,9})\.js")
 _PAGE = re.compile(r"/runs/([^/]+)/")
 _HEADERS = {
@@ -101,7 +102,11 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 60
 
     def do_GET(self) -> None:
-        given = urlsplit(self.path)
+        try:
+            given = urlsplit(self.path)
+        except ValueError:  # as "http://[/" has it
+            self._say(HTTPStatus.BAD_REQUEST, "this is no address")
+            return
         token = parse_qs(given.query).get("token", [""])[0]
         if not self._is_for_this_host():
             self._say(HTTPStatus.MISDIRECTED_REQUEST, "ask for it by its address")
@@ -134,14 +139,21 @@ class _Handler(BaseHTTPRequestHandler):
     def _is_for_this_host(self) -> bool:
         """Whether the request names an address or localhost: a foreign name that was made to lead
         here (DNS rebinding) is refused."""
-        host = urlsplit(f"//{self.headers.get('Host', '')}").hostname or ""
+        try:
+            host = urlsplit(f"//{self.headers.get('Host', '')}").hostname or ""
+        except ValueError:
+            return False
         own = str(self.server.server_address[0])
         return bool(self.server.token) or host in ("localhost", "127.0.0.1", "::1", own)
 
     def _is_allowed(self) -> bool:
         cookies = self.headers.get("Cookie", "").split("; ")
-        brought = [c.partition("=")[2] for c in cookies if c.startswith(f"{COOKIE}=")]
+        brought = [c.partition("=")[2] for c in cookies if c.startswith(f"{self._cookie}=")]
         return not self.server.token or any(map(self._is_token, brought))
+
+    @property
+    def _cookie(self) -> str:
+        return f"{COOKIE}-{self.server.port}"
 
     def _is_token(self, text: str) -> bool:
         return hmac.compare_digest(text.encode(), self.server.token.encode())
@@ -150,7 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Keeps the token as a cookie, and takes it out of the address."""
         self.send_response(HTTPStatus.SEE_OTHER)
         self.send_header("Location", path if _PAGE.fullmatch(path) else "/")
-        cookie = f"{COOKIE}={self.server.token}; HttpOnly; SameSite=Strict; Path=/"
+        cookie = f"{self._cookie}={self.server.token}; HttpOnly; SameSite=Strict; Path=/"
         self.send_header("Set-Cookie", cookie)
         self.send_header("Content-Length", "0")
         self.end_headers()

@@ -3,6 +3,7 @@
 import hashlib
 import http.client
 import json
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -130,6 +131,19 @@ def test_a_foreign_name_that_leads_here_is_refused(server: Viewer) -> None:
     assert ask(server, "/", Host=f"localhost:{server.port}")[0] == 200
 
 
+def test_what_is_no_address_is_refused(
+    served_store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for token in ("", TOKEN):
+        with serving(served_store, token) as server:
+            assert ask(server, "/", Host="[")[0] == 421
+            for address in (b"http://[/", b"http://[::1/view/runs.js"):
+                with socket.create_connection(("127.0.0.1", server.port), timeout=60) as asked:
+                    asked.sendall(b"GET " + address + b" HTTP/1.0\r\n\r\n")
+                    assert asked.makefile("rb").readline().split()[1] == b"400"
+    assert capsys.readouterr().err == ""
+
+
 def test_with_a_token_nothing_is_told_without_it(served_store: Path) -> None:
     with serving(served_store, TOKEN) as server:
         for path in ("/", "/view/runs.js", "/?token=wrong", "/?token="):
@@ -137,7 +151,8 @@ def test_with_a_token_nothing_is_told_without_it(served_store: Path) -> None:
             assert status == 401
             assert "Set-Cookie" not in headers
             assert TOKEN not in text
-        assert ask(server, "/", Cookie="raysearch-token=wrong")[0] == 401
+        assert ask(server, "/", Cookie=f"raysearch-token-{server.port}=wrong")[0] == 401
+        assert ask(server, "/", Cookie=f"raysearch-token={TOKEN}")[0] == 401, "of another port"
         status, headers, _ = ask(server, f"/?token={TOKEN}")
         assert (status, headers["Location"]) == (303, "/")
         cookie = headers["Set-Cookie"]
