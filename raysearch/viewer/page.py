@@ -33,7 +33,7 @@ from raysearch.viewer.run_view import RunView
 FILE = "report.html"
 FOLDER = "view"
 MAX_INSIDE = 4_000_000
-"""Bytes of data that a page holds; more lie beside it, so that it opens at once."""
+"""Characters of data that a page holds; more lie beside it, so that it opens at once."""
 _ELEMENT = re.compile(r'<script type="application/json" id="([a-z0-9-]+)">(.*?)</script>')
 SCRIPTS = (
     "dom", "data", "route", "run", "map", "charts", "pairs", "cell", "table", "compare", "runs",

@@ -1,7 +1,7 @@
 """Writes values as JSON that is also JavaScript and fits into HTML: numbers short, text literal.
 
 Invariants: no "<" in it, so that no text of a user ends a script element; what is not finite is
-null; the same values give the same bytes; a list that begins with an int has no floats.
+null; the same values give the same bytes.
 """
 
 import json
@@ -36,6 +36,6 @@ def _plain(value: Any) -> Any:
     if kind is dict:
         return {str(key): _plain(item) for key, item in value.items()}
     if kind is list or kind is tuple:
-        return value if value and type(value[0]) is int else [_plain(item) for item in value]
+        return value if all(type(v) is int for v in value) else [_plain(item) for item in value]
     assert value is None or kind in (str, int, bool), kind
     return value

@@ -18,7 +18,7 @@ from raysearch.viewer.report import sections
 from raysearch.viewer.run_view import RunView, index_before_hypotheses
 
 REST = 5.0
-"""For so many times of what making the data took they are not made again."""
+"""Data are not made again for REST times as long as making them took."""
 MOST_MADE = 64
 """Files in memory."""
 _NAME = re.compile(r"(cells|pairs)-(\d{1,9})")
