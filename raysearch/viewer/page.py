@@ -60,12 +60,13 @@ def write_page(run: FolderLike, results: RunResults | None = None) -> str:
     return FILE
 
 
-def page(run: FolderLike) -> str:
-    """Returns the page of a run to stand alone: of a run with many data it has no pairs.
+def page(run: FolderLike, results: RunResults | None = None) -> str:
+    """Returns the page of a run to stand alone: of a run with many data it has no pairs. `results`:
+    as `write_page`.
 
     Raises: StoreError as `run_page`.
     """
-    whole, beside = run_page(run)
+    whole, beside = run_page(run, results)
     first = dict(islice(beside, 2))
     folder = open_folder(run)
     return html_page("run", folder.name, first, stamp_of(folder)) if first else whole
