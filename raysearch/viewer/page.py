@@ -50,9 +50,10 @@ def write_page(run: FolderLike, results: RunResults | None = None) -> str:
     """
     folder = open_folder(run)
     whole, beside = run_page(folder, results)
+    stamp, _ = data_in(whole)
     data, written = folder.at(FOLDER), set()
     for name, text in beside:
-        data.write(f"{name}.js", call(name, text))
+        data.write(f"{name}.js", call(name, text, stamp))
         written.add(f"{name}.js")
     for name in set(data.names()) - written:
         data.delete(name)

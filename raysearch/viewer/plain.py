@@ -18,15 +18,16 @@ def to_json(value: Any) -> str:
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def data_file(name: str, value: Any) -> bytes:
+def data_file(name: str, value: Any, stamp: str = "") -> bytes:
     """Returns the content of a data file: one call, which a page from a disk runs, and of which a
-    page from a server parses the JSON alone."""
-    return call(name, to_json(value))
+    page from a server parses the JSON alone. `stamp`: of the run's state that the values are of, so
+    that a page never reads numbers of one state with the index of another."""
+    return call(name, to_json(value), stamp)
 
 
-def call(name: str, text: str) -> bytes:
+def call(name: str, text: str, stamp: str) -> bytes:
     """Returns the content of a data file whose values are JSON already."""
-    return f'{CALL}("{name}",{text});\n'.encode()
+    return f'{CALL}("{name}",{text},"{stamp}");\n'.encode()
 
 
 def _plain(value: Any) -> Any:

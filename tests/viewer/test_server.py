@@ -49,7 +49,13 @@ def ask(
 
 
 def values(text: str) -> Any:
-    return json.loads(text[text.index(",") + 1 : text.rindex(")")])
+    found, _ = values_and_stamp(text)
+    return found
+
+
+def values_and_stamp(text: str) -> tuple[Any, str]:
+    _, found, stamp = json.loads(f"[{text[text.index('(') + 1 : text.rindex(')')]}]")
+    return found, stamp
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +198,8 @@ def test_data_that_were_written_are_those_that_are_made(
     with serving(tmp_path) as server:
         written = [ask(server, f"/runs/{run.info.id}/view/{name}.js") for name in names]
     assert [text for _, _, text in written] == [text for _, _, text in made]
+    stamps = {values_and_stamp(text)[1] for _, _, text in written}
+    assert stamps == {pages.stamp_of(run.folder)}, "of one state, and each says of which"
 
 
 def test_a_store_is_shown_wherever_it_is(store: Folder) -> None:

@@ -1,6 +1,6 @@
 // Shows what the address says, and looks again while a run is going.
 
-const LOOK_AGAIN = 3000, RELOAD = 30000;
+const LOOK_AGAIN = 3000, SELDOM = 5, RELOAD = 30000;
 let current = null;
 
 async function show() {
@@ -75,18 +75,58 @@ function mapsView(place, run, query) {
   if (!run.size) place.append(el("p", {}, "Nothing is proposed yet."));
 }
 
+// Looks for another state, seldom where none is to come; a field with half a text is left alone.
 async function lookAgain() {
-  if (MODE.kind === "run" && current?.index.run.state !== "running") return;
-  const text = await fetch(MODE.kind === "runs" ? "view/runs.js" : "view/index.js", { cache: "no-cache" }).then((answer) => answer.text());
-  if (text === lookAgain.last) return;
-  lookAgain.last = text;
+  const name = MODE.kind === "runs" ? "runs" : "index";
+  lookAgain.turn = (lookAgain.turn ?? 0) + 1;
+  if (name === "index" && current?.index.run.state !== "running" && lookAgain.turn % SELDOM) return;
+  if (isHalfTyped()) return;
+  const before = await load(name), now = await fetched(`view/${name}.js`);
+  const same = name === "index" ? stamps.get(now) === stamps.get(before) : JSON.stringify(now) === JSON.stringify(before);
+  if (!same) await showAnew(name, now);
+}
+
+async function showAnew(name, values) {
   known.clear();
-  known.set(MODE.kind === "runs" ? "runs" : "index", Promise.resolve(parsed(text)));
-  if (MODE.kind === "run") current = new Run(parsed(text));
-  const scroll = [scrollX, scrollY], focus = document.activeElement?.dataset?.h;
+  known.set(name, Promise.resolve(values));
+  if (name === "index") current = new Run(values);
+  const scroll = [scrollX, scrollY], focusAgain = focusNow();
   await show();
   scrollTo(...scroll);
-  if (focus !== undefined) $(`td[data-h="${focus}"]`)?.focus({ preventScroll: true });
+  focusAgain();
+}
+
+function isHalfTyped() {
+  const field = document.activeElement;
+  return field.matches("input[type=search]") && field.value !== field.defaultValue;
+}
+
+// Returns a function that gives the focus, and its caret, back to what has it now.
+function focusNow() {
+  const fields = () => $$("input, select, canvas, #cell h2"), now = document.activeElement;
+  const cell = now.dataset?.h, at = fields().indexOf(now), caret = now.selectionStart;
+  return () => {
+    const found = cell === undefined ? fields()[at] : $(`td[data-h="${cell}"]`);
+    found?.focus({ preventScroll: true });
+    if (caret !== undefined && caret !== null) found?.setSelectionRange(caret, caret);
+  };
+}
+
+// Reads index and bundles anew, a few times: whoever writes them may be at it just now.
+const REREADS = 5;
+let rereads = 0, rereading = null, rereadOf = null;
+
+function readAgain() {
+  const stamp = stamps.get(current.index);
+  if (stamp !== rereadOf) rereads = 0;
+  rereadOf = stamp;
+  if (rereading || rereads >= REREADS) return;
+  rereads += 1;
+  rereading = setTimeout(async () => {
+    rereading = null;
+    known.clear();
+    await showAnew("index", await load("index")).catch((error) => console.warn(error.message));
+  }, 300 * rereads);
 }
 
 window.addEventListener("hashchange", async () => {
@@ -98,5 +138,5 @@ window.addEventListener("keydown", (event) => {
 });
 show().then(() => {
   if (MODE.served) setInterval(() => lookAgain().catch((error) => console.warn(error.message)), LOOK_AGAIN);
-  else if (current?.index.run.state === "running") setInterval(() => location.reload(), RELOAD);
+  else if (current?.index.run.state === "running") setInterval(() => isHalfTyped() || location.reload(), RELOAD);
 });

@@ -63,12 +63,19 @@ class Run {
 
   async cell(h) {
     const intervention = this.h.intervention[h];
-    const bundle = await load(`cells-${Math.floor(intervention / this.index.bundle)}`, this.folder);
+    const bundle = await this.bundle("cells", intervention);
     return { ...bundle.hypotheses[h], intervention: bundle.interventions[intervention] };
   }
 
   async pair(number) {
-    const bundle = await load(`pairs-${Math.floor(number / this.index.bundle)}`, this.folder);
-    return bundle[number];
+    return (await this.bundle("pairs", number))[number];
+  }
+
+  // A bundle of another state than the index: the numbers in both have moved.
+  async bundle(kind, number) {
+    const bundle = await load(`${kind}-${Math.floor(number / this.index.bundle)}`, this.folder);
+    if (stamps.get(bundle) === stamps.get(this.index)) return bundle;
+    readAgain();
+    throw new Error("the run has changed meanwhile; its page is read again");
   }
 }

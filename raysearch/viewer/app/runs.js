@@ -9,7 +9,9 @@ function runsView(place, runs, query) {
   shown.sort((a, b) => (value(a) < value(b) ? -1 : value(a) > value(b) ? 1 : 0) * (up ? 1 : -1));
   const input = el("input", { type: "search", placeholder: "name, model, state", "aria-label": "Filter", value: query.get("text") ?? "",
     input: (event) => history.replaceState(null, "", changed({ text: event.target.value })) });
-  input.addEventListener("input", () => { $("tbody", place).replaceChildren(...rowsOf(runs, route().query)); });
+  input.addEventListener("input", () => {
+    input.defaultValue = input.value; // it is in the address, so nothing is half typed
+    $("tbody", place).replaceChildren(...rowsOf(runs, route().query)); });
   place.replaceChildren(el("p", { class: "filters" }, input, el("span", { class: "soft" }, many(runs.length, "run"))),
     el("div", { class: "wide" }, el("table", { class: "runs" },
       el("thead", {}, el("tr", {}, COLUMNS.map(([key, name]) => el("th", { scope: "col", "aria-sort": key === sort ? (up ? "ascending" : "descending") : null },
