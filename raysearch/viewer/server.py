@@ -21,11 +21,11 @@ from raysearch.storage.folder import Folder
 from raysearch.store.run_folder import run_names
 from raysearch.viewer.page import html_page
 from raysearch.viewer.plain import data_file
-from raysearch.viewer.run_state import run_line
+from raysearch.viewer.run_list import RunList
 from raysearch.viewer.served_run import ServedRun
 
-MOST_RUNS = 1000
-"""Runs in the list: the newest."""
+MOST_OPEN = 16
+"""Runs whose data are in memory."""
 COOKIE = "raysearch-token"
 """The name of the cookie of the token, before the port: browsers tell no ports apart."""
 _DATA = re.compile(r"/runs/([^/]+)/view/(index|report|cells-\d{1,9}|pairs-\d{1,9})\.js")
@@ -56,7 +56,7 @@ class Viewer(ThreadingHTTPServer):
         self.token = token
         self._store = store
         self._runs: dict[str, ServedRun] = {}
-        self._lines: dict[str, dict[str, Any]] = {}
+        self._list = RunList(store)
         self._lock = Lock()
 
     def server_bind(self) -> None:
@@ -73,23 +73,21 @@ class Viewer(ThreadingHTTPServer):
         """The port that it listens on."""
         return int(self.server_address[1])
 
-    def lines(self) -> list[dict[str, Any]]:
-        """Returns a line for each run, the newest first; of those that are done, from memory."""
-        names = run_names(self._store)[-MOST_RUNS:]
-        with self._lock:
-            for name in names:
-                if self._lines.get(name, {}).get("state") != "done":
-                    self._lines[name] = run_line(self._store, name)
-            return [self._lines[name] for name in reversed(names)]
+    def runs(self) -> dict[str, Any]:
+        """Returns the list of runs, as its page reads it."""
+        return self._list.read()
 
     def run(self, name: str) -> ServedRun | None:
         """Returns a run of the store by its name; None if it has none of that name."""
         with self._lock:
-            if name not in self._runs:
-                if name not in run_names(self._store):
-                    return None
-                self._runs[name] = ServedRun(self._store.at(name))
-            return self._runs[name]
+            found = self._runs.pop(name, None)
+        if found is None and name not in run_names(self._store):
+            return None
+        with self._lock:  # the one asked for last stands last
+            found = self._runs.setdefault(name, found or ServedRun(self._store.at(name)))
+            if len(self._runs) > MOST_OPEN:
+                del self._runs[next(iter(self._runs))]
+            return found
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -124,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/":
             self._send(html_page("runs", "runs", {}).encode(), "text/html")
         elif path == "/view/runs.js":
-            self._send(data_file("runs", {"runs": self.server.lines()}), "text/javascript")
+            self._send(data_file("runs", self.server.runs()), "text/javascript")
         elif (found := _DATA.fullmatch(path)) and (run := self.server.run(unquote(found[1]))):
             content = run.data(found[2])
             if content is None:

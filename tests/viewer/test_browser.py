@@ -219,7 +219,8 @@ def test_a_page_of_an_earlier_state_is_read_again_before_a_cell_is_opened(
         ledger.write_records([measured(h[0], 0), decided(h[0], "reject", 0)])
         write_page(run.folder)
         all_of(opened, "td[data-h='0']")[0].click()
-        wait(opened, lambda: len(all_of(opened, "#cell .pair.miss")) == 3)
+        soon = WebDriverWait(opened, 20)  # before the page is loaded again, running as it is
+        soon.until(lambda _: len(all_of(opened, "#cell .pair.miss")) == 3)
         assert "1 rejected" in one(opened, "#head").text, "the index is of the same state"
         assert all_of(opened, "[role=alert]") == []
         ledger.close("interrupted")

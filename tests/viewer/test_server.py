@@ -14,8 +14,12 @@ import pytest
 
 from raysearch.storage.folder import Folder
 from raysearch.storage.open import open_folder
+from raysearch.store.ledger import RunLedger
+from raysearch.store.run_folder import run_names
 from raysearch.viewer import page as pages
+from raysearch.viewer import run_list
 from raysearch.viewer.page import write_page
+from raysearch.viewer.run_list import RunList
 from raysearch.viewer.server import Viewer
 from tests.viewer.books import few
 
@@ -85,6 +89,61 @@ def test_the_runs_of_a_store_are_listed_the_newest_first(
     assert [run["state"] for run in runs] == ["done", "done", "unreadable"]
     assert {run["name"] for run in runs[:2]} == {"capitals", "second"}
     assert "schema_version" in runs[2]["error"]
+
+
+def test_a_line_is_read_again_when_a_driver_goes_on(store: Folder) -> None:
+    run, other = few(store), few(store, name="second")
+    found = RunList(store, lambda: 0.0)
+
+    def states() -> list[str]:
+        return [line["state"] for line in found.read()["runs"]]
+
+    assert states() == ["done", "done"]
+    with run.lock():
+        ledger = RunLedger(run)
+        assert sorted(states()) == ["done", "running"]
+        ledger.close("interrupted")
+    assert sorted(states()) == ["done", "interrupted"]
+    reads = found.read()["runs"]
+    assert all(a is b for a, b in zip(found.read()["runs"], reads, strict=True)), "from memory"
+    with other.lock():
+        RunLedger(other).close("failed")
+    assert sorted(states()) == ["failed", "interrupted"]
+
+
+def test_a_list_that_takes_long_is_read_seldom(tmp_path: Path) -> None:
+    few(tmp_path)
+    times = iter([0.0, 2.0, 2.0, 11.9, 12.0, 12.0, 12.0])
+    found = RunList(open_folder(tmp_path), lambda: next(times))
+    found.read()
+    few(tmp_path, name="second")
+    assert len(found.read()["runs"]) == 1
+    assert len(found.read()["runs"]) == 2
+
+
+def test_of_many_runs_the_list_has_the_newest_and_says_how_many_there_are(
+    served_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_list, "MOST_RUNS", 1)
+    found = RunList(open_folder(served_store)).read()
+    assert (len(found["runs"]), found["of"]) == (1, len(run_names(open_folder(served_store))))
+    assert found["of"] > 1
+
+
+def test_a_few_runs_are_in_memory_and_each_has_its_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raysearch.viewer.server.MOST_OPEN", 1)
+    monkeypatch.setattr("raysearch.viewer.served_run.MOST_MADE", 2)
+    runs = [few(tmp_path, name=name) for name in ("first", "second")]
+    with serving(tmp_path) as server:
+        for run in runs * 2:
+            for part in ("index", "cells-0", "pairs-0", "report"):
+                assert ask(server, f"/runs/{run.info.id}/view/{part}.js")[0] == 200
+            assert list(server._runs) == [run.info.id]
+            served = server.run(run.info.id)
+            assert served is not None
+            assert list(served._made) == ["index", "report"]
 
 
 def test_a_run_has_a_page_and_its_data(server: Viewer, served_store: Path) -> None:
