@@ -17,6 +17,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from raysearch.store.ledger import RunLedger
 from raysearch.viewer import page as pages
+from raysearch.viewer import run_list
 from raysearch.viewer.page import FILE, write_page
 from tests.browser import browser, requested
 from tests.cli.conftest import QUICKSTART
@@ -179,8 +180,18 @@ def test_a_store_is_listed_filtered_sorted_and_compared(opened: Any, tmp_path: P
         next(a for a in all_of(opened, "nav a") if a.text == "Compare").click()
         one(opened, ".others a").click()
         wait(opened, lambda: "Two runs" in one(opened, "#main").text)
-        assert [c.text for c in all_of(opened, ".heat td[data-h]")] == ["0.00", "+0.67", "0.00"]
-        assert len(all_of(opened, ".heat td.accept")) == 1, "outlined: another verdict"
+        cells = wait(opened, lambda: all_of(opened, ".difference td[data-h]"))
+        assert [c.text for c in cells] == ["0.00", "+0.67", "0.00"]
+        assert len(all_of(opened, ".difference td.accept")) == 1, "outlined: another verdict"
+        this, other = all_of(opened, ".two section")
+        assert abs(this.rect["y"] - other.rect["y"]) < 2, "side by side"
+        for side, accepted in ((this, 2), (other, 1)):
+            assert len(side.find_elements("css selector", "td.accept")) == accepted
+        assert "/#/compare/capitals" in opened.current_url, "an address to send"
+        cell = other.find_element("css selector", "td.accept")
+        cell.click()
+        wait(opened, lambda: "/runs/capitals" in opened.current_url)
+        wait(opened, lambda: len(all_of(opened, "#cell .pair.match")) == 3)
         assert opened.get_log("browser") == []
 
 
@@ -263,16 +274,31 @@ def test_half_a_text_in_the_table_of_a_run_that_goes_on_is_left_alone(
 
 
 def test_a_page_of_a_run_that_was_done_sees_that_it_goes_on(opened: Any, tmp_path: Path) -> None:
-    run = few(tmp_path)
     with serving(tmp_path) as server:
-        for path, badge in (("", ".runs .badge"), (f"runs/{run.info.id}/", "#head .badge")):
+        for path, badge in (("", ".runs .badge"), ("runs/{}/", "#head .badge")):
+            run = few(tmp_path, name="goes" if path else "listed")
+            path = path.format(run.info.id)
             look(opened, f"http://127.0.0.1:{server.port}/{path}")
             assert one(opened, badge).text == "done"
             with run.lock():
                 ledger = RunLedger(run)
                 wait(opened, lambda: one(opened, badge).text == "running")  # noqa: B023
-                ledger.close("done")
-            wait(opened, lambda: one(opened, badge).text == "done")  # noqa: B023
+                ledger.close("interrupted")
+            wait(opened, lambda: one(opened, badge).text == "interrupted")  # noqa: B023
+
+
+def test_a_list_that_is_cut_says_so(
+    opened: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few(tmp_path)
+    few(tmp_path, name="second")
+    with serving(tmp_path) as server:
+        look(opened, f"http://127.0.0.1:{server.port}/")
+        assert all_of(opened, ".cut") == []
+    monkeypatch.setattr(run_list, "MOST_RUNS", 1)
+    with serving(tmp_path) as server:
+        look(opened, f"http://127.0.0.1:{server.port}/")
+        assert one(opened, ".cut").text == "Only the first 1 of 2 are shown."
 
 
 def test_a_narrow_screen_needs_no_scrolling_sideways(opened: Any, quickstart: Path) -> None:

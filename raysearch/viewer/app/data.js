@@ -49,7 +49,9 @@ function fromScript(name) {
   return new Promise((take, refuse) => {
     waiting.set(name, take);
     const made = el("script", { src: `view/${name}.js` });
-    made.addEventListener("error", () => refuse(new Error(`view/${name}.js is not beside this page; send the whole folder of the run`)));
+    made.addEventListener("error", () =>
+      refuse(new Error(`view/${name}.js is not beside this page; send the whole folder of the run`)),
+    );
     document.head.append(made);
   });
 }

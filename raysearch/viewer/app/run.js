@@ -2,7 +2,9 @@
 
 const VERDICTS = { a: "accepted", r: "rejected", u: "undecided", f: "failed", ".": "not decided yet" };
 const LEVELS = 20;
-const FULL = 0.15, FAINT = 0.8, FAINTEST = 0.08; // as cell_style.py
+const FULL = 0.15,
+  FAINT = 0.8,
+  FAINTEST = 0.08; // as cell_style.py
 
 class Run {
   constructor(index, folder = "") {
@@ -11,7 +13,11 @@ class Run {
     this.h = index.hypotheses;
     this.at = new Map(this.h.id.map((id, i) => [id, i]));
     this.places = new Array(this.h.id.length);
-    index.maps.forEach((map, m) => map.cells.forEach((h, at) => { if (h >= 0) this.places[h] = [m, at]; }));
+    index.maps.forEach((map, m) =>
+      map.cells.forEach((h, at) => {
+        if (h >= 0) this.places[h] = [m, at];
+      }),
+    );
     this.elsewhere = new Map(index.elsewhere);
   }
 
@@ -38,7 +44,8 @@ class Run {
   where(h) {
     if (!this.places[h]) return this.elsewhere.get(h) ?? "";
     const [m, at] = this.places[h];
-    const map = this.index.maps[m], width = map.labels.length;
+    const map = this.index.maps[m],
+      width = map.labels.length;
     const label = map.labels[at % width].join(" ");
     const layer = map.layers[Math.floor(at / width)];
     return `layer ${layer}, ${[...map.shared, map.axis === "head" ? `head ${label}` : label].join(", ")}`;
@@ -48,7 +55,8 @@ class Run {
   level(h) {
     const iia = this.h.iia[h];
     if (iia === null || this.h.verdict[h] === "f") return null;
-    const low = this.h.low[h], high = this.h.high[h];
+    const low = this.h.low[h],
+      high = this.h.high[h];
     const width = low === null || high === null ? 1 : high - low;
     return Math.round(LEVELS * iia * Math.min(Math.max((FAINT - width) / (FAINT - FULL), FAINTEST), 1));
   }
@@ -78,4 +86,9 @@ class Run {
     readAgain();
     throw new Error("the run has changed meanwhile; its page is read again");
   }
+}
+
+// The maps of a variable by its name; all where none is given.
+function mapsOf(run, variable) {
+  return run.index.maps.filter((map) => !variable || run.index.variables[map.variable] === variable);
 }
