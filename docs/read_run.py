@@ -209,6 +209,8 @@ class Run:
             if h in told and weights and len(weights) < k:  # of a set that is not all proposed
                 level = told[h]["level"]
             found[h] = level, at, 1 - self.reserve
+        spent = math.fsum(found[h][0] for h, row in rows.items() if row["control"] is None)
+        self.differs("the error that all spend", max(spent, self.delta), self.delta)
         for i, (_, names) in enumerate(self.more, 1) if self.exact else ():
             kept = self.reserve / (i * (i + 1))
             level = kept * self.delta / max(1, sum(rows[h]["control"] is None for h in names))

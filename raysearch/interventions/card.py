@@ -32,8 +32,8 @@ class Finding:
     None means unknown; numbers are finite. `threshold` and `false_accept` belong to the test.
     `score`: the score whose mean `iia`, `low`, `high` and `holdout_iia` are; None: matches. `run`:
     the run's id; `hypothesis`: its id in that run. `population`: what the verdict is about, in
-    words. `k`: number of hypotheses that share `false_accept` (0: open-ended); `level`: the share of
-    it that this one spent. `control`: what `false_accept` bounds, "fwer" or "fdr". `fcr_low`,
+    words. `k`: number of hypotheses that share `false_accept` (0: open-ended); `level`: the share
+    of it that this one spent. `control`: what `false_accept` bounds, "fwer" or "fdr". `fcr_low`,
     `fcr_high`: the interval corrected for the selection of `selected` accepted hypotheses.
     `distinct`: number of different pairs among the n.
     """

@@ -55,8 +55,8 @@ def claim_words(
         f"{population}; {error_words(test)}, {family}.{went_on} It does not say that the variable "
         f"lives there and nowhere else, nor anything of {others}. A mean at a stopping time is "
         "biased: go by the interval and the holdout. Intervals from low to high hold for each "
-        "hypothesis by itself at 95 %; of those from fcr_low to fcr_high, corrected for the selection "
-        "of what was accepted, at most 5 % are expected to miss."
+        "hypothesis by itself at 95 %; of those from fcr_low to fcr_high, corrected for the "
+        "selection of what was accepted, at most 5 % are expected to miss."
     )
 
 

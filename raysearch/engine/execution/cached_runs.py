@@ -105,8 +105,8 @@ class CachedRun:
         return torch.cat((found.new_full((-self.pad, found.shape[1]), torch.nan), found))
 
     def shapes(self, tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields tensors in the shape of keys and values (1, head, token, d_head) of `tokens` tokens
-        of each layer."""
+        """Yields tensors in the shape of keys and values (1, head, token, d_head) of `tokens`
+        tokens of each layer."""
         keys, values = self.batch.keys, self.batch.values
         assert keys is not None, "a run without keys and values cannot be replayed on"
         assert values is not None

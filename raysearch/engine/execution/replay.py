@@ -118,8 +118,8 @@ class Replay:
         choices: Int[Tensor, "row choice"] | None = None,
     ) -> Float[Tensor, "row vocab"]:
         """Computes the logits (float32) at the answer of every row, in the order in which rows were
-        given to the wave. `runs`: those of its bases, with keys and values. `choices`: ids outside of
-        which logits may be -inf.
+        given to the wave. `runs`: those of its bases, with keys and values. `choices`: ids outside
+        of which logits may be -inf.
         """
         return self._answer(wave, self._walk(wave, self._prefix(wave, runs), runs), choices)
 
@@ -129,7 +129,8 @@ class Replay:
         runs: Mapping[Row, CachedRun],
         choices: Int[Tensor, "row choice"] | None = None,
     ) -> tuple[Float[Tensor, "row vocab"], DecodeCache]:
-        """Computes the logits as `run` does, of rows in the order of the wave, and what `go_on` needs."""
+        """Computes the logits as `run` does, of rows in the order of the wave, and what `go_on`
+        needs."""
         prefix, bases = self._prefix(wave, runs, keeps=True), [runs[base] for base in wave.bases]
         logits = self._answer(wave, self._walk(wave, prefix, runs), choices)
         shape = wave.shape
@@ -142,7 +143,8 @@ class Replay:
         ids: Int[Tensor, "row"],
         choices: Int[Tensor, "row choice"] | None = None,
     ) -> Float[Tensor, "row vocab"]:
-        """Computes the logits (float32) after one more token of each row, `ids`. `run`: of a base."""
+        """Computes the logits (float32) after one more token of each row, `ids`. `run`: of a
+        base."""
         blocks = list(self._layers)
         template = self._template(WaveShape(rows.length, rows.length + 1), run)
         suffix = rows.length - rows.start
@@ -233,9 +235,9 @@ class Replay:
         block: Stub,
         choices: Int[Tensor, "row choice"] | None,
     ) -> Float[Tensor, "row vocab"]:
-        """Computes the logits by the model's own forward pass on one token of each row, with `block`
-        in the place of its blocks; -inf outside of the choices of each row, if all have some and the
-        head can be computed for them alone."""
+        """Computes the logits by the model's own forward pass on one token of each row, with
+        `block` in the place of its blocks; -inf outside of the choices of each row, if all have
+        some and the head can be computed for them alone."""
         device = self._model.device
         if choices is not None:
             choices = choices.to(device) if self._answers.serves(choices.shape[1]) else None

@@ -124,8 +124,8 @@ class Swaps:
         return np.column_stack((self.base, np.where(sources < 0, self.base[:, None], sources)))
 
     def distinct(self) -> tuple[Indices, Indices]:
-        """Returns the first index of each distinct row, in order, and for each row which of these it
-        equals."""
+        """Returns the first index of each distinct row, in order, and for each row which of these
+        it equals."""
         numbers = [self.place, self.base, self.choice]
         return distinct(
             np.column_stack(
