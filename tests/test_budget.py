@@ -41,11 +41,11 @@ BUDGETS = {
     "runner": 35_900,
     "search": 27_400,
     "stats": 6_600,
-    "storage": 6_200,
+    "storage": 6_300,
     "store": 16_800,
     "testing": 1_200,
     "tracking": 5_500,
-    "viewer": 14_300,
+    "viewer": 15_100,
 }
 
 _LAYOUT = {
