@@ -39,7 +39,7 @@ def test_where_it_listens_everywhere_it_prints_the_name_of_the_machine(
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as view:
         assert view.stdout is not None
         address = view.stdout.readline()
-        view.send_signal(signal.SIGINT)
+        view.terminate()
     assert address.startswith(f"http://{socket.gethostname()}:")
     assert "?token=" in address
 
