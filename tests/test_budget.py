@@ -38,14 +38,14 @@ BUDGETS = {
     "problems": 18_400,
     "proposers": 4_200,
     "report": 17_900,
-    "runner": 35_900,
+    "runner": 36_000,
     "search": 27_400,
     "stats": 6_600,
-    "storage": 6_200,
+    "storage": 6_300,
     "store": 16_800,
     "testing": 1_200,
     "tracking": 5_500,
-    "viewer": 14_300,
+    "viewer": 15_100,
 }
 
 _LAYOUT = {

@@ -1,6 +1,7 @@
 """`raysearch view`: the runs of a store in a browser."""
 
 import secrets
+import socket
 import webbrowser
 from typing import Any
 
@@ -9,6 +10,8 @@ import click
 from raysearch.cli import flags
 from raysearch.store.locations import DEFAULT_STORE
 
+EVERYWHERE = ("0.0.0.0", "::", "")
+"""Hosts to listen on that are no address to open."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -46,7 +49,8 @@ def view(store: str, show: bool, host: str, port: int, quiet: bool, **given: Any
             f"--host {host} --port {port}: cannot listen there ({e.strerror or e}); give another"
         ) from e
     with server:
-        given_host = f"[{host}]" if ":" in host else host
+        name = socket.gethostname() if host in EVERYWHERE else host
+        given_host = f"[{name}]" if ":" in name else name
         address = f"http://{given_host}:{server.port}/{run}{f'?token={token}' * bool(token)}"
         tell(address)
         if show:

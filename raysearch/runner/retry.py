@@ -16,6 +16,7 @@ from raysearch.store.ledger import RunLedger
 from raysearch.store.run_folder import RunFolder
 from raysearch.store.run_history import journal_summary, read_entries
 from raysearch.viewer.page import FILE as PAGE
+from raysearch.viewer.page import data_in, stamp_of
 
 
 def concluded(run: RunFolder) -> Search | None:
@@ -24,7 +25,7 @@ def concluded(run: RunFolder) -> Search | None:
 
     Raises: StoreError, ResumeError.
     """
-    if journal_summary(run).ended != "done" or not run.folder.exists(PAGE):
+    if journal_summary(run).ended != "done" or not _has_last_page(run):
         return None
     with reopened_job(run) as (stored, resolved):
         try:
@@ -34,6 +35,14 @@ def concluded(run: RunFolder) -> Search | None:
         for batch in read_entries(run):
             search.tell([e for e in batch if isinstance(e, JournalledEvent)])
         return search if search.done else None
+
+
+def _has_last_page(run: RunFolder) -> bool:
+    """Whether the page of a run is that of its end: one is written on the way as well."""
+    if not run.folder.exists(PAGE):
+        return False
+    stamp, _ = data_in(run.folder.read(PAGE).decode())
+    return stamp in ("", stamp_of(run.folder))  # earlier versions wrote it at the end, unstamped
 
 
 def retry_failed(ledger: RunLedger, search: Search, frontend: Frontend) -> None:

@@ -260,8 +260,10 @@ def _search(
         except BaseException as e:
             frontend.stop()
             _end_badly(e, ledger, run, frontend)
+            if not isinstance(e, StoreError):  # such a store would only refuse the page, too
+                page.end()
             if isinstance(e, StoreError) and tracker is not None:
-                tracker.close("failed")  # and no files: the store would only refuse once more
+                tracker.close("failed")  # and no files, for the same reason
             else:
                 _give(tracker, "failed", run, where, frontend)
             raise

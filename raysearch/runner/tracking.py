@@ -25,6 +25,8 @@ from raysearch.tracking.child_runs import accepted
 from raysearch.tracking.registry import tracker_of
 from raysearch.tracking.tracker import Artifact, ChildRun, PairsInput, TrackedRun, Tracker, flatten
 from raysearch.viewer.page import FILE as PAGE
+from raysearch.viewer.page import FOLDER as BESIDE
+from raysearch.viewer.page import page
 
 MOST_PARTS = 40
 """Parts of a table that a tracker is given; of one with more it gets the place. A part has at most
@@ -108,7 +110,7 @@ def finish_tracking(
     given: list[ChildRun] = []
     with TemporaryDirectory(prefix="raysearch-") as folder:
         scratch = Path(folder)
-        artifacts = _artifacts(run, results is not None, pictures, scratch)
+        artifacts = _artifacts(run, results, pictures, scratch)
         if results is not None:
             for a in accepted(run.folder, results, children):
                 files = on_this_machine(run.interventions, a.files, scratch)
@@ -125,14 +127,18 @@ def finish_tracking(
 
 
 def _artifacts(
-    run: RunFolder, done: bool, pictures: Sequence[str], scratch: Path
+    run: RunFolder, results: RunResults | None, pictures: Sequence[str], scratch: Path
 ) -> list[Artifact]:
     """The files that the tracker is given, each with the folder of its run to put it in; copied to
     `scratch` where the run is on no disk."""
     artifacts: list[Artifact] = [*on_this_machine(run.folder, (JOB_FILE, "run.json"), scratch)]
     artifacts += [(p, "heatmaps") for p in on_this_machine(run.heatmaps, pictures, scratch)]
-    if done:
-        artifacts += on_this_machine(run.folder, (PAGE,), scratch)
+    if results is not None:
+        if run.folder.at(BESIDE).names():  # a page that stands alone, for it is shown alone
+            (alone := scratch / PAGE).write_text(page(run.folder, results), encoding="utf-8")
+            artifacts.append(alone)
+        else:
+            artifacts += on_this_machine(run.folder, (PAGE,), scratch)
         for name in run.tables.folders():
             table = run.tables.at(name)
             parts = parts_that_count(table.names())

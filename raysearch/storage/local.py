@@ -9,6 +9,7 @@ that reading it raises an error instead of being skipped.
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -28,6 +29,8 @@ _GIVE_ANOTHER = "free the disk, or give --store a folder that you may write"
 _FREE_THE_DISK = "free the disk, then `resume`"
 _LOCAL_STORE = "give --store a local folder"
 _LOCK = "lock"
+_LOOK = 0.1
+"""Seconds within which a look at the lock has ended (`LocalFolder.holder`)."""
 
 
 class LocalFolder:
@@ -120,7 +123,8 @@ class LocalFolder:
             os.close(handle)  # this releases the lock, as the kernel does for a process that dies
 
     def holder(self) -> str | None:
-        """Describes the process that holds the lock now, without taking it; None if nobody does."""
+        """Describes the process that holds the lock now; None if nobody does. It shares
+        the lock for a moment, so that whoever takes it must try twice (`_take`)."""
         path = self.path / _LOCK
         with refused(f"{path}: cannot be read", "check its rights"):
             try:
@@ -203,17 +207,26 @@ def _make(path: Path) -> None:
                 raise
 
 
+def this_process() -> str:
+    """Returns the words by which a lock says that this process holds it."""
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
 def _take(handle: int, path: Path, what: str) -> None:
     try:
         with refused(f"{path}: this file system cannot lock", _LOCAL_STORE, BlockingIOError):
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(_LOOK)
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as e:
         raise StoreError(
             f"{what}: {_holder(handle)} works on it now; wait for its end or stop it, then `resume`"
         ) from e
     with refused(f"{path}: cannot be written", _FREE_THE_DISK):
         os.ftruncate(handle, 0)
-        os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        os.write(handle, this_process().encode())
 
 
 def _holder(handle: int) -> str:

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from raysearch.errors import StoreError
 from raysearch.report.results_table import read_table
 from raysearch.storage.folder import Folder
-from raysearch.viewer.page import write_page
+from raysearch.viewer.page import FILE, write_page
 
 LEAST = 60.0
 """Seconds between two pages, at least."""
 REST = 100.0
-"""For so many times of what a page took none is written."""
+"""A page is not written again for REST times as long as writing it took."""
 
 
 class LivePage:
@@ -33,7 +33,6 @@ class LivePage:
         self._say = say
         self._clock = clock
         self._next = clock() + LEAST
-        self._written = False
 
     def tick(self) -> None:
         """Writes the page, if the last one is old enough. Cheap: call it at every turn."""
@@ -41,8 +40,9 @@ class LivePage:
             self._write()
 
     def end(self) -> None:
-        """Writes the page of a run that ended before it was done, if there is one already."""
-        if self._written:
+        """Writes the page of a run that ended before it was done, if it has one already, which an
+        earlier driver may have written."""
+        if self._run.exists(FILE):
             self._write()
 
     def _write(self) -> None:
@@ -50,7 +50,6 @@ class LivePage:
         try:
             if read_table(self._run, "hypotheses", ("hypothesis",)).num_rows:
                 write_page(self._run)
-                self._written = True
         except StoreError as e:
             self._say(f"no page of the search on its way: {e}")
             self._next = float("inf")

@@ -33,7 +33,7 @@ from raysearch.viewer.run_view import RunView
 FILE = "report.html"
 FOLDER = "view"
 MAX_INSIDE = 4_000_000
-"""Bytes of data that a page holds; more lie beside it, so that it opens at once."""
+"""Characters of data that a page holds; more lie beside it, so that it opens at once."""
 _ELEMENT = re.compile(r'<script type="application/json" id="([a-z0-9-]+)">(.*?)</script>')
 SCRIPTS = (
     "dom", "data", "route", "run", "map", "charts", "pairs", "cell", "table", "compare", "runs",
@@ -50,9 +50,10 @@ def write_page(run: FolderLike, results: RunResults | None = None) -> str:
     """
     folder = open_folder(run)
     whole, beside = run_page(folder, results)
+    stamp, _ = data_in(whole)
     data, written = folder.at(FOLDER), set()
     for name, text in beside:
-        data.write(f"{name}.js", call(name, text))
+        data.write(f"{name}.js", call(name, text, stamp))
         written.add(f"{name}.js")
     for name in set(data.names()) - written:
         data.delete(name)
@@ -60,12 +61,13 @@ def write_page(run: FolderLike, results: RunResults | None = None) -> str:
     return FILE
 
 
-def page(run: FolderLike) -> str:
-    """Returns the page of a run to stand alone: of a run with many data it has no pairs.
+def page(run: FolderLike, results: RunResults | None = None) -> str:
+    """Returns the page of a run to stand alone: of a run with many data it has no pairs. `results`:
+    as `write_page`.
 
     Raises: StoreError as `run_page`.
     """
-    whole, beside = run_page(run)
+    whole, beside = run_page(run, results)
     first = dict(islice(beside, 2))
     folder = open_folder(run)
     return html_page("run", folder.name, first, stamp_of(folder)) if first else whole

@@ -1,7 +1,7 @@
 """Writes values as JSON that is also JavaScript and fits into HTML: numbers short, text literal.
 
 Invariants: no "<" in it, so that no text of a user ends a script element; what is not finite is
-null; the same values give the same bytes; a list that begins with an int has no floats.
+null; the same values give the same bytes.
 """
 
 import json
@@ -18,15 +18,16 @@ def to_json(value: Any) -> str:
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def data_file(name: str, value: Any) -> bytes:
+def data_file(name: str, value: Any, stamp: str = "") -> bytes:
     """Returns the content of a data file: one call, which a page from a disk runs, and of which a
-    page from a server parses the JSON alone."""
-    return call(name, to_json(value))
+    page from a server parses the JSON alone. `stamp`: of the run's state that the values are of, so
+    that a page never reads numbers of one state with the index of another."""
+    return call(name, to_json(value), stamp)
 
 
-def call(name: str, text: str) -> bytes:
+def call(name: str, text: str, stamp: str) -> bytes:
     """Returns the content of a data file whose values are JSON already."""
-    return f'{CALL}("{name}",{text});\n'.encode()
+    return f'{CALL}("{name}",{text},"{stamp}");\n'.encode()
 
 
 def _plain(value: Any) -> Any:
@@ -36,6 +37,6 @@ def _plain(value: Any) -> Any:
     if kind is dict:
         return {str(key): _plain(item) for key, item in value.items()}
     if kind is list or kind is tuple:
-        return value if value and type(value[0]) is int else [_plain(item) for item in value]
+        return value if all(type(v) is int for v in value) else [_plain(item) for item in value]
     assert value is None or kind in (str, int, bool), kind
     return value

@@ -9,7 +9,7 @@ from typing import Any
 
 from raysearch.errors import RaysearchError
 from raysearch.storage.folder import Folder
-from raysearch.storage.local import LocalFolder
+from raysearch.storage.local import LocalFolder, this_process
 from raysearch.store.job_file import read_job
 from raysearch.store.progress import read_progress
 from raysearch.store.run_folder import RunFolder
@@ -31,7 +31,10 @@ def run_state(run: RunFolder) -> str:
         return "done"
     if not isinstance(run.folder, LocalFolder):
         return ended or "running"
-    return "running" if run.folder.holder() is not None else ended or "killed"
+    holder = run.folder.holder()
+    if holder is None or (ended and holder == this_process()):  # a driver's last act: its page
+        return ended or "killed"
+    return "running"
 
 
 def run_line(store: Folder, name: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from raysearch.viewer.report import sections
 from raysearch.viewer.run_view import RunView, index_before_hypotheses
 
 REST = 5.0
-"""For so many times of what making the data took they are not made again."""
+"""Data are not made again for REST times as long as making them took."""
 MOST_MADE = 64
 """Files in memory."""
 _NAME = re.compile(r"(cells|pairs)-(\d{1,9})")
@@ -46,9 +46,9 @@ class ServedRun:
                 content = self._content(name)
                 if content is None:
                     return None
-                while len(self._made) >= MOST_MADE:
-                    del self._made[next(iter(self._made))]
                 self._made[name] = content
+                if len(self._made) > MOST_MADE:
+                    del self._made[next(key for key in self._made if key != "index")]
             return self._made[name]
 
     def _look(self) -> None:
@@ -63,11 +63,11 @@ class ServedRun:
     def _content(self, name: str) -> bytes | None:
         if self._inside is not None:
             if name in self._inside:
-                return call(name, self._inside[name])
+                return call(name, self._inside[name], self._stamp)
             beside, file = self._folder.at(FOLDER), f"{name}.js"
             return beside.read(file) if not self._inside and beside.exists(file) else None
         values = self._values(name)
-        return None if values is None else data_file(name, values)
+        return None if values is None else data_file(name, values, self._stamp)
 
     def _values(self, name: str) -> Any:
         if self._view is None:

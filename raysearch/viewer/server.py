@@ -21,12 +21,13 @@ from raysearch.storage.folder import Folder
 from raysearch.store.run_folder import run_names
 from raysearch.viewer.page import html_page
 from raysearch.viewer.plain import data_file
-from raysearch.viewer.run_state import run_line
+from raysearch.viewer.run_list import RunList
 from raysearch.viewer.served_run import ServedRun
 
-MOST_RUNS = 1000
-"""Runs in the list: the newest."""
+MOST_OPEN = 16
+"""Runs whose data are in memory."""
 COOKIE = "raysearch-token"
+"""The name of the cookie of the token, before the port: browsers tell no ports apart."""
 _DATA = re.compile(r"/runs/([^/]+)/view/(index|report|cells-\d{1,9}|pairs-\d{1,9})\.js")
 _PAGE = re.compile(r"/runs/([^/]+)/")
 _HEADERS = {
@@ -55,7 +56,7 @@ class Viewer(ThreadingHTTPServer):
         self.token = token
         self._store = store
         self._runs: dict[str, ServedRun] = {}
-        self._lines: dict[str, dict[str, Any]] = {}
+        self._list = RunList(store)
         self._lock = Lock()
 
     def server_bind(self) -> None:
@@ -72,23 +73,21 @@ class Viewer(ThreadingHTTPServer):
         """The port that it listens on."""
         return int(self.server_address[1])
 
-    def lines(self) -> list[dict[str, Any]]:
-        """Returns a line for each run, the newest first; of those that are done, from memory."""
-        names = run_names(self._store)[-MOST_RUNS:]
-        with self._lock:
-            for name in names:
-                if self._lines.get(name, {}).get("state") != "done":
-                    self._lines[name] = run_line(self._store, name)
-            return [self._lines[name] for name in reversed(names)]
+    def runs(self) -> dict[str, Any]:
+        """Returns the list of runs, as its page reads it."""
+        return self._list.read()
 
     def run(self, name: str) -> ServedRun | None:
         """Returns a run of the store by its name; None if it has none of that name."""
         with self._lock:
-            if name not in self._runs:
-                if name not in run_names(self._store):
-                    return None
-                self._runs[name] = ServedRun(self._store.at(name))
-            return self._runs[name]
+            found = self._runs.pop(name, None)
+        if found is None and name not in run_names(self._store):
+            return None
+        with self._lock:  # the one asked for last stands last
+            found = self._runs.setdefault(name, found or ServedRun(self._store.at(name)))
+            if len(self._runs) > MOST_OPEN:
+                del self._runs[next(iter(self._runs))]
+            return found
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -101,7 +100,11 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 60
 
     def do_GET(self) -> None:
-        given = urlsplit(self.path)
+        try:
+            given = urlsplit(self.path)
+        except ValueError:  # as "http://[/" has it
+            self._say(HTTPStatus.BAD_REQUEST, "this is no address")
+            return
         token = parse_qs(given.query).get("token", [""])[0]
         if not self._is_for_this_host():
             self._say(HTTPStatus.MISDIRECTED_REQUEST, "ask for it by its address")
@@ -119,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/":
             self._send(html_page("runs", "runs", {}).encode(), "text/html")
         elif path == "/view/runs.js":
-            self._send(data_file("runs", {"runs": self.server.lines()}), "text/javascript")
+            self._send(data_file("runs", self.server.runs()), "text/javascript")
         elif (found := _DATA.fullmatch(path)) and (run := self.server.run(unquote(found[1]))):
             content = run.data(found[2])
             if content is None:
@@ -134,14 +137,21 @@ class _Handler(BaseHTTPRequestHandler):
     def _is_for_this_host(self) -> bool:
         """Whether the request names an address or localhost: a foreign name that was made to lead
         here (DNS rebinding) is refused."""
-        host = urlsplit(f"//{self.headers.get('Host', '')}").hostname or ""
+        try:
+            host = urlsplit(f"//{self.headers.get('Host', '')}").hostname or ""
+        except ValueError:
+            return False
         own = str(self.server.server_address[0])
         return bool(self.server.token) or host in ("localhost", "127.0.0.1", "::1", own)
 
     def _is_allowed(self) -> bool:
         cookies = self.headers.get("Cookie", "").split("; ")
-        brought = [c.partition("=")[2] for c in cookies if c.startswith(f"{COOKIE}=")]
+        brought = [c.partition("=")[2] for c in cookies if c.startswith(f"{self._cookie}=")]
         return not self.server.token or any(map(self._is_token, brought))
+
+    @property
+    def _cookie(self) -> str:
+        return f"{COOKIE}-{self.server.port}"
 
     def _is_token(self, text: str) -> bool:
         return hmac.compare_digest(text.encode(), self.server.token.encode())
@@ -150,7 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Keeps the token as a cookie, and takes it out of the address."""
         self.send_response(HTTPStatus.SEE_OTHER)
         self.send_header("Location", path if _PAGE.fullmatch(path) else "/")
-        cookie = f"{COOKIE}={self.server.token}; HttpOnly; SameSite=Strict; Path=/"
+        cookie = f"{self._cookie}={self.server.token}; HttpOnly; SameSite=Strict; Path=/"
         self.send_header("Set-Cookie", cookie)
         self.send_header("Content-Length", "0")
         self.end_headers()

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 import raysearch as rs
+from raysearch.storage.open import open_folder
+from raysearch.viewer.page import data_in, html_page, stamp_of
 from tests.cli.conftest import QUICKSTART, Shell
 from tests.edited import unended
 from tests.once import Once
@@ -64,6 +66,21 @@ def test_a_run_whose_summary_is_missing_is_finished(done_run: Path, shell: Shell
     assert done.returncode == 0, done.stderr
     assert "is done" not in done.stderr
     assert (done_run / "report.html").exists()
+
+
+def test_a_page_of_the_search_on_its_way_is_no_sign_of_the_end(
+    done_run: Path, shell: Shell
+) -> None:
+    page = done_run / "report.html"
+    last = page.read_text()
+    page.write_text(html_page("run", done_run.name, {}, "of an earlier state"))
+    done = shell("resume", "latest", "--pool", "local")
+    assert done.returncode == 0, done.stderr
+    assert "is done" not in done.stderr
+    assert data_in(page.read_text())[0] == stamp_of(open_folder(done_run)) != ""
+    page.write_text(last.replace(data_in(last)[0], ""))
+    again = shell("resume", "latest")
+    assert again.stderr.startswith(f"raysearch: run {done_run.name} is done"), again.stderr
 
 
 def test_a_run_whose_driver_was_killed_is_gone_on_with(done_run: Path, shell: Shell) -> None:

@@ -1,5 +1,6 @@
 """The contract of a folder, on a disk and on an object store; and what only one of them has."""
 
+import fcntl
 import hashlib
 import logging
 import threading
@@ -10,7 +11,7 @@ import pytest
 
 from raysearch.errors import StoreError
 from raysearch.storage.folder import Folder
-from raysearch.storage.local import LocalFolder
+from raysearch.storage.local import LocalFolder, this_process
 from raysearch.storage.local_copy import on_this_machine
 from raysearch.storage.open import open_folder
 from raysearch.storage.retries import RetryPolicy
@@ -152,3 +153,14 @@ def test_what_a_store_refuses_for_good_is_not_asked_again(s3: S3) -> None:
         with pytest.raises(StoreError, match="NO_SUCH_BUCKET"):
             open_folder(proxy.front.uri("x").replace(f"@{BUCKET}/", "@nobody/")).write("x", b"1")
         assert len(proxy.seen) == 1
+
+
+def test_a_look_at_a_lock_refuses_nobody(tmp_path: Path) -> None:
+    folder = LocalFolder(tmp_path)
+    with folder.lock("a run"):
+        pass
+    with (tmp_path / "lock").open() as looked_at:
+        fcntl.flock(looked_at, fcntl.LOCK_SH)
+        threading.Timer(0.02, lambda: fcntl.flock(looked_at, fcntl.LOCK_UN)).start()
+        with folder.lock("a run"):
+            assert folder.holder() == this_process()

@@ -6,6 +6,7 @@ docs/pictures/viewer.png is of the first test: RAYSEARCH_SCREENSHOT=docs/picture
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from raysearch.store.ledger import RunLedger
 from raysearch.viewer import page as pages
+from raysearch.viewer import run_list
 from raysearch.viewer.page import FILE, write_page
 from tests.browser import browser, requested
 from tests.cli.conftest import QUICKSTART
@@ -178,8 +180,18 @@ def test_a_store_is_listed_filtered_sorted_and_compared(opened: Any, tmp_path: P
         next(a for a in all_of(opened, "nav a") if a.text == "Compare").click()
         one(opened, ".others a").click()
         wait(opened, lambda: "Two runs" in one(opened, "#main").text)
-        assert [c.text for c in all_of(opened, ".heat td[data-h]")] == ["0.00", "+0.67", "0.00"]
-        assert len(all_of(opened, ".heat td.accept")) == 1, "outlined: another verdict"
+        cells = wait(opened, lambda: all_of(opened, ".difference td[data-h]"))
+        assert [c.text for c in cells] == ["0.00", "+0.67", "0.00"]
+        assert len(all_of(opened, ".difference td.accept")) == 1, "outlined: another verdict"
+        this, other = all_of(opened, ".two section")
+        assert abs(this.rect["y"] - other.rect["y"]) < 2, "side by side"
+        for side, accepted in ((this, 2), (other, 1)):
+            assert len(side.find_elements("css selector", "td.accept")) == accepted
+        assert "/#/compare/capitals" in opened.current_url, "an address to send"
+        cell = other.find_element("css selector", "td.accept")
+        cell.click()
+        wait(opened, lambda: "/runs/capitals" in opened.current_url)
+        wait(opened, lambda: len(all_of(opened, "#cell .pair.match")) == 3)
         assert opened.get_log("browser") == []
 
 
@@ -202,6 +214,91 @@ def test_a_run_that_goes_on_fills_its_cells_before_the_eye(opened: Any, tmp_path
         ledger.close("done")
         wait(opened, lambda: not all_of(opened, "td.alive"))
     assert opened.get_log("browser") == []
+
+
+def test_a_page_of_an_earlier_state_is_read_again_before_a_cell_is_opened(
+    opened: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "MAX_INSIDE", 0)
+    h = [hypothesis("country", layer) for layer in range(3)]
+    run = new_run(tmp_path)
+    with run.lock():
+        ledger = RunLedger(run, max_seconds=0.0)
+        ledger.write_records([*proposed(h), measured(h[2], 3)])
+        write_page(run.folder)
+        look(opened, (run.path / FILE).as_uri())
+        ledger.write_records([measured(h[0], 0), decided(h[0], "reject", 0)])
+        write_page(run.folder)
+        all_of(opened, "td[data-h='0']")[0].click()
+        soon = WebDriverWait(opened, 20)  # before the page is loaded again, running as it is
+        soon.until(lambda _: len(all_of(opened, "#cell .pair.miss")) == 3)
+        assert "1 rejected" in one(opened, "#head").text, "the index is of the same state"
+        assert all_of(opened, "[role=alert]") == []
+        ledger.close("interrupted")
+    assert opened.get_log("browser") == []
+
+
+def test_a_text_that_is_being_typed_outlives_what_changes_meanwhile(
+    opened: Any, tmp_path: Path
+) -> None:
+    few(tmp_path)
+    with serving(tmp_path) as server:
+        look(opened, f"http://127.0.0.1:{server.port}/")
+        opened.execute_script("document.querySelector('input[type=search]').dataset.first = '1'")
+        field = one(opened, "input[type=search]")
+        field.send_keys("capitals", Keys.ARROW_LEFT)
+        few(tmp_path, name="second")
+        wait(opened, lambda: "2 runs" in one(opened, ".filters").text)
+        assert not all_of(opened, "input[data-first]"), "the list is drawn anew"
+        opened.switch_to.active_element.send_keys("x")
+        assert one(opened, "input[type=search]").get_attribute("value") == "capitalxs"
+
+
+def test_half_a_text_in_the_table_of_a_run_that_goes_on_is_left_alone(
+    opened: Any, tmp_path: Path
+) -> None:
+    h = [hypothesis("country", layer) for layer in range(2)]
+    run = new_run(tmp_path)
+    with run.lock(), serving(tmp_path) as server:
+        ledger = RunLedger(run, max_seconds=0.0)
+        ledger.write_records([*proposed(h), measured(h[0], 2)])
+        look(opened, f"http://127.0.0.1:{server.port}/runs/{run.info.id}/#/table")
+        one(opened, "input[type=search]").send_keys("layer 1")
+        ledger.write_records([decided(h[0], "reject")])
+        time.sleep(4)
+        assert opened.switch_to.active_element.get_attribute("value") == "layer 1"
+        opened.switch_to.active_element.send_keys(Keys.ENTER)
+        wait(opened, lambda: "1 rejected" in one(opened, "#head").text)
+        assert len(all_of(opened, ".all tbody tr")) == 1
+        ledger.close("done")
+
+
+def test_a_page_of_a_run_that_was_done_sees_that_it_goes_on(opened: Any, tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        for path, badge in (("", ".runs .badge"), ("runs/{}/", "#head .badge")):
+            run = few(tmp_path, name="goes" if path else "listed")
+            path = path.format(run.info.id)
+            look(opened, f"http://127.0.0.1:{server.port}/{path}")
+            assert one(opened, badge).text == "done"
+            with run.lock():
+                ledger = RunLedger(run)
+                wait(opened, lambda: one(opened, badge).text == "running")  # noqa: B023
+                ledger.close("interrupted")
+            wait(opened, lambda: one(opened, badge).text == "interrupted")  # noqa: B023
+
+
+def test_a_list_that_is_cut_says_so(
+    opened: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few(tmp_path)
+    few(tmp_path, name="second")
+    with serving(tmp_path) as server:
+        look(opened, f"http://127.0.0.1:{server.port}/")
+        assert all_of(opened, ".cut") == []
+    monkeypatch.setattr(run_list, "MOST_RUNS", 1)
+    with serving(tmp_path) as server:
+        look(opened, f"http://127.0.0.1:{server.port}/")
+        assert one(opened, ".cut").text == "Only the first 1 of 2 are shown."
 
 
 def test_a_narrow_screen_needs_no_scrolling_sideways(opened: Any, quickstart: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from raysearch.store.ledger import RunLedger
 from raysearch.viewer.live_page import LEAST, REST, LivePage
@@ -23,8 +24,13 @@ class Clock:
         return self.now
 
 
+def _index(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(data_in((run / FILE).read_text())[1]["index"])
+    return found
+
+
 def _verdicts(run: Path) -> str:
-    return str(json.loads(data_in((run / FILE).read_text())[1]["index"])["hypotheses"]["verdict"])
+    return str(_index(run)["hypotheses"]["verdict"])
 
 
 def test_it_is_written_now_and_then_and_at_an_early_end(tmp_path: Path) -> None:
@@ -49,6 +55,7 @@ def test_it_is_written_now_and_then_and_at_an_early_end(tmp_path: Path) -> None:
         ledger.close("interrupted")
         page.end()
     assert _verdicts(run.path) == "r."
+    assert _index(run.path)["run"]["state"] == "interrupted"
     assert said == []
 
 
@@ -77,3 +84,12 @@ def test_a_page_that_cannot_be_written_is_said_once_and_stops_nothing(tmp_path: 
     (line,) = said
     assert "pairs.parquet" in line
     assert not (run.path / FILE).exists()
+
+
+def test_the_page_of_an_earlier_driver_is_written_at_an_early_end_too(tmp_path: Path) -> None:
+    run = few(tmp_path)
+    LivePage(run.folder, print, Clock()).end()
+    assert not (run.path / FILE).exists(), "no driver has written one"
+    (run.path / FILE).write_text("a page that says: running")
+    LivePage(run.folder, print, Clock()).end()
+    assert _verdicts(run.path) == "arr"

@@ -167,3 +167,10 @@ def test_a_text_of_a_user_ends_no_script(store: Folder) -> None:
 
 def test_what_is_not_finite_is_null() -> None:
     assert to_json([float("inf"), float("nan"), 0.12345678]) == "[null,null,0.123457]"
+
+
+def test_a_list_of_whole_and_other_numbers_is_rounded() -> None:
+    assert (
+        to_json([[0, 0.12345678], [1, float("nan")], [], [1, 2]])
+        == "[[0,0.123457],[1,null],[],[1,2]]"
+    )

@@ -3,6 +3,7 @@
 import hashlib
 import http.client
 import json
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,8 +14,12 @@ import pytest
 
 from raysearch.storage.folder import Folder
 from raysearch.storage.open import open_folder
+from raysearch.store.ledger import RunLedger
+from raysearch.store.run_folder import run_names
 from raysearch.viewer import page as pages
+from raysearch.viewer import run_list
 from raysearch.viewer.page import write_page
+from raysearch.viewer.run_list import RunList
 from raysearch.viewer.server import Viewer
 from tests.viewer.books import few
 
@@ -48,7 +53,13 @@ def ask(
 
 
 def values(text: str) -> Any:
-    return json.loads(text[text.index(",") + 1 : text.rindex(")")])
+    found, _ = values_and_stamp(text)
+    return found
+
+
+def values_and_stamp(text: str) -> tuple[Any, str]:
+    _, found, stamp = json.loads(f"[{text[text.index('(') + 1 : text.rindex(')')]}]")
+    return found, stamp
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +89,61 @@ def test_the_runs_of_a_store_are_listed_the_newest_first(
     assert [run["state"] for run in runs] == ["done", "done", "unreadable"]
     assert {run["name"] for run in runs[:2]} == {"capitals", "second"}
     assert "schema_version" in runs[2]["error"]
+
+
+def test_a_line_is_read_again_when_a_driver_goes_on(store: Folder) -> None:
+    run, other = few(store), few(store, name="second")
+    found = RunList(store, lambda: 0.0)
+
+    def states() -> list[str]:
+        return [line["state"] for line in found.read()["runs"]]
+
+    assert states() == ["done", "done"]
+    with run.lock():
+        ledger = RunLedger(run)
+        assert sorted(states()) == ["done", "running"]
+        ledger.close("interrupted")
+    assert sorted(states()) == ["done", "interrupted"]
+    reads = found.read()["runs"]
+    assert all(a is b for a, b in zip(found.read()["runs"], reads, strict=True)), "from memory"
+    with other.lock():
+        RunLedger(other).close("failed")
+    assert sorted(states()) == ["failed", "interrupted"]
+
+
+def test_a_list_that_takes_long_is_read_seldom(tmp_path: Path) -> None:
+    few(tmp_path)
+    times = iter([0.0, 2.0, 2.0, 11.9, 12.0, 12.0, 12.0])
+    found = RunList(open_folder(tmp_path), lambda: next(times))
+    found.read()
+    few(tmp_path, name="second")
+    assert len(found.read()["runs"]) == 1
+    assert len(found.read()["runs"]) == 2
+
+
+def test_of_many_runs_the_list_has_the_newest_and_says_how_many_there_are(
+    served_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_list, "MOST_RUNS", 1)
+    found = RunList(open_folder(served_store)).read()
+    assert (len(found["runs"]), found["of"]) == (1, len(run_names(open_folder(served_store))))
+    assert found["of"] > 1
+
+
+def test_a_few_runs_are_in_memory_and_each_has_its_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raysearch.viewer.server.MOST_OPEN", 1)
+    monkeypatch.setattr("raysearch.viewer.served_run.MOST_MADE", 2)
+    runs = [few(tmp_path, name=name) for name in ("first", "second")]
+    with serving(tmp_path) as server:
+        for run in runs * 2:
+            for part in ("index", "cells-0", "pairs-0", "report"):
+                assert ask(server, f"/runs/{run.info.id}/view/{part}.js")[0] == 200
+            assert list(server._runs) == [run.info.id]
+            served = server.run(run.info.id)
+            assert served is not None
+            assert list(served._made) == ["index", "report"]
 
 
 def test_a_run_has_a_page_and_its_data(server: Viewer, served_store: Path) -> None:
@@ -130,6 +196,19 @@ def test_a_foreign_name_that_leads_here_is_refused(server: Viewer) -> None:
     assert ask(server, "/", Host=f"localhost:{server.port}")[0] == 200
 
 
+def test_what_is_no_address_is_refused(
+    served_store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for token in ("", TOKEN):
+        with serving(served_store, token) as server:
+            assert ask(server, "/", Host="[")[0] == 421
+            for address in (b"http://[/", b"http://[::1/view/runs.js"):
+                with socket.create_connection(("127.0.0.1", server.port), timeout=60) as asked:
+                    asked.sendall(b"GET " + address + b" HTTP/1.0\r\n\r\n")
+                    assert asked.makefile("rb").readline().split()[1] == b"400"
+    assert capsys.readouterr().err == ""
+
+
 def test_with_a_token_nothing_is_told_without_it(served_store: Path) -> None:
     with serving(served_store, TOKEN) as server:
         for path in ("/", "/view/runs.js", "/?token=wrong", "/?token="):
@@ -137,7 +216,8 @@ def test_with_a_token_nothing_is_told_without_it(served_store: Path) -> None:
             assert status == 401
             assert "Set-Cookie" not in headers
             assert TOKEN not in text
-        assert ask(server, "/", Cookie="raysearch-token=wrong")[0] == 401
+        assert ask(server, "/", Cookie=f"raysearch-token-{server.port}=wrong")[0] == 401
+        assert ask(server, "/", Cookie=f"raysearch-token={TOKEN}")[0] == 401, "of another port"
         status, headers, _ = ask(server, f"/?token={TOKEN}")
         assert (status, headers["Location"]) == (303, "/")
         cookie = headers["Set-Cookie"]
@@ -177,6 +257,8 @@ def test_data_that_were_written_are_those_that_are_made(
     with serving(tmp_path) as server:
         written = [ask(server, f"/runs/{run.info.id}/view/{name}.js") for name in names]
     assert [text for _, _, text in written] == [text for _, _, text in made]
+    stamps = {values_and_stamp(text)[1] for _, _, text in written}
+    assert stamps == {pages.stamp_of(run.folder)}, "of one state, and each says of which"
 
 
 def test_a_store_is_shown_wherever_it_is(store: Folder) -> None:

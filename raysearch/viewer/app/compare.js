@@ -2,39 +2,121 @@
 
 async function compareView(place, run, other, query) {
   const wanted = query.get("variable");
-  const maps = run.index.maps.filter((map) => !wanted || run.index.variables[map.variable] === wanted);
+  const maps = mapsOf(run, wanted);
   const look = differenceLook(run, other);
   const both = run.h.id.slice(0, run.size).filter((id) => other.at.has(id)).length;
   const moved = turned(run, other);
   place.replaceChildren(
     el("h2", {}, "Two runs"),
-    el("dl", { class: "figures" }, [["this", run], ["the other", other]].map(([name, one]) => [el("dt", {}, name), el("dd", {}, `${one.index.run.id} · ${one.index.run.model ?? ""} · ${many(one.count("a"), "accepted", "accepted")}`)])),
-    el("p", { class: "soft" }, `${many(both, "hypothesis", "hypotheses")} in both. In a cell: this run's ${run.index.run.score} minus the other's; outlined: the verdict is another.`),
-    el("div", { class: "maps" }));
-  drawMaps($(".maps", place), run, maps, look);
-  if (moved.length) place.append(el("h3", {}, `Another verdict (${moved.length})`), el("div", { class: "wide" }, el("table", {},
-    el("thead", {}, el("tr", {}, ["variable", "where", "this", "the other"].map((name) => el("th", {}, name)))),
-    el("tbody", {}, moved.slice(0, ROWS).map(([h, o]) => el("tr", {}, el("td", {}, run.variable(h)), el("td", {}, el("a", { href: address("cell", run.h.id[h]) }, run.where(h))),
-      el("td", {}, `${VERDICTS[run.h.verdict[h]]} ${share(run.h.iia[h])}`), el("td", {}, `${VERDICTS[other.h.verdict[o]]} ${share(other.h.iia[o])}`)))))));
+    el(
+      "dl",
+      { class: "figures" },
+      [
+        ["this", run],
+        ["the other", other],
+      ].map(([name, one]) => [
+        el("dt", {}, name),
+        el(
+          "dd",
+          {},
+          `${one.index.run.id} · ${one.index.run.model ?? ""} · ${many(one.count("a"), "accepted", "accepted")}`,
+        ),
+      ]),
+    ),
+    el(
+      "div",
+      { class: "two" },
+      ["this", "the other"].map((name) => el("section", {}, el("h3", {}, name), el("div", { class: "maps" }))),
+    ),
+    el("h3", {}, "Difference"),
+    el(
+      "p",
+      { class: "soft" },
+      `${many(both, "hypothesis", "hypotheses")} in both. In a cell: this run's ${run.index.run.score} ` +
+        "minus the other's; outlined: the verdict is another.",
+    ),
+    el("div", { class: "maps difference" }),
+  );
+  const [own, others, difference] = $$(".maps", place);
+  drawMaps(own, run, maps, runLook(run));
+  drawMaps(others, other, mapsOf(other, wanted), { ...runLook(other), open: (h) => openElsewhere(other, h) });
+  drawMaps(difference, run, maps, look);
+  if (moved.length)
+    place.append(
+      el("h3", {}, `Another verdict (${moved.length})`),
+      el(
+        "div",
+        { class: "wide" },
+        el(
+          "table",
+          {},
+          el(
+            "thead",
+            {},
+            el(
+              "tr",
+              {},
+              ["variable", "where", "this", "the other"].map((name) => el("th", {}, name)),
+            ),
+          ),
+          el(
+            "tbody",
+            {},
+            moved
+              .slice(0, ROWS)
+              .map(([h, o]) =>
+                el(
+                  "tr",
+                  {},
+                  el("td", {}, run.variable(h)),
+                  el("td", {}, el("a", { href: address("cell", run.h.id[h]) }, run.where(h))),
+                  el("td", {}, `${VERDICTS[run.h.verdict[h]]} ${share(run.h.iia[h])}`),
+                  el("td", {}, `${VERDICTS[other.h.verdict[o]]} ${share(other.h.iia[o])}`),
+                ),
+              ),
+          ),
+        ),
+      ),
+      firstOf(moved.length, ROWS) ?? "",
+    );
+}
+
+// Opens a cell on the page of its run, where that has an address: not of a run from a chosen file.
+function openElsewhere(run, h) {
+  if (h >= 0 && run.folder) location.href = `${run.folder}${address("cell", run.h.id[h])}`;
 }
 
 function turned(run, other) {
-  return run.h.id.slice(0, run.size).map((id, h) => [h, other.at.get(id)]).filter(([h, o]) => o !== undefined && run.h.verdict[h] !== other.h.verdict[o]);
+  return run.h.id
+    .slice(0, run.size)
+    .map((id, h) => [h, other.at.get(id)])
+    .filter(([h, o]) => o !== undefined && run.h.verdict[h] !== other.h.verdict[o]);
 }
 
 function differenceLook(run, other) {
   const of = (h) => other.at.get(run.h.id[h]);
-  const difference = (h) => (of(h) === undefined || run.h.iia[h] === null || other.h.iia[of(h)] === null ? null : run.h.iia[h] - other.h.iia[of(h)]);
+  const difference = (h) =>
+    of(h) === undefined || run.h.iia[h] === null || other.h.iia[of(h)] === null
+      ? null
+      : run.h.iia[h] - other.h.iia[of(h)];
   const differs = (h) => of(h) !== undefined && run.h.verdict[h] !== other.h.verdict[of(h)];
   const level = (h) => (difference(h) === null ? null : Math.round(LEVELS * Math.min(Math.abs(difference(h)), 1)));
   return {
     repaint: [],
-    open: (h) => { if (h >= 0) go("cell", run.h.id[h]); },
-    level, hollow: (h) => of(h) === undefined, accepted: differs,
+    open: (h) => {
+      if (h >= 0) go("cell", run.h.id[h]);
+    },
+    level,
+    hollow: (h) => of(h) === undefined,
+    accepted: differs,
     cell: (h) => ({
       text: difference(h) === null ? "–" : `${difference(h) > 0 ? "+" : ""}${difference(h).toFixed(2)}`,
-      kind: `${differs(h) ? "accept" : ""} ${difference(h) < 0 ? "less" : ""}`, level: level(h),
-      title: of(h) === undefined ? [...run.words(h), "not in the other run"] : [...run.words(h), `the other: ${other.words(of(h)).slice(1).join(", ")}`],
+      kind: `${differs(h) ? "accept" : ""} ${difference(h) < 0 ? "less" : ""}`,
+      level: level(h),
+      title:
+        of(h) === undefined
+          ? [...run.words(h), "not in the other run"]
+          : [...run.words(h), `the other: ${other.words(of(h)).slice(1).join(", ")}`],
     }),
   };
 }
@@ -44,10 +126,42 @@ function compareStart(place, run) {
     const other = new Run(fromPage(await event.target.files[0].text(), "index"));
     compareView(place, run, other, route().query);
   };
-  place.replaceChildren(el("h2", {}, "Compare with another run"),
-    el("p", { class: "soft" }, "Choose the report.html of another run, or its view/index.js. It is read here, and goes nowhere."),
-    el("input", { type: "file", accept: ".html,.js", "aria-label": "report.html of another run", change: (event) => take(event).catch((error) => place.append(trouble(error))) }),
-    el("div", { class: "others" }));
-  if (MODE.served) load("runs", "../../").then(({ runs }) => $(".others", place).replaceChildren(el("h3", {}, "In this store"),
-    el("ul", {}, runs.filter((r) => r.id !== run.index.run.id && !r.error).slice(0, 100).map((r) => el("li", {}, el("a", { href: address("compare", r.id) }, r.id), el("span", { class: "soft" }, ` ${r.model ?? ""}`)))))).catch((error) => place.append(trouble(error)));
+  place.replaceChildren(
+    el("h2", {}, "Compare with another run"),
+    el(
+      "p",
+      { class: "soft" },
+      "Choose the report.html of another run, or its view/index.js. It is read here, and goes nowhere.",
+    ),
+    el("input", {
+      type: "file",
+      accept: ".html,.js",
+      "aria-label": "report.html of another run",
+      change: (event) => take(event).catch((error) => place.append(trouble(error))),
+    }),
+    el("div", { class: "others" }),
+  );
+  if (MODE.served)
+    load("runs", "../../")
+      .then(({ runs, of }) =>
+        $(".others", place).replaceChildren(
+          el("h3", {}, "In this store"),
+          el(
+            "ul",
+            {},
+            runs
+              .filter((r) => r.id !== run.index.run.id && !r.error)
+              .map((r) =>
+                el(
+                  "li",
+                  {},
+                  el("a", { href: address("compare", r.id) }, r.id),
+                  el("span", { class: "soft" }, ` ${r.model ?? ""}`),
+                ),
+              ),
+          ),
+          firstOf(of, runs.length),
+        ),
+      )
+      .catch((error) => place.append(trouble(error)));
 }

@@ -6,13 +6,21 @@ const waiting = new Map();
 const known = new Map();
 const MODE = JSON.parse($("#mode").textContent);
 
-window.raysearch = (name, values) => {
-  waiting.get(name)?.(values);
+const stamps = new WeakMap(); // of values: the state of the run that they are of
+
+window.raysearch = (name, values, stamp = "") => {
+  waiting.get(name)?.(stamped(values, stamp));
   waiting.delete(name);
 };
 
+function stamped(values, stamp) {
+  stamps.set(values, stamp);
+  return values;
+}
+
 function parsed(text) {
-  return JSON.parse(text.slice(text.indexOf(",") + 1, text.lastIndexOf(")")));
+  const [, values, stamp = ""] = JSON.parse(`[${text.slice(text.indexOf("(") + 1, text.lastIndexOf(")"))}]`);
+  return stamped(values, stamp);
 }
 
 function load(name, folder = "") {
@@ -27,7 +35,7 @@ function load(name, folder = "") {
 
 async function own(name) {
   const inside = document.getElementById(name);
-  if (inside) return JSON.parse(inside.textContent);
+  if (inside) return stamped(JSON.parse(inside.textContent), MODE.stamp);
   return location.protocol === "file:" ? fromScript(name) : fetched(`view/${name}.js`);
 }
 
@@ -41,7 +49,9 @@ function fromScript(name) {
   return new Promise((take, refuse) => {
     waiting.set(name, take);
     const made = el("script", { src: `view/${name}.js` });
-    made.addEventListener("error", () => refuse(new Error(`view/${name}.js is not beside this page; send the whole folder of the run`)));
+    made.addEventListener("error", () =>
+      refuse(new Error(`view/${name}.js is not beside this page; send the whole folder of the run`)),
+    );
     document.head.append(made);
   });
 }

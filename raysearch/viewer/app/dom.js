@@ -28,3 +28,9 @@ const $$ = (selector, within = document) => [...within.querySelectorAll(selector
 const share = (value, digits = 2) => (value === null || value === undefined ? "–" : value.toFixed(digits));
 const many = (n, one, more = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : more}`;
 const dateWords = (iso) => (iso ? iso.slice(0, 16).replace("T", " ") : "");
+
+// Says that a list is cut; nothing where it is whole.
+function firstOf(n, most) {
+  const cut = n > most ? `Only the first ${most.toLocaleString("en")} of ${n.toLocaleString("en")} are shown.` : null;
+  return cut && el("p", { class: "soft cut" }, cut);
+}

@@ -1,12 +1,16 @@
 // Shows what the address says, and looks again while a run is going.
 
-const LOOK_AGAIN = 3000, RELOAD = 30000;
+const LOOK_AGAIN = 3000,
+  SELDOM = 5,
+  RELOAD = 30000,
+  MOST_ELSEWHERE = 500;
 let current = null;
 
 async function show() {
-  const place = $("#main"), drawer = $("#cell");
+  const place = $("#main"),
+    drawer = $("#cell");
   try {
-    if (MODE.kind === "runs") return runsView(place, [...(await load("runs")).runs], route().query);
+    if (MODE.kind === "runs") return runsView(place, await load("runs"), route().query);
     current ??= new Run(await load("index"));
     await showRun(place, drawer, current);
   } catch (error) {
@@ -44,49 +48,177 @@ async function drawView(place, run) {
   const { view, argument, query } = route();
   if (view === "report") reportView(place, await load("report"), argument);
   else if (view === "table") tableView(place, run, query);
-  else if (view === "compare" && argument) await compareView(place, run, new Run(await load("index", `../${encodeURIComponent(argument)}/`)), query);
+  else if (view === "compare" && argument) await compareView(place, run, await otherRun(argument), query);
   else if (view === "compare") compareStart(place, run);
   else mapsView(place, run, query);
+}
+
+async function otherRun(id) {
+  const folder = `../${encodeURIComponent(id)}/`;
+  return new Run(await load("index", folder), folder);
 }
 
 function head(run, view) {
   const about = run.index.run;
   document.title = `${about.id} · raysearch`;
-  const counts = [["a", "accepted"], ["r", "rejected"], ["u", "undecided"], ["f", "failed"], [".", "alive"]];
+  const counts = [
+    ["a", "accepted"],
+    ["r", "rejected"],
+    ["u", "undecided"],
+    ["f", "failed"],
+    [".", "alive"],
+  ];
   $("#head").replaceChildren(
-    el("p", { class: "crumbs" }, MODE.served ? el("a", { href: "../../" }, "All runs") : null, el("span", { class: "soft" }, about.id)),
+    el(
+      "p",
+      { class: "crumbs" },
+      MODE.served ? el("a", { href: "../../" }, "All runs") : null,
+      el("span", { class: "soft" }, about.id),
+    ),
     el("h1", {}, about.question),
-    el("p", { class: "facts" }, el("b", { class: `badge ${about.state}` }, about.state),
-      about.state === "running" && about.at ? el("span", { class: "soft" }, `at ${dateWords(about.at)} UTC`) : null, counts.filter(([v]) => run.count(v)).map(([v, name]) =>
-      el("a", { href: address("table", "", { verdict: v }), class: `count ${name}` }, el("b", {}, run.count(v).toLocaleString("en")), ` ${name}`))),
-    el("nav", {}, [["maps", "Maps"], ["table", "Table"], ["report", "Report"], ["compare", "Compare"]].map(([name, text]) =>
-      el("a", { href: address(name), "aria-current": name === view || (name === "maps" && view === "cell") ? "page" : null }, text))));
+    el(
+      "p",
+      { class: "facts" },
+      el("b", { class: `badge ${about.state}` }, about.state),
+      about.state === "running" && about.at ? el("span", { class: "soft" }, `at ${dateWords(about.at)} UTC`) : null,
+      counts
+        .filter(([v]) => run.count(v))
+        .map(([v, name]) =>
+          el(
+            "a",
+            { href: address("table", "", { verdict: v }), class: `count ${name}` },
+            el("b", {}, run.count(v).toLocaleString("en")),
+            ` ${name}`,
+          ),
+        ),
+    ),
+    el(
+      "nav",
+      {},
+      [
+        ["maps", "Maps"],
+        ["table", "Table"],
+        ["report", "Report"],
+        ["compare", "Compare"],
+      ].map(([name, text]) =>
+        el(
+          "a",
+          {
+            href: address(name),
+            "aria-current": name === view || (name === "maps" && view === "cell") ? "page" : null,
+          },
+          text,
+        ),
+      ),
+    ),
+  );
 }
 
 function mapsView(place, run, query) {
-  const wanted = query.get("variable"), about = run.index.run;
+  const wanted = query.get("variable"),
+    about = run.index.run;
   place.replaceChildren(
-    el("p", { class: "soft" }, `Layers upward. In a cell: ${about.score}, paler where the interval is wide. Outlined: accepted; dashed: still alive. A cell opens its pairs: click it, or walk with the arrow keys and press Enter.`),
-    run.index.variables.length > 1 ? chips("variable", [{ text: "all", on: !wanted, href: address("maps") }, ...run.index.variables.map((v) => ({ text: v, on: v === wanted, href: address("maps", "", { variable: v }) }))]) : "",
-    el("div", { class: "maps" }));
-  drawMaps($(".maps", place), run, run.index.maps.filter((map) => !wanted || run.index.variables[map.variable] === wanted), runLook(run));
-  if (run.elsewhere.size) place.append(el("h3", {}, "Over several layers"), el("ul", { class: "elsewhere" },
-    [...run.elsewhere].slice(0, 500).map(([h, where]) => el("li", {}, el("a", { href: address("cell", run.h.id[h]) }, `${run.variable(h)} ~ ${where}`), ` ${share(run.h.iia[h])} ${VERDICTS[run.h.verdict[h]]}`))));
+    el(
+      "p",
+      { class: "soft" },
+      `Layers upward. In a cell: ${about.score}, paler where the interval is wide. Outlined: accepted; dashed: ` +
+        "still alive. A cell opens its pairs: click it, or walk with the arrow keys and press Enter.",
+    ),
+    run.index.variables.length > 1
+      ? chips("variable", [
+          { text: "all", on: !wanted, href: address("maps") },
+          ...run.index.variables.map((v) => ({
+            text: v,
+            on: v === wanted,
+            href: address("maps", "", { variable: v }),
+          })),
+        ])
+      : "",
+    el("div", { class: "maps" }),
+  );
+  drawMaps($(".maps", place), run, mapsOf(run, wanted), runLook(run));
+  if (run.elsewhere.size)
+    place.append(
+      el("h3", {}, "Over several layers"),
+      el(
+        "ul",
+        { class: "elsewhere" },
+        [...run.elsewhere]
+          .slice(0, MOST_ELSEWHERE)
+          .map(([h, where]) =>
+            el(
+              "li",
+              {},
+              el("a", { href: address("cell", run.h.id[h]) }, `${run.variable(h)} ~ ${where}`),
+              ` ${share(run.h.iia[h])} ${VERDICTS[run.h.verdict[h]]}`,
+            ),
+          ),
+      ),
+      firstOf(run.elsewhere.size, MOST_ELSEWHERE) ?? "",
+    );
   if (!run.size) place.append(el("p", {}, "Nothing is proposed yet."));
 }
 
+// Looks for another state, seldom where none is to come; a field with half a text is left alone.
 async function lookAgain() {
-  if (MODE.kind === "run" && current?.index.run.state !== "running") return;
-  const text = await fetch(MODE.kind === "runs" ? "view/runs.js" : "view/index.js", { cache: "no-cache" }).then((answer) => answer.text());
-  if (text === lookAgain.last) return;
-  lookAgain.last = text;
+  const name = MODE.kind === "runs" ? "runs" : "index";
+  lookAgain.turn = (lookAgain.turn ?? 0) + 1;
+  if (name === "index" && current?.index.run.state !== "running" && lookAgain.turn % SELDOM) return;
+  if (isHalfTyped()) return;
+  const before = await load(name),
+    now = await fetched(`view/${name}.js`);
+  const same =
+    name === "index" ? stamps.get(now) === stamps.get(before) : JSON.stringify(now) === JSON.stringify(before);
+  if (!same) await showAnew(name, now);
+}
+
+async function showAnew(name, values) {
   known.clear();
-  known.set(MODE.kind === "runs" ? "runs" : "index", Promise.resolve(parsed(text)));
-  if (MODE.kind === "run") current = new Run(parsed(text));
-  const scroll = [scrollX, scrollY], focus = document.activeElement?.dataset?.h;
+  known.set(name, Promise.resolve(values));
+  if (name === "index") current = new Run(values);
+  const scroll = [scrollX, scrollY],
+    focusAgain = focusNow();
   await show();
   scrollTo(...scroll);
-  if (focus !== undefined) $(`td[data-h="${focus}"]`)?.focus({ preventScroll: true });
+  focusAgain();
+}
+
+function isHalfTyped() {
+  const field = document.activeElement;
+  return field.matches("input[type=search]") && field.value !== field.defaultValue;
+}
+
+// Returns a function that gives the focus, and its caret, back to what has it now.
+function focusNow() {
+  const fields = () => $$("input, select, canvas, #cell h2"),
+    now = document.activeElement;
+  const cell = now.dataset?.h,
+    at = fields().indexOf(now),
+    caret = now.selectionStart;
+  return () => {
+    const found = cell === undefined ? fields()[at] : $(`td[data-h="${cell}"]`);
+    found?.focus({ preventScroll: true });
+    if (caret !== undefined && caret !== null) found?.setSelectionRange(caret, caret);
+  };
+}
+
+// Reads index and bundles anew, a few times: whoever writes them may be at it just now.
+const REREADS = 5;
+let rereads = 0,
+  rereading = null,
+  rereadOf = null;
+
+function readAgain() {
+  const stamp = stamps.get(current.index);
+  if (stamp !== rereadOf) rereads = 0;
+  rereadOf = stamp;
+  if (rereading || rereads >= REREADS) return;
+  rereads += 1;
+  rereading = setTimeout(async () => {
+    rereading = null;
+    known.clear();
+    await showAnew("index", await load("index")).catch((error) => console.warn(error.message));
+  }, 300 * rereads);
 }
 
 window.addEventListener("hashchange", async () => {
@@ -98,5 +230,5 @@ window.addEventListener("keydown", (event) => {
 });
 show().then(() => {
   if (MODE.served) setInterval(() => lookAgain().catch((error) => console.warn(error.message)), LOOK_AGAIN);
-  else if (current?.index.run.state === "running") setInterval(() => location.reload(), RELOAD);
+  else if (current?.index.run.state === "running") setInterval(() => isHalfTyped() || location.reload(), RELOAD);
 });

@@ -16,12 +16,27 @@ function drawMap(run, map, look) {
 function tableMap(run, map, look) {
   const width = map.labels.length;
   const head = map.labels.map((label, x) =>
-    el("th", { scope: "col" }, map.axis === "head" ? `head ${label.join(" ")}` : label.flatMap((line) => [line, el("br")]).slice(0, -1),
-      map.examples[x] ? el("q", {}, map.examples[x]) : null));
+    el(
+      "th",
+      { scope: "col" },
+      map.axis === "head" ? `head ${label.join(" ")}` : label.flatMap((line) => [line, el("br")]).slice(0, -1),
+      map.examples[x] ? el("q", {}, map.examples[x]) : null,
+    ),
+  );
   const rows = map.layers.map((layer, y) =>
-    el("tr", {}, el("th", { scope: "row" }, layer), map.labels.map((_, x) => tableCell(run, map.cells[y * width + x], look))));
-  const table = el("table", { class: map.layers.length > 16 ? "heat tall" : "heat", role: "grid" },
-    el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "layer"), head)), el("tbody", {}, rows));
+    el(
+      "tr",
+      {},
+      el("th", { scope: "row" }, layer),
+      map.labels.map((_, x) => tableCell(run, map.cells[y * width + x], look)),
+    ),
+  );
+  const table = el(
+    "table",
+    { class: map.layers.length > 16 ? "heat tall" : "heat", role: "grid" },
+    el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "layer"), head)),
+    el("tbody", {}, rows),
+  );
   table.addEventListener("click", (event) => look.open(Number(event.target.closest("td[data-h]")?.dataset.h ?? -1)));
   table.addEventListener("keydown", (event) => moveInTable(event, table, look));
   const first = $("td[data-h]", table);
@@ -32,7 +47,17 @@ function tableMap(run, map, look) {
 function tableCell(run, h, look) {
   if (h < 0) return el("td");
   const { text, kind, level, title } = look.cell(h);
-  return el("td", { "data-h": h, tabindex: -1, class: `${kind} ${level === null ? "none" : `h${level}`}`, title: title.join("\n"), "aria-label": title.join(", ") }, text);
+  return el(
+    "td",
+    {
+      "data-h": h,
+      tabindex: -1,
+      class: `${kind} ${level === null ? "none" : `h${level}`}`,
+      title: title.join("\n"),
+      "aria-label": title.join(", "),
+    },
+    text,
+  );
 }
 
 const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
@@ -49,7 +74,9 @@ function moveInTable(event, table, look) {
   if (!step) return;
   event.preventDefault();
   const rows = [...table.tBodies[0].rows];
-  let y = rows.indexOf(cell.parentNode), x = cell.cellIndex, next = null;
+  let y = rows.indexOf(cell.parentNode),
+    x = cell.cellIndex,
+    next = null;
   do {
     y += step[0];
     x += step[1];
@@ -63,22 +90,36 @@ function moveInTable(event, table, look) {
 
 // A canvas of all cells; under it what the pointer or the cursor is at, in words.
 function canvasMap(run, map, look) {
-  const columns = map.labels.length, rows = map.layers.length;
-  const w = Math.max(3, Math.min(14, Math.floor(15000 / columns))), tall = 14;
+  const columns = map.labels.length,
+    rows = map.layers.length;
+  const w = Math.max(3, Math.min(14, Math.floor(15000 / columns))),
+    tall = 14;
   const canvas = el("canvas", { width: columns * w, height: rows * tall, tabindex: 0, role: "grid", class: "many" });
-  const told = el("p", { class: "soft told", "aria-live": "polite" }, `${many(map.cells.length, "cell")}: point at one, or walk with the arrow keys`);
+  const told = el(
+    "p",
+    { class: "soft told", "aria-live": "polite" },
+    `${many(map.cells.length, "cell")}: point at one, or walk with the arrow keys`,
+  );
   let at = map.cells.findIndex((h) => h >= 0);
   const draw = () => paintCells(canvas.getContext("2d"), map, look, w, tall, at);
-  const tell = (i) => { if (map.cells[i] >= 0) told.textContent = look.cell(map.cells[i]).title.join(" · "); };
-  const under = (event) => Math.floor(event.offsetY / tall) * columns + Math.min(Math.floor(event.offsetX / w), columns - 1);
+  const tell = (i) => {
+    if (map.cells[i] >= 0) told.textContent = look.cell(map.cells[i]).title.join(" · ");
+  };
+  const under = (event) =>
+    Math.floor(event.offsetY / tall) * columns + Math.min(Math.floor(event.offsetX / w), columns - 1);
   canvas.addEventListener("mousemove", (event) => tell(under(event)));
-  canvas.addEventListener("click", (event) => { at = under(event); draw(); look.open(map.cells[at] ?? -1); });
+  canvas.addEventListener("click", (event) => {
+    at = under(event);
+    draw();
+    look.open(map.cells[at] ?? -1);
+  });
   canvas.addEventListener("keydown", (event) => {
     if (event.key === "Enter") look.open(map.cells[at]);
     const step = STEPS[event.key];
     if (!step) return;
     event.preventDefault();
-    const y = Math.floor(at / columns) + step[0], x = (at % columns) + step[1];
+    const y = Math.floor(at / columns) + step[0],
+      x = (at % columns) + step[1];
     if (x < 0 || x >= columns || y < 0 || y >= rows) return;
     at = y * columns + x;
     draw();
@@ -86,23 +127,42 @@ function canvasMap(run, map, look) {
   });
   look.repaint.push(draw);
   draw();
-  return el("div", {}, el("p", { class: "soft" }, `layers ${map.layers.at(-1)} (below) to ${map.layers[0]}; ${many(columns, map.axis)} across`),
-    el("div", { class: "wide" }, canvas), told);
+  return el(
+    "div",
+    {},
+    el(
+      "p",
+      { class: "soft" },
+      `layers ${map.layers.at(-1)} (below) to ${map.layers[0]}; ${many(columns, map.axis)} across`,
+    ),
+    el("div", { class: "wide" }, canvas),
+    told,
+  );
 }
 
 function paintCells(context, map, look, w, tall, at) {
-  const colours = levelColours(), columns = map.labels.length;
+  const colours = levelColours(),
+    columns = map.labels.length;
   const style = getComputedStyle(document.documentElement);
-  const accept = style.getPropertyValue("--accept"), line = style.getPropertyValue("--line");
+  const accept = style.getPropertyValue("--accept"),
+    line = style.getPropertyValue("--line");
   context.clearRect(0, 0, context.canvas.width, context.canvas.height);
   map.cells.forEach((h, i) => {
     if (h < 0) return;
-    const x = (i % columns) * w, y = Math.floor(i / columns) * tall;
-    const level = look.level(h), hollow = look.hollow(h);
+    const x = (i % columns) * w,
+      y = Math.floor(i / columns) * tall;
+    const level = look.level(h),
+      hollow = look.hollow(h);
     context.fillStyle = level === null ? line : colours[level];
     if (!hollow) context.fillRect(x, y, w - (w > 4), tall - 1);
-    else { context.strokeStyle = line; context.strokeRect(x + 0.5, y + 0.5, w - 1, tall - 1.5); }
-    if (look.accepted(h)) { context.fillStyle = accept; context.fillRect(x, y + tall - 4, w - (w > 4), 3); }
+    else {
+      context.strokeStyle = line;
+      context.strokeRect(x + 0.5, y + 0.5, w - 1, tall - 1.5);
+    }
+    if (look.accepted(h)) {
+      context.fillStyle = accept;
+      context.fillRect(x, y + tall - 4, w - (w > 4), 3);
+    }
   });
   context.strokeStyle = style.getPropertyValue("--ink");
   context.lineWidth = 2;
@@ -125,12 +185,14 @@ function runLook(run) {
   const { iia, verdict } = run.h;
   return {
     repaint: [],
-    open: (h) => { if (h >= 0) go("cell", run.h.id[h], { variable: route().query.get("variable") }); },
+    open: (h) => {
+      if (h >= 0) go("cell", run.h.id[h], { variable: route().query.get("variable") });
+    },
     level: (h) => run.level(h),
     hollow: (h) => verdict[h] === ".",
     accepted: (h) => verdict[h] === "a",
     cell: (h) => ({
-      text: iia[h] === null ? { f: "failed", ".": "" }[verdict[h]] ?? "–" : iia[h].toFixed(2),
+      text: iia[h] === null ? ({ f: "failed", ".": "" }[verdict[h]] ?? "–") : iia[h].toFixed(2),
       kind: { a: "accept", u: "undecided", f: "failed", ".": "alive" }[verdict[h]] ?? "decided",
       level: verdict[h] === "." ? null : run.level(h),
       title: run.words(h),
@@ -138,12 +200,14 @@ function runLook(run) {
   };
 }
 
-let drawAll = () => {}, reveal = () => {};
-window.addEventListener("beforeprint", () => drawAll());
+const drawAll = new Map(); // by the place of the maps
+let reveal = () => {};
+window.addEventListener("beforeprint", () => drawAll.forEach((draw) => draw()));
 
 // Draws each map when it comes into view, and all of them before printing.
 function drawMaps(place, run, maps, look) {
-  const drawn = new Map(), holders = new Map();
+  const drawn = new Map(),
+    holders = new Map();
   const draw = (holder) => {
     if (!drawn.has(holder)) return;
     holder.replaceChildren(drawMap(run, drawn.get(holder), look));
@@ -151,7 +215,10 @@ function drawMaps(place, run, maps, look) {
     drawn.delete(holder);
     watcher.unobserve(holder);
   };
-  const watcher = new IntersectionObserver((seen) => seen.filter((s) => s.isIntersecting).forEach((s) => draw(s.target)), { rootMargin: "400px" });
+  const watcher = new IntersectionObserver(
+    (seen) => seen.filter((s) => s.isIntersecting).forEach((s) => draw(s.target)),
+    { rootMargin: "400px" },
+  );
   for (const map of maps) {
     const holder = el("div", { class: map.labels.length > 8 ? "holder broad" : "holder" });
     holder.style.minHeight = `${Math.min(60 + 30 * map.layers.length, 900)}px`;
@@ -167,5 +234,6 @@ function drawMaps(place, run, maps, look) {
     cell?.classList.add("open");
     (cell ?? holder)?.scrollIntoView({ block: "nearest" });
   };
-  drawAll = () => [...drawn.keys()].forEach(draw);
+  [...drawAll.keys()].filter((old) => !old.isConnected).forEach((old) => drawAll.delete(old));
+  drawAll.set(place, () => [...drawn.keys()].forEach(draw));
 }

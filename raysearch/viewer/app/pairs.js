@@ -21,11 +21,29 @@ function pairsOf(run, h, cell, query) {
   const outcomes = cell.outcomes[split] ?? "";
   const present = Object.keys(OUTCOMES).filter((o) => outcomes.includes(o));
   const show = present.includes(query.get("show")) ? query.get("show") : present[0];
-  const seen = [...outcomes].map((outcome, i) => ({ outcome, pair: cell.intervention.pairs[split][i], said: cell.intervention.said[split][i] }));
+  const seen = [...outcomes].map((outcome, i) => ({
+    outcome,
+    pair: cell.intervention.pairs[split][i],
+    said: cell.intervention.said[split][i],
+  }));
   const chosen = seen.filter((one) => one.outcome === show);
-  fill(place,
-    splits.length > 1 ? chips("pairs of the", splits.map((s) => ({ text: s, on: s === split, href: changed({ split: s, show: "", set: "" }) }))) : null,
-    chips("show", present.map((o) => ({ text: `${seen.filter((one) => one.outcome === o).length} ${OUTCOMES[o].name}`, on: o === show, href: changed({ show: o, set: "" }), kind: OUTCOMES[o].kind }))),
+  fill(
+    place,
+    splits.length > 1
+      ? chips(
+          "pairs of the",
+          splits.map((s) => ({ text: s, on: s === split, href: changed({ split: s, show: "", set: "" }) })),
+        )
+      : null,
+    chips(
+      "show",
+      present.map((o) => ({
+        text: `${seen.filter((one) => one.outcome === o).length} ${OUTCOMES[o].name}`,
+        on: o === show,
+        href: changed({ show: o, set: "" }),
+        kind: OUTCOMES[o].kind,
+      })),
+    ),
   );
   const list = el("ol", { class: "pair-list" });
   place.append(list);
@@ -34,14 +52,25 @@ function pairsOf(run, h, cell, query) {
 }
 
 function chips(label, all) {
-  return el("p", { class: "chips" }, el("span", { class: "soft" }, label),
-    all.map(({ text, on, href, kind }) => el("a", { href, class: `chip ${kind ?? ""}`, "aria-current": on ? "true" : null }, text)));
+  return el(
+    "p",
+    { class: "chips" },
+    el("span", { class: "soft" }, label),
+    all.map(({ text, on, href, kind }) =>
+      el("a", { href, class: `chip ${kind ?? ""}`, "aria-current": on ? "true" : null }, text),
+    ),
+  );
 }
 
 async function fillPairs(list, run, h, cell, chosen, set) {
   if (new Set(cell.sets.map((s) => s[0])).size > 1 || set) {
     const sets = [...new Set(cell.sets.map((s) => s[0]))];
-    list.before(chips("set", [{ text: "all", on: !set, href: changed({ set: "" }) }, ...sets.map((s) => ({ text: s, on: s === set, href: changed({ set: s }) }))]));
+    list.before(
+      chips("set", [
+        { text: "all", on: !set, href: changed({ set: "" }) },
+        ...sets.map((s) => ({ text: s, on: s === set, href: changed({ set: s }) })),
+      ]),
+    );
   }
   let at = 0;
   const more = el("button", { type: "button", class: "more" });
@@ -72,17 +101,36 @@ function pairItem(run, h, cell, one, pair) {
   const expected = pair.expected[run.h.variable[h]];
   const marks = (names) => new Set(names.map((name) => run.index.positions.indexOf(name)));
   const outcome = OUTCOMES[one.outcome];
-  return el("li", { class: `pair ${outcome.kind}` },
-    el("dl", {},
+  return el(
+    "li",
+    { class: `pair ${outcome.kind}` },
+    el(
+      "dl",
+      {},
       line("base", marked(pair.base, marks(cell.base)), "was run"),
-      pair.sources.map((s) => line(s.name, cell.ablation ? marked(s.text, new Set()) : marked(s.text, marks(cell.source)), "lent the marked activation")),
+      pair.sources.map((s) =>
+        line(
+          s.name,
+          cell.ablation ? marked(s.text, new Set()) : marked(s.text, marks(cell.source)),
+          "lent the marked activation",
+        ),
+      ),
     ),
-    el("p", { class: "answers" },
+    el(
+      "p",
+      { class: "answers" },
       answer("expected", cell.ablation ? `not ${pair.answer}` : expected, "wanted", said),
-      answer("said", said ?? `token ${run.index.ids[one.said].join(", ")}`, outcome.kind, expected, said === null ? null : whose(said, pair, expected)),
+      answer(
+        "said",
+        said ?? `token ${run.index.ids[one.said].join(", ")}`,
+        outcome.kind,
+        expected,
+        said === null ? null : whose(said, pair, expected),
+      ),
       answer("the base alone", pair.output ?? pair.answer, "own"),
     ),
-    el("p", { class: "soft small" }, [`pair ${one.pair}`, pair.set, outcome.verb].filter(Boolean).join(" · ")));
+    el("p", { class: "soft small" }, [`pair ${one.pair}`, pair.set, outcome.verb].filter(Boolean).join(" · ")),
+  );
 }
 
 function line(name, text, title) {
@@ -92,8 +140,13 @@ function line(name, text, title) {
 // Spaces around an answer are only shown where they are all that it differs in from `other`.
 function answer(name, text, kind, other, note) {
   const spaces = other && text !== other && text?.trim() === other.trim();
-  return el("span", { class: "answer" }, el("small", {}, name), el("b", { class: kind }, (spaces ? text.replaceAll(" ", "␣") : text?.trim() || text) ?? "–"),
-    note ? el("small", { class: "note" }, note) : null);
+  return el(
+    "span",
+    { class: "answer" },
+    el("small", {}, name),
+    el("b", { class: kind }, (spaces ? text.replaceAll(" ", "␣") : text?.trim() || text) ?? "–"),
+    note ? el("small", { class: "note" }, note) : null,
+  );
 }
 
 function whose(said, pair, expected) {

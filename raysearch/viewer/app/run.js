@@ -2,7 +2,9 @@
 
 const VERDICTS = { a: "accepted", r: "rejected", u: "undecided", f: "failed", ".": "not decided yet" };
 const LEVELS = 20;
-const FULL = 0.15, FAINT = 0.8, FAINTEST = 0.08; // as cell_style.py
+const FULL = 0.15,
+  FAINT = 0.8,
+  FAINTEST = 0.08; // as cell_style.py
 
 class Run {
   constructor(index, folder = "") {
@@ -11,7 +13,11 @@ class Run {
     this.h = index.hypotheses;
     this.at = new Map(this.h.id.map((id, i) => [id, i]));
     this.places = new Array(this.h.id.length);
-    index.maps.forEach((map, m) => map.cells.forEach((h, at) => { if (h >= 0) this.places[h] = [m, at]; }));
+    index.maps.forEach((map, m) =>
+      map.cells.forEach((h, at) => {
+        if (h >= 0) this.places[h] = [m, at];
+      }),
+    );
     this.elsewhere = new Map(index.elsewhere);
   }
 
@@ -38,7 +44,8 @@ class Run {
   where(h) {
     if (!this.places[h]) return this.elsewhere.get(h) ?? "";
     const [m, at] = this.places[h];
-    const map = this.index.maps[m], width = map.labels.length;
+    const map = this.index.maps[m],
+      width = map.labels.length;
     const label = map.labels[at % width].join(" ");
     const layer = map.layers[Math.floor(at / width)];
     return `layer ${layer}, ${[...map.shared, map.axis === "head" ? `head ${label}` : label].join(", ")}`;
@@ -48,7 +55,8 @@ class Run {
   level(h) {
     const iia = this.h.iia[h];
     if (iia === null || this.h.verdict[h] === "f") return null;
-    const low = this.h.low[h], high = this.h.high[h];
+    const low = this.h.low[h],
+      high = this.h.high[h];
     const width = low === null || high === null ? 1 : high - low;
     return Math.round(LEVELS * iia * Math.min(Math.max((FAINT - width) / (FAINT - FULL), FAINTEST), 1));
   }
@@ -63,12 +71,24 @@ class Run {
 
   async cell(h) {
     const intervention = this.h.intervention[h];
-    const bundle = await load(`cells-${Math.floor(intervention / this.index.bundle)}`, this.folder);
+    const bundle = await this.bundle("cells", intervention);
     return { ...bundle.hypotheses[h], intervention: bundle.interventions[intervention] };
   }
 
   async pair(number) {
-    const bundle = await load(`pairs-${Math.floor(number / this.index.bundle)}`, this.folder);
-    return bundle[number];
+    return (await this.bundle("pairs", number))[number];
   }
+
+  // A bundle of another state than the index: the numbers in both have moved.
+  async bundle(kind, number) {
+    const bundle = await load(`${kind}-${Math.floor(number / this.index.bundle)}`, this.folder);
+    if (stamps.get(bundle) === stamps.get(this.index)) return bundle;
+    readAgain();
+    throw new Error("the run has changed meanwhile; its page is read again");
+  }
+}
+
+// The maps of a variable by its name; all where none is given.
+function mapsOf(run, variable) {
+  return run.index.maps.filter((map) => !variable || run.index.variables[map.variable] === variable);
 }
