@@ -204,11 +204,11 @@ class Checked(Run):
     def selection(self, found):  # the rows of `selection`
         asked = -1e-9 if self.more else e_bh([excess for *_, excess, _ in found.values()])
         accepted = {h for h, (row, *_) in found.items() if row["verdict"] == "accept"}
-        company = 1 if self.more else len(accepted)
+        counted_as = 1 if self.more else len(accepted)
         for h, (row, _, _, excess, sides) in found.items():
             one, by_fdr = [None] * 4, "accept" if excess >= asked else None
             if h in accepted:
-                error = 0.05 * min(1.0, company * row["level"] / self.delta)
+                error = 0.05 * min(1.0, counted_as * row["level"] / self.delta)
                 one = [len(accepted), 1 - error, *ends(*sides, False, error)]
             if h in accepted or by_fdr:
                 yield h, dict(zip(COLUMNS, [*one, by_fdr], strict=True))

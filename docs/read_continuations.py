@@ -56,6 +56,6 @@ class Course:  # how far a hypothesis may go: to the last block, or by a continu
     def goes_on(self, seen):  # whether a continuation has further blocks for it, after so many
         for phase in (k for k in self.later if k > self.phase):
             self.phase = phase
-            if seen < self.horizons[phase]:
+            if max(seen, self.horizons[phase - 1]) < self.horizons[phase]:
                 return True
         return False

@@ -118,10 +118,8 @@ class Run:
             of = [p for p in self.pairs if solved.get(p) and self.pairs[p]["split"] == split]
             trained = [self.pairs[p]["content"] for p in used.get("fit", ()) if self.trained]
             used[split] = [p for p in of if self.pairs[p]["content"] not in trained]
-        want, began = (
-            int(self.keys["test"]),
-            [p for p in used["test"] if not self.pairs[p]["added"]],
-        )
+        want = int(self.keys["test"])
+        began = [p for p in used["test"] if not self.pairs[p]["added"]]
         dealt = min(want * (1 if self.ours else 6), len(began))
         left, parts, want = used["test"][:dealt], [], min(want, dealt)
         fixed, later = self.once, 0
@@ -212,9 +210,10 @@ class Run:
         spent = math.fsum(found[h][0] for h, row in rows.items() if row["control"] is None)
         self.differs("the error that all spend", max(spent, self.delta), self.delta)
         for i, (_, names) in enumerate(self.more, 1) if self.exact else ():
-            kept = self.reserve / (i * (i + 1))
+            kept, at = self.reserve / (i * (i + 1)), len(self.parts) - len(self.more) + i - 1
+            names = names if self.parts[at][1] else ()  # no further pair is solved
             level = kept * self.delta / max(1, sum(rows[h]["control"] is None for h in names))
-            found |= {h: (level, [len(self.parts) - len(self.more) + i - 1], kept) for h in names}
+            found |= {h: (level, [at], kept) for h in names}
         return found
 
     def weights(self, rows):  # of hypotheses, by their effects on fit pairs

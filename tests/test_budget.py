@@ -21,7 +21,7 @@ BUDGETS = {
     "causal": 6_700,
     "cli": 10_300,
     "cluster": 14_800,
-    "core": 9_900,
+    "core": 10_000,
     "deploy": 3_000,
     "engine": 4_800,
     "engine/attribution": 3_000,
@@ -37,15 +37,15 @@ BUDGETS = {
     "notebook": 10_200,
     "problems": 18_400,
     "proposers": 4_200,
-    "report": 16_900,
-    "runner": 35_700,
-    "search": 27_200,
+    "report": 17_900,
+    "runner": 36_000,
+    "search": 27_400,
     "stats": 6_600,
     "storage": 6_300,
     "store": 16_800,
     "testing": 1_200,
     "tracking": 5_500,
-    "viewer": 15_100,
+    "viewer": 14_700,
 }
 
 _LAYOUT = {

@@ -8,7 +8,7 @@ Invariants: a function of the encoded pairs alone; without aliases or answers of
 output stands for itself.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from raysearch.core.events import Encoded, Ids
@@ -61,3 +61,16 @@ def answer_matcher(pairs: Iterable[Encoded]) -> AnswerMatcher:
     return AnswerMatcher(
         answer_of, tuple(sorted({len(output) for output in answer_of}, reverse=True))
     )
+
+
+def matchers_of(pairs: Sequence[Encoded]) -> dict[int, AnswerMatcher]:
+    """Returns the matcher for each continuation's pairs, by number (0: the first pairs): of all
+    pairs up to it.
+
+    Raises:
+        PairsError: as `answer_matcher`.
+    """
+    return {
+        last: answer_matcher(pair for pair in pairs if pair.added <= last)
+        for last in sorted({pair.added for pair in pairs})
+    }

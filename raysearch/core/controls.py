@@ -11,7 +11,7 @@ function of the pairs alone, the same on every machine.
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, Protocol
 
 from raysearch.core.events import Ids
 from raysearch.core.featurizers import is_fitted, is_trained
@@ -65,6 +65,24 @@ def arbitrary_labels(counterfactuals: Iterable[Ids], seed: int = 0) -> Mapping[I
         zip(shuffled, [*shuffled[1:], *shuffled[:1]], strict=True)
     )  # one cycle, so that no answer keeps its label
     return {value: following[value] for value in values}
+
+
+class _Labelled(Protocol):
+    """A pair with its counterfactuals, and the continuation that added it (0: none)."""
+
+    @property
+    def counterfactual(self) -> Mapping[str, Ids]: ...
+
+    @property
+    def added(self) -> int: ...
+
+
+def labels_of(pairs: Iterable[_Labelled], variable: str) -> Mapping[Ids, Ids]:
+    """Returns the arbitrary labels of a run, which its first pairs fix: an answer that only further
+    pairs have keeps its own.
+    """
+    first = (pair for pair in pairs if not pair.added and variable in pair.counterfactual)
+    return arbitrary_labels(pair.counterfactual[variable] for pair in first)
 
 
 def swaps_nothing(intervention: Intervention) -> bool:

@@ -34,6 +34,7 @@ class Encoded:
         aliases: pairs (ids of an alias, ids of the answer that it counts as).
         choices: ids among which an answer is chosen; empty for no restriction.
         values: as in `Pair`.
+        added: as in `Pair`.
     """
 
     index: int
@@ -46,6 +47,7 @@ class Encoded:
     aliases: tuple[tuple[Ids, Ids], ...] = ()
     choices: Ids = ()
     values: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    added: int = 0
 
     @property
     def tokens(self) -> int:

@@ -75,11 +75,13 @@ class Weighed:
 class Counted:
     """An observation entered the evidence of at least one hypothesis.
 
-    `conflicts` counts the repeats that had given other outputs by then.
+    `conflicts` counts the repeats that had given other outputs by then; `part` is the part of the
+    test pairs that its block is of, 0 on the holdout.
     """
 
     observation: Measured
     conflicts: int
+    part: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,7 @@ class Decided:
         accept_to: the highest threshold of a list at which, and at all below, the same evidence
             accepts; None at none.
         reject_from: the lowest at which, and at all above, it rejects.
+        part: the part of the test pairs that the evidence is of.
     """
 
     hypothesis: Hypothesis
@@ -180,6 +183,7 @@ class Decided:
     no_intervention: float | None = None
     accept_to: float | None = None
     reject_from: float | None = None
+    part: int = 0
 
 
 @dataclass(frozen=True, slots=True)

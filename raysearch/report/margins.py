@@ -6,17 +6,19 @@ interval that is valid at any look; what was not observed on common pairs has no
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Any
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 
+import numpy as np
 import pyarrow.compute as pc
 
-from raysearch.core.answers import answer_matcher
+from raysearch.core.answers import matchers_of
 from raysearch.core.codec import from_json_values
-from raysearch.core.controls import HOLDOUT_CONTROLS, arbitrary_labels, with_control
+from raysearch.core.controls import HOLDOUT_CONTROLS, with_control
 from raysearch.core.events import Ids
 from raysearch.core.hypothesis import Intervention
+from raysearch.report.rows import Row
+from raysearch.report.verdict_pairs import MATCH, MISS, VerdictPairs
 from raysearch.search.pair_blocks import ExpectedAnswers, expected_answers
 from raysearch.stats.paired_test import PairedTest
 from raysearch.storage.digests import each_checked
@@ -25,7 +27,6 @@ from raysearch.storage.parquet import from_parquet
 from raysearch.store.job_file import read_job
 from raysearch.store.pairs_table import FILE, read_encoded
 
-Row = Mapping[str, Any]
 Interval = tuple[float, float]
 Key = tuple[str, str, str | None]
 """(split, intervention, fit)."""
@@ -35,12 +36,14 @@ Key = tuple[str, str, str | None]
 class Margins:
     """The observed outputs of some interventions: for each, those of its pairs, in their order.
 
-    `of_tested_score`: whether the test is on matches too, as margins are."""
+    `of_tested_score`: whether the test is on matches too, as margins are; `parts`: the part of the
+    test pairs that a pair is of, where it is not 0."""
 
     pairs: Mapping[int, ExpectedAnswers]
     seen: Mapping[Key, Mapping[int, Ids]]
     unfiltered: bool = False
     of_tested_score: bool = True
+    parts: Mapping[int, int] = field(default_factory=dict)
 
     def over(self, row: Row, other: Row) -> Interval | None:
         """Returns the interval of IIA minus that of a control which is a hypothesis of its own."""
@@ -97,18 +100,26 @@ class Margins:
         """Returns whether each pair that counts for the row's variable is a match, in the order of
         the pairs; `wanted`: the variable whose counterfactual is a match.
         """
-        variable, found = row["variable"], {}
-        labels: Mapping[Ids, Ids] = {}
-        if row["control"] == "arbitrary_labels":
-            labels = arbitrary_labels(e.counterfactual[variable] for e in self.pairs.values())
-        for p, output in self.seen.get((split, row["intervention"], row["fit"]), {}).items():
-            e = self.pairs[p]
-            own, asked = e.counterfactual[variable], e.counterfactual[wanted or variable]
-            if self.unfiltered or labels.get(own, own) != e.base:
-                found[p] = e.read(output) == labels.get(asked, asked)
-        if split == "test":  # later blocks were measured for other hypotheses
-            return dict(list(found.items())[: row["n"]])
-        return found
+        seen = self.seen.get((split, row["intervention"], row["fit"]), {})
+        of_each = self._outcomes.of(
+            row,
+            split,
+            np.array([*seen], dtype=np.int64),
+            np.array([self._numbers[output] for output in seen.values()], dtype=np.int64),
+            np.array([self.parts.get(p, 0) for p in seen], dtype=np.int64),
+            wanted,
+        ).tolist()
+        return {p: o == MATCH for p, o in zip(seen, of_each, strict=True) if o in (MATCH, MISS)}
+
+    @cached_property
+    def _numbers(self) -> dict[Ids, int]:
+        """The different outputs, each with its number."""
+        outputs = dict.fromkeys(output for of in self.seen.values() for output in of.values())
+        return {output: number for number, output in enumerate(outputs)}
+
+    @cached_property
+    def _outcomes(self) -> VerdictPairs:
+        return VerdictPairs(self.pairs, [*self._numbers], self.unfiltered)
 
 
 NO_MARGINS = Margins({}, {})
@@ -127,20 +138,27 @@ def read_margins(run: FolderLike, accepted: Sequence[Row], controls: Sequence[Ro
     names |= {
         with_control(_intervention(row), name).id for row in swaps for name in HOLDOUT_CONTROLS
     }
-    matcher = answer_matcher(tuple(encoded for encoded, _, _ in pairs))
+    matchers = matchers_of([encoded for encoded, _, _ in pairs])
+    observed, parts = _observed(run, names)
     return Margins(
         {
-            e.index: expected_answers(e, split, None, matcher, matching=matching)
+            e.index: expected_answers(
+                e, split, None, matchers[e.added], matching=matching, added=e.added
+            )
             for e, split, matching in pairs
         },
-        _observed(run, names),
+        observed,
         (job.get("pairs") or {}).get("kinds") == "unfiltered",
         (job.get("test") or {}).get("score", "matches") == "matches",
+        parts,
     )
 
 
-def _observed(run: FolderLike, names: Iterable[str]) -> dict[Key, dict[int, Ids]]:
-    columns = ["intervention", "fit", "split", "block", "pairs", "outputs"]
+def _observed(
+    run: FolderLike, names: Iterable[str]
+) -> tuple[dict[Key, dict[int, Ids]], dict[int, int]]:
+    """Returns what was observed of some interventions, and the parts that are not 0, by pair."""
+    columns = ["intervention", "fit", "split", "block", "pairs", "outputs", "part"]
     rows = [
         row
         for _, content in each_checked(open_folder(run), "observations")
@@ -149,10 +167,13 @@ def _observed(run: FolderLike, names: Iterable[str]) -> dict[Key, dict[int, Ids]
         .to_pylist()
     ]
     found: dict[Key, dict[int, Ids]] = {}
+    parts: dict[int, int] = {}
     for row in sorted(rows, key=lambda row: row["block"]):
         outputs = zip(row["pairs"], map(tuple, row["outputs"]), strict=True)
         found.setdefault((row["split"], row["intervention"], row["fit"]), {}).update(outputs)
-    return found
+        if part := row.get("part"):
+            parts |= dict.fromkeys(row["pairs"], part)
+    return found, parts
 
 
 def _intervention(row: Row) -> Intervention:

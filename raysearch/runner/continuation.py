@@ -14,8 +14,10 @@ from raysearch.runner.given_objects import GivenObjects
 from raysearch.runner.resolve import SPARE, with_more_pairs
 from raysearch.runner.resolved_job import ResolvedJob, is_open
 from raysearch.search.search import Search
+from raysearch.storage.open import open_folder
 from raysearch.store.pairs_table import PairsTable, pairs_content
 from raysearch.store.run_folder import RunFolder
+from raysearch.store.used_pairs import earlier_runs, used_before, used_words
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,39 @@ def continuation(
         f"continuing {len(event.hypotheses)} undecided hypotheses, on at most {pairs} further test "
         f"pairs each: {left} at hand, {more} to be screened"
     )
+    words = "\n".join([words, *_used_before(run, resolved, stored)])
     return Continuation(event, number, resolved, stored, words)
+
+
+def _used_before(run: RunFolder, resolved: ResolvedJob, stored: PairsTable) -> list[str]:
+    """Returns lines on other runs that tested on pairs that it may go on with, and adds them to
+    those that run.json names.
+
+    Raises:
+        ResumeError: there are some, and the job asks for fresh pairs.
+    """
+    lines: list[str] = []
+    place, _, query = run.place.partition("?")
+    store = open_folder((place.rpartition("/")[0] or "/") + f"?{query}" * bool(query))
+    others = [r for r in earlier_runs(store, lines.append) if r.name != run.folder.name]
+    contents = {p.index: p.contents for p in resolved.pairs if p.split == "test"}
+    screened = [s for s in stored.screened or () if s.pair in contents]
+    over = {s.pair for s in screened if s.block is not None or s.solved is False}
+    further = {of for p, of in contents.items() if p not in over}
+    further -= {contents[s.pair] for s in screened if s.block is not None}
+    met = sorted(r.name for r in others if r.pairs & further)
+    if resolved.job.pairs.fresh and met:
+        n = len(further & frozenset[tuple[str, ...]]().union(*(r.pairs for r in others)))
+        raise ResumeError(
+            f"run {run.info.id} tests only on pairs that no run of its store has tested on "
+            f"(pairs.fresh), and {n} of the {len(further)} that it would go on with are of other "
+            f"runs ({', '.join(met[:3])}); without them they would be of another population, so "
+            "begin a new run"
+        )
+    if before := used_before(others, run.info.model_digest or "", further):
+        run.update(used_before={**run.info.used_before, **before})
+        lines.append(used_words(before))
+    return lines
 
 
 def _check_rules(run: RunFolder, resolved: ResolvedJob) -> None:

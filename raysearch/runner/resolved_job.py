@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from raysearch.causal import LeftOutCount, Pair, PairSample, Split, differing_shares
-from raysearch.core.answers import answer_matcher
+from raysearch.core.answers import matchers_of
 from raysearch.core.choices import PairKinds
 from raysearch.core.events import Encoded
 from raysearch.core.model_facts import ModelFacts
@@ -180,11 +180,7 @@ class ResolvedJob:
     def expected_answers(self, encoded: Sequence[Encoded]) -> dict[int, ExpectedAnswers]:
         """Returns the answers that outputs are compared with, by pair."""
         pairs = {p.index: p for p in self.pairs}
-        added = {p.index: p.added for p in self.pairs}
-        readings = [
-            answer_matcher(e for e in encoded if added[e.index] <= last)
-            for last in range(1 + max(added.values(), default=0))
-        ]
+        matchers = matchers_of(encoded)
         meant = self.job.prompt_format.meant
         found: dict[int, ExpectedAnswers] = {}
         for e in encoded:
@@ -196,7 +192,7 @@ class ResolvedJob:
                 e,
                 pair.split,
                 pair.set,
-                readings[pair.added],
+                matchers[pair.added],
                 meanings,
                 pair.contents,
                 pair.matching,

@@ -15,6 +15,10 @@ from raysearch.search.trial import HypothesisTest, Trial, TrialKey
 from raysearch.search.trial_registry import TrialRegistry
 from raysearch.search.verdicts import Stopped
 
+NO_FURTHER_PAIR = (
+    "the model solves no further pair, so the evidence is that of before the continuation"
+)
+
 
 class Continuations:
     """Keeps the hypotheses that wait for further pairs to be screened."""
@@ -28,6 +32,8 @@ class Continuations:
         self._registry = registry
         self.count = 0
         self._waiting: list[Stopped] = []
+        self._blocks: dict[int, int] = {}
+        """By part that may get further pairs, the number of blocks that it had before."""
 
     @property
     def waiting(self) -> int:
@@ -52,7 +58,19 @@ class Continuations:
         if self._rule.fixed_horizon:
             parts = (len(self._preparation.screening.parts),)
             miss = self._rule.reserved(self.count)
+        screening = self._preparation.screening
+        self._blocks = {part: len(screening.test_blocks(part)) for part in parts}
         return self._preparation.extend(event.pairs, parts, miss)
+
+    def without_further_pairs(self) -> list[Stopped]:
+        """Returns the hypotheses that wait for pairs that there are none of: they wait no longer,
+        and their evidence stays as it is.
+        """
+        blocks, fixed = self._preparation.screening.test_blocks, self._rule.fixed_horizon
+        more = {part for part, before in self._blocks.items() if len(blocks(part)) > before}
+        left = [s for s in self._waiting if not (more if fixed else s.test.part in more)]
+        self._waiting = [s for s in self._waiting if s not in left]
+        return left
 
     def go_on(self) -> list[tuple[Trial, list[HypothesisTest]]]:
         """Returns trials with the hypotheses that join them, now that the further pairs are

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Literal
 
 from raysearch.core.choices import PairKinds, TestedScore
-from raysearch.core.controls import arbitrary_labels
+from raysearch.core.controls import labels_of
 from raysearch.core.events import Ids
 from raysearch.core.hypothesis import Hypothesis
 from raysearch.core.population import SAMPLER, Population
@@ -57,14 +57,13 @@ class DecisionRule:
     weighted: bool = False
     fixed_horizon: bool = False
     reserve: float = 0.0
+    fdr: bool = False
 
     def reserved(self, continuation: int) -> float:
         """Returns what the n-th continuation may spend of a chance of error, n from 1, relative to
         what the tests before all continuations spend.
         """
         return self.reserve / (1 - self.reserve) / (continuation * (continuation + 1))
-
-    fdr: bool = False
 
 
 @dataclass(frozen=True)
@@ -183,7 +182,6 @@ class Criteria:
     - `base_match`: share in [0, 1] of the screened test pairs whose counterfactual the model gives
       without intervention; None if no test pair was screened.
     - `policies`: the best policy of each variable, which looks into no network.
-    - `no_intervention`: the same share of the pairs that count.
     - `labels`: for the control `arbitrary_labels`, the label that replaces each counterfactual.
 
     Args:
@@ -206,7 +204,7 @@ class Criteria:
         _check_solved(screening, fitting)
         self._test, self._rule, self._population = test, rule, population
         self._miss: dict[int, float] = {}
-        self.no_intervention: dict[str, float | None] = {}
+        self._no_intervention: dict[tuple[str, int], float | None] = {}
         self._made: dict[tuple[str, bool, int, float | None], Criterion] = {}
         self._read(screening, pairs)
         pairs = {p: e for p, e in pairs.items() if not e.added}
@@ -230,7 +228,7 @@ class Criteria:
                 )
             matches = sum(out == e.counterfactual[v] for e, out in screened)
             self.base_match[v] = matches / len(screened) if screened else None
-            self.labels[v] = arbitrary_labels(e.counterfactual[v] for e in pairs.values())
+            self.labels[v] = labels_of(pairs.values(), v)
 
     def extend(
         self,
@@ -248,14 +246,23 @@ class Criteria:
     def _read(self, screening: Screening, pairs: Mapping[int, ExpectedAnswers]) -> None:
         self._parts = [[pairs[p] for p in part.pairs] for part in screening.parts]
         self._asked = [part.used for part in screening.parts]
-        for v in self._parts[0][0].counterfactual if self._parts[0] else ():
-            self.no_intervention[v] = _matching(
+        self._no_intervention = {
+            (v, at): _matching(
                 [
                     (e.read(screening.output(p) or ()), e.counterfactual[v])
-                    for p in screening.parts[0].pairs
-                    if (e := pairs[p]).changes(v) or self._rule.kinds == "unfiltered"
+                    for p, e in zip(part.pairs, used, strict=True)
+                    if e.changes(v) or self._rule.kinds == "unfiltered"
                 ]
             )
+            for at, (part, used) in enumerate(zip(screening.parts, self._parts, strict=True))
+            for v in (used[0].counterfactual if used else ())
+        }
+
+    def no_intervention(self, variable: str, part: int) -> float | None:
+        """Returns the share of the pairs of a part that count whose output without intervention is
+        the counterfactual; None without any.
+        """
+        return self._no_intervention.get((variable, part))
 
     def of(self, hypothesis: Hypothesis, part: int = 0, share: float | None = None) -> Criterion:
         """Returns the criterion of the hypothesis's variable on a part of the test pairs; `share`

@@ -111,7 +111,7 @@ class Judge:
         accept_to, reject_from = self._span(test)
         return replace(
             decided,
-            no_intervention=criteria.no_intervention[variable],
+            no_intervention=criteria.no_intervention(variable, test.part),
             accept_to=accept_to,
             reject_from=reject_from,
         )

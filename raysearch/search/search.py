@@ -37,7 +37,7 @@ from raysearch.core.records import (
 from raysearch.proposers.base import AlphaSpending, AttributionPlan, Proposer
 from raysearch.proposers.generations import Generation, Generations
 from raysearch.proposers.weights import weights
-from raysearch.search.continuations import Continuations
+from raysearch.search.continuations import NO_FURTHER_PAIR, Continuations
 from raysearch.search.criteria import DecisionRule
 from raysearch.search.failed_attempts import failed_attempt
 from raysearch.search.fit_results import WaitingForFits, by_intervention
@@ -470,6 +470,8 @@ class Search:
     def _go_on(self, records: list[Record]) -> None:
         """Tests the hypotheses on that waited for further pairs."""
         self._generations.again()
+        for stopped in self._continuations.without_further_pairs():
+            self._record(stopped.trial, stopped.test, "undecided", NO_FURTHER_PAIR, records)
         for trial, tests in self._continuations.go_on():
             self._reopen(trial, tests, records)
         self._propose(records)

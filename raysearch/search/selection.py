@@ -87,14 +87,14 @@ class Selection:
         """Returns a record of each hypothesis that the search or e-BH accepts, in a fixed order."""
         tests = {**self._accepted, **self._undecided}
         excesses = {name: self._judge.excess(test) for name, test in tests.items()}
-        count, company = e_bh(excesses.values()), len(self._accepted)
+        count, counted_as = e_bh(excesses.values()), len(self._accepted)
         if self._continued:
-            count, company = min(count, 1), 1
+            count, counted_as = min(count, 1), 1
         found = []
         for name, test in sorted(tests.items()):
             by_fdr = count > 0 and excesses[name] >= -math.log(count)
             of = len(self._accepted) if name in self._accepted else None
-            interval = (None, None, None) if of is None else self._judge.selected(test, company)
+            interval = (None, None, None) if of is None else self._judge.selected(test, counted_as)
             if by_fdr or of is not None:
                 fdr_verdict = "accept" if by_fdr else None
                 found.append(Selected(test.hypothesis, fdr_verdict, of, *interval))

@@ -229,6 +229,7 @@ class HypothesisTest:
             ),
             against=self._against_policy(verdict == "accept", criterion),
             level=criterion.change.level,
+            part=self.part,
         )
 
 
@@ -350,7 +351,7 @@ class Trial:
         if self.split == "holdout" or self.intervention.control is not None or self.keeps:
             self.observations.append(observation)
         self.counted += 1
-        return Counted(observation, self._conflicts.get(self.counted - 1, 0))
+        return Counted(observation, self._conflicts.get(self.counted - 1, 0), self.part)
 
     def reopen(self) -> None:
         """Forgets all failures; blocks that were not counted are measured again, since closing

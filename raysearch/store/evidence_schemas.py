@@ -48,6 +48,13 @@ OBSERVATIONS = table_schema(
     ("device", TEXT, "device that it ran on", "name"),
     ("worker", TEXT, "process that ran it", "name"),
     ("attempt", INT, "attempts of its task before this one", "count"),
+    (
+        "part",
+        INT,
+        "part of the test pairs that the block is of, as in verdicts; null in runs before "
+        "2026-11-30",
+        "index",
+    ),
 )
 
 FITS = table_schema(

@@ -318,6 +318,7 @@ def _encoded(row: dict[str, Any]) -> Encoded:
         aliases=tuple((tuple(a["said"]), tuple(a["answer"])) for a in row.get("aliases") or ()),
         choices=tuple(row.get("choice_ids") or ()),
         values=_values(row),
+        added=row.get("added") or 0,
     )
 
 

@@ -52,8 +52,9 @@ def _taken_back(event: Retried | Continued) -> list[tuple[str, str]]:
             ("pairs", ""),
             *(("undecided", name) for name in event.hypotheses),
         ]
+    again = [("selection", "")] * bool(event.hypotheses)  # estimates alone leave it as it is
     return [
-        ("selection", ""),
+        *again,
         *(("failed", name) for name in event.hypotheses),
         *(("fit", name) for name in event.fits),
         *(("estimate", name) for name in event.estimates),

@@ -219,6 +219,13 @@ VERDICTS = table_schema(
         "this hypothesis; null in runs before 2026-11-29",
         "share",
     ),
+    (
+        "part",
+        INT,
+        "part of the test pairs that the n pairs are of: later generations, and continuations of a "
+        "fixed horizon, have parts of their own; null in runs before 2026-11-30",
+        "index",
+    ),
 )
 
 

@@ -81,7 +81,12 @@ def observation_row(record: Counted) -> dict[str, Any]:
     seen = record.observation
     intervention, fit = split_key(seen.intervention)
     return _row(
-        "observations", seen, intervention=intervention, fit=fit, conflicts=record.conflicts
+        "observations",
+        seen,
+        intervention=intervention,
+        fit=fit,
+        conflicts=record.conflicts,
+        part=record.part,
     )
 
 

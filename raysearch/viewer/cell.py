@@ -13,9 +13,9 @@ from raysearch.report.labels import VERDICT_WORDS
 from raysearch.report.rows import Row
 from raysearch.report.run_data import RunData
 from raysearch.report.unit_text import words
+from raysearch.report.verdict_pairs import is_ablation
 from raysearch.report.warnings import WARNINGS
 from raysearch.viewer.observed import Seen
-from raysearch.viewer.outcomes import is_ablation
 from raysearch.visible_text import visible
 
 

@@ -18,16 +18,29 @@ from raysearch.storage.folder import Folder
 
 Ints = npt.NDArray[np.int64]
 _KEY = ("intervention", "fit", "split")
-_COLUMNS = (*_KEY, "block", "pairs", "outputs", "near_ties", "rows", "seconds", "worker", "device")
+_COLUMNS = (
+    *_KEY,
+    "block",
+    "pairs",
+    "outputs",
+    "near_ties",
+    "rows",
+    "seconds",
+    "worker",
+    "device",
+    "part",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What an intervention did on the pairs of a split: `pairs`, and the number of the output on
-    each; `rows`: of the table `observations`."""
+    each; `parts`: the part of the test pairs that each is of; `rows`: of the table
+    `observations`."""
 
     pairs: Ints
     said: Ints
+    parts: Ints
     rows: pa.Table
 
     def cost(self) -> dict[str, Any]:
@@ -67,7 +80,10 @@ class Observed:
 
     def _seen(self, a: int, b: int) -> Seen:
         at = slice(self._ends[a], self._ends[b])
-        return Seen(self._pairs[at], self._said[at], self._table.slice(a, b - a))
+        rows = self._table.slice(a, b - a)
+        parts = pc.fill_null(rows["part"], 0).to_numpy().astype(np.int64)
+        parts = np.repeat(parts, np.diff(self._ends[a : b + 1]))
+        return Seen(self._pairs[at], self._said[at], parts, rows)
 
     def _groups(self) -> dict[str, dict[tuple[str | None, str], tuple[int, int]]]:
         """Returns the rows [a, b) of each intervention, fit and split."""

@@ -55,8 +55,8 @@ def test_the_alignment_is_that_of_the_tables(searched: Searched) -> None:
         shown = dict(zip(head, cells, strict=True))
         assert shown["variable"] == row["variable"]
         assert shown["layer: where"] == f"{row['layer']}: residual at {row['position']}"
-        corrected = f" {row['fcr_low']:.3f} – {row['fcr_high']:.3f}"
-        assert shown["95 % interval"] == f"{row['low']:.3f} – {row['high']:.3f}{corrected}"
+        corrected = f"{row['fcr_low']:.3f} – {row['fcr_high']:.3f}"
+        assert shown["95 % interval"] == f"{row['low']:.3f} – {row['high']:.3f} {corrected}"
         told = f"accept to {row['accept_to']:.2f}"
         if row["reject_from"] is not None:
             told += f" reject from {row['reject_from']:.2f}"

@@ -139,6 +139,7 @@ class _Encoder:
             aliases=self._aliases(variables),
             choices=self._choices(),
             values=pair.values,
+            added=pair.added,
         )
         self._check_chosen(encoded)
         return encoded

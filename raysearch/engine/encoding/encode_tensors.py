@@ -72,6 +72,7 @@ class _Encoder:
             answers={n: self._class(pair.answers, n, f"{what}answer of {n}") for n in questions},
             counterfactual={v: self._class(*of) for v, of in expected.items()},
             values=pair.values,
+            added=pair.added,
         )
 
     def _side(self, name: str, given: Input, what: str) -> PairSide:

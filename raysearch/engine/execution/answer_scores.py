@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from raysearch.core.controls import arbitrary_labels
+from raysearch.core.controls import labels_of
 from raysearch.core.events import Encoded, Ids, Scores
 from raysearch.core.hypothesis import Intervention
 from raysearch.engine.networks.network import ModelInput
@@ -72,12 +72,12 @@ class Scoring:
         if not self.names:
             return
         for variable in self.pairs[0].counterfactual if self.pairs else ():
-            self._labels[variable] = arbitrary_labels(
-                pair.counterfactual[variable] for pair in self.pairs
-            )
+            self._labels[variable] = labels_of(self.pairs, variable)
         for pair in self.pairs:
             answers = [
-                ids for v, ids in pair.counterfactual.items() for ids in (ids, self._labels[v][ids])
+                answer
+                for v, ids in pair.counterfactual.items()
+                for answer in (ids, self._labels[v].get(ids, ids))
             ]
             read = [_only(ids) for ids in (pair.answers["base"], *answers)]
             self._of_base[pair.base] = tuple(sorted({*self._of_base.get(pair.base, ()), *read}))
@@ -106,7 +106,7 @@ class Scoring:
                 for pair, read in zip(pairs, answer_logits, strict=True):
                     assert read is not None, "a row on the base of a pair is read"
                     wanted = pair.counterfactual[variable]
-                    answer = self._labels[variable][wanted] if arbitrary else wanted
+                    answer = self._labels[variable].get(wanted, wanted) if arbitrary else wanted
                     values.append(read.score(name, _only(answer), _only(pair.answers["base"])))
                 found[name][variable] = tuple(values)
         return found

@@ -7,7 +7,7 @@ as a control, to a fixed relabelling of them.
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from raysearch.core.controls import arbitrary_labels
+from raysearch.core.controls import labels_of
 from raysearch.core.events import Encoded, Ids, Seed
 from raysearch.core.featurizers import is_closed_form, kind_of
 from raysearch.core.hypothesis import Intervention
@@ -44,7 +44,7 @@ def targets_of(
     interventions: Iterable[Intervention], pairs: Iterable[Encoded], every: Iterable[Encoded]
 ) -> Targets:
     """Returns the answers that each intervention should produce on `pairs`. `every`: all pairs of
-    the run, from which arbitrary labels are drawn."""
+    the run, whose first ones fix arbitrary labels."""
     pairs, every = tuple(pairs), tuple(every)
     return {i.id: _wanted(i, pairs, every) for i in interventions}
 
@@ -57,8 +57,8 @@ def _wanted(
     wanted = {pair.index: pair.counterfactual[variable] for pair in pairs}
     if intervention.control != "arbitrary_labels":
         return wanted
-    labels = arbitrary_labels(pair.counterfactual[variable] for pair in every)
-    return {index: labels[ids] for index, ids in wanted.items()}
+    labels = labels_of(every, variable)
+    return {index: labels.get(ids, ids) for index, ids in wanted.items()}
 
 
 def _named(digest: str | None, tensors: Mapping[str, bytes]) -> bytes | None:

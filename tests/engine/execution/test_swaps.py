@@ -229,6 +229,9 @@ def test_further_tokens_of_an_answer_run_one_token_of_each_row(family: str, coun
 @pytest.mark.parametrize("choices", [(), (1, 2, 3)], ids=["free", "choices"])
 def test_python_does_not_grow_with_rows(choices: Ids) -> None:
     """It grows with pairs and with interventions, and not with both."""
+    bytecodes_of(
+        16, 3, choices
+    )  # what is done once in a process, such as checks of shapes, is done
     (few, base), (_, more_pairs), (_, more_places), (many, both) = (
         bytecodes_of(*size, choices) for size in ((8, 1), (16, 1), (8, 3), (16, 3))
     )
