@@ -41,7 +41,8 @@ KINDS = {
 def init(
     folder: Path, kind: str | None, pairs: Path | None, model: str | None, name: str | None
 ) -> int:
-    """Write a problem and a job of your own to begin with; both run as they are.
+    """Write a problem and a job of your own to begin with, into FOLDER (default: this one); both
+    run as they are.
 
     On a terminal it asks for what is not given.
     """

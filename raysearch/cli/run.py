@@ -22,6 +22,7 @@ from raysearch.runner.interrupt import INTERRUPTED, Interrupt
 from raysearch.runner.progress import ProgressDisplay
 from raysearch.runner.resume_checks import sent_with
 from raysearch.store.run_folder import RunFolder
+from raysearch.viewer.page import FILE as PAGE
 
 FAILED_TOO_MANY = 3
 
@@ -92,8 +93,10 @@ class _Terminal(ProgressDisplay):
                 f'undecided raysearch results {shlex.quote(run.place)} --where "verdict = '
                 f"'undecided'\""
             )
+            self.say(f"          raysearch resume {shlex.quote(run.place)} --more-pairs N")
         if run.heatmaps.names():
             self.say(f"heat maps {run.heatmaps.place}")
+        self.say(f"page      {run.place}/{PAGE}")
         self.say(f"more      raysearch results {shlex.quote(run.place)}")
 
 

@@ -35,7 +35,7 @@ class Finding:
     words. `k`: number of hypotheses that share `false_accept` (0: open-ended); `level`: the share
     of it that this one spent. `control`: what `false_accept` bounds, "fwer" or "fdr". `fcr_low`,
     `fcr_high`: the interval corrected for the selection of `selected` accepted hypotheses.
-    `distinct`: number of different pairs among the n.
+    `distinct`: number of different pairs among the n. `warnings`: those of the row, in words.
     """
 
     run: str | None = None
@@ -62,6 +62,7 @@ class Finding:
     false_accept: float | None = None
     control: str | None = None
     score: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

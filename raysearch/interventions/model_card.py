@@ -117,6 +117,7 @@ def _claim(finding: Finding | None, is_ablation: bool) -> str:
         sentences.append(f"{bound} at most {finding.false_accept:g}{_share_of_error(finding)}.")
     if finding.verdict == "accept":
         sentences.append(_meaning(is_ablation))
+    sentences += [f"Warning: {_escape(warning)}." for warning in finding.warnings]
     return " ".join(sentences)
 
 

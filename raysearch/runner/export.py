@@ -23,6 +23,7 @@ from raysearch.job import Job
 from raysearch.job.named_files import is_beside
 from raysearch.report.population import population_words
 from raysearch.report.results_table import results
+from raysearch.report.warnings import WARNINGS
 from raysearch.runner.export_tensors import tensors
 from raysearch.runner.stored_job import job_of
 from raysearch.store.run_folder import RunFolder
@@ -75,6 +76,7 @@ def found(run: RunFolder, row: Mapping[str, Any], job: Job) -> SavedIntervention
         k=run.info.k,
         population=population_words(job.model_dump(mode="json"), pa.Table.from_pylist([row])),
         score=None if job.test.score == "matches" else job.test.score,
+        warnings=tuple(WARNINGS[code] for code in (row["warnings"] or "").split(", ") if code),
         **{name: _finite(row[name]) for name in kept},
     )
     return SavedIntervention(

@@ -264,8 +264,9 @@ def _files_of(source: ModelSource, name: str = "config.json") -> tuple[Path, str
 
 def _unloadable(source: ModelSource, what: str, error: Exception) -> ModelError:
     check_memory(error, f"loading the {what} of {source.path}")
+    here = Path(source.path).expanduser().exists()
     return ModelError(
-        f"{source.path}: the {what} cannot be loaded ({type(error).__name__}: {one_line(error)}); "
+        f"{source.path}: {'' if here else 'is no folder here, and as a hub id '}the {what} cannot be loaded ({type(error).__name__}: {one_line(error)}); "
         f"need a folder, .gguf file or hub id that transformers {transformers.__version__} reads"
         + (
             ""
