@@ -45,7 +45,7 @@ BUDGETS = {
     "store": 16_800,
     "testing": 1_200,
     "tracking": 5_500,
-    "viewer": 15_100,
+    "viewer": 14_700,
 }
 
 _LAYOUT = {
