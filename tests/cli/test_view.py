@@ -1,6 +1,5 @@
 """`raysearch view`: the address that it prints answers, and Ctrl-C ends it."""
 
-import signal
 import socket
 import subprocess
 import urllib.request
