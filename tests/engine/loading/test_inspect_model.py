@@ -31,8 +31,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def plain(summary: ModelSummary) -> ModelSummary:
-    """The summary without its encoder, which is another object each time."""
-    return replace(summary, encode=None)  # type: ignore[arg-type]
+    """The summary without what encodes and reads, which are other objects each time."""
+    return replace(summary, encode=None, read=None)  # type: ignore[arg-type]
 
 
 def test_a_description_that_was_remembered_is_the_one_that_was_made(
@@ -46,6 +46,9 @@ def test_a_description_that_was_remembered_is_the_one_that_was_made(
     pairs = rs.draw_pairs(add_three.problem(), ("a", "total"), {"test": 8}, seed=1)
     encoded = [found.encode(pairs, ("a", "last"), ("a", "total")) for found in (first, second)]
     assert encoded[0] == encoded[1]
+    assert first.read is not None
+    assert second.read is not None
+    assert {first.read(token) for token in (3, 4)} == {second.read(token) for token in (3, 4)}
 
 
 def test_another_file_dtype_or_component_is_another_description(folder: Path, cache: Path) -> None:
