@@ -23,7 +23,7 @@ _PACKAGED = Path(__file__).parents[1] / "examples" / "planted" / "model"
 
 @dataclass(frozen=True)
 class PairsFacts:
-    """What a job has to know of a file of pairs.
+    """The facts about a file of pairs that a job is made of.
 
     Args:
         path: the file or folder, as given.

@@ -143,7 +143,7 @@ class Search:
 
     @property
     def continuations(self) -> int:
-        """How often it was continued."""
+        """Number of times that it was continued."""
         return self._continuations.count
 
     def pairs_for(self, event: Continued) -> tuple[int, int]:

@@ -30,7 +30,7 @@ class Waiting:
 
 
 class Selection:
-    """What all tests of a search accept together, from each as it ends.
+    """Collects tests as they end, and decides what they all accept together.
 
     Args:
         fdr: whether a hypothesis that is undecided alone waits for the end of its generation, where

@@ -1,4 +1,4 @@
-"""What holds for the hypotheses that a search selects: e-BH for verdicts, e-BY for intervals.
+"""Error rates of the hypotheses that a search selects: e-BH for verdicts, e-BY for intervals.
 
 Each hypothesis has an e-value E, and spends the level a of the error d; the levels sum to at most
 d. e-BH (Wang and Ramdas 2022) accepts R hypotheses of which each has E >= 1 / (a R): then the

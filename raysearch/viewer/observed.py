@@ -34,8 +34,8 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What an intervention did on the pairs of a split: `pairs`, and the number of the output on
-    each; `parts`: the part of the test pairs that each is of; `rows`: of the table
+    """The outputs of an intervention on the pairs of a split: `pairs`, and the number of the output
+    on each; `parts`: the part of the test pairs that each is of; `rows`: of the table
     `observations`."""
 
     pairs: Ints

@@ -1,4 +1,4 @@
-"""What one forward pass stores of its runs: the tokens and layers that are wanted.
+"""Stores what is read of the runs of one forward pass: the tokens and layers that are wanted.
 
 Invariants: activations do not depend on the choices of a row, so that runs are stored without them.
 """

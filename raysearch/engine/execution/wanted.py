@@ -1,4 +1,4 @@
-"""What is stored of runs: the layers of components and the tokens of inputs that rows read.
+"""Says what is stored of runs: the layers of components and the tokens of inputs that rows read.
 
 Invariants: what is wanted only grows, until a plan says anew what will be read.
 """
@@ -15,7 +15,7 @@ from raysearch.engine.patching.rows import Row
 
 
 class Wanted:
-    """What later runs store. `spans`: the tokens of each input."""
+    """The parts of later runs that are stored. `spans`: the tokens of each input."""
 
     def __init__(self, hook_points: Components) -> None:
         self._hook_points = hook_points

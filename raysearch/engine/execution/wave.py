@@ -236,7 +236,7 @@ def _groups(swaps: Swaps) -> Iterator[_Group]:
 
 @dataclass(frozen=True, slots=True)
 class _Reads:
-    """What is read for a group: a run and its tokens for each item. `which`: with several sources,
+    """The reads of a group: a run and its tokens for each item. `which`: with several sources,
     the set of sources of each row (None: an item is a row)."""
 
     runs: Int[Indices, "item"]

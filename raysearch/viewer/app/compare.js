@@ -44,38 +44,16 @@ async function compareView(place, run, other, query) {
   if (moved.length)
     place.append(
       el("h3", {}, `Another verdict (${moved.length})`),
-      el(
-        "div",
-        { class: "wide" },
-        el(
-          "table",
-          {},
-          el(
-            "thead",
-            {},
-            el(
-              "tr",
-              {},
-              ["variable", "where", "this", "the other"].map((name) => el("th", {}, name)),
-            ),
-          ),
-          el(
-            "tbody",
-            {},
-            moved
-              .slice(0, ROWS)
-              .map(([h, o]) =>
-                el(
-                  "tr",
-                  {},
-                  el("td", {}, run.variable(h)),
-                  el("td", {}, el("a", { href: address("cell", run.h.id[h]) }, run.where(h))),
-                  el("td", {}, `${VERDICTS[run.h.verdict[h]]} ${share(run.h.iia[h])}`),
-                  el("td", {}, `${VERDICTS[other.h.verdict[o]]} ${share(other.h.iia[o])}`),
-                ),
-              ),
-          ),
-        ),
+      plainTable(
+        ["variable", "where", "this", "the other"],
+        moved
+          .slice(0, ROWS)
+          .map(([h, o]) => [
+            run.variable(h),
+            { cell: run.h.id[h], text: run.where(h) },
+            `${VERDICTS[run.h.verdict[h]]} ${share(run.h.iia[h])}`,
+            `${VERDICTS[other.h.verdict[o]]} ${share(other.h.iia[o])}`,
+          ]),
       ),
       firstOf(moved.length, ROWS) ?? "",
     );
