@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -44,8 +45,10 @@ def quickstart(once: Once, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def wait(opened: Any, what: Callable[[], Any]) -> Any:
-    return WebDriverWait(opened, 60).until(lambda _: what())
+def wait(opened: Any, what: Callable[[], Any], seconds: float = 60) -> Any:
+    """Waits until something holds. An element that was drawn anew while it was read is read again."""
+    drawn_anew = [StaleElementReferenceException]
+    return WebDriverWait(opened, seconds, ignored_exceptions=drawn_anew).until(lambda _: what())
 
 
 def look(opened: Any, address: str) -> None:
@@ -230,8 +233,8 @@ def test_a_page_of_an_earlier_state_is_read_again_before_a_cell_is_opened(
         ledger.write_records([measured(h[0], 0), decided(h[0], "reject", 0)])
         write_page(run.folder)
         all_of(opened, "td[data-h='0']")[0].click()
-        soon = WebDriverWait(opened, 20)  # before the page is loaded again, running as it is
-        soon.until(lambda _: len(all_of(opened, "#cell .pair.miss")) == 3)
+        # before the page is loaded again, running as it is
+        wait(opened, lambda: len(all_of(opened, "#cell .pair.miss")) == 3, seconds=20)
         assert "1 rejected" in one(opened, "#head").text, "the index is of the same state"
         assert all_of(opened, "[role=alert]") == []
         ledger.close("interrupted")
