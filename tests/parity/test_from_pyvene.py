@@ -25,7 +25,7 @@ def _equal(theirs: Any, ours: Any, within: float) -> bool:
     if isinstance(theirs, torch.Tensor):
         return torch.allclose(theirs, ours, atol=within)
     if isinstance(theirs, float):
-        return abs(theirs - ours) <= within
+        return bool(theirs == pytest.approx(ours, rel=1e-5, abs=within))
     return bool(theirs == ours)
 
 
