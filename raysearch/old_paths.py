@@ -37,7 +37,7 @@ _TOLD: set[tuple[str, str, int, str]] = set()
 
 
 def announce(module: str, names: Iterable[str]) -> None:
-    """From now on a user who takes one of `names` from `module` is told that it is
+    """Warns, from now on, a user who takes one of `names` from `module` that it is
     `raysearch.NAME`."""
     _OLD[module] = frozenset(names)
     sys.modules[module].__class__ = _Older
@@ -121,7 +121,7 @@ class _Finder(MetaPathFinder, Loader):
         return _Moved(spec.name) if _below(spec.name) in _table()["modules"] else None
 
     def exec_module(self, module: ModuleType) -> None:
-        """There is nothing to run: names are looked up when they are read."""
+        """Runs nothing: names are looked up when they are read."""
 
 
 @cache

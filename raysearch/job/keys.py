@@ -230,7 +230,7 @@ class AnswerKeys(Keys):
 
 
 class TestKeys(Keys):
-    """When to believe it."""
+    """The `test` key: how a hypothesis becomes accepted or rejected."""
 
     use: Literal["sequential", "fixed"] = Field(
         default="sequential",

@@ -119,7 +119,7 @@ def _search_words(now: Mapping[str, Any]) -> list[str]:
 
 
 def _last_written(run: RunFolder) -> str | None:
-    """When the journal was last written, where its disk says so."""
+    """Returns the time at which the journal was last written; None where its store has none."""
     if not isinstance(run.folder, LocalFolder):
         return None
     files = (run.folder.path / "journal").glob("*/*.jsonl")

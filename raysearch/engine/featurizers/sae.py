@@ -80,7 +80,7 @@ class Sae(Featurizer):
 
     @classmethod
     def read(cls, file: SaeFile, width: int) -> Self:
-        """From a safetensors file, for vectors of `width`.
+        """Reads a sparse autoencoder for vectors of `width` from a safetensors file.
 
         Where the encoder takes x - b_dec, the cfg.json beside the file or its metadata must say so
         (apply_b_dec_to_input: true), or b_enc hold it.
@@ -111,7 +111,7 @@ class Sae(Featurizer):
         return cls(**parts)
 
     def only(self, features: Tensor | Sequence[int]) -> "Sae":
-        """With these features alone (indices, or which of all)."""
+        """Returns the autoencoder with these features alone (their indices, or a mask of all)."""
         chosen = torch.as_tensor(features, device=self.encoder.device)
         threshold = None if self.threshold is None else self.threshold[chosen]
         return Sae(
@@ -168,7 +168,7 @@ class Sae(Featurizer):
 
 
 def _parts(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """By our names, in float32. Raises: JobError."""
+    """Returns the tensors by our names, in float32. Raises: JobError where one is missing."""
     found = {part: [name for name in names if name in tensors] for part, names in PLACES.items()}
     missing = [
         PLACES[part][0] for part, names in found.items() if not names and part != "threshold"

@@ -1,4 +1,4 @@
-"""From rows to hooks: all patches of a batch at one place as one edit.
+"""Turns rows into hooks: all patches of a batch at one place as one edit.
 
 Invariants: patches of one row act in order; each row is written at its own columns of the batch
 only; equal patches (same point, kind, features, number of tokens) are computed together.
