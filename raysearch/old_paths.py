@@ -27,10 +27,10 @@ from typing import Any
 _READS = frozenset(
     dis.opmap[name] for name in ("IMPORT_FROM", "LOAD_ATTR", "LOAD_METHOD") if name in dis.opmap
 )
-"""What reads a name as a user writes it; getattr, hasattr and pickle are calls."""
+"""The operations that read a name as a user writes it; getattr, hasattr and pickle are calls."""
 
 _OLD: dict[str, frozenset[str]] = {}
-"""By module, the names that are now names of `raysearch` itself."""
+"""The names, by module, that are now names of `raysearch` itself."""
 
 _TOLD: set[tuple[str, str, int, str]] = set()
 """Lines that have been warned of: module, file, line and old path."""

@@ -30,7 +30,7 @@ _VERDICTS = {
 }
 """Counts of hypotheses, and their verdict in the tables."""
 _COUNTS = ("stage", "alive", *_VERDICTS, "fitting", "training", "pairs", "at_most")
-"""What is reported of a search, as its snapshot has it."""
+"""The fields of a search's snapshot that are reported."""
 
 
 def local_status(run: RunFolder) -> list[str]:

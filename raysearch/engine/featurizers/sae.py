@@ -40,9 +40,9 @@ PLACES = {
     "decoder_bias": ("b_dec", "decoder.bias"),
     "threshold": ("threshold",),
 }
-"""What a file may call each. W_enc is (width, feature), W_dec (feature, width), as in SAELens and
-Gemma Scope; those that end in "weight" are the transposes, as of torch's Linear. A shape that fits
-only the other way round is turned."""
+"""The names that a file may give each. W_enc is (width, feature), W_dec (feature, width), as in
+SAELens and Gemma Scope; those that end in "weight" are the transposes, as of torch's Linear. A
+shape that fits only the other way round is turned."""
 
 
 class Sae(Featurizer):

@@ -22,8 +22,8 @@ ReadSource = Callable[[Source], Float[Tensor, "token width"]]
 """Returns the component that a source refers to, at all tokens of its run."""
 
 Replacements = Sequence[Float[Tensor, "_token _feature"]]
-"""For each row the activation for its only patch, instead of its source's. Gradients may flow to
-it."""
+"""The activations, one a row, for its only patch, instead of its source's. Gradients may flow to
+them."""
 
 
 @dataclass(frozen=True, slots=True)
