@@ -3,6 +3,7 @@ falsified."""
 
 import ast
 import hashlib
+import importlib
 import json
 import random
 import runpy
@@ -40,9 +41,15 @@ from tests.search.test_retry import retry, told_again
 from tests.search.worlds import Cluster, World
 
 SCRIPT = Path(__file__).parents[1] / "docs" / "check_run.py"
-sys.path.insert(0, str(SCRIPT.parent))  # as Python does for a script
-check: Callable[[Path], list[str]] = runpy.run_path(str(SCRIPT))["check"]
+everything: Callable[[Path], tuple[list[str], list[str]]] = runpy.run_path(str(SCRIPT))["check"]
+verdicts: Any = importlib.import_module("checking.verdicts")
 DAS = (Subspace("das", 2), Subspace("das", 4), Subspace("pca", 3))
+
+
+def check(run: Path) -> list[str]:
+    """What differs in verdicts, intervals, levels and the selection."""
+    found: list[str] = verdicts.check(run)[0]
+    return found
 
 
 class OpenEnded(Proposer):
@@ -244,7 +251,7 @@ def test_what_is_proposed_by_verdicts_follows_too(
     world = World(12, layers=9, test=900, rates=lambda layer: (0.2, 0.85, 0.97)[layer % 3])
     run = run_of(world, tmp_path, proposer=lambda: proposer(world))
     assert "accept" in {row["verdict"] for row in rows(run, "verdicts")}
-    assert check(run) == []
+    assert everything(run) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -514,18 +521,16 @@ def test_a_run_of_other_rules_is_said_to_be_one(forged: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "needs"),
-    [("check_run.py", {"numpy", "read_run"}), ("read_run.py", {"pyarrow", "read_continuations"}),
-     ("read_continuations.py", set()),
-     ("check_estimates.py", {"numpy", "check_run", "read_run"})],
-)  # fmt: skip
-def test_it_is_a_short_file_that_needs_little(file: str, needs: set[str]) -> None:
-    text = SCRIPT.with_name(file).read_text()
+    "file", [SCRIPT, *sorted((SCRIPT.parent / "checking").glob("*.py"))], ids=lambda file: file.name
+)
+def test_it_is_of_short_files_that_need_little(file: Path) -> None:
+    text = file.read_text()
     assert len(text.splitlines()) <= 250
     assert max(map(len, text.splitlines())) <= 100 + len("  # noqa: E731")
     nodes = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Import | ast.ImportFrom)]
     names = [n.module if isinstance(n, ast.ImportFrom) else n.names[0].name for n in nodes]
-    assert {str(name).partition(".")[0] for name in names} - sys.stdlib_module_names == needs
+    needs = {str(name).partition(".")[0] for name in names} - sys.stdlib_module_names
+    assert needs <= {"numpy", "pyarrow", "checking"}
 
 
 def test_the_page_that_it_is_written_from_names_every_entry_of_a_journal() -> None:
