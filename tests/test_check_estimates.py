@@ -21,9 +21,9 @@ estimates: Any = importlib.import_module("checking.estimates")
 check: Callable[[Path], list[str]] = estimates.check
 
 
-def gated() -> World:
-    world = near(0.0)
-    world.rule = DecisionRule(above_baselines=True)
+def gated(at: float, fdr: bool = False) -> World:
+    world = near(at)
+    world.rule = DecisionRule(above_baselines=True, fdr=fdr)
     return world
 
 
@@ -31,7 +31,9 @@ MORE: dict[str, World] = {
     "controls": world_of(control=0.6, holdout=90),
     "all pairs": world_of(rule=DecisionRule(holdout_width=0), holdout=50, layers=2),
     "a policy": near(1.0),
-    "gated": gated(),
+    "gated": gated(0.0),
+    "gated, held": gated(0.97),
+    "gated, held, rate": gated(0.97, fdr=True),
     "both, accepted": World(
         6, layers=2, holdout=60, rates=lambda layer: 1.0, spares=lambda layer: 1.0,
         rule=DecisionRule("both", keep_threshold=0.3), test=240, max_pairs=240,
@@ -41,7 +43,7 @@ MORE: dict[str, World] = {
         test=240, max_pairs=240, rule=DecisionRule(score="logit_difference"),
     ),
 }  # fmt: skip
-NONE_ACCEPTED = ("both", "logit difference")
+NONE_ACCEPTED = ("both", "logit difference", "gated, held", "gated, held, rate")
 
 
 @pytest.mark.parametrize("name", [*WORLDS, *MORE])

@@ -254,6 +254,69 @@ def test_what_is_proposed_by_verdicts_follows_too(
     assert everything(run) == ([], [])
 
 
+PARTLY = World(
+    12, layers=16, test=200, fit=20, rates=lambda layer: 0.97 if layer > 10 else 0.0,
+    rule=DecisionRule(weighted=True), effects=lambda unit, variable: (unit.site.layer or 0) / 16,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def partly(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with weights that proposed a part of its space alone."""
+    run = run_of(
+        PARTLY, tmp_path_factory.mktemp("partly"), proposer=lambda: Refine(PARTLY.space, step=4)
+    )
+    found = rows(run, "verdicts")
+    assert len(found) < len(PARTLY.space)
+    assert len({row["level"] for row in found}) > 2
+    return run
+
+
+def test_weights_of_a_space_in_part_follow_from_the_effects_in_the_journal(partly: Path) -> None:
+    assert everything(partly) == ([], [])
+
+
+def test_effects_that_were_changed_in_the_journal_or_in_their_table_are_seen(
+    partly: Path, tmp_path: Path
+) -> None:
+    def reverse(lines: list[dict[str, Any]]) -> None:
+        of = first_of(lines, "attributed")["effects"]
+        of["v"] = of["v"][::-1]
+
+    forged = Path(shutil.copytree(partly, tmp_path / "journal"))
+    forge_journal(forged, reverse)
+    lines = check(forged)
+    assert any(line.startswith("the effect on v of ") for line in lines)
+    assert any(": level is " in line for line in lines)
+    forged = Path(shutil.copytree(partly, tmp_path / "table"))
+    forge_table(forged, "effects", lambda found: found[0].update(effect=0.9))
+    assert any(line.startswith("the effect on ") for line in check(forged))
+
+
+def test_weights_that_cannot_be_derived_are_said_to_be_taken_as_told_and_are_bounded(
+    partly: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(partly, tmp_path / "sets"))
+    job = yaml.safe_load((run / "job.yaml").read_text())
+    (run / "job.yaml").write_text(yaml.safe_dump(job, sort_keys=False) + "space:\n  units: [one]\n")
+    wrong, taken = everything(run)
+    assert (wrong, len(taken)) == ([], 1)
+    assert taken[0].startswith("the level of each hypothesis")
+    done = subprocess.run(
+        [sys.executable, SCRIPT, run], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, f"taken as told: {taken[0]}\n")
+
+    def double(found: list[dict[str, Any]]) -> None:
+        for row in found:
+            row["level"] *= 2.5
+
+    forge_table(run, "verdicts", double)
+    lines = check(run)
+    assert any(": the step of its weight is " in line for line in lines)
+    assert any(line.startswith("the error that all spend is ") for line in lines)
+
+
 @pytest.mark.parametrize(
     ("which", "seed", "dies"),
     [("swaps", 1, True), ("swaps", 2, False), ("fits", 3, False), ("these pairs", 4, True)],

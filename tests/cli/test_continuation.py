@@ -13,6 +13,7 @@ from raysearch.cli.main import cli
 from raysearch.report.results_table import results
 from raysearch.store.run_folder import RunFolder, find_run
 from tests.cli.conftest import QUICKSTART
+from tests.test_check_run import everything
 
 LOCAL = ("--pool", "local")
 QUIET = ("--tracking-uri", "none", "-q")
@@ -119,6 +120,7 @@ def test_a_fixed_horizon_without_a_reserve_is_refused_and_one_with_it_goes_on(
     assert len(rows) == 2
     assert {r["level"] for r in rows} == {0.05 * 0.5 / 2 / 2}
     assert all(r["n"] <= 40 for r in rows)
+    assert everything(run.path) == ([], []), "what was rejected before has its own pairs"
 
 
 def test_a_false_discovery_rate_is_not_continued(tmp_path: Path) -> None:
