@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1] / "raysearch"
 
 BUDGETS = {
     ".": 5_900,
-    "causal": 6_700,
+    "causal": 6_800,
     "cli": 10_300,
     "cluster": 14_800,
     "core": 10_000,
@@ -39,7 +39,7 @@ BUDGETS = {
     "proposers": 4_200,
     "report": 17_900,
     "runner": 36_100,
-    "search": 27_400,
+    "search": 27_700,
     "stats": 6_600,
     "storage": 6_300,
     "store": 16_800,
