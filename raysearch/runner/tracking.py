@@ -71,6 +71,7 @@ def start_tracking(
             run.info.k or 0,
             resolved.ablates,
             run.info.continued,
+            resolved.population.name,
         ),
         **replay,
     )
