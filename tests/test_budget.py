@@ -21,7 +21,7 @@ BUDGETS = {
     "causal": 6_800,
     "cli": 10_300,
     "cluster": 14_800,
-    "core": 10_000,
+    "core": 10_300,
     "deploy": 3_000,
     "engine": 4_800,
     "engine/attribution": 3_000,
@@ -37,7 +37,7 @@ BUDGETS = {
     "notebook": 10_200,
     "problems": 18_400,
     "proposers": 4_200,
-    "report": 17_900,
+    "report": 18_100,
     "runner": 36_100,
     "search": 27_700,
     "stats": 6_600,
@@ -45,7 +45,7 @@ BUDGETS = {
     "store": 16_800,
     "testing": 1_200,
     "tracking": 5_500,
-    "viewer": 14_700,
+    "viewer": 14_800,
 }
 
 _LAYOUT = {
