@@ -1,6 +1,7 @@
 """Puts users' text into Markdown as it is: a name is never markup, link, formula or mention.
 
-Invariants: the text reads the same in CommonMark, on the Hugging Face hub and in MLflow's pages.
+Invariants: the text reads the same in CommonMark, on the Hugging Face hub and in showdown (GitHub's
+flavour).
 """
 
 import re
