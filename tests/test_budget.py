@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "raysearch"
 
 BUDGETS = {
-    ".": 5_900,
+    ".": 6_000,
     "causal": 6_800,
     "cli": 10_300,
     "cluster": 14_800,
@@ -38,13 +38,13 @@ BUDGETS = {
     "problems": 18_400,
     "proposers": 4_200,
     "report": 18_100,
-    "runner": 36_100,
+    "runner": 36_300,
     "search": 27_700,
     "stats": 6_600,
     "storage": 6_300,
-    "store": 16_800,
+    "store": 16_900,
     "testing": 1_200,
-    "tracking": 5_500,
+    "tracking": 6_600,
     "viewer": 14_800,
 }
 
