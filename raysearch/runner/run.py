@@ -385,3 +385,5 @@ def _give(
             frontend.say(f"{name:<9} finishing")
 
         finish_tracking(tracker, status, run, where.tracked_children, pictures, results, say=say)
+        if page := getattr(tracker, "address", None):
+            frontend.say(f"{name:<9} {page}")
