@@ -109,11 +109,10 @@ def _more_fonts() -> tuple[str, ...]:
     return tuple(name for name in _MORE_FONTS if name in here)
 
 
-def without_glyphs(text: str, families: Sequence[str]) -> str:
-    """Returns the different characters of `text` that no installed font of `families`, and no
-    fallback, has."""
+def without_glyphs(text: str) -> str:
+    """Returns the different characters of `text` that no font of a picture has."""
     missing = {ord(c) for c in text if not c.isspace()}
-    for family in (*families, *_MORE_FONTS, "DejaVu Sans"):
+    for family in ("DejaVu Sans", *_MORE_FONTS):
         for path in {f.fname for f in fontManager.ttflist if f.name == family} if missing else ():
             missing -= set(get_font(path).get_charmap())
     return "".join(map(chr, sorted(missing)))

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 from math import ceil
 
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patches import Patch, Rectangle
@@ -38,7 +37,6 @@ _TALLEST = 6.4
 """Inches of all rows together."""
 _BAR = 0.09
 _GREY, _LINE, _SOFT, _INK = "#d9d9d9", "#9a9a9a", "#767676", "#111111"
-_FONTS = ["Arial", "Helvetica", "Liberation Sans", "Noto Sans", "DejaVu Sans"]
 
 
 def figures(run: FolderLike, out: FolderLike, tokens: Mapping[str, str]) -> Iterator[str]:
@@ -63,13 +61,12 @@ def figures(run: FolderLike, out: FolderLike, tokens: Mapping[str, str]) -> Iter
 def unshown(run: FolderLike, tokens: Mapping[str, str]) -> str:
     """Returns the characters of labels that no installed font has."""
     labels = (label for _, panel in each_panel(open_folder(run)) for label in panel.labels)
-    return without_glyphs("".join(chain(labels, tokens.values())), _FONTS)
+    return without_glyphs("".join(chain(labels, tokens.values())))
 
 
 def draw(panel: Panel, facts: ChartFacts, tokens: Mapping[str, str] = {}) -> Picture:
     """Returns the figure of a panel."""
-    with rc_context({"font.family": "sans-serif", "font.sans-serif": _FONTS}):
-        return _Drawing(panel, facts, tokens).picture
+    return _Drawing(panel, facts, tokens).picture
 
 
 class _Drawing:

@@ -25,6 +25,7 @@ function pairsOf(run, h, cell, query) {
     outcome,
     pair: cell.intervention.pairs[split][i],
     said: cell.intervention.said[split][i],
+    scores: scoresOf(cell.intervention.scores?.[split], run.variable(h), i),
   }));
   const chosen = seen.filter((one) => one.outcome === show);
   fill(
@@ -49,6 +50,13 @@ function pairsOf(run, h, cell, query) {
   place.append(list);
   fillPairs(list, run, h, cell, chosen, query.get("set")).catch((error) => list.replaceChildren(trouble(error)));
   return place;
+}
+
+// The numbers of a pair, where the job declares scores: "logit difference 3.2".
+function scoresOf(scores, variable, i) {
+  return Object.entries(scores ?? {})
+    .filter(([, of]) => of[variable]?.[i] !== undefined)
+    .map(([name, of]) => `${name} ${of[variable][i]}`);
 }
 
 function chips(label, all) {
@@ -129,7 +137,7 @@ function pairItem(run, h, cell, one, pair) {
       ),
       answer("the base alone", pair.output ?? pair.answer, "own"),
     ),
-    el("p", { class: "soft small" }, [`pair ${one.pair}`, pair.set, outcome.verb].filter(Boolean).join(" · ")),
+    el("p", { class: "soft small" }, [`pair ${one.pair}`, pair.set, outcome.verb, ...one.scores].filter(Boolean).join(" · ")),
   );
 }
 
