@@ -120,7 +120,7 @@ def print_controls(found: Sequence[ControlComparison], console: Console) -> None
     rows = [{**b.row, **_said(b.row["units"])} for b in found]
     named = ("variable", "layer", "component", "head", "position", "subspace", "units")
     columns = [c for c in named if any(r[c] is not None for r in rows)]
-    for name in (*columns, "accepted", *names):
+    for name in (*columns, "hypothesis", *names):
         shown.column(name, right=name not in TEXT_COLUMNS)
     for row, b in zip(rows, found, strict=True):
         own = row["holdout_iia"] if row["holdout_iia"] is not None else row["iia"]
