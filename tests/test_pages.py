@@ -45,3 +45,9 @@ def test_the_parts_of_jobs_in_a_page_are_parts_of_jobs(page: str) -> None:
         keys = yaml.safe_load(part)
         assert isinstance(keys, dict), part
         Job.parse({**whole, **keys}, folder=job.parent)
+
+
+def test_every_yaml_block_of_every_page_is_yaml() -> None:
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        for block in re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
+            assert isinstance(yaml.safe_load(block), dict | list), (page.name, block)
