@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1] / "raysearch"
 BUDGETS = {
     ".": 6_000,
     "causal": 6_800,
-    "cli": 10_300,
+    "cli": 10_400,
     "cluster": 14_800,
     "core": 10_300,
     "deploy": 3_000,
@@ -37,7 +37,7 @@ BUDGETS = {
     "notebook": 10_200,
     "problems": 18_400,
     "proposers": 4_200,
-    "report": 18_100,
+    "report": 20_900,
     "runner": 36_300,
     "search": 27_700,
     "stats": 6_600,
@@ -45,7 +45,7 @@ BUDGETS = {
     "store": 16_900,
     "testing": 1_200,
     "tracking": 6_600,
-    "viewer": 14_800,
+    "viewer": 15_000,
 }
 
 _LAYOUT = {
