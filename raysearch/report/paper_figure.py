@@ -8,6 +8,7 @@ read; the caption says all else.
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from math import ceil
+from unicodedata import bidirectional
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -251,9 +252,15 @@ def _labels(panel: Panel, tokens: Mapping[str, str]) -> list[tuple[str, ...]]:
     for x, label in enumerate(panel.labels):
         lines = [" ".join(label.split("\n"))] if len(panel.labels) > 12 else label.split("\n")
         token = tokens.get(positions.get(x) or "", "") if panel.axis == "position" else ""
-        example = [f"“{shorten(_spaces(token), _LONGEST_FLAT)}”"] if token else []
+        example = [_quoted(shorten(_spaces(token), _LONGEST_FLAT))] if token else []
         found.append((*(shorten(line, _LONGEST_TALL) for line in lines), *example))
     return found
+
+
+def _quoted(token: str) -> str:
+    """Returns a token in quotes; one that is written from the right without, which would turn."""
+    rightward = any(bidirectional(c) in ("R", "AL") for c in token)
+    return token if rightward else f"“{token}”"
 
 
 def _spaces(token: str) -> str:
