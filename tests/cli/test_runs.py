@@ -174,7 +174,7 @@ def _by_hand(model: Any, pair: dict[str, Any], layer: int, position: str) -> lis
     return [int(logits[0, -1].argmax())]
 
 
-@pytest.mark.slow_unless(after=[12])
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [3, 12])
 def test_a_driver_killed_with_9_resumes_to_the_same_verdicts_and_observations(
     fewer: Path, shell: Shell, after: int
@@ -237,6 +237,7 @@ def test_two_drivers_cannot_work_on_one_run(shell: Shell) -> None:
         first.communicate()
 
 
+@pytest.mark.slow  # a real Ray
 def test_a_run_on_an_embedded_ray_gives_the_same_and_is_mirrored_to_mlflow(
     undisturbed: Path, shell: Shell, migrated_db: Path
 ) -> None:

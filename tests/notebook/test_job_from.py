@@ -190,6 +190,7 @@ def test_the_command_line_shows_such_a_run_and_refuses_to_drive_it(
     assert "give it again, in Python: rs.resume(" in str(done.exception)
 
 
+@pytest.mark.slow  # a real Ray
 def test_pool_ray_takes_a_problem_and_a_model_that_was_read_and_refuses_one_that_no_file_has(
     problem: rs.Problem,
     theirs: Any,

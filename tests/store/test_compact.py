@@ -98,6 +98,7 @@ def test_each_table_is_one_part_with_the_same_rows_in_their_order(done: RunFolde
     assert files(done) == again
 
 
+@pytest.mark.slow_unless(store=["disk"])
 def test_cut_off_at_any_moment_no_row_is_lost_or_doubled_and_merging_again_ends_it(
     done: RunFolder,
 ) -> None:
