@@ -260,6 +260,7 @@ main()
 room (78 kB), the journal has not."""
 
 
+@pytest.mark.slow  # a whole job
 def test_a_full_disk_is_one_clear_line_with_the_command_to_go_on(once: Once, shell: Shell) -> None:
     (shell.folder / "limited.py").write_text(LIMITED)
     full = shell.script(

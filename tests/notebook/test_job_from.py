@@ -476,6 +476,7 @@ def test_in_a_notebook_an_error_is_one_line(tmp_path: Path) -> None:
         assert "did you mean 'Problem'?" in cell("rs.Problme")[0]
 
 
+@pytest.mark.slow  # a whole job
 def test_the_lines_of_the_page_on_python_run(
     problem: rs.Problem, model: rs.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
