@@ -29,9 +29,10 @@ def told_again(
 ) -> Search:
     """A new search that was told all this, as a replay does."""
     search = world.search(proposer)
-    for event in told:
+    for number, event in enumerate(told, start=1):
         search.tell([event])
-        search.validate()
+        if number % 3 == 0 or number == len(told):
+            search.validate()
     return search
 
 
