@@ -43,7 +43,7 @@ class Continuations:
         self.count = 0
         self._waiting: list[Ending] = []
         self._blocks: dict[int, int] = {}
-        """By part that may get further pairs, the number of blocks that it had before."""
+        """The number of blocks that a part had before, for each part that may get further pairs."""
 
     @property
     def waiting(self) -> int:
