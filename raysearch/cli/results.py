@@ -76,12 +76,14 @@ def print_table(
     """Prints the main columns of the first `most` rows, omitting those that say nothing.
 
     Component and verdict are shown only where rows differ, head only if there is one, reason if one
-    failed, and subspace and units only where other columns do not determine them.
+    failed, the interval corrected for selection if one was accepted, and subspace and units only
+    where other columns do not determine them.
     """
     shown, every = PlainTable(title), Rows(table)
     rows = [{**row, **_said(row["units"])} for row in every[:most]]
     left_out = {c for c in ("component", "verdict") if len(every.values(c)) == 1}
-    empty = {"head", "distinct", "population", "warnings", "reason"} & set(table.column_names)
+    empty = {"head", "fcr_low", "fcr_high", "distinct", "population", "warnings", "reason"}
+    empty &= set(table.column_names)
     left_out |= {c for c in empty if set(every.values(c)) <= {None, ""}}
     left_out |= {c for c in _SAID if all(row[c] is None for row in rows)}
     columns = [

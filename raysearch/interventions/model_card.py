@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from raysearch.causal import LAST
+from raysearch.core.claims import ABLATION, INTERCHANGE
 from raysearch.core.featurizers import IDENTITY, featurizers
 from raysearch.core.hypothesis import Site, Unit
 from raysearch.interventions.card import Card, Finding, ModelOrigin
@@ -159,16 +160,12 @@ def _share_of_error(finding: Finding) -> str:
 
 
 def _meaning(is_ablation: bool) -> str:
-    shown = "necessary for the base's answer" if is_ablation else "sufficient under interchange"
-    other = (
-        "which variable it carries"
-        if is_ablation
-        else "that the variable lives there and nowhere else, or that no other causal model "
-        "predicts the same answers"
-    )
+    words = ABLATION if is_ablation else INTERCHANGE
+    other = words.not_shown
+    other += ", or that no other causal model predicts the same answers" * (not is_ablation)
     return (
-        f"An accept says that the site is *{shown}, on a share of these pairs above the "
-        f"threshold*; it does not say {other}, and nothing of other texts."
+        f"An accept says that the site is *{words.shown}, on a share of these pairs above the "
+        f"threshold*; it does not say {other}, and nothing of pairs beyond these."
     )
 
 

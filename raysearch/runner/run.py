@@ -286,7 +286,7 @@ def _drive(
     interrupt: Interrupt,
     page: LivePage,
 ) -> float:
-    """From what is journalled to the end; the seconds that took."""
+    """Runs a search from what is journalled to its end. Returns the seconds that it took."""
     began = time.monotonic()
     screening = True
 

@@ -28,13 +28,13 @@ from raysearch.tracking.tracker import Tracker
 from raysearch.tracking.uris import tracking_uri
 
 SECONDS = 600.0
-"""Until it is given up: a server takes some seconds for each child run."""
+"""Seconds until it is given up: a server takes some for each child run."""
 POINTS = 500
-"""Of each metric, about; a search of a million events has no more to show."""
+"""Points of each metric, about; a search of a million events has no more to show."""
 
 
 class _Time:
-    """When what is told now was: when the driver of the time started."""
+    """The time of the event that is mirrored now, by the start of its driver."""
 
     def __init__(self, at: str) -> None:
         self.set(at)

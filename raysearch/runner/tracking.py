@@ -82,6 +82,7 @@ def start_tracking(
                 run.info.k or 0,
                 resolved.ablates,
                 run.info.continued,
+                resolved.population.name,
             )
         ),
         variables=variables,
