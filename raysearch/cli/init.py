@@ -10,6 +10,8 @@ from pathlib import Path
 
 import click
 
+from raysearch.cli.flags import output
+
 KINDS = {
     "causal-model": "texts that a causal model of yours draws",
     "network": "a torch network of your own, and a causal model of it",
@@ -38,20 +40,27 @@ KINDS = {
     "that comes with raysearch and adds three digits.",
 )
 @click.option("--name", help="The job's name. Default: the folder's.")
+@output()
 def init(
-    folder: Path, kind: str | None, pairs: Path | None, model: str | None, name: str | None
+    folder: Path,
+    kind: str | None,
+    pairs: Path | None,
+    model: str | None,
+    name: str | None,
+    output: str,
 ) -> int:
     """Write a problem and a job of your own to begin with, into FOLDER (default: this one); both
     run as they are.
 
     On a terminal it asks for what is not given.
     """
-    from raysearch.cli.terminal import say, tell
+    from raysearch.cli.json_output import emit
+    from raysearch.cli.terminal import lead, tell
     from raysearch.errors import JobError
     from raysearch.runner.starter import JOB, job_name, pairs_facts, starter_files
     from raysearch.storage.atomic_write import refused, write_below
 
-    ask = sys.stdin.isatty() and kind is None and pairs is None
+    ask = sys.stdin.isatty() and kind is None and pairs is None and output != "json"
     kind = kind or ("pairs" if pairs else _asked_kind() if ask else next(iter(KINDS)))
     if kind == "pairs" and pairs is None and ask:
         pairs = click.prompt("file of pairs", type=click.Path(exists=True, path_type=Path))
@@ -75,9 +84,13 @@ def init(
         folder.mkdir(parents=True, exist_ok=True)
     for place, content in files.items():
         write_below(folder, Path(place).parts, content)
-    for place in dict.fromkeys(Path(place).parts[0] for place in files):
-        tell(str(folder / place))
-    say(f"go on with: raysearch plan {shlex.quote(str(folder / JOB))}")
+    if output == "json":
+        written = [str(folder / place) for place in files]
+        emit("init", job=str(folder / JOB), files=written)
+    else:
+        for place in dict.fromkeys(Path(place).parts[0] for place in files):
+            tell(str(folder / place))
+    lead(f"raysearch plan {shlex.quote(str(folder / JOB))}")
     return 0
 
 

@@ -82,13 +82,9 @@ def _is_given(flag: str) -> bool:
 
 def _run(name: str, store: str) -> "RunFolder | None":
     """Returns the run of that name, or None."""
-    from raysearch.store.run_folder import find_run, run_names
+    from raysearch.store.run_folder import find_run, named, run_names
 
-    known = (
-        is_uri(name)
-        or Path(name).is_dir()
-        or name in (*(names := run_names(store)), *(["latest"] if names else []))
-    )
+    known = is_uri(name) or Path(name).is_dir() or named(name, run_names(store))
     return find_run(store, name) if known else None
 
 

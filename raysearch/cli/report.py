@@ -1,5 +1,6 @@
 """`raysearch report`: the page of a run, in its folder or in a file of one's own."""
 
+import shlex
 import webbrowser
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from raysearch.cli import flags
     help="Also draw the heat maps there, as PDF and SVG.",
 )
 @click.option("--open", "show", is_flag=True, help="Show it in a browser.")
+@flags.output()
 @flags.store
 @flags.loudness
 def report(
@@ -31,13 +33,15 @@ def report(
     to: Path | None,
     figures: Path | None,
     show: bool,
+    output: str,
     store: str,
     quiet: bool,
     **given: Any,
 ) -> int:
     """Write RUN as one HTML page that needs no network: question, alignment, heat maps, cost,
     provenance."""
-    from raysearch.cli.terminal import tell
+    from raysearch.cli.json_output import emit
+    from raysearch.cli.terminal import lead, tell
     from raysearch.runner.stored_job import job_of
     from raysearch.storage.atomic_write import refused
     from raysearch.storage.local import LocalFolder
@@ -67,14 +71,18 @@ def report(
         else:
             LocalFolder(to.absolute().parent).write(to.name, content)
         place = str(to)
-    if not quiet:
-        tell(place)
+    drawn: list[str] = []
     if figures is not None:
         from raysearch.report.heatmap import heatmaps  # matplotlib, for figures alone
 
-        for name in heatmaps(folder, LocalFolder(figures.absolute()), ("pdf", "svg")):
-            if not quiet:
-                tell(str(figures / name))
+        names = heatmaps(folder, LocalFolder(figures.absolute()), ("pdf", "svg"))
+        drawn = [str(figures / name) for name in names]
+    if output == "json":
+        emit("report", run=found.place, page=place, figures=drawn)
+    elif not quiet:
+        for path in (place, *drawn):
+            tell(path)
     if show:
         webbrowser.open(Path(place).absolute().as_uri())
+    lead(f"raysearch view {shlex.quote(found.place)} --open, which follows it", quiet)
     return 0

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from raysearch.visible_text import for_stream, visible
+from raysearch.visible_text import for_stream, shows_escapes, visible
 
 
 def say(text: str) -> None:
@@ -24,6 +24,12 @@ def say(text: str) -> None:
 def line_of_ours(text: str) -> str:
     """Returns the line in which raysearch itself says `text`."""
     return f"raysearch: {visible(text)}"
+
+
+def lead(command: str, quiet: bool = False) -> None:
+    """Names the command to go on with, on stderr."""
+    if not quiet:
+        say(f"go on with: {command}")
 
 
 def tell(text: str) -> None:
@@ -38,7 +44,12 @@ def in_lines(lines: Iterable[str]) -> str:
 
 def console(no_color: bool) -> Console:
     """Returns a console for tables on stdout; a pipe gets a wide one."""
-    return Console(width=None if sys.stdout.isatty() else 160, no_color=no_color or None)
+    is_plain = not shows_escapes(sys.stdout, no_color)
+    return Console(
+        width=None if sys.stdout.isatty() else 160,
+        color_system=None if is_plain else "auto",
+        highlight=False,
+    )
 
 
 class PlainTable(Table):

@@ -5,6 +5,7 @@ is written; however often it is said, the tracker has one run, and each point on
 knows no times but those at which drivers started: the points between have the time of theirs.
 """
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from raysearch.core.events import JournalledEvent
@@ -32,6 +33,20 @@ POINTS = 500
 """Of each metric, about; a search of a million events has no more to show."""
 
 
+@dataclass(frozen=True)
+class Synced:
+    """Where a tracker shows a run; as text, a line that says so."""
+
+    tracking_uri: str
+    tracking_run_id: str
+    experiment: str
+
+    def __str__(self) -> str:
+        name = tracker_of(self.tracking_uri).name
+        where = f"experiment {self.experiment} at {self.tracking_uri}"
+        return f"{name:<9} run {self.tracking_run_id} of {where}"
+
+
 class _Time:
     """When what is told now was: when the driver of the time started."""
 
@@ -47,9 +62,9 @@ class _Time:
 
 def sync_run(
     run: RunFolder, uri: str | None = None, children: int = RunOptions.tracked_children
-) -> str:
-    """Reports the run to the tracker at `uri` (None: the run's own, credentials aside); returns a
-    line that says where it is. Raises: TrackingError, ResumeError, StoreError."""
+) -> Synced:
+    """Reports the run to the tracker at `uri` (None: the run's own, credentials aside); returns
+    where it is. Raises: TrackingError, ResumeError, StoreError."""
     at = run.info.tracking_uri if uri is None else tracking_uri(uri)
     if at is None or uri == "none":
         raise TrackingError(
@@ -60,7 +75,7 @@ def sync_run(
         return _sync(run, at, children)
 
 
-def _sync(run: RunFolder, uri: str, children: int) -> str:
+def _sync(run: RunFolder, uri: str, children: int) -> Synced:
     check_parts(run.folder)
     check_journal(run)
     with reopened_job(run) as (stored, resolved):
@@ -93,8 +108,7 @@ def _sync(run: RunFolder, uri: str, children: int) -> str:
         )
     if own:
         run.update(tracking_uri=shown)
-    where = f"experiment raysearch/{resolved.job.name} at {shown}"
-    return f"{kind.name:<9} run {tracker.run_id} of {where}"
+    return Synced(shown, tracker.run_id, f"raysearch/{resolved.job.name}")
 
 
 def _report(
