@@ -1,6 +1,5 @@
 """`raysearch compact`: the tables of a finished run, each as one part."""
 
-import shlex
 from dataclasses import asdict
 from typing import Any
 
@@ -17,7 +16,7 @@ from raysearch.cli.flags import loudness, output, run, set_verbosity, store
 def compact(run: str, output: str, store: str, quiet: bool, **flags: Any) -> int:
     """Merge the parts of each table of RUN into one. Results stay the same; RUN must be done."""
     from raysearch.cli.json_output import emit
-    from raysearch.cli.terminal import lead
+    from raysearch.cli.terminal import lead, typed
     from raysearch.store.compact import compact as merge
     from raysearch.store.run_folder import find_run
     from raysearch.visible_text import visible
@@ -35,5 +34,5 @@ def compact(run: str, output: str, store: str, quiet: bool, **flags: Any) -> int
                 )
     if output == "json":
         emit("compact", run=found.place, tables=tables)
-    lead(f"raysearch results {shlex.quote(found.place)}", quiet)
+    lead(f"raysearch results {typed(found.place)}", quiet)
     return 0

@@ -3,7 +3,6 @@
 Invariants: `job_output.py` prints; nothing heavy is imported before it is needed.
 """
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +23,7 @@ _address = click.option(
     show_default=True,
     help="The cluster's job server.",
 )
-_output = click.option(
-    "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True
-)
+_output = flags.output("table", "json")
 
 
 def _complete(context: click.Context, _: Any, text: str) -> list[str]:
@@ -54,20 +51,23 @@ def status(id: str, address: str, store: str, output: str, **given: Any) -> int:
     flags.set_verbosity(given)
     run = None if _is_given("address") else _run(id, store)
     if run is not None:
-        from raysearch.cli.terminal import in_lines
-        from raysearch.runner.status import local_facts, local_status
+        from raysearch.cli.json_output import emit
+        from raysearch.cli.terminal import in_lines, lead
+        from raysearch.runner.status import RESUMABLE, local_facts, local_status, next_command
 
-        click.echo(
-            json.dumps(local_facts(run), indent=2)
-            if output == "json"
-            else in_lines(local_status(run))
-        )
+        facts = local_facts(run)
+        if output == "json":
+            emit("status", **facts)
+        else:
+            click.echo(in_lines(local_status(run)))
+        said = output != "json" and facts["status"] in RESUMABLE
+        lead(next_command(run), given["quiet"] or said)
         return 0
     from raysearch.cli.job_output import show_status
     from raysearch.errors import ClusterError
 
     try:
-        return show_status(address, id, output)
+        return show_status(address, id, output, given["quiet"])
     except ClusterError as e:
         if _is_given("address"):
             raise
@@ -94,25 +94,27 @@ def _run(name: str, store: str) -> "RunFolder | None":
     "-f", "--follow", is_flag=True, help="Go on until it ends; the exit code is the driver's own."
 )
 @_address
+@flags.output()
 @flags.loudness
-def logs(id: str, follow: bool, address: str, **given: Any) -> int:
+def logs(id: str, follow: bool, address: str, output: str, **given: Any) -> int:
     """Print what the driver of the Ray job ID has said."""
     from raysearch.cli.job_output import show_log
 
     flags.set_verbosity(given)
-    return show_log(address, id, follow)
+    return show_log(address, id, follow, output, given["quiet"])
 
 
 @click.command()
 @_id
 @_address
+@flags.output()
 @flags.loudness
-def stop(id: str, address: str, **given: Any) -> int:
+def stop(id: str, address: str, output: str, **given: Any) -> int:
     """Stop the Ray job ID, wait until its books are closed, and say how to go on."""
     from raysearch.cli import job_output
 
     flags.set_verbosity(given)
-    return job_output.stop(address, id)
+    return job_output.stop(address, id, output)
 
 
 @click.command()
@@ -124,4 +126,4 @@ def jobs(address: str, output: str, **given: Any) -> int:
     from raysearch.cli.job_output import show_jobs
 
     flags.set_verbosity(given)
-    return show_jobs(address, output, given["no_color"])
+    return show_jobs(address, output, given["no_color"], given["quiet"])

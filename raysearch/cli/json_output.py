@@ -43,8 +43,10 @@ _SEARCH = {
     "where that is not known",
     "page": "the report; null before the run is done",
 }
-_SENT = "with --address http://HEAD:8265: as `status` of a Ray job, a document at its end or, "
-_SENT += "with --no-wait, at once"
+_SENT = (
+    "with --address http://HEAD:8265: as `status` of a Ray job, a document at its end or, with "
+    "--no-wait, at once"
+)
 
 JSON_KEYS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "compact": (
@@ -53,7 +55,10 @@ JSON_KEYS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     ),
     "deploy render": (
         "a document",
-        {"files": "for each file: path, text; with --to, text is null and path is what was written"},
+        {
+            "files": "for each file: path, text; with --to, text is null and path is what was "
+            "written"
+        },
     ),
     "doctor": (
         "a list, a document for each check",
@@ -81,20 +86,24 @@ JSON_KEYS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "plan": (
         "a document",
         {
-            "can_accept": "whether any hypothesis can be accepted on the pairs that a test may use",
-            "next": "what would do where not: the line for people; else null",
-            "...": "the fields of `raysearch.PlanReport`, as [Python](python.md) has them",
+            "...": "the fields of a plan, as `raysearch.plan` in [Python](python.md) returns them; "
+            "`hopeless`: why nothing can be accepted, null where something can",
         },
     ),
     "repair": (
         "a document",
         _RUN | {**_FILES, "among": "files with digests, all as they were written by now"},
     ),
-    "report": ("a document", _RUN | {"page": "path of the page", "figures": "paths that --figures drew"}),
+    "report": (
+        "a document",
+        _RUN | {"page": "path of the page", "figures": "paths that --figures drew"},
+    ),
     "results": (
         "a list, a document for each hypothesis; with -o jsonl a line for each",
-        {"...": "the columns of `hypotheses`, `verdicts` and `selection` in [the tables](tables.md), "
-         "and `warnings`"},
+        {
+            "...": "the columns of `hypotheses`, `verdicts` and `selection` in [the "
+            "tables](tables.md), and `warnings`"
+        },
     ),
     "resume": (f"a document; {_SENT}", _SEARCH),
     "run": ("a document", _SEARCH),
@@ -121,10 +130,11 @@ JSON_KEYS: Mapping[str, tuple[str, Mapping[str, str]]] = {
         "a document; of a Ray job: the keys of `jobs`, and `says`, its last line",
         _RUN
         | {
-            "status": "done, who works on it, or how to go on",
+            "status": "done, interrupted, failed, its driver was killed, or who works on it",
             "continued": "further pairs of each continuation, by its number",
-            "began": "when its first driver started, in ISO 8601",
-            "started": "when its last driver did",
+            "began": "when the run was made, in ISO 8601",
+            "drivers": "how often it was begun or resumed",
+            "started": "when the last driver started; null before any",
             "last_event": "when the journal was last written; null on an object store",
             "counted": "when what follows was counted",
             "stage": "of the search",
@@ -159,7 +169,7 @@ JSON_KEYS: Mapping[str, tuple[str, Mapping[str, str]]] = {
         "a document, once the server listens",
         {"address": "to open, with its token", "store": "that it shows"},
     ),
-}  # fmt: skip
+}
 """For each command the form of its JSON, and its keys with their meaning."""
 
 
@@ -179,7 +189,12 @@ def emit(command: str, **values: Any) -> None:
 
 def emit_value(value: Any, indent: int | None = 2) -> None:
     """Prints a value as JSON; without `indent` on one line. What is not finite is null."""
-    emit_text(json.dumps(_finite(value), indent=indent))
+    emit_text(to_json(value, indent))
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Returns a value as JSON, where what is not finite is null."""
+    return json.dumps(_finite(value), indent=indent)
 
 
 def emit_text(text: str, end: str = "\n") -> None:
@@ -191,7 +206,9 @@ def emit_text(text: str, end: str = "\n") -> None:
 
 def keys_page() -> str:
     """Returns the table of all commands and their keys, in Markdown."""
-    lines = [f"| `{command}` | {form} | {_cell(keys)} |" for command, (form, keys) in JSON_KEYS.items()]
+    lines = [
+        f"| `{command}` | {form} | {_cell(keys)} |" for command, (form, keys) in JSON_KEYS.items()
+    ]
     return "\n".join(["| command | JSON | keys |", "|---|---|---|", *lines])
 
 

@@ -1,6 +1,5 @@
 """`raysearch repair`: files of a run that were damaged or lost, written anew from its journal."""
 
-import shlex
 from typing import Any
 
 import click
@@ -17,10 +16,10 @@ def repair(run: str, output: str, store: str, quiet: bool, **flags: Any) -> int:
     """Write what is damaged or lost of the tables of RUN anew from its journal. Needs no model,
     runs no code of the run."""
     from raysearch.cli.json_output import emit
-    from raysearch.cli.terminal import lead
+    from raysearch.cli.terminal import lead, typed
     from raysearch.runner.repair import repair as write_anew
     from raysearch.store.run_folder import find_run
-    from raysearch.store.run_history import journal_summary
+    from raysearch.store.run_history import last_driver
     from raysearch.visible_text import visible
 
     set_verbosity(flags)
@@ -37,6 +36,9 @@ def repair(run: str, output: str, store: str, quiet: bool, **flags: Any) -> int:
         click.echo(visible(line), err=True)
     if output == "json":
         emit("repair", run=found.place, files=list(repaired.files), among=repaired.among)
-    done = journal_summary(found).ended == "done"
-    lead(f"raysearch {'results' if done else 'resume'} {shlex.quote(found.place)}", quiet)
+    done = (last := last_driver(found)) is not None and last.ended == "done"
+    lead(
+        f"raysearch {'results' if done else 'resume'} {typed(found.place)}",
+        quiet,
+    )
     return 0

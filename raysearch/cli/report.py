@@ -1,6 +1,5 @@
 """`raysearch report`: the page of a run, in its folder or in a file of one's own."""
 
-import shlex
 import webbrowser
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,7 @@ def report(
     """Write RUN as one HTML page that needs no network: question, alignment, heat maps, cost,
     provenance."""
     from raysearch.cli.json_output import emit
-    from raysearch.cli.terminal import lead, tell
+    from raysearch.cli.terminal import lead, tell, typed
     from raysearch.runner.stored_job import job_of
     from raysearch.storage.atomic_write import refused
     from raysearch.storage.local import LocalFolder
@@ -84,5 +83,5 @@ def report(
             tell(path)
     if show:
         webbrowser.open(Path(place).absolute().as_uri())
-    lead(f"raysearch view {shlex.quote(found.place)} --open, which follows it", quiet)
+    lead(f"raysearch view {typed(found.place)} --open, which follows it", quiet)
     return 0

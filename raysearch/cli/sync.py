@@ -33,7 +33,7 @@ def sync(
     """Replay RUN into its tracker, when that was down or was kept out. Needs no model; says nothing
     twice."""
     from raysearch.cli.json_output import emit
-    from raysearch.cli.terminal import lead
+    from raysearch.cli.terminal import lead, typed
     from raysearch.runner.sync import sync_run
     from raysearch.store.run_folder import find_run
 
@@ -45,5 +45,8 @@ def sync(
     elif not quiet:
         click.echo(visible(synced), err=True)
     shown = f"mlflow ui --backend-store-uri {shlex.quote(synced.tracking_uri)}"
-    lead(shown if "://" in synced.tracking_uri else f"raysearch results {shlex.quote(found.place)}", quiet)
+    lead(
+        shown if "://" in synced.tracking_uri else f"raysearch results {typed(found.place)}",
+        quiet,
+    )
     return 0

@@ -94,8 +94,9 @@ class RayUp(ClusterOptions):
 class Launcher:
     """A way to launch jobs.
 
-    `help`: of its command; `next`: the command that uses what was written to `folder`; `shared`: additional folders of templates; `wheel`: whether its machines
-    install raysearch from a wheel of this code, rather than have it already.
+    `help`: of its command; `next`: the command that uses what was written to `folder`; `shared`:
+    additional folders of templates; `wheel`: whether its machines install raysearch from a wheel of
+    this code, rather than have it already.
     """
 
     options: type[ClusterOptions]

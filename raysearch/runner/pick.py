@@ -8,9 +8,10 @@ from typing import Any
 
 from raysearch.errors import JobError
 from raysearch.report.labels import VERDICT_WORDS
-from raysearch.report.results_table import results
+from raysearch.report.results_table import read_table, results
 from raysearch.report.rows import Row
 from raysearch.report.unit_text import words
+from raysearch.storage.open import FolderLike
 from raysearch.store.run_folder import RunFolder
 
 SHORTEST_ID = 6
@@ -30,6 +31,11 @@ def id_length(ids: Sequence[str]) -> int:
     return longest
 
 
+def short_ids(run: FolderLike) -> int:
+    """Returns how many digits tell the hypotheses of a run apart. Raises: StoreError."""
+    return id_length(read_table(run, "hypotheses", ("hypothesis",))["hypothesis"].to_pylist())
+
+
 def pick(run: RunFolder, beginning: str | None, place: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the one row of the results whose id begins so and which lies at that place; of
     several the only one that was accepted.
@@ -46,15 +52,13 @@ def pick(run: RunFolder, beginning: str | None, place: Mapping[str, Any]) -> dic
     accepted = [row for row in found if row["verdict"] == "accept"] if place else []
     if len(found) == 1 or len(accepted) == 1:
         return found[0] if len(found) == 1 else accepted[0]
-    asked = [beginning] * (beginning is not None) + [f"{n} {v}" for n, v in place.items()]
+    asked = ([] if beginning is None else [beginning]) + [f"{n} {v}" for n, v in place.items()]
     what = ", ".join(asked)
     if not found:
         raise JobError(f"{what}: {_none(run, rows, started, place)}")
     length = id_length([row["hypothesis"] for row in rows])
     first = accepted or found
-    shown = "; ".join(_named(row, length) for row in first[:SHOWN]) + "; ..." * (
-        len(first) > SHOWN
-    )
+    shown = "; ".join(_named(row, length) for row in first[:SHOWN]) + "; ..." * (len(first) > SHOWN)
     how = "were accepted" if accepted else "are so" if place else "begin so"
     more = "give more of the id" if not place else "give an id, or more of its place"
     raise JobError(f"{what or repr(what)}: {len(first)} hypotheses {how} ({shown}); {more}")

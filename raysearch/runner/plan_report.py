@@ -44,7 +44,8 @@ class PlanReport:
     the share that tells them apart. `baselines`: by variable what pure policies score on its pairs,
     the best first. `weighed_on`: fit pairs whose effects weigh the hypotheses (0: all spend alike).
     `examples`: lines that show two test pairs. `powers`: chances of each verdict at the true IIAs
-    of `GRID`, and `seconds` of the search at each, by `calibration` (None: not measured).
+    of `GRID`; `hopeless`: why nothing can be accepted, if so; `seconds`: of the search at each IIA,
+    by `calibration` (None: not measured).
     """
 
     job: Job
@@ -81,6 +82,7 @@ class PlanReport:
     unused: tuple[str, ...] = ()
     quantised: str | None = None
     examples: tuple[str, ...] = ()
+    hopeless: str | None = None
 
     @property
     def at_most(self) -> int:
@@ -105,6 +107,8 @@ def _horizon_words(job: Job) -> str:
 def _text(facts: PlanReport) -> str:
     job = facts.job
     lines = _question_lines(facts) + _dropped_words(facts)
+    if facts.hopeless:
+        lines += ["", f"warning: {facts.hopeless}"]
     if facts.examples:
         lines += [
             "",

@@ -25,6 +25,7 @@ from raysearch.runner.continuation import Continuation, check_request, continuat
 from raysearch.runner.fresh_pairs import with_fresh_pairs
 from raysearch.runner.frontend import Frontend, RunOptions, RunOutcome
 from raysearch.runner.given_objects import NO_OBJECTS, GivenObjects
+from raysearch.runner.hopeless import nothing_accepted
 from raysearch.runner.interrupt import Interrupt
 from raysearch.runner.job_code import code_of
 from raysearch.runner.messages import report_end, report_model, report_screening
@@ -331,6 +332,8 @@ def _conclude(
     try:
         pictures = _heatmaps(run)
         report_end(run, ended.snapshot, seconds, frontend)
+        if line := nothing_accepted(ended):
+            frontend.say(line)
         write_page(run.folder, ended.results)
         frontend.ended(ended)
         _give(tracker, "done", run, where, frontend, pictures, ended.results)

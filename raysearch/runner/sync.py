@@ -108,7 +108,7 @@ def _sync(run: RunFolder, uri: str, children: int) -> Synced:
         )
     if own:
         run.update(tracking_uri=shown)
-    return Synced(shown, tracker.run_id, f"raysearch/{resolved.job.name}")
+    return Synced(shown, tracker.run_id or "", f"raysearch/{resolved.job.name}")
 
 
 def _report(
