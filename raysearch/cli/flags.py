@@ -153,6 +153,12 @@ def set_verbosity(given: dict[str, Any]) -> None:
         logging.getLogger("raysearch").setLevel(logging.INFO)
 
 
+def is_given(name: str) -> bool:
+    """Returns whether a flag or argument was given, by the command line or the environment."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source not in (ParameterSource.DEFAULT, None)
+
+
 def without_job(given: dict[str, Any]) -> dict[str, Any]:
     """Returns the flags without those of a Ray job. Raises: UsageError if one was given without a
     job."""

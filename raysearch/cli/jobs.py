@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from raysearch.cli import flags
 from raysearch.storage.uris import is_uri
@@ -49,7 +48,7 @@ def status(id: str, address: str, store: str, output: str, **given: Any) -> int:
     store, or "latest".
     """
     flags.set_verbosity(given)
-    run = None if _is_given("address") else _run(id, store)
+    run = None if flags.is_given("address") else _run(id, store)
     if run is not None:
         from raysearch.cli.json_output import emit
         from raysearch.cli.terminal import in_lines, lead
@@ -69,15 +68,11 @@ def status(id: str, address: str, store: str, output: str, **given: Any) -> int:
     try:
         return show_status(address, id, output, given["quiet"])
     except ClusterError as e:
-        if _is_given("address"):
+        if flags.is_given("address"):
             raise
         raise ClusterError(
             f"there is no run {id!r}, neither as a path nor in store {store}; and of jobs: {e}"
         ) from e
-
-
-def _is_given(flag: str) -> bool:
-    return click.get_current_context().get_parameter_source(flag) is not ParameterSource.DEFAULT
 
 
 def _run(name: str, store: str) -> "RunFolder | None":

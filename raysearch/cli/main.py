@@ -281,10 +281,11 @@ def resume(
 def plan(job: Path, sets: tuple[str, ...], output: str, calibrate: bool, **given: Any) -> int:
     """Check a job and say what it would do: hypotheses, expected pairs, chances, memory. Runs no
     search."""
+    from raysearch.cli.json_output import emit_text
     from raysearch.cli.plan import plan_job
 
     flags.set_verbosity(given)
-    plan_job(job, sets, output, calibrate, given["quiet"])
+    emit_text(plan_job(job, sets, output, calibrate, given["quiet"]))
     return 0
 
 

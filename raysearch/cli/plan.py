@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from raysearch.cli.json_output import emit_value
+from raysearch.cli.json_output import to_json
 from raysearch.cli.terminal import lead
 from raysearch.job import Job
 from raysearch.runner.error_context import named
@@ -17,9 +17,9 @@ from raysearch.visible_text import visible
 
 def plan_job(
     path: Path, sets: Sequence[str], output: str, with_trial: bool = False, quiet: bool = False
-) -> None:
-    """Plans a job and prints the plan; `with_trial` also measures how long it would take, on this
-    machine.
+) -> str:
+    """Returns the plan of a job, and names the command to go on with; `with_trial` also measures
+    how long the search would take, on this machine.
 
     Raises: JobError, PairsError, ModelError in one line; SearchFailedError if the trial fails.
     """
@@ -28,14 +28,7 @@ def plan_job(
         for line in code_of(job):
             click.echo(visible(line), err=True)
         report = plan(job, with_trial=with_trial)
-    if output == "json":
-        emit_value(report.plain())
-    else:
-        click.echo(str(report))
     again = shlex.join([str(path), *(word for each in sets for word in ("--set", each))])
-    if report.hopeless:
-        lead(
-            f"raysearch plan {again}, with the job changed: nothing can be accepted as it is", quiet
-        )
-    else:
-        lead(f"raysearch submit {again}", quiet)
+    why = ", once the job is changed: nothing can be accepted as it is"
+    lead(f"raysearch plan {again}{why}" if report.hopeless else f"raysearch submit {again}", quiet)
+    return to_json(report.plain(), 2) if output == "json" else str(report)

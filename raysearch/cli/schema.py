@@ -4,7 +4,7 @@ import json
 
 import click
 
-from raysearch.cli.flags import output
+from raysearch.cli.flags import is_given, output
 
 
 @click.command()
@@ -16,7 +16,9 @@ def schema(output: str, markdown: bool) -> int:
     from raysearch.job.schema import job_page, job_schema
 
     if markdown:
-        click.echo(job_page(), nl=False)
+        if is_given("output"):
+            raise click.UsageError("--markdown is a page to read; leave -o json out")
+        emit_text(job_page(), end="")
     else:
         emit_text(json.dumps(job_schema(), indent=2, ensure_ascii=False))
     return 0

@@ -57,13 +57,13 @@ def view(
         name = socket.gethostname() if host in EVERYWHERE else host
         given_host = f"[{name}]" if ":" in name else name
         address = f"http://{given_host}:{server.port}/{run}{f'?token={token}' * bool(token)}"
-        if output == "json":
-            emit("view", address=address, store=folder.place)
-        else:
-            tell(address)
-        if show:
-            webbrowser.open(address)
-        try:
+        try:  # whoever has read the address may interrupt at once
+            if output == "json":
+                emit("view", address=address, store=folder.place)
+            else:
+                tell(address)
+            if show:
+                webbrowser.open(address)
             server.serve_forever()
         except KeyboardInterrupt:
             lead(f"raysearch runs {shlex.quote(folder.place)}", quiet)

@@ -25,9 +25,11 @@ BLOCKS = {
     "attribution": "blocks of fit pairs run to choose hypotheses by",
 }
 """Stages in which no pair is evaluated yet, and what they count."""
-_STAGES = {"attributing": "attribution", "estimating": "holdout"}
-_BAR = 40
-"""The greatest width of a bar."""
+STAGES = (*BLOCKS, "training", "testing", "controls", "holdout")
+"""In the order in which they are shown."""
+_NAMES = {"attributing": "attribution", "estimating": "holdout"}
+_BAR, _SHORTEST = 40, 6
+"""The greatest width of a bar, and the least."""
 
 
 def stage_of(snapshot: Snapshot) -> str:
@@ -40,7 +42,7 @@ def stage_of(snapshot: Snapshot) -> str:
         return "testing"
     if snapshot.stage == "estimating" and snapshot.controls:
         return "training" if snapshot.fitting else "controls"
-    return _STAGES.get(snapshot.stage, snapshot.stage)
+    return _NAMES.get(snapshot.stage, snapshot.stage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,12 +192,13 @@ class ProgressDisplay:
             yield Text("loading the model")
             return
         now, grid = stage_of(self._now), Table.grid(padding=(0, 1))
-        width = max(10, min(_BAR, options.max_width - 40))
-        for gauge in tuple(self._gauges.values()):
+        width = min(_BAR, options.max_width - 40)
+        for gauge in filter(None, map(self._gauges.get, STAGES)):
             bar = ProgressBar(gauge.total, gauge.done, width=width)
             style = "bold" if gauge.stage == now else ""
             amount = f"{gauge.done} of {gauge.total} {gauge.of}"
-            grid.add_row(Text(gauge.stage, style), bar, Text(amount, no_wrap=True))
+            drawn = (bar,) if width >= _SHORTEST else ()
+            grid.add_row(Text(gauge.stage, style), *drawn, Text(amount, no_wrap=True))
         yield grid
         yield Text(f"{self._clock() - self._began:.0f} s  {now}: {self.words(self._now)}")
 

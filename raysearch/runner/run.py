@@ -382,9 +382,13 @@ def _give(
 ) -> None:
     """Gives the tracker what the run has left, and waits for it (a bounded time)."""
     if tracker is not None:
-        name = tracker_of(run.info.tracking_uri or "").name
+        uri = run.info.tracking_uri or ""
+        name = tracker_of(uri).name
 
         def say() -> None:
-            frontend.say(f"{name:<9} finishing")
+            frontend.say(
+                f"{name:<9} finishing, at {uri} (another tracking URI places it elsewhere, none "
+                "keeps it out)"
+            )
 
         finish_tracking(tracker, status, run, where.tracked_children, pictures, results, say=say)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from raysearch.cli.results import print_table
+from raysearch.cli.table import print_table
 from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
 from raysearch.core.records import Proposed
 from raysearch.store.schemas import HYPOTHESES, VERDICTS
