@@ -143,7 +143,7 @@ def test_the_screen_is_no_wider_than_the_terminal(width: int) -> None:
     assert lines[3].rstrip().endswith("30 of 30 hypotheses")
     assert lines[4].rstrip().endswith("4 of 4 controls")
     assert lines[5].rstrip().endswith("5 of 7 estimates")
-    assert "2 estimated on the holdout now" in " ".join(lines[6:])
+    assert "2 estimated on the holdout now" in " ".join(" ".join(lines[6:]).split())
 
 
 def test_what_was_prepared_stays_full() -> None:
