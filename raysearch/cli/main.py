@@ -281,11 +281,10 @@ def resume(
 def plan(job: Path, sets: tuple[str, ...], output: str, calibrate: bool, **given: Any) -> int:
     """Check a job and say what it would do: hypotheses, expected pairs, chances, memory. Runs no
     search."""
-    from raysearch.cli.json_output import emit_text
-    from raysearch.cli.plan import plan_job
+    from raysearch.cli.plan import show_plan
 
     flags.set_verbosity(given)
-    emit_text(plan_job(job, sets, output, calibrate, given["quiet"]))
+    show_plan(job, sets, output, calibrate, given["quiet"])
     return 0
 
 

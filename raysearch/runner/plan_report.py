@@ -98,6 +98,8 @@ class PlanReport:
 
 
 def _horizon_words(job: Job) -> str:
+    if not job.test.is_exact and job.test.claim == "these_pairs":
+        return "the pairs at hand: what stays undecided has no others to go on on"
     if not job.test.is_exact:
         return "open: what stays undecided may go on on further pairs (resume --more-pairs)"
     kept = f"{job.test.reserve:g} of both chances of error is kept for more pairs"

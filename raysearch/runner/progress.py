@@ -65,8 +65,11 @@ class ProgressDisplay:
         clock: Callable[[], float] = time.monotonic,
         console: Console | None = None,
     ) -> None:
-        colours = "auto" if shows_escapes(sys.stderr, no_color) else None
-        self._console = console or Console(file=sys.stderr, color_system=colours, highlight=False)
+        self._console = console or Console(
+            file=sys.stderr,
+            color_system="auto" if shows_escapes(sys.stderr, no_color) else None,
+            highlight=False,
+        )
         self._quiet = quiet
         self._clock = clock
         self._began = self._last_line = clock()
@@ -118,8 +121,8 @@ class ProgressDisplay:
             total = max(left, 0 if before is None else before.total)
             self._gauge(stage, total - left, total, "blocks")
             return
-        for known in [g for g in self._gauges.values() if g.stage in BLOCKS and g.done < g.total]:
-            self._gauge(known.stage, known.total, known.total, known.of)
+        for over in [g for g in self._gauges.values() if g.stage in BLOCKS and g.done < g.total]:
+            self._gauge(over.stage, over.total, over.total, over.of)
         if snapshot.training is not None:
             steps = snapshot.training
             self._gauge("training", steps.done, steps.done + steps.left, "steps")
@@ -193,7 +196,7 @@ class ProgressDisplay:
             return
         now, grid = stage_of(self._now), Table.grid(padding=(0, 1))
         width = min(_BAR, options.max_width - 40)
-        for gauge in filter(None, map(self._gauges.get, STAGES)):
+        for gauge in [self._gauges[stage] for stage in STAGES if stage in self._gauges]:
             bar = ProgressBar(gauge.total, gauge.done, width=width)
             style = "bold" if gauge.stage == now else ""
             amount = f"{gauge.done} of {gauge.total} {gauge.of}"
