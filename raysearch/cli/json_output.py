@@ -163,6 +163,7 @@ JSON_KEYS: Mapping[str, tuple[str, Mapping[str, str]]] = {
             "tracking_uri": "of the tracker",
             "tracking_run_id": "of the run there",
             "experiment": "that it is in",
+            "address": "of its page; null where the tracker has none",
         },
     ),
     "view": (

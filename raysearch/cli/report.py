@@ -72,10 +72,18 @@ def report(
         place = str(to)
     drawn: list[str] = []
     if figures is not None:
-        from raysearch.report.heatmap import heatmaps  # matplotlib, for figures alone
+        from raysearch.report import paper_figure  # matplotlib, for figures alone
+        from raysearch.viewer.run_view import RunView
 
-        names = heatmaps(folder, LocalFolder(figures.absolute()), ("pdf", "svg"))
+        tokens = RunView(folder).example_tokens()
+        names = paper_figure.figures(folder, LocalFolder(figures.absolute()), tokens)
         drawn = [str(figures / name) for name in names]
+        if lacking := paper_figure.unshown(folder, tokens):
+            click.echo(
+                f"warning   no font here has {lacking[:20]}: boxes in the PDFs; install one, such "
+                "as fonts-noto-cjk, and draw them again",
+                err=True,
+            )
     if output == "json":
         emit("report", run=found.place, page=place, figures=drawn)
     elif not quiet:

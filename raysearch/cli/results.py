@@ -98,7 +98,7 @@ def print_controls(found: Sequence[ControlComparison], console: Console) -> None
     cells = []
     for b in sorted(found, key=lambda b: (b.row["variable"], b.row["layer"] or 0)):
         own = b.row["holdout_iia"] if b.row["holdout_iia"] is not None else b.row["iia"]
-        figures = {"accepted": own} | {name: b.iia.get(name) for name in names}
+        figures = {"hypothesis": own} | {name: b.iia.get(name) for name in names}
         shown = {name: "-" if v is None else f"{v:.3f}" for name, v in figures.items()}
         cells.append(place_cells(b.row) | shown)
     columns = [c for c in cells[0] if any(row[c] not in ("", "-") for row in cells)]
@@ -112,7 +112,7 @@ def print_controls(found: Sequence[ControlComparison], console: Console) -> None
         columns,
         console,
         title,
-        right=("layer", "head", "accepted", *names),
+        right=("layer", "head", "hypothesis", *names),
         last=("subspace", "component", *reversed(names)),
     )
     if left_out:

@@ -232,8 +232,8 @@ def _powers(
     test_pairs: int,
     weighed: bool,
 ) -> tuple[tuple[Power, ...], str | None]:
-    """At this job's claim, K and looks, as if the model solved every pair and every pair were a
-    change pair; and why nothing can be accepted, where that is so.
+    """Computes the chances of a verdict at this job's claim, K and looks, as if the model solved
+    every pair and every pair were a change pair; and why nothing can be accepted, if so.
 
     Of a test on a score, as if every score were 0 or 1: of all scores of one mean these spread
     most, and so are told latest. Of a claim about new values, as if by one matching of them; that

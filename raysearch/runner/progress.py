@@ -168,7 +168,7 @@ class ProgressDisplay:
         return "" if of is None else self._left("training", of.done, of.left)
 
     def _left(self, stage: str, done: int, left: int) -> str:
-        """At most how long a stage takes still, by its pace since it was first seen."""
+        """Returns the longest time that a stage still takes, by its pace until now."""
         now = self._clock()
         since, before = self._first.setdefault(stage, (now, done))
         if now - since <= 1 or done <= before:

@@ -21,6 +21,7 @@ from raysearch.storage.digests import check_parts
 from raysearch.storage.uris import without_credentials
 from raysearch.store.codec import Started
 from raysearch.store.pairs_table import pairs_digest
+from raysearch.store.progress import read_progress
 from raysearch.store.run_folder import RunFolder
 from raysearch.store.run_history import JournalSummary, journal_summary, read_entries
 from raysearch.tracking.registry import tracker_of
@@ -28,27 +29,31 @@ from raysearch.tracking.tracker import Tracker
 from raysearch.tracking.uris import tracking_uri
 
 SECONDS = 600.0
-"""Until it is given up: a server takes some seconds for each child run."""
+"""Seconds until it is given up: a server takes some for each child run."""
 POINTS = 500
-"""Of each metric, about; a search of a million events has no more to show."""
+"""Points of each metric, about; a search of a million events has no more to show."""
 
 
 @dataclass(frozen=True)
 class Synced:
-    """Where a tracker shows a run; as text, a line that says so."""
+    """The place where a tracker shows a run; as text, a line that says so.
+
+    `address`: of its page; None where the tracker has none.
+    """
 
     tracking_uri: str
     tracking_run_id: str
     experiment: str
+    address: str | None = None
 
     def __str__(self) -> str:
         name = tracker_of(self.tracking_uri).name
-        where = f"experiment {self.experiment} at {self.tracking_uri}"
+        where = f"experiment {self.experiment} at {self.address or self.tracking_uri}"
         return f"{name:<9} run {self.tracking_run_id} of {where}"
 
 
 class _Time:
-    """When what is told now was: when the driver of the time started."""
+    """The time of the event that is mirrored now, by the start of its driver."""
 
     def __init__(self, at: str) -> None:
         self.set(at)
@@ -89,6 +94,8 @@ def _sync(run: RunFolder, uri: str, children: int) -> Synced:
             run, resolved, facts, pairs_digest(stored.pairs), uri, at=time, again=True
         )
         _report(run, summary, search, tracker, time)
+        if (progress := read_progress(run.folder)) is not None:
+            time.set(progress.at)
     shown, kind = without_credentials(uri), tracker_of(uri)
     own = run.info.tracking_uri in (None, shown)
     done = summary.ended == "done"
@@ -108,7 +115,8 @@ def _sync(run: RunFolder, uri: str, children: int) -> Synced:
         )
     if own:
         run.update(tracking_uri=shown)
-    return Synced(shown, tracker.run_id or "", f"raysearch/{resolved.job.name}")
+    page = getattr(tracker, "address", None)
+    return Synced(shown, tracker.run_id or "", f"raysearch/{resolved.job.name}", page)
 
 
 def _report(
