@@ -103,7 +103,10 @@ class ModelRunner:
         self.tolerance, self.near_tie = choice.tolerance, choice.near_tie
         self.evaluator = Evaluator(self.executor, plain, self.cache, limit, self.near_tie)
         self.swaps = (
-            SwapEvaluator(self.evaluator, self.executor, self.cache, limit, self.near_tie)
+            SwapEvaluator(
+                *(self.evaluator, self.executor, self.cache, limit),
+                *(self.near_tie, self.tolerance),
+            )
             if isinstance(self.executor, ReplayExecutor)
             else None
         )

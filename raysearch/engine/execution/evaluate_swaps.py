@@ -22,7 +22,6 @@ from raysearch.engine.execution.executors import NextToken, ReplayExecutor
 from raysearch.engine.execution.memory import RowLimit, halving
 from raysearch.engine.execution.outputs import Outputs
 from raysearch.engine.execution.predict import (
-    NEAR_TIE,
     Prediction,
     choices_of,
     gap_error,
@@ -31,11 +30,12 @@ from raysearch.engine.execution.predict import (
     predictions_of,
 )
 from raysearch.engine.patching.swaps import Swaps, distinct
+from raysearch.visible_text import one_line
 
 log = logging.getLogger(__name__)
 
-TRIED = 8
-"""Rows of the first wave whose second token is also computed anew."""
+TRIED = 64
+"""Most rows of the first wave whose second token is also computed anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,8 @@ class SwapOutputs:
 
 class SwapEvaluator:
     """Runs swaps by `executor`, and what a wave cannot decide by `evaluator`; halves waves that do
-    not fit into memory. `tolerance` (logits): a row with a smaller gap is a near-tie."""
+    not fit into memory. In logits, `near_tie`: a row with a smaller gap is a near-tie; `tolerance`:
+    how far two ways of computing a row may be apart in a gap."""
 
     def __init__(
         self,
@@ -94,15 +95,16 @@ class SwapEvaluator:
         executor: ReplayExecutor,
         cache: ActivationCache,
         limit: RowLimit,
+        near_tie: float,
         tolerance: float,
     ) -> None:
         self._evaluator = evaluator
         self._executor = executor
         self._cache = cache
         self._limit = limit
-        self._tolerance = tolerance
-        self._goes_on = executor.goes_on
-        self._is_tried = False
+        self._near_tie, self._tolerance = near_tie, tolerance
+        self._goes_on, self._is_tried = True, False
+        self._has_warned = False
 
     def measure(self, every: Swaps, tokens: int = 1) -> SwapOutputs:
         """Returns the outputs, of so many tokens. Equal rows are run once."""
@@ -127,8 +129,7 @@ class SwapEvaluator:
             try:
                 found = self._cache.predictions(rows)
             except Exception as error:  # noqa: BLE001  the caller runs these rows one by one
-                log.info("runs without intervention fail together: %s", error)
-                outputs.failed[at] = True
+                self._fail(at, error, outputs)
                 return
             of_rows = [found[run] for run in which]
             near = [place for place, d in enumerate(of_rows) if d.was_near_tie]
@@ -148,8 +149,19 @@ class SwapEvaluator:
             for _ in parts:
                 pass
         except Exception as error:  # noqa: BLE001  as above
-            log.info("a wave of %d rows fails: %s", len(wave), error)
-            outputs.failed[wave] = True
+            self._fail(wave, error, outputs)
+
+    def _fail(self, rows: Indices, error: Exception, outputs: SwapOutputs) -> None:
+        """Leaves rows that fail together without outputs; warns the first time."""
+        outputs.failed[rows] = True
+        self._cache.meter.failed(len(rows))
+        log.log(
+            logging.INFO if self._has_warned else logging.WARNING,
+            "a wave of %d rows fails (%s: %s), so its rows are run one by one, slowly; answers stay"
+            " the same (further waves that fail are counted in the metric raysearch_failed_rows)",
+            *(len(rows), type(error).__name__, one_line(error)),
+        )
+        self._has_warned = True
 
     @torch.inference_mode()
     def _predict(self, swaps: Swaps, at: Indices, outputs: SwapOutputs) -> None:
@@ -190,7 +202,7 @@ class SwapEvaluator:
             logits = only(logits, rows.choices, rows.choice)
         found = predictions_of(logits, choices)
         ids, finite = found.ids.cpu().numpy(), found.finite.cpu().numpy()
-        unsure = found.unsure(self._tolerance)
+        unsure = found.unsure(self._near_tie)
         self._cache.meter.ran(int(rows.lengths().sum()))
         outputs.ids[at, token] = ids
         finite[unsure] = True  # decided below
@@ -206,19 +218,34 @@ class SwapEvaluator:
         choices: Int[Tensor, "row choice"] | None,
         go_on: NextToken | None,
     ) -> Float[Tensor, "row vocab"]:
-        """Computes the logits of rows that `ids` have made longer: from their own keys and values,
-        if that agrees with running them anew on the first rows."""
-        if go_on is not None and self._goes_on:
-            logits = go_on(torch.from_numpy(ids), choices)
-            if self._is_tried:
-                return logits
-            some = np.arange(min(len(rows), TRIED))
-            anew = self._executor.swap_logits(rows.take(some), None)
-            among = [rows.choices[choice] for choice in rows.choice[some]]
-            both = zip(predict(logits[: len(some)], among), predict(anew, among), strict=True)
-            error = max(gap_error(one, other) for one, other in both)
-            self._is_tried, self._goes_on = True, error <= NEAR_TIE["float32"] / 2
-            if self._goes_on:
-                return logits
-            log.warning("further tokens differ by up to %.2g in a gap: rows are run anew", error)
-        return self._executor.swap_logits(rows, choices)
+        """Computes the logits of rows that `ids` have made longer, from their own keys and values.
+
+        That is another shape of run than a row by itself has. So rows that this might decide
+        otherwise are run anew, and all rows are if the two differ by more than rounding on the
+        first ones.
+        """
+        if go_on is None or not self._goes_on:
+            return self._executor.swap_logits(rows, choices)
+        logits = go_on(torch.from_numpy(ids), choices)
+        sure = logits if choices is not None else only(logits, rows.choices, rows.choice)
+        unsure = predictions_of(sure, choices).unsure(self._near_tie + self._tolerance)
+        if not self._is_tried:
+            unsure = np.union1d(unsure, np.arange(min(len(rows), TRIED)))
+        if len(unsure):
+            some = rows.take(unsure)
+            anew = self._executor.swap_logits(
+                some, None if choices is None else choices[torch.from_numpy(unsure)]
+            )
+            at = torch.from_numpy(unsure).to(logits.device)
+            if not self._is_tried:
+                among = [rows.choices[choice] for choice in some.choice]
+                both = zip(predict(logits[at], among), predict(anew, among), strict=True)
+                error = max(gap_error(one, other) for one, other in both)
+                self._is_tried, self._goes_on = True, error <= self._tolerance / 2
+                if not self._goes_on:
+                    log.warning(
+                        "further tokens differ by up to %.2g in a gap: rows are run anew", error
+                    )
+                    return self._executor.swap_logits(rows, choices)
+            logits[at] = anew
+        return logits

@@ -267,13 +267,6 @@ class ReplayExecutor:
         runs = self._cache.runs(bases, self._swap_waves.sources(swaps))
         return self._replay.run(self._swap_waves.of(swaps, runs), runs, choices)
 
-    @property
-    def goes_on(self) -> bool:
-        """Whether further tokens of an answer may go on from the rows' own keys and values. In half
-        precision the shape of a run is a part of what defines its bits, and that of a row is the
-        whole text."""
-        return self._network.model.dtype.itemsize > 2
-
     def begin_swaps(
         self, swaps: Swaps, choices: Int[Tensor, "row choice"] | None
     ) -> tuple[Float[Tensor, "row vocab"], NextToken]:

@@ -24,6 +24,7 @@ from raysearch.core.prompt_format import PromptFormat
 from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.execution.executors import ReplayExecutor, parts_of_runs
 from raysearch.engine.loading.loaded_model import LoadedModel
+from raysearch.engine.networks.blocks import layers_of
 from raysearch.engine.replica import Replica
 from tests.engine.test_replica import BLOCKS, PLACES, Counter, measure, replica_of
 from tests.engine.worlds import POSITIONS, blocks_of, model_of, random_pairs, word_tokenizer
@@ -39,6 +40,7 @@ WORLDS = (
     ("mistral", "bfloat16", "one layer planned"),
     ("gemma2", "bfloat16", "three tokens"),
     ("gemma2", "float32", "one layer planned"),
+    ("llama", "float16", "three tokens"),
 )
 """Family, type and name in SETTINGS: each setting in both types, for a replica costs more than an
 example."""
@@ -166,7 +168,7 @@ def bytecodes_of(pairs: int, subspaces: int, choices: Ids = ()) -> tuple[int, in
     every = random_pairs(0, pairs, shortest=7, longest=8)
     replica = replica_of(model_of("llama"), every, rows=100_000)
     assert replica._runner.swaps is not None
-    replica._runner.swaps._tolerance = 0.0  # near-ties are decided one by one
+    replica._runner.swaps._near_tie = 0.0  # near-ties are decided one by one
     if choices:  # every second pair has fewer
         replica._pairs = {
             at: replace(pair, choices=choices[at % 2 :]) for at, pair in replica._pairs.items()
@@ -198,14 +200,20 @@ def bytecodes_of(pairs: int, subspaces: int, choices: Ids = ()) -> tuple[int, in
     return sum(event.rows for event in events if isinstance(event, Measured)), count
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2"])
+@pytest.mark.parametrize(
+    ("family", "dtype"),
+    [("llama", "float32"), ("gemma2", "float32"), ("llama", "bfloat16"), ("gpt2", "float16")],
+)
 @pytest.mark.parametrize("count", [6, 18])
-def test_further_tokens_of_an_answer_run_one_token_of_each_row(family: str, count: int) -> None:
+def test_further_tokens_of_an_answer_run_one_token_of_each_row(
+    family: str, dtype: str, count: int
+) -> None:
     """They go on from the wave's keys and values: a block runs once for each layer and token, and
-    no longer text is run, but for the rows that are tried and for near-ties."""
-    model, pairs = model_of(family), random_pairs(5, count, shortest=6, longest=7)
+    no longer text is run, but for the rows that are tried and for those that are nearly a tie."""
+    model = model_of(family).to(getattr(torch, dtype))
+    pairs = random_pairs(5, count, shortest=6, longest=7)
     one, three = replica_on(model, pairs), replica_on(model, pairs, answer=3)
-    blocks, layers = blocks_of(pairs, count), len(model.model.layers)
+    blocks, layers = blocks_of(pairs, count), len(layers_of(model))
     counter, ran = Counter(model), []
     for replica in (one, three):
         swaps = replica._runner.swaps
@@ -213,7 +221,7 @@ def test_further_tokens_of_an_answer_run_one_token_of_each_row(family: str, coun
         replica.do(Task(1, "screen", (), blocks))
         measure(replica, PLACES, blocks)
         assert swaps._goes_on
-        swaps._tolerance, replica._runner.evaluator._tolerance = 0.0, 0.0
+        swaps._tolerance = swaps._near_tie = replica._runner.evaluator._tolerance = 0.0
         replica._runner.cache.set_tolerance(0.0)
         measure(replica, PLACES, blocks)
         counter.since()
