@@ -26,10 +26,10 @@ from torch import Tensor
 from raysearch.core.events import Ids
 from raysearch.core.model_source import ModelSource
 from raysearch.engine.execution.activation_cache import ActivationCache
-from raysearch.engine.execution.executors import ReplayExecutor
 from raysearch.engine.execution.memory import RowLimit, capture_bytes
 from raysearch.engine.execution.predict import Prediction, predict
 from raysearch.engine.execution.replay import Replay
+from raysearch.engine.execution.replay_executor import ReplayExecutor
 from raysearch.engine.loading.load import load
 from raysearch.engine.loading.loaded_model import LoadedModel
 from raysearch.engine.networks.components import Components

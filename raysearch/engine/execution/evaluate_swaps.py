@@ -18,7 +18,6 @@ from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.answer_scores import AnswerLogits, read_logits
 from raysearch.engine.execution.cached_runs import Indices
 from raysearch.engine.execution.evaluate import Evaluator
-from raysearch.engine.execution.executors import NextToken, ReplayExecutor
 from raysearch.engine.execution.memory import RowLimit, halving
 from raysearch.engine.execution.outputs import Outputs
 from raysearch.engine.execution.predict import (
@@ -29,6 +28,7 @@ from raysearch.engine.execution.predict import (
     predict,
     predictions_of,
 )
+from raysearch.engine.execution.replay_executor import NextToken, ReplayExecutor
 from raysearch.engine.patching.swaps import Swaps, distinct
 from raysearch.visible_text import one_line
 

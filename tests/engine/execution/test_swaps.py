@@ -22,7 +22,7 @@ from raysearch.core.events import Event, Failed, Ids, Measured, Task
 from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
 from raysearch.core.prompt_format import PromptFormat
 from raysearch.core.runner_settings import RunnerSettings
-from raysearch.engine.execution.executors import ReplayExecutor, parts_of_runs
+from raysearch.engine.execution.replay_executor import ReplayExecutor, parts_of_runs
 from raysearch.engine.loading.loaded_model import LoadedModel
 from raysearch.engine.networks.blocks import layers_of
 from raysearch.engine.replica import Replica

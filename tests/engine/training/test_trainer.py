@@ -21,13 +21,9 @@ from raysearch.core.events import Encoded, Ids
 from raysearch.core.fit_keys import FitKeys
 from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
 from raysearch.engine.execution.activation_cache import ActivationCache
-from raysearch.engine.execution.executors import (
-    BatchedExecutor,
-    Executor,
-    PlainExecutor,
-    ReplayExecutor,
-)
+from raysearch.engine.execution.executors import BatchedExecutor, Executor, PlainExecutor
 from raysearch.engine.execution.memory import RowLimit
+from raysearch.engine.execution.replay_executor import ReplayExecutor
 from raysearch.engine.featurizers.make import from_bytes, untrained
 from raysearch.engine.featurizers.rotation import Rotation, random_directions
 from raysearch.engine.networks.components import Components
