@@ -157,7 +157,7 @@ class RunTable:
         fields = self.batch, self.row, self.pad, self.base, self.key_pad, self.keys
         return RunTable(self.batches, *(field[at] for field in fields))
 
-    def by_batch(self, pads: Int[Indices, "run"]) -> Iterator[tuple[StoredBatch, int, Indices]]:
+    def by_batch(self, pads: Indices) -> Iterator[tuple[StoredBatch, int, Indices]]:
         """Yields each batch and padding with the indices of its runs."""
         first, which = np.unique(np.stack((self.batch, pads)), axis=1, return_inverse=True)
         for at, (batch, pad) in enumerate(first.T.tolist()):

@@ -143,14 +143,15 @@ class WaveRows(ListedRows):
         self._swaps = swaps_of(unread) if unread else None
 
     def parts(self, rows: Indices, most: int) -> Iterator[range]:
-        if self._swaps is None or self._number[rows[0]] < 0:
+        if self._swaps is None or (self._number[rows] < 0).any():
             yield from super().parts(rows, most)
             return
         bases = self._swaps.base[self._number[rows]][:, None]
-        whole = len(self._swaps.runs) <= self._cache.room
-        for part in [np.arange(len(rows))] if whole else parts_of_runs(bases, self._cache.room):
-            for start in range(int(part[0]), int(part[-1]) + 1, most):
-                yield range(start, min(start + most, int(part[-1]) + 1))
+        fits = self._cache.table(self._swaps.runs) is not None
+        for part in parts_of_runs(bases, len(rows) if fits else self._cache.room):
+            for start in range(0, len(part), most):
+                at = part[start : start + most]
+                yield range(int(at[0]), int(at[-1]) + 1)
 
     def logits(self, written: WrittenRows) -> Float[Tensor, "row answer"]:
         numbers = self._number[written.here]

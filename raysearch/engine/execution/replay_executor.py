@@ -196,7 +196,7 @@ class ReplayExecutor:
         return WaveShape(min(tokens), len(row.base))
 
 
-def parts_of_runs(runs: Int[Indices, "row run"], room: int) -> Iterator[Indices]:
+def parts_of_runs(runs: Indices, room: int) -> Iterator[Indices]:
     """Yields the indices of rows in parts: in order, each with at most `room` distinct runs (bases
     and sources, of equally many a row), or of one row."""
     first = 0

@@ -17,7 +17,7 @@ from torch import Tensor
 from raysearch.engine.execution.cached_runs import CachedRun, Indices, RunTable, gather
 from raysearch.engine.networks.components import Components, HookPoint
 from raysearch.engine.networks.hooks import Edit, HookSide
-from raysearch.engine.networks.network import ModelInput
+from raysearch.engine.networks.network import ModelInput, tokens_of
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.edits import Writes, edit_of
 from raysearch.engine.patching.rows import Row
@@ -166,7 +166,8 @@ class Waves:
             EntryPoint(number // 2, number % 2 == 1): range(*rows)
             for number, rows in zip(found.tolist(), ends, strict=True)
         }
-        shape = WaveShape(int(swaps.starts()[0]), int(swaps.lengths()[0]))
+        length = tokens_of(swaps.runs[swaps.base[0]].base)
+        shape = WaveShape(int(swaps.tokens[0].min()), length)
         return Wave(shape, bases, base, entries, self._edits(swaps, written))
 
     def _edits(
@@ -252,7 +253,7 @@ class _Reads:
         return _Reads(runs.reshape(-1), tokens.reshape(-1, tokens.shape[-1]), which)
 
     def replacements(
-        self, patch: PatchPlace, found: Float[Tensor, "item token width"]
+        self, patch: PatchPlace, found: Float[Tensor, "item most width"]
     ) -> Float[Tensor, "row token _feature"]:
         """Returns what replaces the activation of each row."""
         found = found[:, : patch.tokens]

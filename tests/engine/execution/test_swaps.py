@@ -2,12 +2,10 @@
 row."""
 
 import random
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -26,6 +24,7 @@ from raysearch.engine.execution.replay_executor import ReplayExecutor, parts_of_
 from raysearch.engine.loading.loaded_model import LoadedModel
 from raysearch.engine.networks.blocks import layers_of
 from raysearch.engine.replica import Replica
+from tests.engine.bytecodes import bytecodes
 from tests.engine.test_replica import BLOCKS, PLACES, Counter, measure, replica_of
 from tests.engine.worlds import POSITIONS, blocks_of, model_of, random_pairs, word_tokenizer
 
@@ -163,8 +162,7 @@ def test_most_rows_are_swaps_and_each_is_that_of_build_row() -> None:
 
 
 def bytecodes_of(pairs: int, subspaces: int, choices: Ids = ()) -> tuple[int, int]:
-    """How many rows a task has, and how many bytecodes of ours run for it. Calls alone would not
-    show a comprehension over rows."""
+    """How many rows a task has, and how many bytecodes of ours run for it."""
     every = random_pairs(0, pairs, shortest=7, longest=8)
     replica = replica_of(model_of("llama"), every, rows=100_000)
     assert replica._runner.swaps is not None
@@ -181,22 +179,7 @@ def bytecodes_of(pairs: int, subspaces: int, choices: Ids = ()) -> tuple[int, in
     ]
     blocks = blocks_of(every, pairs)
     measure(replica, asked, blocks)  # captures, templates and tokens of positions
-    count = 0
-
-    def traced(frame: FrameType, event: str, _: object) -> Any:
-        nonlocal count
-        if event == "call" and "/raysearch/" not in frame.f_code.co_filename:
-            return None
-        frame.f_trace_lines, frame.f_trace_opcodes = False, True
-        count += event == "opcode"
-        return traced
-
-    before = sys.gettrace()
-    sys.settrace(traced)
-    try:
-        events = measure(replica, asked, blocks)
-    finally:
-        sys.settrace(before)
+    events, count = bytecodes(lambda: measure(replica, asked, blocks))
     return sum(event.rows for event in events if isinstance(event, Measured)), count
 
 
