@@ -189,29 +189,33 @@ def prefixes(
     runs: RunTable, of: Callable[[StoredBatch], Layers | None], tokens: int, layer: int
 ) -> Layers:
     """Returns keys or values (layer, run, head, token, d_head) of the first tokens of runs, from a
-    layer on. `of`: returns those of a batch. A few operations for each batch."""
+    layer on. `of`: returns those of a batch. A few operations for each batch; nothing is copied if
+    the runs follow each other in one."""
     assert (runs.keys >= tokens).all(), "keys of earlier tokens are stored"
     places: list[Indices] = []
     parts: list[Layers] = []
     for batch, pad, at in runs.by_batch(runs.key_pad):
-        layers, rows = of(batch), torch.from_numpy(runs.base[at])
+        layers, rows = of(batch), runs.base[at]
         assert layers is not None, "a run without keys and values cannot be replayed on"
         columns, above = slice(pad, pad + tokens), slice(layer - batch.first_layer, None)
         assert above.start >= 0, "keys of lower layers are not stored"
         if isinstance(layers, Tensor):
-            some = layers[above, :, :, columns]
-            parts.append(some.index_select(1, on_device(rows, some.device)))
+            parts.append(_of_bases(layers[above, :, :, columns], rows, 1))
         else:
-            picked = [
-                t[:, :, columns].index_select(0, on_device(rows, t.device)) for t in layers[above]
-            ]
-            parts.append(picked)
+            parts.append([_of_bases(t[:, :, columns], rows, 0) for t in layers[above]])
         places.append(at)
     stacks = [part for part in parts if isinstance(part, Tensor)]
     if len(stacks) == len(parts):
         return _in_order(stacks, places, 1)
     of_layers = zip(*map(unstacked, parts), strict=True)
     return [_in_order(of_layer, places, 0) for of_layer in of_layers]
+
+
+def _of_bases(stored: Tensor, rows: Indices, dimension: int) -> Tensor:
+    """Returns some entries along a dimension; those that follow each other are not copied."""
+    if (np.diff(rows) == 1).all():
+        return stored.narrow(dimension, int(rows[0]), len(rows))
+    return stored.index_select(dimension, on_device(rows, stored.device))
 
 
 def on_device(numbers: Tensor | Indices, device: torch.device) -> Tensor:

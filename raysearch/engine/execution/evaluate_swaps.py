@@ -5,30 +5,26 @@ here, and is for the caller to run by itself, which says why.
 """
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
-from numpy.typing import NDArray
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from raysearch.engine.execution.activation_cache import ActivationCache
-from raysearch.engine.execution.answer_scores import AnswerLogits, read_logits
+from raysearch.engine.execution.answer_scores import read_logits
 from raysearch.engine.execution.cached_runs import Indices
 from raysearch.engine.execution.evaluate import Evaluator
 from raysearch.engine.execution.memory import RowLimit, halving
-from raysearch.engine.execution.outputs import Outputs
+from raysearch.engine.execution.outputs import SwapOutputs
 from raysearch.engine.execution.predict import (
-    Prediction,
     choices_of,
     gap_error,
     only,
     predict,
     predictions_of,
 )
-from raysearch.engine.execution.replay_executor import NextToken, ReplayExecutor
+from raysearch.engine.execution.wave_executor import NextToken, WaveExecutor
 from raysearch.engine.patching.swaps import Swaps, distinct
 from raysearch.visible_text import one_line
 
@@ -36,52 +32,6 @@ log = logging.getLogger(__name__)
 
 TRIED = 64
 """Most rows of the first wave whose second token is also computed anew."""
-
-
-@dataclass(frozen=True, slots=True)
-class SwapOutputs:
-    """Outputs of swaps. Rows without one are `failed`.
-
-    `near`: whether a token of a row was too close to call. `answer_logits`: what scores read at the
-    first token; empty if the job declares none.
-    """
-
-    ids: Int[Indices, "row token"]
-    near: Bool[NDArray[np.bool_], "row"]
-    failed: Bool[NDArray[np.bool_], "row"]
-    answer_logits: list[AnswerLogits | None]
-
-    @staticmethod
-    def empty(rows: int, tokens: int, scored: bool) -> "SwapOutputs":
-        """Returns room for so many rows."""
-        ids, no = np.zeros((rows, tokens), dtype=np.int64), np.zeros(rows, dtype=bool)
-        return SwapOutputs(ids, no, no.copy(), [None] * rows if scored else [])
-
-    def by_column(self, columns: int) -> list[Outputs | None]:
-        """Returns the outputs of every `columns`-th row, from each of the first rows on; None if
-        one of them has none."""
-        found: list[Outputs | None] = []
-        for column in range(columns):
-            rows = slice(column, None, columns)
-            ids = list(map(tuple, self.ids[rows].tolist()))
-            scores = self.answer_logits[rows] or [None] * len(ids)
-            outputs = Outputs(ids, self.near[rows].tolist(), scores)
-            found.append(None if self.failed[rows].any() else outputs)
-        return found
-
-    def take(self, at: Indices) -> "SwapOutputs":
-        """Returns those of the rows of these indices."""
-        scores = [self.answer_logits[row] for row in at] if self.answer_logits else []
-        return SwapOutputs(self.ids[at], self.near[at], self.failed[at], scores)
-
-    def put(self, at: Indices, token: int, predictions: Sequence[Prediction]) -> None:
-        """Writes predictions of a token that were made row by row."""
-        self.ids[at, token] = [d.id for d in predictions]
-        self.near[at] |= [d.was_near_tie for d in predictions]
-        self.failed[at] |= [not d.finite for d in predictions]
-        if self.answer_logits and not token:
-            for row, prediction in zip(at, predictions, strict=True):
-                self.answer_logits[row] = prediction.answer_logits
 
 
 class SwapEvaluator:
@@ -92,7 +42,7 @@ class SwapEvaluator:
     def __init__(
         self,
         evaluator: Evaluator,
-        executor: ReplayExecutor,
+        executor: WaveExecutor,
         cache: ActivationCache,
         limit: RowLimit,
         near_tie: float,
@@ -169,7 +119,7 @@ class SwapEvaluator:
         table = choices_of(swaps.choices, self._cache.device)
         choices = None if table is None else table[torch.from_numpy(rows.choice).to(table.device)]
         asked, go_on = None if scoring.names else choices, None
-        with self._cache.meter.phase(self._executor.name):
+        with self._cache.meter.phase("replay"):
             if tokens > 1 and self._goes_on:
                 logits, go_on = self._executor.begin_swaps(rows, asked)
             else:
@@ -184,7 +134,7 @@ class SwapEvaluator:
         for token in range(1, tokens):
             ids = outputs.ids[at, token - 1]
             rows = rows.after(ids)
-            with self._cache.meter.phase(self._executor.name):
+            with self._cache.meter.phase("replay"):
                 logits = self._after(rows, ids, choices, go_on)
                 self._decide(rows, token, logits, choices, at, outputs)
 

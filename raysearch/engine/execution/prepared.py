@@ -20,7 +20,8 @@ from torch import Tensor
 from raysearch.core.events import Ids
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.executors import Executor
-from raysearch.engine.execution.replay_executor import ReplayExecutor, parts_of_runs
+from raysearch.engine.execution.replay_executor import ReplayExecutor
+from raysearch.engine.execution.wave_executor import parts_of_runs
 from raysearch.engine.networks.components import Components, HookPoint, hook_at
 from raysearch.engine.networks.hooks import HookCall, owned_hooks
 from raysearch.engine.networks.network import ModelInput, Network

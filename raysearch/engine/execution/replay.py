@@ -23,11 +23,12 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
-from transformers import Cache, DynamicCache
+from torch import Tensor
+from transformers import DynamicCache
 
 from raysearch.engine.execution.cached_runs import StoredBatch, gather, on_device
-from raysearch.engine.execution.shared_layers import SharedLayers, is_causal
+from raysearch.engine.execution.shared_layers import SharedLayers
+from raysearch.engine.execution.template import Template
 from raysearch.engine.execution.wave import EntryPoint, Wave, WaveShape
 from raysearch.engine.execution.wave_cache import WaveCache
 from raysearch.engine.networks.answer_head import AnswerHead
@@ -36,8 +37,6 @@ from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.detached import detached
 from raysearch.engine.networks.hooks import (
     HookCall,
-    as_rows_and_tokens,
-    output_activation,
     owned_hooks,
 )
 from raysearch.engine.networks.network import LanguageModel
@@ -45,10 +44,6 @@ from raysearch.engine.networks.network import LanguageModel
 TEMPLATES = 64
 """Number of templates that are cached, least recently used first out. Each costs a forward pass
 without blocks and holds a mask of suffix x length."""
-
-SMALL = 8
-"""A prefix of fewer tokens than one in this many of the suffix is copied for each row: that is less
-than the second kernel of a shared one costs."""
 
 
 class Replay:
@@ -66,7 +61,7 @@ class Replay:
         self._hook_points = hook_points
         self._answers = AnswerHead(network)
         self._shared = SharedLayers.of(network) if shares_prefix else SharedLayers()
-        self._templates: OrderedDict[WaveShape, _Template] = (
+        self._templates: OrderedDict[WaveShape, Template] = (
             OrderedDict()
         )  # least recently used first
 
@@ -161,11 +156,11 @@ class Replay:
             entering |= dict(zip(here, torch.split(found, counts), strict=True))
         return entering
 
-    def _template(self, shape: WaveShape, batch: StoredBatch) -> "_Template":
+    def _template(self, shape: WaveShape, batch: StoredBatch) -> "Template":
         found = self._templates.pop(shape, None)
         if found is None:
             with detached():
-                found = _Template(self._network, shape, batch, self._shared.at(shape.length))
+                found = Template(self._network, shape, batch, self._shared.at(shape.length))
         self._templates[shape] = found
         if len(self._templates) > TEMPLATES:
             self._templates.popitem(last=False)
@@ -189,6 +184,7 @@ class Replay:
             logits = self._network.run(
                 input_ids=on_device(ids, device),
                 position_ids=torch.full(ids.shape, position, device=device),
+                past_key_values=DynamicCache(),  # without one, position ids are read on the host
                 use_cache=False,
                 logits_to_keep=1,
             )[:, -1].float()
@@ -196,69 +192,6 @@ class Replay:
             return logits
         whole = logits.new_full((len(logits), self._answers.size), -torch.inf)
         return whole.scatter(1, choices, logits)
-
-
-class _Template:
-    """The arguments that the model gives each block for tokens start..length-1, with earlier tokens
-    in the cache.
-
-    `batch`: any runs with keys and values; only the shape of these matters.
-    `shareable`: layers that can share a prefix; `shared` are those that do, for rows of this shape.
-    """
-
-    def __init__(
-        self,
-        network: LanguageModel,
-        shape: WaveShape,
-        batch: StoredBatch,
-        shareable: frozenset[int],
-    ) -> None:
-        layers, device = network.layers, network.device
-        self._arguments: list[tuple[tuple[Any, ...], dict[str, Any]]] = [((), {})] * len(layers)
-        self._cache = _cache_of(batch, shape.start)
-
-        def stub(
-            layer: int, given: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
-        ) -> Tensor:
-            self._arguments[layer] = args, kwargs
-            return given
-
-        with stubbed(layers, stub, network.tuples):
-            network.run(
-                input_ids=torch.zeros(
-                    (1, shape.length - shape.start), dtype=torch.long, device=device
-                ),
-                attention_mask=torch.ones((1, shape.length), dtype=torch.long, device=device),
-                position_ids=torch.arange(shape.start, shape.length, device=device)[None],
-                past_key_values=self._cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-        self._cache.layers.clear()  # from now on only its identity is used
-        self.shared = frozenset(
-            layer
-            for layer in shareable
-            if SMALL * shape.start > shape.length - shape.start
-            and is_causal(
-                self._arguments[layer][1].get("attention_mask"), shape.start, shape.length
-            )
-        )
-
-    def call(
-        self,
-        block: nn.Module,
-        layer: int,
-        hidden: Float[Tensor, "row suffix d_model"],
-        prefix: Cache,
-    ) -> Float[Tensor, "row suffix d_model"]:
-        """Returns the output of `block` for `hidden`, with the keys and values of the prefix."""
-        args, kwargs = self._arguments[layer]
-        out = block(
-            hidden,
-            *(prefix if a is self._cache else a for a in args),
-            **{k: prefix if a is self._cache else a for k, a in kwargs.items()},
-        )
-        return as_rows_and_tokens(output_activation(out))
 
 
 def _joined(
@@ -269,12 +202,3 @@ def _joined(
     if entering is None or hidden is None:
         return hidden if entering is None else entering
     return torch.cat((hidden, entering.to(hidden.device)))
-
-
-def _cache_of(batch: StoredBatch, tokens: int) -> DynamicCache:
-    """Returns a cache in the shape of `tokens` tokens of a run."""
-    cache = DynamicCache()
-    if tokens:
-        for layer, (keys, values) in enumerate(batch.shapes(tokens)):
-            cache.update(keys, values, layer)
-    return cache

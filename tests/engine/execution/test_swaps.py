@@ -20,7 +20,8 @@ from raysearch.core.events import Event, Failed, Ids, Measured, Task
 from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
 from raysearch.core.prompt_format import PromptFormat
 from raysearch.core.runner_settings import RunnerSettings
-from raysearch.engine.execution.replay_executor import ReplayExecutor, parts_of_runs
+from raysearch.engine.execution.replay_executor import ReplayExecutor
+from raysearch.engine.execution.wave_executor import parts_of_runs
 from raysearch.engine.loading.loaded_model import LoadedModel
 from raysearch.engine.networks.blocks import layers_of
 from raysearch.engine.replica import Replica

@@ -73,7 +73,7 @@ def test_python_of_a_step_grows_with_neither_rows_nor_fits() -> None:
 
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_a_step_waits_for_no_device(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    made, seen = trainer(shared_world(family)), Counter[str]()
+    made, seen = trainer(shared_world(family), batch=32), Counter[str]()
     asked = das(2, 2, (0, 2)) + das(3, 1, (1,), "here")
     fit(made, asked, 1)
     for name in WAITS:
