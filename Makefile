@@ -20,7 +20,7 @@ help:
 	@echo "make chaos    500 faults on a Ray of three nodes (make test-rest has 25); about an hour"
 	@echo "make fuzz     1,000 broken job files, as many files of pairs, 100 broken searches (make test has fewer); some minutes"
 	@echo "make check    ruff, mypy, and an audit of the pinned packages"
-	@echo "make docs     the pages of docs/ as HTML, in build/docs"
+	@echo "make docs     the site of docs/, in build/docs: search, dark mode, the notebook"
 	@echo "make slowest  where the time of the last make test and make test-rest went, by file and by test"
 	@echo "make mutants  40 planted faults, each of which the tests of its room must see; at most half an hour"
 	@echo "make test-floors  the quick start and some tests on the oldest versions that pyproject.toml allows, in build/floors"
@@ -119,7 +119,7 @@ dist: $(INSTALLED)
 # Warnings are errors, and a link that leads nowhere is one.
 docs: $(INSTALLED)
 	$(BIN)/sphinx-build -q -c docs -b html -W --keep-going . build/docs
-	@echo build/docs/docs/README.html
+	@echo build/docs/index.html
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

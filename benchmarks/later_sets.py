@@ -162,6 +162,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(asked.searches):
             found, of = search(seed, asked.rate, Path(folder))
+            print(f"search {seed}: {found} of {of} sets accepted", flush=True)
             accepted, proposed, searches = accepted + found, proposed + of, searches + (found > 0)
     print(
         f"true IIA {asked.rate:g}: {accepted} of {proposed} sets accepted "

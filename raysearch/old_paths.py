@@ -27,17 +27,17 @@ from typing import Any
 _READS = frozenset(
     dis.opmap[name] for name in ("IMPORT_FROM", "LOAD_ATTR", "LOAD_METHOD") if name in dis.opmap
 )
-"""What reads a name as a user writes it; getattr, hasattr and pickle are calls."""
+"""The operations that read a name as a user writes it; getattr, hasattr and pickle are calls."""
 
 _OLD: dict[str, frozenset[str]] = {}
-"""By module, the names that are now names of `raysearch` itself."""
+"""The names, by module, that are now names of `raysearch` itself."""
 
 _TOLD: set[tuple[str, str, int, str]] = set()
 """Lines that have been warned of: module, file, line and old path."""
 
 
 def announce(module: str, names: Iterable[str]) -> None:
-    """From now on a user who takes one of `names` from `module` is told that it is
+    """Warns, from now on, a user who takes one of `names` from `module` that it is
     `raysearch.NAME`."""
     _OLD[module] = frozenset(names)
     sys.modules[module].__class__ = _Older
@@ -121,7 +121,7 @@ class _Finder(MetaPathFinder, Loader):
         return _Moved(spec.name) if _below(spec.name) in _table()["modules"] else None
 
     def exec_module(self, module: ModuleType) -> None:
-        """There is nothing to run: names are looked up when they are read."""
+        """Runs nothing: names are looked up when they are read."""
 
 
 @cache

@@ -17,11 +17,11 @@ import pytest
 ROOT = Path(__file__).parents[1] / "raysearch"
 
 BUDGETS = {
-    ".": 5_900,
-    "causal": 6_700,
-    "cli": 10_300,
+    ".": 6_000,
+    "causal": 6_800,
+    "cli": 10_400,
     "cluster": 14_800,
-    "core": 10_000,
+    "core": 10_300,
     "deploy": 3_000,
     "engine": 4_800,
     "engine/attribution": 3_000,
@@ -37,15 +37,15 @@ BUDGETS = {
     "notebook": 10_200,
     "problems": 18_400,
     "proposers": 4_200,
-    "report": 17_900,
-    "runner": 36_100,
-    "search": 27_400,
+    "report": 20_900,
+    "runner": 36_300,
+    "search": 27_700,
     "stats": 6_600,
     "storage": 6_300,
-    "store": 16_800,
+    "store": 16_900,
     "testing": 1_200,
-    "tracking": 5_500,
-    "viewer": 14_700,
+    "tracking": 6_600,
+    "viewer": 15_000,
 }
 
 _LAYOUT = {

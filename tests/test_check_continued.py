@@ -1,7 +1,5 @@
-"""docs/check_run.py and check_estimates.py derive the verdicts of a run that was continued, and see what
-was falsified."""
+"""docs/check_run.py derives the verdicts of a run that was continued, and sees what was falsified."""
 
-import runpy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +11,8 @@ from raysearch.search.criteria import DecisionRule
 from raysearch.store.run_folder import RunFolder
 from tests.search.sick import Sick, sick_of
 from tests.search.worlds import Cluster, World
-from tests.test_check_run import OpenEnded, forge_journal, new_run, rows, write
+from tests.test_check_run import OpenEnded, check, everything, forge_journal, new_run, rows, write
 
-DOCS = Path(__file__).parents[1] / "docs"
-CHECKS: list[Callable[[Path], list[str]]] = [
-    runpy.run_path(str(DOCS / name))["check"] for name in ("check_run.py", "check_estimates.py")
-]
 RATES = lambda layer: (0.0, 0.74, 0.78, 0.82, 0.88, 1.0)[layer % 6]  # noqa: E731
 WORLDS = {
     "drawn": World(3, test=40, max_pairs=30, more=(60, 80), rates=RATES, solved=0.9, controls=("placebo",)),
@@ -63,12 +57,9 @@ def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return continued(WORLDS[request.param], tmp_path_factory.mktemp("run")).path
 
 
-@pytest.mark.parametrize("check", CHECKS)
-def test_all_follows_of_a_run_that_was_continued_twice(
-    written: Path, check: Callable[[Path], list[str]]
-) -> None:
+def test_all_follows_of_a_run_that_was_continued_twice(written: Path) -> None:
     assert {row["verdict"] for row in rows(written, "verdicts")} & {"accept", "undecided"}
-    assert check(written) == []
+    assert everything(written) == ([], [])
 
 
 def test_generations_that_went_on_on_pairs_of_their_own_follow(tmp_path: Path) -> None:
@@ -81,7 +72,7 @@ def test_generations_that_went_on_on_pairs_of_their_own_follow(tmp_path: Path) -
         rates=lambda layer: (0.6, 0.8, 0.97)[layer % 3],
     )
     run = continued(world, tmp_path, lambda: OpenEnded(world))
-    assert [check(run.path) for check in CHECKS] == [[], []]
+    assert everything(run.path) == ([], [])
 
 
 def test_what_failed_before_a_continuation_and_was_tried_again_after_it_follows(
@@ -92,7 +83,7 @@ def test_what_failed_before_a_continuation_and_was_tried_again_after_it_follows(
     world = WORLDS["drawn"]
     sick = Sick(world, 3, 1, sick=sick_of(world, random.Random(4)))
     run = continued(world, tmp_path, cluster=sick)
-    assert CHECKS[0](run.path) == []
+    assert check(run.path) == []
     ledger_search = world.search(continued=True)
     from raysearch.store.ledger import RunLedger
 
@@ -106,7 +97,7 @@ def test_what_failed_before_a_continuation_and_was_tried_again_after_it_follows(
     mended.drive(ledger_search)
     write(run, world.search(continued=True), mended.told, event)
     assert "failed" not in {row["verdict"] for row in rows(run.path, "verdicts")}
-    assert CHECKS[0](run.path) == []
+    assert check(run.path) == []
 
 
 @pytest.mark.parametrize("what", ["pairs", "hypotheses"])
@@ -120,4 +111,4 @@ def test_a_continuation_that_was_changed_is_seen(what: str, tmp_path: Path) -> N
                 line["entry"][what] = 5 if what == "pairs" else line["entry"][what][1:]
 
     forge_journal(forged, change)
-    assert CHECKS[0](forged)
+    assert check(forged)

@@ -1,7 +1,7 @@
-"""docs/check_estimates.py derives of any run what follows its verdicts (estimates, controls, baselines),
+"""docs/checking/estimates.py derives of any run what follows its verdicts (estimates, controls, baselines),
 and sees what was falsified."""
 
-import runpy
+import importlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,15 +15,15 @@ from tests.once import Once
 from tests.search.test_baselines import near
 from tests.search.test_holdout import world_of
 from tests.search.worlds import World
-from tests.test_check_run import WORLDS, forge_journal, forge_table, rows, run_of
+from tests.test_check_run import WORLDS, everything, forge_journal, forge_table, rows, run_of
 
-SCRIPT = Path(__file__).parents[1] / "docs" / "check_estimates.py"
-check: Callable[[Path], list[str]] = runpy.run_path(str(SCRIPT))["check"]
+estimates: Any = importlib.import_module("checking.estimates")
+check: Callable[[Path], list[str]] = estimates.check
 
 
-def gated() -> World:
-    world = near(0.0)
-    world.rule = DecisionRule(above_baselines=True)
+def gated(at: float, fdr: bool = False) -> World:
+    world = near(at)
+    world.rule = DecisionRule(above_baselines=True, fdr=fdr)
     return world
 
 
@@ -31,7 +31,9 @@ MORE: dict[str, World] = {
     "controls": world_of(control=0.6, holdout=90),
     "all pairs": world_of(rule=DecisionRule(holdout_width=0), holdout=50, layers=2),
     "a policy": near(1.0),
-    "gated": gated(),
+    "gated": gated(0.0),
+    "gated, held": gated(0.97),
+    "gated, held, rate": gated(0.97, fdr=True),
     "both, accepted": World(
         6, layers=2, holdout=60, rates=lambda layer: 1.0, spares=lambda layer: 1.0,
         rule=DecisionRule("both", keep_threshold=0.3), test=240, max_pairs=240,
@@ -41,7 +43,7 @@ MORE: dict[str, World] = {
         test=240, max_pairs=240, rule=DecisionRule(score="logit_difference"),
     ),
 }  # fmt: skip
-NONE_ACCEPTED = ("both", "logit difference")
+NONE_ACCEPTED = ("both", "logit difference", "gated, held", "gated, held, rate")
 
 
 @pytest.mark.parametrize("name", [*WORLDS, *MORE])
@@ -49,7 +51,7 @@ def test_all_that_follows_a_verdict_follows_from_the_journal(name: str, tmp_path
     run = run_of({**WORLDS, **MORE}[name], tmp_path)
     accepted = [row for row in rows(run, "verdicts") if row["verdict"] == "accept"]
     assert (name in NONE_ACCEPTED) == (not any(row["holdout_low"] for row in accepted))
-    assert check(run) == []
+    assert everything(run) == ([], [])
 
 
 def test_it_follows_from_the_journal_of_the_quick_start(once: Once) -> None:
@@ -108,10 +110,3 @@ def test_a_journal_of_the_holdout_that_was_changed_is_seen(forged: Path, field: 
 
     forge_journal(forged, change)
     assert check(forged)
-
-
-def test_it_is_short_and_needs_no_more_than_the_other() -> None:
-    text = SCRIPT.read_text()
-    assert len(text.splitlines()) <= 250
-    assert "import raysearch" not in text
-    assert "from raysearch" not in text

@@ -8,8 +8,8 @@ from raysearch.search.continuations import NO_FURTHER_PAIR
 from raysearch.search.criteria import DecisionRule
 from tests.search.test_continuation import near
 from tests.search.test_continuation_in_vain import FIXED, SolvesNothingFurther
-from tests.test_check_continued import CHECKS, continued
-from tests.test_check_run import rows
+from tests.test_check_continued import continued
+from tests.test_check_run import everything, rows
 
 
 @pytest.mark.parametrize("rule", [DecisionRule(), FIXED], ids=["open", "fixed"])
@@ -19,4 +19,4 @@ def test_verdicts_that_stayed_as_they_were_follow(rule: DecisionRule, tmp_path: 
     )
     run = continued(world, tmp_path)
     assert NO_FURTHER_PAIR in {row["reason"] for row in rows(run.path, "verdicts")}
-    assert [check(run.path) for check in CHECKS] == [[], []]
+    assert everything(run.path) == ([], [])

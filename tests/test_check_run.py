@@ -3,6 +3,7 @@ falsified."""
 
 import ast
 import hashlib
+import importlib
 import json
 import random
 import runpy
@@ -40,9 +41,15 @@ from tests.search.test_retry import retry, told_again
 from tests.search.worlds import Cluster, World
 
 SCRIPT = Path(__file__).parents[1] / "docs" / "check_run.py"
-sys.path.insert(0, str(SCRIPT.parent))  # as Python does for a script
-check: Callable[[Path], list[str]] = runpy.run_path(str(SCRIPT))["check"]
+everything: Callable[[Path], tuple[list[str], list[str]]] = runpy.run_path(str(SCRIPT))["check"]
+verdicts: Any = importlib.import_module("checking.verdicts")
 DAS = (Subspace("das", 2), Subspace("das", 4), Subspace("pca", 3))
+
+
+def check(run: Path) -> list[str]:
+    """What differs in verdicts, intervals, levels and the selection."""
+    found: list[str] = verdicts.check(run)[0]
+    return found
 
 
 class OpenEnded(Proposer):
@@ -244,7 +251,70 @@ def test_what_is_proposed_by_verdicts_follows_too(
     world = World(12, layers=9, test=900, rates=lambda layer: (0.2, 0.85, 0.97)[layer % 3])
     run = run_of(world, tmp_path, proposer=lambda: proposer(world))
     assert "accept" in {row["verdict"] for row in rows(run, "verdicts")}
-    assert check(run) == []
+    assert everything(run) == ([], [])
+
+
+PARTLY = World(
+    12, layers=16, test=200, fit=20, rates=lambda layer: 0.97 if layer > 10 else 0.0,
+    rule=DecisionRule(weighted=True), effects=lambda unit, variable: (unit.site.layer or 0) / 16,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def partly(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with weights that proposed a part of its space alone."""
+    run = run_of(
+        PARTLY, tmp_path_factory.mktemp("partly"), proposer=lambda: Refine(PARTLY.space, step=4)
+    )
+    found = rows(run, "verdicts")
+    assert len(found) < len(PARTLY.space)
+    assert len({row["level"] for row in found}) > 2
+    return run
+
+
+def test_weights_of_a_space_in_part_follow_from_the_effects_in_the_journal(partly: Path) -> None:
+    assert everything(partly) == ([], [])
+
+
+def test_effects_that_were_changed_in_the_journal_or_in_their_table_are_seen(
+    partly: Path, tmp_path: Path
+) -> None:
+    def reverse(lines: list[dict[str, Any]]) -> None:
+        of = first_of(lines, "attributed")["effects"]
+        of["v"] = of["v"][::-1]
+
+    forged = Path(shutil.copytree(partly, tmp_path / "journal"))
+    forge_journal(forged, reverse)
+    lines = check(forged)
+    assert any(line.startswith("the effect on v of ") for line in lines)
+    assert any(": level is " in line for line in lines)
+    forged = Path(shutil.copytree(partly, tmp_path / "table"))
+    forge_table(forged, "effects", lambda found: found[0].update(effect=0.9))
+    assert any(line.startswith("the effect on ") for line in check(forged))
+
+
+def test_weights_that_cannot_be_derived_are_said_to_be_taken_as_told_and_are_bounded(
+    partly: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(partly, tmp_path / "sets"))
+    job = yaml.safe_load((run / "job.yaml").read_text())
+    (run / "job.yaml").write_text(yaml.safe_dump(job, sort_keys=False) + "space:\n  units: [one]\n")
+    wrong, taken = everything(run)
+    assert (wrong, len(taken)) == ([], 1)
+    assert taken[0].startswith("the level of each hypothesis")
+    done = subprocess.run(
+        [sys.executable, SCRIPT, run], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, f"taken as told: {taken[0]}\n")
+
+    def double(found: list[dict[str, Any]]) -> None:
+        for row in found:
+            row["level"] *= 2.5
+
+    forge_table(run, "verdicts", double)
+    lines = check(run)
+    assert any(": the step of its weight is " in line for line in lines)
+    assert any(line.startswith("the error that all spend is ") for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -514,18 +584,16 @@ def test_a_run_of_other_rules_is_said_to_be_one(forged: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "needs"),
-    [("check_run.py", {"numpy", "read_run"}), ("read_run.py", {"pyarrow", "read_continuations"}),
-     ("read_continuations.py", set()),
-     ("check_estimates.py", {"numpy", "check_run", "read_run"})],
-)  # fmt: skip
-def test_it_is_a_short_file_that_needs_little(file: str, needs: set[str]) -> None:
-    text = SCRIPT.with_name(file).read_text()
+    "file", [SCRIPT, *sorted((SCRIPT.parent / "checking").glob("*.py"))], ids=lambda file: file.name
+)
+def test_it_is_of_short_files_that_need_little(file: Path) -> None:
+    text = file.read_text()
     assert len(text.splitlines()) <= 250
     assert max(map(len, text.splitlines())) <= 100 + len("  # noqa: E731")
     nodes = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Import | ast.ImportFrom)]
     names = [n.module if isinstance(n, ast.ImportFrom) else n.names[0].name for n in nodes]
-    assert {str(name).partition(".")[0] for name in names} - sys.stdlib_module_names == needs
+    needs = {str(name).partition(".")[0] for name in names} - sys.stdlib_module_names
+    assert needs <= {"numpy", "pyarrow", "checking"}
 
 
 def test_the_page_that_it_is_written_from_names_every_entry_of_a_journal() -> None:

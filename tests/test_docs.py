@@ -1,14 +1,15 @@
-"""The pages of docs/ are sorted and found, and build without a warning, a dead link being one."""
+"""The pages of docs/ are sorted and found, and a dead link fails their build; the built site is
+looked at in tests/notebook/test_site.py."""
 
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from tests.site import build_site
 from tests.test_imports import ROOMS
 
 ROOT = Path(__file__).parents[1]
@@ -26,52 +27,18 @@ BUILT = [
 """The pages that say how the code is built."""
 
 
-def _build(source: Path, to: Path) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "sphinx",
-        "-q",
-        "-b",
-        "html",
-        "-W",
-        "--keep-going",
-        "-c",
-        str(source / "docs"),
-    ]
-    return subprocess.run(
-        [*command, str(source), str(to)], capture_output=True, text=True, check=False
-    )
-
-
-@pytest.mark.slow
-def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
-    done = _build(ROOT, tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    index = (tmp_path / "docs" / "README.html").read_text()
-    for page in (
-        "tutorials/five-minutes",
-        "how-to/your-own-model",
-        "explanation/comparison",
-        "reference/job-file",
-        "reference/problems/add_three",
-        "glossary",
-    ):
-        assert f'href="{page}.html"' in index
-        assert (tmp_path / "docs" / f"{page}.html").is_file()
-
-
-@pytest.mark.parametrize(
-    "link", ["nowhere.md", "../jobs/nowhere.yaml", "README.md#nowhere", "nowhere.png"]
-)
-def test_a_link_that_leads_nowhere_fails(link: str, tmp_path: Path) -> None:
+def test_links_that_lead_nowhere_fail(tmp_path: Path) -> None:
+    """A page, a file, a heading and a picture that are not there: each is named."""
+    links = ["no-page.md", "../jobs/no-job.yaml", "README.md#no-heading"]
     (tmp_path / "source" / "docs").mkdir(parents=True)
     shutil.copy(ROOT / "docs" / "conf.py", tmp_path / "source" / "docs")
-    picture = "!" if link.endswith(".png") else ""
-    (tmp_path / "source" / "docs" / "README.md").write_text(f"# Title\n\n{picture}[here]({link})\n")
-    done = _build(tmp_path / "source", tmp_path / "built")
+    shutil.copytree(ROOT / "docs" / "site", tmp_path / "source" / "docs" / "site")
+    lines = ["# Title", *(f"[here]({link})" for link in links), "![there](no-picture.png)"]
+    (tmp_path / "source" / "docs" / "README.md").write_text("\n\n".join(lines) + "\n")
+    done = build_site(tmp_path / "source", tmp_path / "built")
     assert done.returncode != 0
-    assert "nowhere" in done.stderr
+    for named in ("no-page.md", "no-job.yaml", "no-heading", "no-picture.png"):
+        assert len([line for line in done.stderr.splitlines() if named in line]) == 1, done.stderr
 
 
 def test_every_page_that_a_file_of_this_repository_names_is_there() -> None:
@@ -91,18 +58,17 @@ def test_every_page_that_a_file_of_this_repository_names_is_there() -> None:
 
 def test_every_page_is_of_one_of_the_four_kinds() -> None:
     """docs/ holds tutorials, how-to guides, reference and explanation; beside them the index, the
-    glossary, the decisions and the pictures."""
+    glossary, the decisions, the pictures and what the site adds."""
     kinds = {"tutorials", "how-to", "reference", "explanation"}
     beside = {
         "README.md",
         "glossary.md",
         "conf.py",
         "check_run.py",
-        "read_run.py",
-        "read_continuations.py",
-        "check_estimates.py",
+        "checking",
         "decisions",
         "pictures",
+        "site",
     }
     assert {p.name for p in (ROOT / "docs").iterdir()} - {"__pycache__"} == kinds | beside
 
@@ -116,6 +82,35 @@ def test_the_index_links_to_every_page() -> None:
     decisions = (ROOT / "docs" / "decisions" / "README.md").read_text()
     for page in (ROOT / "docs" / "decisions").glob("[0-9]*.md"):
         assert f"]({page.name})" in decisions
+
+
+FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+MARKDOWN = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "deploy" / "README.md"]
+
+
+def _slugs(page: Path) -> set[str]:
+    """The addresses that a page's headings have where Markdown is shown as it is, as on GitHub."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text()), re.MULTILINE)
+    slugs: list[str] = []
+    for heading in headings:
+        text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
+        slug = re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
+        slugs.append(slug if slug not in slugs else f"{slug}-{slugs.count(slug)}")
+    return set(slugs)
+
+
+@pytest.mark.parametrize("page", MARKDOWN, ids=lambda page: page.name)
+def test_links_of_a_page_lead_somewhere_in_plain_markdown(page: Path) -> None:
+    """The site's links are looked at as they are built (tests/notebook/test_site.py)."""
+    text = re.sub(r"`[^`\n]*`", "", FENCE.sub("", page.read_text()))
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in link or link.startswith("mailto:"):
+            continue
+        path, _, anchor = link.partition("#")
+        to = (page.parent / path).resolve() if path else page
+        assert to.exists(), link
+        if anchor and to.suffix == ".md":
+            assert anchor in _slugs(to), link
 
 
 def _is_there(named: str) -> bool:

@@ -72,6 +72,16 @@ def test_an_action_of_others_is_pinned_by_its_commit_and_may_only_read(path: Pat
     assert _loaded(path)["permissions"] == {"contents": "read"}
 
 
+def test_only_the_job_that_publishes_the_pages_may_write_and_only_these() -> None:
+    more = {
+        (path.stem, name): job["permissions"]
+        for path in WORKFLOWS
+        for name, job in _loaded(path)["jobs"].items()
+        if "permissions" in job
+    }
+    assert more == {("docs", "publish"): {"pages": "write", "id-token": "write"}}
+
+
 def test_the_workflows_begin_with_the_oldest_python_that_the_package_allows() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     (matrix,) = {tuple(m["python"]) for p in WORKFLOWS for _, m in _steps(p) if "python" in m}

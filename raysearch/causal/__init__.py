@@ -1,13 +1,6 @@
 """Causal models, inputs, pairs, and drawing of pairs; standard library only."""
 
-from raysearch.causal.drawing import (
-    digest_of,
-    draw_more,
-    draw_pairs,
-    draw_sample,
-    split_of,
-    split_of_digest,
-)
+from raysearch.causal.drawing import draw_more, draw_pairs, draw_sample
 from raysearch.causal.model import CausalModel, Setting, Value, Variable
 from raysearch.causal.pair_sample import LeftOutCount, LeftOutReason, PairSample
 from raysearch.causal.pairs import (
@@ -23,6 +16,7 @@ from raysearch.causal.pairs import (
 )
 from raysearch.causal.position_names import EVERY, TAKES, Take, split_take, token_index, token_name
 from raysearch.causal.problem import Problem
+from raysearch.causal.splits import digest_of, split_of, split_of_digest
 from raysearch.causal.stimulus import Stimulus
 from raysearch.causal.value_matchings import draw_matched
 from raysearch.old_paths import announce

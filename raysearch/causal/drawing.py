@@ -6,21 +6,18 @@ once. `draw_pairs` divides the domain before it draws, so that no pair is in two
 tested pairs apart from others when it screens them (`search/screening.py`).
 """
 
-import hashlib
 import random
-import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from itertools import islice
 
-from raysearch.causal.model import Setting, Value
+from raysearch.causal.make_pair import errors_of, make_pair
 from raysearch.causal.pair_sample import LeftOutCount, LeftOutReason, PairSample
-from raysearch.causal.pairs import ONE_SOURCE, SPLITS, Input, Pair, Split
+from raysearch.causal.pairs import SPLITS, Pair, Split
 from raysearch.causal.problem import Problem
-from raysearch.errors import PairsError, RaysearchError
-from raysearch.visible_text import one_line
+from raysearch.causal.splits import split_by_content, split_by_values, split_of_value
+from raysearch.errors import PairsError
 
 MISSES = 1_000
 """Draws in a row outside a split, times the inverse of its share, after which the split counts as
@@ -143,7 +140,7 @@ class _Draws:
 
     def part_of(self, pair: Pair) -> Split:
         """Returns the part of the domain that a pair belongs to."""
-        return _split_by_content(pair, self._counts, self._seed)
+        return split_by_content(pair, self._counts, self._seed)
 
     def next(self, split: Split) -> Pair:
         """Returns the next draw, for a split."""
@@ -207,11 +204,8 @@ class _Draws:
         return pairs
 
     def _too_small(self, split: Split, draws: int) -> PairsError:
-        return PairsError(
-            f"problem {self._problem.name!r}: no pair fell to split {split!r} in {draws} draws; "
-            f"its domain is too small for splits {dict(self._counts)}; ask for fewer fit pairs "
-            f"(pairs.fit)"
-        )
+        less = "ask for fewer fit pairs (pairs.fit)"
+        return _too_small(self._problem, split, draws, self._counts, less)
 
 
 def _check_asked(variables: tuple[str, ...], counts: Mapping[Split, int]) -> None:
@@ -246,34 +240,34 @@ def draw_apart(
     max_misses = _max_misses(counts, max(1, 2 * len(disjoint)))
     while any(missing.values()):
         pair = _draw(problem, variables, len(pairs), rng)
-        split = (
-            _split_by_values(pair, disjoint, counts, seed)
-            if disjoint
-            else _split_by_content(pair, counts, seed)
-        )
-        if split is None or not missing.get(split):
-            left["disjoint" if split is None else "beyond", split, pair.set] += 1
-            misses += 1
-            if misses > max_misses:
-                lacking = next(s for s in SPLITS if missing.get(s))
-                raise PairsError(
-                    f"problem {problem.name!r}: no pair fell to split {lacking!r} in {max_misses} "
-                    f"draws; its domain is too small for splits {dict(counts)}; ask for fewer "
-                    f"splits (pairs.{lacking}: 0)"
-                    + (
-                        f", or name less in pairs.disjoint ({', '.join(disjoint)})"
-                        if disjoint
-                        else ""
-                    )
-                )
+        by = (counts, seed)
+        split = split_by_values(pair, disjoint, *by) if disjoint else split_by_content(pair, *by)
+        if split is not None and missing.get(split):
+            misses = 0
+            missing[split] -= 1
+            pairs.append(replace(pair, split=split))
             continue
-        misses = 0
-        missing[split] -= 1
-        pairs.append(replace(pair, split=split))
+        left["disjoint" if split is None else "beyond", split, pair.set] += 1
+        misses += 1
+        if misses > max_misses:
+            lacking = next(s for s in SPLITS if missing.get(s))
+            less = f"ask for fewer splits (pairs.{lacking}: 0)"
+            if disjoint:
+                less += f", or name less in pairs.disjoint ({', '.join(disjoint)})"
+            raise _too_small(problem, lacking, max_misses, counts, less)
     return PairSample(
         tuple(pairs),
         tuple(LeftOutCount(*key, pairs=n) for key, n in left.items()),
         _held_out(problem, disjoint, counts, seed),
+    )
+
+
+def _too_small(
+    problem: Problem, split: Split, draws: int, counts: Mapping[Split, int], less: str
+) -> PairsError:
+    return PairsError(
+        f"problem {problem.name!r}: no pair fell to split {split!r} in {draws} draws; its domain "
+        f"is too small for splits {dict(counts)}; {less}"
     )
 
 
@@ -308,119 +302,3 @@ def _draw(
     """Draws the next pair."""
     with errors_of(problem):
         return make_pair(problem, variables, index, *problem.sample(rng), split)
-
-
-@contextmanager
-def errors_of(problem: Problem) -> Iterator[None]:
-    """Raises PairsError where the problem's own code raises; the text says where and what."""
-    try:
-        yield
-    except RaysearchError:
-        raise
-    except (Exception, SystemExit) as e:
-        at = traceback.extract_tb(e.__traceback__)[-1]
-        raise PairsError(
-            f"problem {problem.name!r}: {at.name} raised {type(e).__name__}: {one_line(e)} "
-            f"({at.filename}, line {at.lineno})"
-        ) from e
-
-
-def _answer(problem: Problem, value: Value) -> str:
-    text = problem.answer(value)
-    if not isinstance(text, str) or not text:
-        raise PairsError(
-            f"problem {problem.name!r}: answer({value!r}) is {text!r}; it must be the text that "
-            f"follows, not empty"
-        )
-    return text
-
-
-def make_pair(
-    problem: Problem,
-    variables: tuple[str, ...],
-    index: int,
-    base: Setting,
-    source: Setting,
-    split: Split = "test",
-) -> Pair:
-    model = problem.model
-    base, source = model.run(base), model.run(source)
-    return Pair(
-        index=index,
-        base=_rendered(problem, base),
-        sources={ONE_SOURCE: _rendered(problem, source)},
-        answers={
-            "base": _answer(problem, base[model.output]),
-            ONE_SOURCE: _answer(problem, source[model.output]),
-        },
-        counterfactual={
-            v: _answer(problem, model.interchange(base, {v: source})) for v in variables
-        },
-        split=split,
-        set=problem.set_of(base, source) if problem.set_of else None,
-        choices=_choices(problem, base, source),
-        values={v: {"base": _number(base[v]), ONE_SOURCE: _number(source[v])} for v in variables},
-    )
-
-
-def _rendered(problem: Problem, setting: Setting) -> Input:
-    """Returns the input of a setting, with its values, which a problem need not give."""
-    found = problem.render(setting)
-    return found if found.values else replace(found, values=setting)
-
-
-def _number(value: Value) -> int:
-    """Returns a number for a value, the same wherever the value is met."""
-    return int.from_bytes(hashlib.sha256(repr(value).encode()).digest()[:7])
-
-
-def _choices(problem: Problem, *settings: Setting) -> tuple[str, ...]:
-    if problem.choices is None:
-        return ()
-    return tuple(
-        dict.fromkeys(
-            _answer(problem, value) for values in settings for value in problem.choices(values)
-        )
-    )
-
-
-def _split_by_content(pair: Pair, counts: Mapping[Split, int], seed: int) -> Split:
-    return split_of((pair.base.content, *(s.content for s in pair.sources.values())), counts, seed)
-
-
-def _split_by_values(
-    pair: Pair, variables: Sequence[str], counts: Mapping[Split, int], seed: int
-) -> Split | None:
-    """Returns the split of all values of `variables`; None if they belong to several."""
-    inputs = (pair.base, *pair.sources.values())
-    values = {(v, repr(i.values[v])) for i in inputs for v in variables}
-    splits = {split_of_value(v, value, counts, seed) for v, value in values}
-    return splits.pop() if len(splits) == 1 else None
-
-
-def split_of_value(variable: str, value: str, counts: Mapping[Split, int], seed: int) -> Split:
-    return split_of((f"{variable}={value}",), counts, seed)
-
-
-def split_of(contents: Sequence[str], counts: Mapping[Split, int], seed: int) -> Split:
-    """Returns the split of a (base, sources), by a hash of its inputs' contents, in the ratio of
-    `counts`.
-
-    This divides the domain before anything is drawn, and needs no list of it.
-    """
-    return split_of_digest(digest_of(contents, seed), counts)
-
-
-def digest_of(contents: Sequence[str], seed: int) -> bytes:
-    """Returns 32 bytes that identify a (base, sources) by its inputs' contents."""
-    return hashlib.sha256("\x00".join((str(seed), *contents)).encode()).digest()
-
-
-def split_of_digest(digest: bytes, counts: Mapping[Split, int]) -> Split:
-    """Returns the split of a digest, in the ratio of `counts`."""
-    at = int.from_bytes(digest[:8], "big") / 2**64 * sum(counts.values())
-    for split in SPLITS:
-        at -= counts.get(split, 0)
-        if at < 0:
-            return split
-    return next(s for s in reversed(SPLITS) if counts.get(s, 0))

@@ -16,7 +16,7 @@ from typing import Literal, get_args
 
 Take = Literal["first", "last", "align_right"]
 TAKES: tuple[Take, ...] = get_args(Take)
-"""Which tokens of a position can be taken."""
+"""The tokens of a position that can be taken."""
 
 EVERY = "token_*"
 """Every token, each by itself."""

@@ -14,11 +14,13 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from raysearch.causal.drawing import draw_apart, errors_of, make_pair, split_of_value
+from raysearch.causal.drawing import draw_apart
+from raysearch.causal.make_pair import errors_of, make_pair
 from raysearch.causal.model import Setting, Value
 from raysearch.causal.pair_sample import LeftOutCount, PairSample
 from raysearch.causal.pairs import Pair, Split
 from raysearch.causal.problem import Problem
+from raysearch.causal.splits import split_of_value
 from raysearch.errors import PairsError
 
 MOST_DRAWS = 300_000

@@ -11,7 +11,8 @@ from pathlib import Path
 import click
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-"""In a checkout, links to files in jobs/; in a wheel, the files. A job's model lies beside it."""
+"""The examples: links to files in jobs/ in a checkout, the files in a wheel. A job's model lies
+beside it."""
 
 
 @click.command()

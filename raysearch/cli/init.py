@@ -15,7 +15,7 @@ KINDS = {
     "network": "a torch network of your own, and a causal model of it",
     "pairs": "a file of pairs: base, source, answers and counterfactuals",
 }
-"""What a search may begin from: a folder of runner/starters, and what it is."""
+"""The starters: a folder of runner/starters each, and what it is."""
 
 
 @click.command()

@@ -70,11 +70,19 @@ def report(
     if not quiet:
         tell(place)
     if figures is not None:
-        from raysearch.report.heatmap import heatmaps  # matplotlib, for figures alone
+        from raysearch.report import paper_figure  # matplotlib, for figures alone
+        from raysearch.viewer.run_view import RunView
 
-        for name in heatmaps(folder, LocalFolder(figures.absolute()), ("pdf", "svg")):
+        tokens = RunView(folder).example_tokens()
+        for name in paper_figure.figures(folder, LocalFolder(figures.absolute()), tokens):
             if not quiet:
                 tell(str(figures / name))
+        if lacking := paper_figure.unshown(folder, tokens):
+            click.echo(
+                f"warning   no font here has {lacking[:20]}: boxes in the PDFs; install one, such "
+                "as fonts-noto-cjk, and draw them again",
+                err=True,
+            )
     if show:
         webbrowser.open(Path(place).absolute().as_uri())
     return 0

@@ -76,12 +76,14 @@ def print_table(
     """Prints the main columns of the first `most` rows, omitting those that say nothing.
 
     Component and verdict are shown only where rows differ, head only if there is one, reason if one
-    failed, and subspace and units only where other columns do not determine them.
+    failed, the interval corrected for selection if one was accepted, and subspace and units only
+    where other columns do not determine them.
     """
     shown, every = PlainTable(title), Rows(table)
     rows = [{**row, **_said(row["units"])} for row in every[:most]]
     left_out = {c for c in ("component", "verdict") if len(every.values(c)) == 1}
-    empty = {"head", "distinct", "population", "warnings", "reason"} & set(table.column_names)
+    empty = {"head", "fcr_low", "fcr_high", "distinct", "population", "warnings", "reason"}
+    empty &= set(table.column_names)
     left_out |= {c for c in empty if set(every.values(c)) <= {None, ""}}
     left_out |= {c for c in _SAID if all(row[c] is None for row in rows)}
     columns = [
@@ -118,7 +120,7 @@ def print_controls(found: Sequence[ControlComparison], console: Console) -> None
     rows = [{**b.row, **_said(b.row["units"])} for b in found]
     named = ("variable", "layer", "component", "head", "position", "subspace", "units")
     columns = [c for c in named if any(r[c] is not None for r in rows)]
-    for name in (*columns, "accepted", *names):
+    for name in (*columns, "hypothesis", *names):
         shown.column(name, right=name not in TEXT_COLUMNS)
     for row, b in zip(rows, found, strict=True):
         own = row["holdout_iia"] if row["holdout_iia"] is not None else row["iia"]

@@ -34,7 +34,7 @@ POLL_SECONDS = 0.5
 CONNECT_SECONDS = 5
 AGENT_SECONDS = 120
 RETRIES = 5
-"""How often an interrupted log is resumed."""
+"""Times that an interrupted log is resumed."""
 _NOISY_LOGGERS = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",

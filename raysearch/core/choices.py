@@ -17,14 +17,15 @@ COMPARISONS: Mapping[Compare, str] = {
     "choices": "the best, by its first token, of the answers that each pair lists",
     "class": "the class of a network on tensors",
 }
-"""What of an answer is compared."""
+"""The parts of an answer that can be compared."""
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 PoolName = Literal["ray", "local"]
 ExportFormat = Literal["raysearch", "mib", "pyvene"]
 
 Operation = Literal["interchange", "zero", "mean", "resample"]
-"""What is done to units: interchange puts in the source's activation; the others are ablations."""
+"""The ways to replace units: interchange puts in the source's activation; the others are
+ablations."""
 
 PairKinds = Literal["change", "both", "unfiltered"]
 PAIR_KINDS: Mapping[PairKinds, str] = {

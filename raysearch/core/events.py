@@ -364,4 +364,4 @@ class Continued:
 
 
 JournalledEvent = Event | Retried | Continued
-"""What a search takes and a journal stores."""
+"""An event that a search takes and a journal stores."""

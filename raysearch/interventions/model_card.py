@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from raysearch.causal import LAST
+from raysearch.core.claims import ABLATION, INTERCHANGE
 from raysearch.core.featurizers import IDENTITY, featurizers
 from raysearch.core.hypothesis import Site, Unit
 from raysearch.interventions.card import Card, Finding, ModelOrigin
-from raysearch.visible_text import visible
+from raysearch.markdown_text import literal, one_cell
 
 HUB_ID_PLACEHOLDER = "OWNER/NAME"
 """Stands for the hub id until it is known."""
@@ -61,9 +62,9 @@ def _metadata(model: ModelOrigin | None) -> str:
 
 
 def _title(card: Card) -> str:
-    model = f" on {_escape(Path(card.model.path).name)}" if card.model else ""
+    model = f" on {literal(Path(card.model.path).name)}" if card.model else ""
     return (
-        f"{_escape(card.variable)}: an intervention{model}"
+        f"{literal(card.variable)}: an intervention{model}"
         if card.variable
         else f"An intervention{model}"
     )
@@ -76,7 +77,7 @@ def _what_it_is(card: Card) -> str:
         else f"these {len(card.intervention.units)} units"
     )
     if card.intervention.is_ablation:
-        what = f"A {_escape(card.intervention.kind)} ablation of {units}."
+        what = f"A {literal(card.intervention.kind)} ablation of {units}."
         if card.variable:
             what += (
                 f" The hypothesis: the output is then no longer the base's answer, on inputs where "
@@ -102,9 +103,9 @@ def _what_it_is(card: Card) -> str:
 def _claim(finding: Finding | None, is_ablation: bool) -> str:
     if finding is None or finding.verdict is None:
         return "**Verdict: none.** It was saved without one, and claims nothing yet."
-    sentences = [f"**Verdict: {_escape(finding.verdict)}.**", *_evidence(finding, is_ablation)]
+    sentences = [f"**Verdict: {literal(finding.verdict)}.**", *_evidence(finding, is_ablation)]
     if finding.population is not None:
-        sentences.append(f"The verdict is about {_escape(finding.population)}, and no other pairs.")
+        sentences.append(f"The verdict is about {literal(finding.population)}, and no other pairs.")
     if finding.threshold is not None:
         sentences.append(f"The threshold of the {_score_name(finding)} was {finding.threshold:g}.")
     if finding.false_accept is not None:
@@ -117,7 +118,7 @@ def _claim(finding: Finding | None, is_ablation: bool) -> str:
         sentences.append(f"{bound} at most {finding.false_accept:g}{_share_of_error(finding)}.")
     if finding.verdict == "accept":
         sentences.append(_meaning(is_ablation))
-    sentences += [f"Warning: {_escape(warning)}." for warning in finding.warnings]
+    sentences += [f"Warning: {literal(warning)}." for warning in finding.warnings]
     return " ".join(sentences)
 
 
@@ -159,16 +160,12 @@ def _share_of_error(finding: Finding) -> str:
 
 
 def _meaning(is_ablation: bool) -> str:
-    shown = "necessary for the base's answer" if is_ablation else "sufficient under interchange"
-    other = (
-        "which variable it carries"
-        if is_ablation
-        else "that the variable lives there and nowhere else, or that no other causal model "
-        "predicts the same answers"
-    )
+    words = ABLATION if is_ablation else INTERCHANGE
+    other = words.not_shown
+    other += ", or that no other causal model predicts the same answers" * (not is_ablation)
     return (
-        f"An accept says that the site is *{shown}, on a share of these pairs above the "
-        f"threshold*; it does not say {other}, and nothing of other texts."
+        f"An accept says that the site is *{words.shown}, on a share of these pairs above the "
+        f"threshold*; it does not say {other}, and nothing of pairs beyond these."
     )
 
 
@@ -187,7 +184,7 @@ def _figures(finding: Finding) -> str:
 
 def _score_name(finding: Finding) -> str:
     """Returns the name of the score that the verdict is about."""
-    return "IIA" if finding.score is None else f"mean {_escape(finding.score.replace('_', ' '))}"
+    return "IIA" if finding.score is None else f"mean {literal(finding.score.replace('_', ' '))}"
 
 
 def _units(units: tuple[Unit, ...]) -> str:
@@ -200,7 +197,7 @@ def _units(units: tuple[Unit, ...]) -> str:
         source = f", source {_code(unit.source)}" if unit.source else ""
         site = _site(unit.source_site) if unit.source_site else "the same site of the source"
         rows.append(
-            f"| {_site(unit.site)} | {_escape(space.featurizer)}, {which} | {site}{source} |"
+            f"| {_site(unit.site)} | {literal(space.featurizer)}, {which} | {site}{source} |"
         )
     return "\n".join(rows)
 
@@ -222,7 +219,7 @@ def _example(card: Card) -> str:
         "<"
     )  # a job's placeholder for a model without a path
     model = (
-        json.dumps(_line(card.model.path))
+        json.dumps(one_cell(card.model.path))
         if card.model is not None and is_named
         else '"the model that it is of"'
     )
@@ -243,17 +240,17 @@ def _example(card: Card) -> str:
 
 def _positions_to_give(units: tuple[Unit, ...]) -> list[str]:
     """Returns the positions that a text alone does not determine."""
-    return sorted({_line(unit.site.position) for unit in units} - {LAST})
+    return sorted({one_cell(unit.site.position) for unit in units} - {LAST})
 
 
 def _site(site: Site) -> str:
     head = f", head {site.head}" if site.head is not None else ""
     layer = "" if site.layer is None else f"layer {site.layer}, "
-    return f"{layer}{_escape(site.component)}{head}, position {_code(site.position)}"
+    return f"{layer}{literal(site.component)}{head}, position {_code(site.position)}"
 
 
 def _origin(card: Card) -> str:
-    lines = [f"- intervention {_code(card.id)}, saved by raysearch {_escape(card.raysearch)}"]
+    lines = [f"- intervention {_code(card.id)}, saved by raysearch {literal(card.raysearch)}"]
     if card.model is not None:
         named = {
             "revision": card.model.revision,
@@ -272,18 +269,6 @@ def _origin(card: Card) -> str:
 
 def _code(text: str) -> str:
     """Formats text as code, with enough backticks to keep it literal."""
-    line = _line(text)
+    line = one_cell(text)
     fence = "`" * (max((len(run) for run in re.findall("`+", line)), default=0) + 1)
     return f"{fence} {line} {fence}" if len(fence) > 1 else f"`{line}`"
-
-
-def _escape(text: str) -> str:
-    """Escapes markup, entities, formulas, links and mentions."""
-    return re.sub(
-        r"(?i)(?<=www)\.", r"\\.", re.sub(r"([\\`*_\[\]<>#&$~:@!])", r"\\\1", _line(text))
-    )
-
-
-def _line(text: str) -> str:
-    """Puts text on one line, fit for a table's cell and UTF-8; escapes invisible characters."""
-    return visible(" ".join(text.split())).replace("|", "/")

@@ -51,8 +51,8 @@ WORDS = {
     "space.units.#.#": "should be a unit, such as {layer: 9, position: last}",
     "space.units.#.#.subspace": _PLAIN_SUBSPACE,
 }
-"""What would do, where pydantic's own words do not help; # stands for a place in a list, * for any
-key."""
+"""The advice for each key, where pydantic's own words do not help; # stands for a place in a list,
+* for any key."""
 
 _KEY = 60
 """Characters of a key that are shown: one that is longer is no key of ours."""

@@ -34,7 +34,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$"
-"""What a job may be called."""
+"""The pattern of a job's name."""
 
 
 class Job(Keys):

@@ -27,7 +27,7 @@ from raysearch.job.placeholders import is_note, is_note_on_tensors
 from raysearch.proposers.weights import WEIGHTED_FROM
 
 MOST_PAIRS = 10**7
-"""Of a split: they are drawn, encoded and kept by one driver."""
+"""Most pairs of a split: they are drawn, encoded and kept by one driver."""
 
 
 OBJECT = re.compile(r"(?P<place>.+\.py|[A-Za-z_]\w*(\.\w+)*):(?P<name>[A-Za-z_]\w*)")
@@ -230,7 +230,7 @@ class AnswerKeys(Keys):
 
 
 class TestKeys(Keys):
-    """When to believe it."""
+    """The `test` key: how a hypothesis becomes accepted or rejected."""
 
     use: Literal["sequential", "fixed"] = Field(
         default="sequential",

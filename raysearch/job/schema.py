@@ -108,7 +108,7 @@ def _default(value: Schema) -> str:
 
 
 def _kind(value: Schema, whole: Schema) -> str:
-    """In words, what a value may be."""
+    """Says in words what a value may be."""
     if "$ref" in value:
         value = _resolved(value, whole)
     if "anyOf" in value:

@@ -20,7 +20,7 @@ from raysearch.store.run_folder import RunFolder
 from raysearch.visible_text import visible
 
 SECONDS = 0.5
-"""How often the output is written anew: more often nobody reads, and each time goes over the
+"""Seconds between two writings of the output: more often nobody reads, and each time goes over the
 kernel's wire."""
 
 

@@ -48,12 +48,12 @@ class Run:
 
     @property
     def place(self) -> str:
-        """Its path or URI, as every command takes it."""
+        """The run's path or URI, as every command takes it."""
         return self._folder.place
 
     @property
     def info(self) -> RunInfo:
-        """Its run.json: versions, digests, when it began."""
+        """The run's run.json: versions, digests, the time of its start."""
         return self._folder.info
 
     @cached_property

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from raysearch.runner.plan_report import PlanReport
 
 Keys = Mapping[str, Any]
-"""Of one room of a job, as docs/reference/job-file.md has them."""
+"""The keys of one section of a job, as docs/reference/job-file.md has them."""
 
 
 def run(

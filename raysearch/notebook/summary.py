@@ -16,7 +16,7 @@ from raysearch.job import Job
 from raysearch.old_paths import OldName
 from raysearch.report.claim import ablations, claim_words
 from raysearch.report.labels import VERDICT_WORDS, ScoreLabel, score_label
-from raysearch.report.population import population_words
+from raysearch.report.population import population_name, population_words
 from raysearch.report.unit_text import words
 from raysearch.visible_text import visible
 
@@ -79,7 +79,8 @@ class Summary:
         job = self.job.model_dump()
         population = population_words(job, self.results)
         ablates = ablations(self.results["units"].to_pylist())
-        return claim_words(job, population, self.results.num_rows, ablates, self.continued)
+        name = population_name(job, self.results)
+        return claim_words(job, population, self.results.num_rows, ablates, self.continued, name)
 
     @property
     def alignment(self) -> list[tuple[str, ...]]:

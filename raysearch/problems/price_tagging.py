@@ -26,14 +26,15 @@ built-in position "last".
 
 State = Literal["below", "between", "above"]
 STATES: tuple[State, ...] = ("below", "between", "above")
-"""Where a price can be; the two boundary variables are never false at once."""
+"""The states of a price; the two boundary variables are never false at once."""
 
 
 HIGHEST, STEP = 975, 25
-"""In cents: forty prices, each one token of the model in jobs/models."""
+"""The highest price and the step between prices, in cents: forty prices, each one token of the
+model in jobs/models."""
 
 MOST = 99_999
-"""In cents: the causal model lists the prices."""
+"""The highest price that a problem may have, in cents: the causal model lists the prices."""
 
 
 def problem(highest: int = HIGHEST, step: int = STEP) -> Problem:

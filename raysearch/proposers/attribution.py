@@ -75,7 +75,7 @@ class Attribution(Proposer):
         )
 
     def propose(self, known: History) -> Iterable[Hypothesis]:
-        """In the order of the space: neighbours share what a replica runs."""
+        """Proposes in the order of the space, in which neighbours share the runs of a replica."""
         if known.generations:
             return
         space = list(self.space)

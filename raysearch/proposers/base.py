@@ -17,7 +17,7 @@ from raysearch.core.space import HypothesisSpace
 from raysearch.errors import SearchFailedError
 
 Effects = Mapping[str, Mapping[Unit, float | None]]
-"""By variable and unit (the whole vector) what its interchange would do on fit pairs; None where it
+"""Effects of interchanges on fit pairs, by variable and unit (the whole vector); None where a unit
 cannot be interchanged on one."""
 
 NO_EFFECTS: Effects = MappingProxyType({})

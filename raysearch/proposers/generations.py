@@ -53,7 +53,7 @@ class Generations:
         return self._silent and not self._uncontrolled
 
     def accepted(self, hypothesis: Hypothesis) -> None:
-        """Its controls are in the next generation."""
+        """Notes an accepted hypothesis, whose controls are in the next generation."""
         if hypothesis.intervention.control is None:
             self._uncontrolled.append(hypothesis)
 

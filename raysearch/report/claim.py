@@ -3,12 +3,14 @@
 Invariants: population, threshold, error level and K stand in each; what was not shown does too.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from raysearch.core.claims import ABLATION, BEYOND, INTERCHANGE, mean_words, not_shown, operations
+from raysearch.core.population import PopulationName
 from raysearch.proposers.registry import family_words
 from raysearch.report.labels import score_label
-from raysearch.report.population import population_words
+from raysearch.report.population import population_name, population_words
 from raysearch.report.results_table import read_table
 from raysearch.storage.open import FolderLike, open_folder
 from raysearch.store.job_file import read_job
@@ -30,8 +32,9 @@ def claim_words(
     job: Mapping[str, Any],
     population: str,
     hypotheses: int,
-    ablates: Iterable[bool] = (),
+    ablates: Collection[bool] = (),
     continued: Mapping[str, int] | None = None,
+    name: PopulationName = "sampler",
 ) -> str:
     """Returns what an accept says, at which level, and what it does not say.
 
@@ -41,36 +44,34 @@ def claim_words(
         hypotheses: how many were proposed, controls apart; 0 before that is known.
         ablates: of each hypothesis, or unit, whether it is an ablation; empty: none is.
         continued: as in `RunInfo`.
+        name: that of the population.
     """
     test = job["test"]
     tau = test["threshold"] - (test.get("indifference") or 0.0)
     family = "over all hypotheses that it may propose"
     if hypotheses:
         family = family_words((job.get("propose") or {}).get("use"), hypotheses)
-    new_values = test.get("generalise") == "values"
-    others = "texts that this sampler does not make" if new_values else "other texts"
     went_on = f" {words[0].upper()}{words[1:]}." if (words := continued_words(continued)) else ""
     return (
-        f"Accepted: {_shown(set(ablates), score_label(job).name, tau)} "
-        f"{population}; {error_words(test)}, {family}.{went_on} It does not say that the variable "
-        f"lives there and nowhere else, nor anything of {others}. A mean at a stopping time is "
-        "biased: go by the interval and the holdout. Intervals from low to high hold for each "
-        "hypothesis by itself at 95 %; of those from fcr_low to fcr_high, corrected for the "
-        "selection of what was accepted, at most 5 % are expected to miss."
+        f"Accepted: {_shown(ablates, score_label(job).name, tau)} "
+        f"{population}; {error_words(test)}, {family}.{went_on} It does not say "
+        f"{not_shown(ablates)}, nor anything {BEYOND[name]}. {mean_words(test, bool(continued))} "
+        "Intervals from low to high hold for each hypothesis by itself at 95 %; of those from "
+        "fcr_low to fcr_high, corrected for the selection of what was accepted, at most 5 % are "
+        "expected to miss."
     )
 
 
-def _shown(ablates: set[bool], score: str, tau: float) -> str:
-    """Returns what is above the threshold, and what that shows: of an ablation a match is an output
-    that is no longer the base's answer.
-    """
-    sufficient = f"sufficient under interchange, {score} above {tau:g}"
-    necessary = (
-        f"necessary for the base's answer, which ablation takes away on a share above {tau:g}"
-    )
-    if True not in ablates:
-        return f"{sufficient} on"
-    return f"{necessary} of" if False not in ablates else f"{sufficient}; or {necessary}; on"
+def _shown(ablates: Collection[bool], score: str, tau: float) -> str:
+    """Returns what is above the threshold, and what that shows."""
+    above = {
+        INTERCHANGE: f"{score} above {tau:g}",
+        ABLATION: f"which ablation takes away on a share above {tau:g}",
+    }
+    found = [f"{words.shown}, {above[words]}" for words in operations(ablates)]
+    if len(found) > 1:
+        return f"{'; or '.join(found)}; on"
+    return f"{found[0]} {'of' if True in ablates else 'on'}"
 
 
 def continued_words(continued: Mapping[str, int] | None) -> str:
@@ -89,10 +90,11 @@ def read_claim(run: FolderLike) -> str:
     """Returns the claim of a run as its folder has it. Raises: StoreError."""
     folder = open_folder(run)
     job, proposed = read_job(folder), read_table(run, "hypotheses", ("control", "units"))
-    population = population_words(job, read_table(run, "verdicts"))
+    verdicts = read_table(run, "verdicts", ("population", "population_size"))
+    population, name = population_words(job, verdicts), population_name(job, verdicts)
     units = [r["units"] for r in proposed.to_pylist() if r["control"] is None]
     continued = RunFolder.open(folder).info.continued
-    return claim_words(job, population, len(units), ablations(units), continued)
+    return claim_words(job, population, len(units), ablations(units), continued, name)
 
 
 def ablations(units: Iterable[str | None]) -> list[bool]:

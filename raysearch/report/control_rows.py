@@ -18,7 +18,7 @@ from raysearch.report.rows import Row
 from raysearch.report.unit_text import words
 
 ControlKey = tuple[str, str, str, int | None]
-"""What a control and its hypothesis have in common."""
+"""The parts that a control and its hypothesis have in common."""
 COLUMNS = {name: f"{name}_iia" for name in ("no_intervention", "baseline", *HOLDOUT_CONTROLS)}
 """Columns of a hypothesis's own row that hold controls; `baseline` is the best policy that looks
 into no network."""

@@ -22,7 +22,7 @@ _GREYS = {
 _MAX_TEXT_CELLS = 1500
 """Cells with text at most; more take minutes to draw, and nobody can read them."""
 _MAX_TEXT_COLUMNS = 48
-"""Columns with text at most; each is at least an inch wide."""
+"""Most columns whose cells have text; each is at least an inch wide."""
 
 
 def has_text(panel: Panel) -> bool:

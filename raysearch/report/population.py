@@ -20,18 +20,26 @@ def population_words(job: Mapping[str, Any], found: pa.Table) -> str:
         job: the keys of the job.
         found: its verdicts, as that table or in `results`.
     """
-    decided = found.select(["population", "population_size"]).filter(
-        pc.field("population").is_valid()
-    )
-    sizes = pc.unique(decided["population_size"]).to_pylist()
+    sizes = pc.unique(_decided(found)["population_size"]).to_pylist()
     pairs = job.get("pairs") or {}
     return about(
-        decided["population"][0].as_py() if decided.num_rows else earlier_population(job),
+        population_name(job, found),
         sizes[0] if len(sizes) == 1 else None,
         pairs.get("disjoint") or (),
         pairs.get("kinds", "change"),
         pairs.get("solved_only", True),
     )
+
+
+def population_name(job: Mapping[str, Any], found: pa.Table) -> PopulationName:
+    """Returns the name of the population; arguments as in `population_words`."""
+    decided = _decided(found)
+    return decided["population"][0].as_py() if decided.num_rows else earlier_population(job)
+
+
+def _decided(found: pa.Table) -> pa.Table:
+    chosen = found.select(["population", "population_size"])
+    return chosen.filter(pc.field("population").is_valid())
 
 
 def earlier_population(job: Mapping[str, Any]) -> PopulationName:

@@ -44,8 +44,8 @@ _ORDER = (
 )
 MAIN_COLUMNS = (
     "variable", "layer", "component", "head", "position", "subspace", "units",
-    "verdict", "set", "iia", "low", "high", "n", "distinct", "holdout_iia", "keep_iia",
-    "population", "warnings", "reason",
+    "verdict", "set", "iia", "low", "high", "fcr_low", "fcr_high", "n", "distinct", "holdout_iia",
+    "keep_iia", "population", "warnings", "reason",
 )  # fmt: skip
 """The columns that matter most to people; `subspace` and `units` are shown in words."""
 TEXT_COLUMNS = {"subspace", "warnings"} | {

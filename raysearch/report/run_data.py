@@ -15,11 +15,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raysearch.core.population import PopulationName
 from raysearch.errors import StoreError, check_memory
+from raysearch.report.claim import ablations
 from raysearch.report.control_comparison import RunResults, compare_controls
 from raysearch.report.control_rows import ControlComparison
 from raysearch.report.dropped_pairs import describe_dropped
-from raysearch.report.population import population_words
+from raysearch.report.population import population_name, population_words
 from raysearch.report.results_table import read_parts, read_results, read_table
 from raysearch.report.rows import Row, Rows
 from raysearch.report.run_facts import ChartFacts, chart_facts
@@ -120,6 +122,16 @@ class RunData:
     def population(self) -> str:
         """The population of its verdicts, in words."""
         return population_words(self.job, self.rows.table)
+
+    @property
+    def population_name(self) -> PopulationName:
+        """The population of its verdicts."""
+        return population_name(self.job, self.rows.table)
+
+    @property
+    def ablates(self) -> frozenset[bool]:
+        """Whether its hypotheses are ablations: of some the one, of some the other."""
+        return frozenset(ablations(self.rows.values("units")))
 
     @property
     def tokens(self) -> Mapping[str, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from raysearch.core.choices import PAIR_KINDS
+from raysearch.core.claims import BEYOND, mean_words, operations
 from raysearch.proposers.registry import family_words
 from raysearch.report.claim import continued_words
 from raysearch.report.run_data import RunData
@@ -20,6 +21,8 @@ def title(data: RunData) -> str:
     named = [*variables[:6], f"{len(variables) - 6} more"] if len(variables) > 7 else variables
     listed = " and ".join(filter(None, [", ".join(named[:-1]), named[-1]]))
     model = "/".join(Path(data.facts.model or "the model").parts[-2:])
+    if False not in data.ablates and data.ablates:
+        return f"Which sites of {model} are needed where {listed} matters?"
     return f"Where {'is' if len(variables) == 1 else 'are'} {listed} in {model}?"
 
 
@@ -42,12 +45,9 @@ def question(data: RunData) -> list[str]:
         f"{problem.get('use') or problem.get('pairs') or 'not named'}"
         f"{f' ({options})' if options else ''}. Variables of its causal model: "
         f"{_listed(variables)}.",
-        f"A hypothesis says: “{variables[0]} is at this site”. It is tested by interchange: the "
-        f"model reads the base, but at the site "
-        "it is given the activation of its run on the source. Then the answer should become the "
-        "counterfactual: what the causal model "
-        f"answers when {variables[0]} comes from the source. The share of pairs on which it does "
-        f"is the IIA.{_scored(data)}",
+        f"A hypothesis says: “{variables[0]} is at this site”. It is tested "
+        f"{'; or '.join(w.asked.format(variable=variables[0]) for w in operations(data.ablates))}. "
+        f"The share of pairs on which it does is the IIA.{_scored(data)}",
         f"{_n(len(data.rows), 'hypothesis', 'hypotheses')}: {'; '.join(filter(None, where))}.",
     ]
 
@@ -58,50 +58,42 @@ def claim(data: RunData) -> list[str]:
     tau, miss = test.get("threshold"), test.get("miss")
     band = test.get("indifference") or 0.0
     kinds = (data.job.get("pairs") or {}).get("kinds", "change")
+    continued = data.info.get("continued")
     sentences = [
-        f"Accepted: {data.count('accept')} of {len(data.rows)}. An accept says that putting "
-        f"this activation in is sufficient under "
-        f"interchange: {_becomes(data)} at least {_share(tau, -band)} {_about(data)}",
+        f"Accepted: {data.count('accept')} of {len(data.rows)}. An accept says that the site is "
+        f"{_shown(data, _share(tau, -band))} {data.population}: the claim is about these pairs "
+        f"alone; it says nothing {BEYOND[data.population_name]}.",
         f"Error level: {_bound(test)}, {_family(data)}. "
         f"A hypothesis whose true share is at least {_share(tau, band)} is rejected with a chance "
         f"of at most {_percent(miss)}, each "
         "one separately. Undecided says that the pairs were not enough for either; failed, that it "
         "could not be measured.",
-        f"What counts: {PAIR_KINDS.get(kinds, kinds)}. {_stopping(test)}",
-        *(
-            [f"This run was {words}."]
-            if (words := continued_words(data.info.get("continued")))
-            else []
-        ),
+        f"What counts: {PAIR_KINDS.get(kinds, kinds)}. {_stopping(test, bool(continued))}",
+        *([f"This run was {words}."] if (words := continued_words(continued)) else []),
         _splits(data),
         *(f"Pairs that do not count for {line}." for line in data.dropped),
         *_baselines(data),
     ]
-    if any('"operation":' in row["units"] for row in data.rows.only("units")):
-        sentences.append(
-            "Ablations (zero, mean, resample) are of necessity: a pair counts as a match where the "
-            "output is no longer the base's answer, so that an accept says that the answer needs "
-            "the site, not which variable it carries."
-        )
     if data.controls:
         controls = _n(len(data.controls), "control was", "controls were")
         sentences.append(f"{controls} tested beside them, outside K and outside the alignment.")
     return sentences
 
 
-LIMITATIONS = (
-    "It does not say that the variable is nowhere else: other sites may carry it too, and a site "
-    "may only pass it on.",
-    "It does not say that the model uses the site in other texts, or on pairs unlike these.",
-    "It does not say that the causal model is the only one that fits: another one with the same "
-    "counterfactuals is accepted alike.",
-    "It does not say that a rejected site carries nothing: only that an interchange of this "
-    "subspace there does not do it.",
-    "Of a trained subspace it does not say that it is the best one, only that the one that was "
-    "found does it on pairs not trained on.",
-    "A mean at a stopping time, an IIA too, is biased away from the threshold: go by the interval, "
-    "and by the holdout.",
-)
+def limitations(data: RunData) -> list[str]:
+    """Returns what an accept does not say, in sentences."""
+    of = operations(data.ablates)
+    trained = (
+        "Of a trained subspace it does not say that it is the best one, only that the one that was "
+        "found does it on pairs not trained on."
+    )
+    test: Mapping[str, Any] = data.job.get("test") or {}
+    return [
+        *(sentence for words in of for sentence in words.limits),
+        f"It says nothing {BEYOND[data.population_name]}.",
+        *([trained] if any(data.rows.values("fit")) else []),
+        mean_words(test, bool(data.info.get("continued"))),
+    ]
 
 
 def interval_levels(data: RunData) -> str:
@@ -145,30 +137,20 @@ def _scored(data: RunData) -> str:
     )
 
 
-def _becomes(data: RunData) -> str:
+def _shown(data: RunData, least: str) -> str:
+    """Returns what an accept shows, up to the name of the population."""
+    of = operations(data.ablates)
     score = data.facts.score
-    return (
-        "the answer becomes the predicted one on"
-        if score.counted
-        else f"the {score.description} is"
-    )
+    if not score.counted:
+        return f"{of[0].shown}: the {score.description} is at least {least} over"
+    becomes = "; or, of an ablation, ".join(f"{w.shown}: the answer {w.match}" for w in of)
+    return f"{becomes} on at least {least} of"
 
 
 def _family(data: RunData) -> str:
     """Describes the hypotheses over which the error level holds: the proposed ones, or all
     possible."""
     return family_words((data.job.get("propose") or {}).get("use"), len(data.rows))
-
-
-def _about(data: RunData) -> str:
-    over = "of" if data.facts.score.counted else "over"
-    fixed = data.facts.claim == "these_pairs"
-    beyond = (
-        "that it holds for others rests on the holdout."
-        if fixed
-        else "it says nothing of other texts."
-    )
-    return f"{over} {data.population}: the claim is about these pairs alone; {beyond}"
 
 
 def _baselines(data: RunData) -> list[str]:
@@ -187,11 +169,12 @@ def _baselines(data: RunData) -> list[str]:
     return [f"Without any network, on the same pairs: {'; '.join(told)}."] if told else []
 
 
-def _stopping(test: Mapping[str, Any]) -> str:
+def _stopping(test: Mapping[str, Any], continued: bool) -> str:
     if test.get("use") == "fixed":
+        how = "anew, on its further pairs alone" if test.get("reserve") else "by the same evidence"
         return (
             f"Every hypothesis was measured on the same {test.get('pairs')} pairs and judged once, "
-            "at the end."
+            f"at the end{f'; what was undecided then was judged again {how}' * continued}."
         )
     return (
         f"The test looks again and again and may stop at each look, after at most "

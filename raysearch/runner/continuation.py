@@ -96,12 +96,22 @@ def continuation(
     more = len(resolved.pairs) - len(kept) + min(unasked, wanted)
     if not left + more:
         raise PairsError(_used_up(run, resolved))
-    words = (
+    begin = (
         f"continuing {len(event.hypotheses)} undecided hypotheses, on at most {pairs} further test "
-        f"pairs each: {left} at hand, {more} to be screened"
+        f"pairs each: {_which_pairs(left, min(lacking, more), more)}"
     )
-    words = "\n".join([words, *_used_before(run, resolved, stored)])
+    words = "\n".join([begin, *_used_before(run, resolved, stored)])
     return Continuation(event, number, resolved, stored, words)
+
+
+def _which_pairs(left: int, lacking: int, more: int) -> str:
+    """Says where further pairs come from: `left` are at hand, and `lacking` are found among `more`
+    by screening.
+    """
+    found = f"{lacking:,} further ones"
+    if more > lacking:
+        found = f"the first {lacking:,} that the model solves of up to {more:,} further ones"
+    return " and ".join([f"{left:,} at hand"] * bool(left) + [found] * bool(more))
 
 
 def _used_before(run: RunFolder, resolved: ResolvedJob, stored: PairsTable) -> list[str]:

@@ -29,7 +29,7 @@ from raysearch.store.run_folder import RunFolder
 
 
 def tensors(run: RunFolder, job: Job, intervention: Intervention) -> Mapping[str, Any]:
-    """By name; none where all units are plain.
+    """Returns the fitted tensors of an intervention by name; none where all units are plain.
 
     Raises: StoreError where the run has not kept them; ModelError, JobError where the width of a
     drawn one cannot be told.

@@ -37,7 +37,7 @@ OWN = CodeKind(
     is_class=lambda found: callable(getattr(found, "propose", None)),
     returns="Proposer",
 )
-"""What a job may name besides."""
+"""A proposer of the user's own, which a job may name instead."""
 
 
 def fit_pairs_of(job: Job) -> int:

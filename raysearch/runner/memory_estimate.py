@@ -17,17 +17,17 @@ from raysearch.search.pair_blocks import cut_at_looks
 
 MIB = 2**20
 LIBRARIES = 432 * MIB
-"""Of a process that has imported what a replica needs and no model (psutil's rss, torch 2.13,
+"""Bytes of a process that has imported what a replica needs and no model (psutil's rss, torch 2.13,
 transformers 5.23)."""
 DRIVER = 200 * MIB
 A_HYPOTHESIS = 2_241
 """Bytes of the driver; both measured (benchmarks/RESULTS.md, "How far one driver reaches")."""
 COPIES = 2
-"""Of what a forward pass keeps, at its peak: as it was seen, and stacked
+"""Copies of what a forward pass keeps, at its peak: as it was seen, and stacked
 (engine/execution/activation_cache.py)."""
 INSIDE = 4
-"""Of the widest vector of a block for each token of a batch: gate, up, their product, and what
-comes back."""
+"""Copies of the widest vector of a block for each token of a batch: gate, up, their product, and
+the output."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -225,8 +225,8 @@ def _sites_words(grid: Grid) -> str:
 def _powers(
     resolved: ResolvedJob, proposer: Proposer, space: HypothesisSpace, test_pairs: int
 ) -> tuple[Power, ...]:
-    """At this job's claim, K and looks, as if the model solved every pair and every pair were a
-    change pair.
+    """Computes the chances of a verdict at this job's claim, K and looks, as if the model solved
+    every pair and every pair were a change pair.
 
     Of a test on a score, as if every score were 0 or 1: of all scores of one mean these spread
     most, and so are told latest. Of a claim about new values, as if by one matching of them; that

@@ -1,4 +1,4 @@
-"""From a resolved job to a pool of replicas: one in this process, or many on Ray.
+"""Makes of a resolved job a pool of replicas: one in this process, or many on Ray.
 
 Invariants: no worker sees the causal model or its values; a Ray that is not ours is left as it is.
 """

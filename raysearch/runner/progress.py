@@ -112,7 +112,7 @@ class ProgressDisplay:
         return f"{counts}; {rate:.0f} pairs/s, at most {_span(snapshot.at_most / rate)} left"
 
     def _left(self, snapshot: Snapshot) -> str:
-        """At most how long training takes still, by the steps a second since it was first seen."""
+        """Returns the longest time that training still takes, by its steps a second until now."""
         if snapshot.training is None:
             return ""
         now, done = self._clock(), snapshot.training.done

@@ -1,4 +1,4 @@
-"""From the keys of `space` and what is known of the model to the hypothesis space; each mistake in
+"""Makes the hypothesis space of the keys of `space` and what is known of the model; each mistake in
 one line, before anything is run.
 
 Invariants: nothing is left out silently: a layer, head or coordinate that the model lacks is an

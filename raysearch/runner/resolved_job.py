@@ -219,8 +219,8 @@ class ResolvedJob:
 def differing(
     pairs: Mapping[int, ExpectedAnswers], variables: Sequence[str]
 ) -> dict[tuple[str, str], float]:
-    """For every two variables the share of test pairs on which they expect different answers, by
-    the compared tokens."""
+    """Returns for every two variables the share of test pairs on which they expect different
+    answers, by the compared tokens."""
     return differing_shares(
         [p.counterfactual for p in pairs.values() if p.split == "test"], variables
     )

@@ -286,7 +286,7 @@ def _drive(
     interrupt: Interrupt,
     page: LivePage,
 ) -> float:
-    """From what is journalled to the end; the seconds that took."""
+    """Runs a search from what is journalled to its end. Returns the seconds that it took."""
     began = time.monotonic()
     screening = True
 
@@ -385,3 +385,5 @@ def _give(
             frontend.say(f"{name:<9} finishing")
 
         finish_tracking(tracker, status, run, where.tracked_children, pictures, results, say=say)
+        if page := getattr(tracker, "address", None):
+            frontend.say(f"{name:<9} {page}")

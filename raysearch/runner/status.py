@@ -30,7 +30,7 @@ _VERDICTS = {
 }
 """Counts of hypotheses, and their verdict in the tables."""
 _COUNTS = ("stage", "alive", *_VERDICTS, "fitting", "training", "pairs", "at_most")
-"""What is reported of a search, as its snapshot has it."""
+"""The fields of a search's snapshot that are reported."""
 
 
 def local_status(run: RunFolder) -> list[str]:
@@ -119,7 +119,7 @@ def _search_words(now: Mapping[str, Any]) -> list[str]:
 
 
 def _last_written(run: RunFolder) -> str | None:
-    """When the journal was last written, where its disk says so."""
+    """Returns the time at which the journal was last written; None where its store has none."""
     if not isinstance(run.folder, LocalFolder):
         return None
     files = (run.folder.path / "journal").glob("*/*.jsonl")

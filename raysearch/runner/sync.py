@@ -20,6 +20,7 @@ from raysearch.storage.digests import check_parts
 from raysearch.storage.uris import without_credentials
 from raysearch.store.codec import Started
 from raysearch.store.pairs_table import pairs_digest
+from raysearch.store.progress import read_progress
 from raysearch.store.run_folder import RunFolder
 from raysearch.store.run_history import JournalSummary, journal_summary, read_entries
 from raysearch.tracking.registry import tracker_of
@@ -27,13 +28,13 @@ from raysearch.tracking.tracker import Tracker
 from raysearch.tracking.uris import tracking_uri
 
 SECONDS = 600.0
-"""Until it is given up: a server takes some seconds for each child run."""
+"""Seconds until it is given up: a server takes some for each child run."""
 POINTS = 500
-"""Of each metric, about; a search of a million events has no more to show."""
+"""Points of each metric, about; a search of a million events has no more to show."""
 
 
 class _Time:
-    """When what is told now was: when the driver of the time started."""
+    """The time of the event that is mirrored now, by the start of its driver."""
 
     def __init__(self, at: str) -> None:
         self.set(at)
@@ -74,6 +75,8 @@ def _sync(run: RunFolder, uri: str, children: int) -> str:
             run, resolved, facts, pairs_digest(stored.pairs), uri, at=time, again=True
         )
         _report(run, summary, search, tracker, time)
+        if (progress := read_progress(run.folder)) is not None:
+            time.set(progress.at)
     shown, kind = without_credentials(uri), tracker_of(uri)
     own = run.info.tracking_uri in (None, shown)
     done = summary.ended == "done"
@@ -93,7 +96,8 @@ def _sync(run: RunFolder, uri: str, children: int) -> str:
         )
     if own:
         run.update(tracking_uri=shown)
-    where = f"experiment raysearch/{resolved.job.name} at {shown}"
+    page = getattr(tracker, "address", None)
+    where = f"experiment raysearch/{resolved.job.name} at {page or shown}"
     return f"{kind.name:<9} run {tracker.run_id} of {where}"
 
 

@@ -39,11 +39,11 @@ if TYPE_CHECKING:
     from raysearch.cluster.local_pool import LocalPool
 
 SECONDS = 20.0
-"""That the timed rows may take, about; a task that is begun is ended."""
+"""Seconds that the timed rows may take, about; a task that is begun is ended."""
 PLACES = 8
-"""In the space, that tasks are taken from."""
+"""Places in the space from which tasks are taken."""
 STEPS = 4
-"""Of the training that is timed."""
+"""Steps of the training that is timed."""
 CONTROL = 16
 """Pairs that a control on the holdout takes where it does worse than the hypothesis, about."""
 

@@ -13,20 +13,25 @@ from typing import Any
 from raysearch.causal import SPLITS
 from raysearch.cluster.job_environment import job_environment
 from raysearch.core.model_facts import ModelFacts
-from raysearch.report.claim import claim_words, continued_words
+from raysearch.markdown_text import literal
+from raysearch.report.claim import claim_words, continued_words, read_claim
 from raysearch.report.control_comparison import RunResults
+from raysearch.report.labels import score_label
 from raysearch.runner.resolved_job import ResolvedJob
 from raysearch.storage.local_copy import on_this_machine
 from raysearch.storage.parquet import parts_that_count
+from raysearch.store.job_file import read_job
 from raysearch.store.pairs_schema import PAIRS
 from raysearch.store.pairs_table import FILE as PAIRS_FILE
 from raysearch.store.run_folder import JOB_FILE, RunFolder
 from raysearch.tracking.child_runs import accepted
+from raysearch.tracking.description import describe
 from raysearch.tracking.registry import tracker_of
 from raysearch.tracking.tracker import Artifact, ChildRun, PairsInput, TrackedRun, Tracker, flatten
 from raysearch.viewer.page import FILE as PAGE
 from raysearch.viewer.page import FOLDER as BESIDE
 from raysearch.viewer.page import page
+from raysearch.viewer.run_state import model_name
 
 MOST_PARTS = 40
 """Parts of a table that a tracker is given; of one with more it gets the place. A part has at most
@@ -44,6 +49,7 @@ def start_tracking(
     """Begins to show a run in the tracker of `uri`. `replay`: `at` and `again` of a TrackedRun.
     Raises: JobError where the tracker's package is broken."""
     job = resolved.job.model_dump(mode="json", by_alias=True)
+    variables = resolved.variables
     params = {**flatten(job), "model_digest": facts.digest, "pairs_digest": pairs_digest}
     if facts.commit is not None:
         params["model_commit"] = facts.commit
@@ -54,6 +60,10 @@ def start_tracking(
         "raysearch.run": run.info.id,
         "raysearch.job_hash": run.info.job_hash,
         "raysearch.store": run.info.store_uri,
+        "raysearch.model": model_name(job) or "",
+        "raysearch.problem": _problem(resolved),
+        "raysearch.variables": ", ".join(variables),
+        "raysearch.proposer": resolved.job.propose.use,
     }
     if (here := job_environment()) is not None:
         tags["raysearch.submission_id"] = here.submission_id
@@ -65,23 +75,33 @@ def start_tracking(
         run_id=run.info.tracking_run_id,
         name=run.info.id,
         pairs=_pairs(run, resolved, pairs_digest),
-        description=claim_words(
-            job,
-            resolved.about,
-            run.info.k or 0,
-            resolved.ablates,
-            run.info.continued,
+        description=literal(
+            claim_words(
+                job,
+                resolved.about,
+                run.info.k or 0,
+                resolved.ablates,
+                run.info.continued,
+                resolved.population.name,
+            )
         ),
+        variables=variables,
+        source=_problem(resolved),
+        commit=run.info.versions.get("commit", ""),
         **replay,
     )
     return tracker_of(uri).open(tracked)
 
 
+def _problem(resolved: ResolvedJob) -> str:
+    problem = resolved.job.problem
+    return Path(problem.use or problem.pairs or "").name
+
+
 def _pairs(run: RunFolder, resolved: ResolvedJob, digest: str) -> PairsInput:
     """Returns the run's pairs as the tracker shows them, by the name of the sampler or file."""
-    problem = resolved.job.problem
     return PairsInput(
-        name=Path(problem.use or problem.pairs or "").name,
+        name=_problem(resolved),
         digest=digest,
         place=run.folder.shown(PAIRS_FILE),
         columns={field.name: str(field.type) for field in PAIRS},
@@ -119,6 +139,9 @@ def finish_tracking(
                 "alignment": results.accepted.table.to_pydict(),
                 "results": results.hypotheses.table.to_pydict(),
             }
+            if (take := getattr(tracker, "describe", None)) is not None:
+                score = score_label(read_job(run.folder)).name
+                take(describe(results, read_claim(run.folder), score))
         say()
         arrived = tracker.close(status, artifacts, tables, seconds, given)
     if tracker.run_id and remember:  # a short search can end before the tracker has made its run

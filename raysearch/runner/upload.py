@@ -23,7 +23,8 @@ from raysearch.storage.digests import sha256
 
 MIB = 2**20
 LIMIT = 99 * MIB
-"""Of all files. Ray's job server takes requests of 100 MiB; one is left for the zip's own."""
+"""Most bytes of all files. Ray's job server takes requests of 100 MiB; one is left for the zip's
+own."""
 JOB_FILE = "job.yaml"
 _ELSEWHERE = "elsewhere"
 _SHOWN = 3

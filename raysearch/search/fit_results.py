@@ -39,9 +39,14 @@ def by_intervention(
 class WaitingForFits:
     """Takes interventions that must be fit and yields each when its training has ended."""
 
-    def __init__(self, keys: FitKeys, enough: float, blocks: tuple[Block, ...]) -> None:
-        self.halving = SuccessiveHalving(keys, enough, blocks)
+    def __init__(self, keys: FitKeys, enough: float) -> None:
+        self._keys, self._enough = keys, enough
+        self.start(())
         self._waiting: dict[str, tuple[Intervention, list[HypothesisTest]]] = {}
+
+    def start(self, blocks: tuple[Block, ...]) -> None:
+        """Fixes the fit pairs, before anything is added."""
+        self.halving = SuccessiveHalving(self._keys, self._enough, blocks)
 
     def __len__(self) -> int:
         """Returns the number of interventions that wait."""

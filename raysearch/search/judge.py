@@ -14,6 +14,7 @@ from raysearch.proposers.base import AlphaSpending
 from raysearch.search.criteria import Criterion, DecisionRule
 from raysearch.search.preparation import Preparation
 from raysearch.search.trial import HypothesisTest
+from raysearch.search.verdicts import Ending
 from raysearch.stats.selection import e_by_level
 
 NO_PAIRS_LEFT = (
@@ -100,13 +101,13 @@ class Judge:
         level = e_by_level(change.level / whole, of)
         return level, *change.interval(test.evidence, level)
 
-    def decided(
-        self, test: HypothesisTest, verdict: VerdictName, reason: str | None, fit: str | None
-    ) -> Decided:
-        """Returns the record of a verdict; `fit` is the digest of what was fit for it."""
-        criteria, variable = self._preparation.criteria, test.hypothesis.variable
+    def decided(self, ending: Ending) -> Decided:
+        """Returns the record of a verdict."""
+        test, criteria = ending.test, self._preparation.criteria
+        variable = test.hypothesis.variable
+        fit = None if ending.trial is None else ending.trial.intervention.fit
         decided = test.decided(
-            verdict, self._criterion(test), criteria.base_match[variable], reason, fit
+            ending.verdict, self._criterion(test), criteria.base_match[variable], ending.reason, fit
         )
         accept_to, reject_from = self._span(test)
         return replace(

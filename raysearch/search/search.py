@@ -22,7 +22,6 @@ from raysearch.core.events import (
     Task,
 )
 from raysearch.core.fit_keys import FitKeys
-from raysearch.core.hypothesis import Intervention
 from raysearch.core.population import SAMPLER, Population
 from raysearch.core.records import (
     Conflicted,
@@ -32,24 +31,22 @@ from raysearch.core.records import (
     Record,
     Snapshot,
     Stage,
-    VerdictName,
 )
 from raysearch.proposers.base import AlphaSpending, AttributionPlan, Proposer
 from raysearch.proposers.generations import Generation, Generations
 from raysearch.proposers.weights import weights
-from raysearch.search.continuations import NO_FURTHER_PAIR, Continuations
+from raysearch.search.continuations import Continuations
 from raysearch.search.criteria import DecisionRule
+from raysearch.search.decisions import Decisions
 from raysearch.search.failed_attempts import failed_attempt
 from raysearch.search.fit_results import WaitingForFits, by_intervention
 from raysearch.search.holdout import HoldoutEstimates
-from raysearch.search.judge import NO_PAIRS_LEFT, Judge
+from raysearch.search.judge import Judge
 from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.search.preparation import Preparation
 from raysearch.search.screening import ScreeningPlan
-from raysearch.search.selection import Selection
-from raysearch.search.trial import HypothesisTest, Trial
 from raysearch.search.trial_registry import TrialRegistry
-from raysearch.search.verdicts import Verdicts
+from raysearch.search.verdicts import Ending
 from raysearch.stats.e_process import AnytimeTest
 
 EVIDENCE_VERSION = 9
@@ -92,23 +89,32 @@ class Search:
     ) -> None:
         self._proposer = proposer
         self._generations = Generations(proposer, controls, fit is not None and fit.warm_start)
-        self._pairs = pairs
         self.preparation = Preparation(
             pairs, plan, test, population, fit is not None, rule, attribution
         )
         self.screening = self.preparation.screening
         self._registry = TrialRegistry(rows)
-        self._fit = fit
-        self._enough = test.threshold / 2
-        self._fits = WaitingForFits(fit or FitKeys(), self._enough, ())
+        self._fits = WaitingForFits(fit or FitKeys(), test.threshold / 2)
         self._judge = Judge(self.preparation, AlphaSpending(proposer, declared), rule)
-        self._selection = Selection(self._judge, rule.fdr)
-        self._verdicts = Verdicts()
         self._estimates = HoldoutEstimates(
             self._registry, self.preparation, pairs, test, rule.holdout_width
         )
+        self._decisions = Decisions(
+            pairs,
+            self.preparation,
+            self._registry,
+            self._judge,
+            self._estimates,
+            self._fits,
+            self._generations,
+            rule.fdr,
+            keeps=continued,
+        )
+        self._verdicts = self._decisions.verdicts
         self._continued = continued
-        self._continuations = Continuations(rule, self._judge, self.preparation, self._registry)
+        self._continuations = Continuations(
+            rule, self._judge, self.preparation, self._registry, self._decisions
+        )
         self._next_task = 0
         self._pairs_seen = 0
         self._conflicts = 0
@@ -150,7 +156,7 @@ class Search:
         """Returns how many test pairs that are at hand a continuation would use, and how many more
         it needs.
         """
-        return self._continuations.pairs_for(event, self._verdicts.parts(event.hypotheses))
+        return self._continuations.pairs_for(event)
 
     @property
     def estimates(self) -> Mapping[str, Estimated]:
@@ -183,23 +189,27 @@ class Search:
         """
         records: list[Record] = []
         for event in events:
-            if isinstance(event, Retried):
-                self._on_retried(event, records)
-                continue
-            if isinstance(event, Continued):
-                self._on_continued(event, records)
-                continue
-            self._next_task = max(self._next_task, event.task + 1)
-            match event:
-                case Screened() | Attributed():
-                    self._on_prepared(event, records)
-                case Fitted():
-                    self._on_fitted(event, records)
-                case Measured():
-                    self._on_measured(event, records)
-                case Lost() | Failed():
-                    self._on_unfinished(event, records)
+            if not isinstance(event, Retried | Continued):
+                self._next_task = max(self._next_task, event.task + 1)
+            records += self._take(event)
+            if self.preparation.done and not self._verdicts.alive and not self._generations.over:
+                records += self._propose()
         return records
+
+    def _take(self, event: JournalledEvent) -> list[Record]:
+        match event:
+            case Screened() | Attributed():
+                return self._on_prepared(event)
+            case Fitted():
+                return self._on_fitted(event)
+            case Measured():
+                return self._on_measured(event)
+            case Lost() | Failed():
+                return self._on_unfinished(event)
+            case Retried():
+                return self._on_retried(event)
+            case Continued():
+                return self._on_continued(event)
 
     def snapshot(self) -> Snapshot:
         """Returns the current state in numbers."""
@@ -232,7 +242,7 @@ class Search:
         """Checks the invariants; for tests."""
         self._registry.validate(self.verdicts)
         self._verdicts.validate()
-        waiting = self._fits.tests + self._selection.waiting + self._continuations.waiting
+        waiting = self._fits.tests + self._decisions.selection.waiting + self._continuations.waiting
         assert self._verdicts.alive == self._registry.tests + waiting
         nothing = self._registry.closed and not self._fits and not self._continuations.waiting
         assert self.done == (self._generations.over and nothing)
@@ -240,205 +250,109 @@ class Search:
 
     # --- preparation
 
-    def _on_prepared(self, event: Screened | Attributed, records: list[Record]) -> None:
+    def _on_prepared(self, event: Screened | Attributed) -> list[Record]:
         was_done = self.preparation.done
-        records += self.preparation.tell(event)
-        if was_done or not self.preparation.done:
-            return
-        if self._continuations.waiting:
-            self._go_on(records)
-        else:
-            self._begin(records)
+        records = self.preparation.tell(event)
+        if self.preparation.done and not was_done:
+            records += self._on_all_prepared()
+        return records
 
-    def _begin(self, records: list[Record]) -> None:
-        """Fixes what depends on fit pairs, and asks for the first generation."""
+    def _on_all_prepared(self) -> list[Record]:
+        """Fixes what depends on fit pairs; or goes on, if that was done before."""
+        if self._continuations.waiting:
+            return self._go_on()
         if self.preparation.weighs:
             effects = self.preparation.effects
             self._judge.weigh(weights(self._proposer.family(effects), effects))
-        if self._fit is not None:
-            self._fits = WaitingForFits(self._fit, self._enough, self.screening.blocks("fit"))
-        self._propose(records)
+        self._fits.start(self.screening.blocks("fit"))
+        return []
 
     # --- proposals and trials
 
-    def _propose(self, records: list[Record]) -> None:
+    def _propose(self) -> list[Record]:
         """Asks for generations until one has a new hypothesis, or there are no more."""
+        records: list[Record] = []
         while not self._verdicts.alive:
             generation = self._generations.next(
                 self.verdicts, self._fits.size_of, self.preparation.effects
             )
             if generation is None:
-                records += self._selection.records()
-                return
-            self._enter(generation, records)
+                return [*records, *self._decisions.selection.records()]
+            records += self._enter(generation)
+        return records
 
-    def _enter(self, generation: Generation, records: list[Record]) -> None:
+    def _enter(self, generation: Generation) -> list[Record]:
         """Adds each new hypothesis once; those with a fitted subspace wait for their fit."""
         new = {h.id: h for h in generation.hypotheses if h.id not in self.verdicts}.values()
         entering = by_intervention(self._judge.enter(new))
+        records: list[Record] = []
         for hypothesis in new:
             records.append(Proposed(hypothesis, generation.by, generation.number))
             self._verdicts.enter(hypothesis)
         self._fits.add([found for found in entering if found[0].is_fitted])
         for intervention, tests in entering:
             if (trial := self._registry.test_of(intervention, tests[0].part)) is not None:
-                self._reopen(trial, tests, records)
+                records += self._decisions.reopen(trial, tests)
             elif not intervention.is_fitted:
-                self._open(intervention, tests, records)
+                records += self._decisions.open(intervention, tests)
+        return records
 
-    def _on_fitted(self, event: Fitted, records: list[Record]) -> None:
-        new_records, contradicts = self._fits.halving.tell(event)
-        records += new_records
+    def _on_fitted(self, event: Fitted) -> list[Record]:
+        records, contradicts = self._fits.halving.tell(event)
         if contradicts:
             self._conflicts += 1
             records.append(Conflicted(event))
-        self._open_fitted(records)
+        return records + self._open_fitted()
 
-    def _open_fitted(self, records: list[Record]) -> None:
+    def _open_fitted(self) -> list[Record]:
         """Opens trials for the interventions whose training has ended, with what was fit."""
+        records: list[Record] = []
         for finished in self._fits.take_finished():
             if finished.failure is None:
-                self._open(finished.intervention, finished.tests, records)
+                records += self._decisions.open(finished.intervention, finished.tests)
                 continue
             for test in finished.tests:
-                self._decide(None, test, "failed", finished.failure, records)
+                records += self._decisions.decide(Ending(test, None, "failed", finished.failure))
+        return records
 
-    def _open(
-        self, intervention: Intervention, tests: list[HypothesisTest], records: list[Record]
-    ) -> None:
-        part = tests[0].part
-        blocks = self.screening.test_blocks(part)
-        trial = Trial(intervention, "test", blocks, tests, part, keeps=self._continued)
-        self._registry.open(trial)
-        if trial.exhausted:
-            self._end(trial, "undecided", NO_PAIRS_LEFT, records)
-
-    def _on_measured(self, event: Measured, records: list[Record]) -> None:
+    def _on_measured(self, event: Measured) -> list[Record]:
         part = self.screening.part_of(event.split, event.block)
         trial = self._registry.trial((event.split, event.intervention, part))
         assert trial is not None, (event.key, "was never asked for")
+        records: list[Record] = []
         status = trial.take(event)
         if status == "first":
             self._pairs_seen += len(event.pairs)
         elif status == "conflict":
             self._conflicts += 1
             records.append(Conflicted(event))
-        self._count(trial, records)
+        records += self._decisions.count(trial)
         self._registry.settle(trial, event)
-
-    def _count(self, trial: Trial, records: list[Record]) -> None:
-        if trial.split == "holdout":
-            records += self._estimates.count(trial)
-            return
-        while (counted := trial.next_counted()) is not None:
-            records.append(counted)
-            self._registry.counted(counted.observation)
-            pairs = [self._pairs[p] for p in counted.observation.pairs]
-            for test in trial.tests:
-                test.count(counted.observation, pairs)
-            for test in tuple(trial.tests):
-                self._look(trial, test, trial.counted, records)
-            if trial.exhausted and not trial.closed:
-                self._end(trial, "undecided", None, records)
-
-    def _reopen(self, trial: Trial, tests: list[HypothesisTest], records: list[Record]) -> None:
-        """Adds hypotheses to an existing trial and counts what it has measured for them since they
-        left it.
-
-        This happens when a control of one variable is, in a later generation, a control of another
-        too; and when hypotheses go on that ended undecided.
-        """
-        for test in tests:
-            self._registry.reopen(trial, test)
-        for test in tests:
-            for seen in trial.observations[test.blocks : trial.counted]:
-                if test in trial.tests:
-                    test.count(seen, [self._pairs[p] for p in seen.pairs])
-                    self._look(trial, test, test.blocks, records)
-            if test in trial.tests and trial.exhausted:
-                self._decide(trial, test, "undecided", None, records)
-
-    def _look(self, trial: Trial, test: HypothesisTest, blocks: int, records: list[Record]) -> None:
-        """Decides a hypothesis if its evidence after so many blocks is enough."""
-        verdict = self._judge.verdict(test, blocks == len(trial.blocks))
-        if verdict is not None:
-            self._decide(trial, test, *verdict, records)
-
-    def _end(
-        self,
-        trial: Trial,
-        verdict: VerdictName,
-        reason: str | None,
-        records: list[Record],
-    ) -> None:
-        """Ends a trial: its open hypotheses get the verdict, or their readings fail."""
-        for test in tuple(trial.tests):
-            if trial.split == "test":
-                self._decide(trial, test, verdict, reason, records)
-            else:
-                records += self._estimates.fail(test, trial)
-
-    def _decide(
-        self,
-        trial: Trial | None,
-        test: HypothesisTest,
-        verdict: VerdictName,
-        reason: str | None,
-        records: list[Record],
-    ) -> None:
-        """Ends a test: with its verdict, or in wait for what all tests together accept."""
-        if trial is not None:
-            trial.waits |= verdict in ("undecided", "failed")
-            self._registry.drop(trial, test)
-        if verdict != "undecided" or not self._selection.takes(trial, test, reason):
-            self._record(trial, test, verdict, reason, records)
-        if self._selection.waiting == self._verdicts.alive:
-            for w, accepted in self._selection.settle():
-                name: VerdictName = "accept" if accepted else "undecided"
-                self._record(w.trial, w.test, name, None if accepted else w.reason, records)
-        if not self._verdicts.alive:
-            self._propose(records)
-
-    def _record(
-        self,
-        trial: Trial | None,
-        test: HypothesisTest,
-        verdict: VerdictName,
-        reason: str | None,
-        records: list[Record],
-    ) -> None:
-        fit = None if trial is None else trial.intervention.fit
-        decided = self._judge.decided(test, verdict, reason, fit)
-        records.append(decided)
-        self._verdicts.decide(decided, test, trial)
-        self._selection.add(test, verdict)
-        if verdict == "accept" and trial is not None:
-            self._generations.accepted(test.hypothesis)
-            seeds = self._fits.seeds(trial.intervention)
-            records += self._estimates.start(test, trial.intervention, seeds)
+        return records
 
     # --- losses and failures
 
-    def _on_unfinished(self, event: Lost | Failed, records: list[Record]) -> None:
+    def _on_unfinished(self, event: Lost | Failed) -> list[Record]:
         """Takes a lost or failed task: queues it again, and quarantines an intervention that fails
         too often.
         """
+        records: list[Record] = []
         was_done = self.preparation.done
         self.preparation.requeue(event)
         if self.preparation.done and not was_done:
-            self._begin(records)
+            records += self._on_all_prepared()
         attempt = failed_attempt(event)
         if attempt is not None:
             part = self.screening.part_of(event.split, *attempt.blocks[:1])
             trial = self._registry.count_failure(event.split, attempt, part)
             if trial is not None:
-                self._end(trial, "failed", attempt.reason, records)
+                records += self._decisions.end(trial, "failed", attempt.reason)
         self._registry.requeue(event)
         halving = self._fits.halving
         records += halving.on_lost(event) if isinstance(event, Lost) else halving.on_failed(event)
-        self._open_fitted(records)
+        return records + self._open_fitted()
 
-    def _on_retried(self, event: Retried, records: list[Record]) -> None:
+    def _on_retried(self, event: Retried) -> list[Record]:
         """Opens failed hypotheses again: they are measured on after their last counted block, or
         fit anew.
         """
@@ -450,28 +364,22 @@ class Search:
                 self._registry.retry(trial, test)
         if event.hypotheses:
             self._generations.again()
+        records: list[Record] = []
         for failure in failures:
             if failure.trial is not None:
-                self._reopen(failure.trial, [failure.test], records)
+                records += self._decisions.reopen(failure.trial, [failure.test])
+        return records
 
     # --- continuation
 
-    def _on_continued(self, event: Continued, records: list[Record]) -> None:
-        """Withdraws undecided verdicts, and asks for the further pairs."""
+    def _on_continued(self, event: Continued) -> list[Record]:
         assert self._continued, "a search that goes on is made for it"
         assert self.done, "an unfinished search goes on as it is"
-        parts = self._verdicts.parts(event.hypotheses)
-        stopped = self._verdicts.withdraw(event.hypotheses, "undecided")
-        self._selection.withdraw(event.hypotheses)
-        records += self._continuations.start(event, stopped, parts)
+        records = self._continuations.start(event)
         if self.preparation.done:
-            self._go_on(records)
+            records += self._go_on()
+        return records
 
-    def _go_on(self, records: list[Record]) -> None:
-        """Tests the hypotheses on that waited for further pairs."""
+    def _go_on(self) -> list[Record]:
         self._generations.again()
-        for stopped in self._continuations.without_further_pairs():
-            self._record(stopped.trial, stopped.test, "undecided", NO_FURTHER_PAIR, records)
-        for trial, tests in self._continuations.go_on():
-            self._reopen(trial, tests, records)
-        self._propose(records)
+        return self._continuations.go_on()

@@ -8,25 +8,13 @@ asks.
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import replace
 
 from raysearch.core.records import Selected
 from raysearch.search.judge import Judge
-from raysearch.search.trial import HypothesisTest, Trial
+from raysearch.search.trial import HypothesisTest
+from raysearch.search.verdicts import Ending
 from raysearch.stats.selection import e_bh
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A test that has ended undecided and may be accepted beside others.
-
-    Args:
-        reason: why it ended, if before its last pair.
-    """
-
-    trial: Trial
-    test: HypothesisTest
-    reason: str | None
 
 
 class Selection:
@@ -40,7 +28,7 @@ class Selection:
     def __init__(self, judge: Judge, fdr: bool) -> None:
         self._judge = judge
         self._fdr = fdr
-        self._waiting: list[Waiting] = []
+        self._waiting: list[Ending] = []
         self._accepted: dict[str, HypothesisTest] = {}
         self._undecided: dict[str, HypothesisTest] = {}
         self._continued = False
@@ -50,22 +38,26 @@ class Selection:
         """Number of tests that have ended and wait for the others."""
         return len(self._waiting)
 
-    def takes(self, trial: Trial | None, test: HypothesisTest, reason: str | None) -> bool:
+    def takes(self, ending: Ending) -> bool:
         """Takes a test that ends undecided; returns whether its verdict must wait."""
-        if not self._fdr or trial is None or not self._may_be_accepted(test):
+        undecided = ending.verdict == "undecided" and ending.trial is not None
+        if not self._fdr or not undecided or not self._may_be_accepted(ending.test):
             return False
-        self._waiting.append(Waiting(trial, test, reason))
+        self._waiting.append(ending)
         return True
 
-    def settle(self) -> list[tuple[Waiting, bool]]:
-        """Returns the tests that wait, each with whether e-BH accepts it beside what is
+    def settle(self) -> list[Ending]:
+        """Returns the tests that wait, as accepted where e-BH accepts them beside what is
         accepted.
         """
         excesses = [self._judge.excess(w.test) for w in self._waiting]
         accepts = -math.log(max(e_bh([*excesses, *[math.inf] * len(self._accepted)]), 1))
         found = zip(self._waiting, excesses, strict=True)
         self._waiting = []
-        return [(w, excess >= accepts) for w, excess in found]
+        return [
+            replace(ending, verdict="accept", reason=None) if excess >= accepts else ending
+            for ending, excess in found
+        ]
 
     def add(self, test: HypothesisTest, verdict: str) -> None:
         """Takes a test with its verdict."""

@@ -34,7 +34,7 @@ TrialKey = tuple[Split, str, int]
 """(split, key of the intervention, part of the test pairs)."""
 
 ObservationStatus = Literal["first", "repeat", "conflict"]
-"""How an observation relates to its block: the first, an equal repeat, or a repeat with other
+"""The relation of an observation to its block: the first, an equal repeat, or a repeat with other
 outputs, which is counted as a conflict.
 """
 

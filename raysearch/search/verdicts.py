@@ -15,12 +15,18 @@ from raysearch.search.trial import HypothesisTest, Trial
 
 
 @dataclass(frozen=True, slots=True)
-class Stopped:
-    """A hypothesis that failed or is undecided, with its trial; `trial` is None if no fit
-    succeeded."""
+class Ending:
+    """The end of a hypothesis's test.
+
+    Args:
+        trial: None if no fit succeeded.
+        reason: why it ended, if before its last pair without being accepted or rejected.
+    """
 
     test: HypothesisTest
     trial: Trial | None
+    verdict: VerdictName
+    reason: str | None = None
 
 
 class Verdicts:
@@ -32,7 +38,7 @@ class Verdicts:
         self.alive = 0
         self._controls_alive = 0
         self._decided: dict[str, Decided] = {}
-        self._stopped: dict[str, Stopped] = {}
+        self._stopped: dict[str, Ending] = {}
         self._tally: Counter[VerdictName] = Counter()
 
     @property
@@ -78,7 +84,7 @@ class Verdicts:
         self.alive += 1
         self._controls_alive += hypothesis.intervention.control is not None
 
-    def decide(self, decided: Decided, test: HypothesisTest, trial: Trial | None) -> None:
+    def decide(self, decided: Decided, ending: Ending) -> None:
         """Stores the verdict of a hypothesis."""
         name, control = decided.hypothesis.id, decided.hypothesis.intervention.control is not None
         self._decided[name] = decided
@@ -86,9 +92,9 @@ class Verdicts:
         self.alive -= 1
         self._controls_alive -= control
         if decided.verdict in ("failed", "undecided"):
-            self._stopped[name] = Stopped(test, trial)
+            self._stopped[name] = ending
 
-    def withdraw(self, names: Iterable[str], verdict: VerdictName) -> list[Stopped]:
+    def withdraw(self, names: Iterable[str], verdict: VerdictName) -> list[Ending]:
         """Makes hypotheses with the verdict "failed" or "undecided" alive again, and returns
         them.
         """

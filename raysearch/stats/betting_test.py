@@ -43,9 +43,8 @@ _SHARES = np.append((_NODES + 1) / 2, 1.0)[:, None]
 _LOST = -1e12
 """Log of nothing, which can be added up."""
 _SLACK = 1e-9
-"""In pairs: totals of floating-point numbers that are closer count as equal, in favour of the
-null.
-"""
+"""Tolerance, in pairs: totals of floating-point numbers that are closer count as equal, in favour
+of the null."""
 _HALVINGS = 17
 """Halvings of the unit interval for the ends of an interval: exact to 1e-5, rounded outward."""
 

@@ -54,8 +54,9 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """From here on `file` (its path in the run folder) has the content of this SHA-256. Written
-    down before the file is."""
+    """A file (by its path in the run folder) has the content of this SHA-256 from here on.
+
+    It is journalled before the file is written."""
 
     file: str
     digest: str

@@ -23,7 +23,7 @@ __all__ = [
 
 DEFAULT_STORE = "./runs"
 PlaceKind = Literal["relative", "local", "remote"]
-"""What a place is to a driver that may stand on another machine."""
+"""The kinds of places, as seen by a driver that may run on another machine."""
 IN_A_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Environment variable that Ray sets for a job's entrypoint; Ray's constant of this name has this
 value.

@@ -10,6 +10,7 @@ on an object store the later one counts (journal.py).
 import difflib
 import json
 import re
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -139,7 +140,7 @@ class RunFolder:
             created=at.isoformat(),
             store_uri=root.place,
             tracking_uri=without_credentials(tracking_uri) if tracking_uri else None,
-            versions=installed_versions(),
+            versions=installed_versions() | source_commit(),
             job_sha256=sha256(job_text.encode()),
         )
         run = cls(folder, info)
@@ -259,6 +260,21 @@ def installed_versions() -> dict[str, str]:
     "none" stands for a package that is not installed.
     """
     return {package: _version(package) for package in PACKAGES}
+
+
+def source_commit() -> dict[str, str]:
+    """Returns the git commit of the working directory as `commit`; nothing where git knows none."""
+    try:
+        said = subprocess.run(
+            ["git", "rev-parse", "--verify", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    return {} if said.returncode else {"commit": said.stdout.strip()}
 
 
 def _version(package: str) -> str:

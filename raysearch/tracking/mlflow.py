@@ -5,7 +5,6 @@ from a queue, and only `close` waits, for a bounded time; the first failure ends
 one warning of one line; only that thread imports mlflow.
 """
 
-import json
 import logging
 import queue
 import threading
@@ -21,25 +20,28 @@ from raysearch.errors import TrackingError
 from raysearch.storage.uris import without_credentials
 from raysearch.store.table_rows import iia_of, shared_layer
 from raysearch.tracking.mlflow_client import THREAD, connect
+from raysearch.tracking.mlflow_log import (
+    MAX_CHARS,
+    log_children,
+    log_metrics,
+    log_pairs,
+    log_params,
+    log_table,
+)
 from raysearch.tracking.mlflow_names import DESCRIPTION, as_key, as_value, as_word, one_line
+from raysearch.tracking.mlflow_pages import address, arrange
 from raysearch.tracking.mlflow_patience import patiently
 from raysearch.tracking.mlflow_reach import reach
 from raysearch.tracking.mlflow_template import make_from_template
-from raysearch.tracking.tracker import Artifact, ChildRun, PairsInput, TrackedRun, Tracker
+from raysearch.tracking.tracker import Artifact, ChildRun, TrackedRun, Tracker
 
 METRICS_EVERY = 2.0
 """Least seconds between two points of a metric."""
 CLOSE_SECONDS = 60.0
 """Default time limit of `close`: MLflow takes up to 20 s to migrate a new SQLite file, and a server
 some seconds for artifacts."""
-_PARAM_CHARS = 500
-_DATASET_CHARS = 500
-_PARAMS_A_BATCH = 100
-_METRICS_A_BATCH = 1000
-_TYPES = {"int32": "integer", "int64": "long", "bool": "boolean", "double": "double"}
-"""MLflow's types by Arrow type, for columns that are neither text nor lists."""
+_DESCRIPTION_CHARS = 4000
 _STATUS = {"done": "FINISHED", "interrupted": "KILLED", "running": "RUNNING"}
-_HYPOTHESIS = "raysearch.hypothesis"
 _log = logging.getLogger("raysearch.mlflow")
 
 
@@ -57,6 +59,7 @@ class _End:
     artifacts: tuple[tuple[Path, str | None], ...]
     tables: Mapping[str, Mapping[str, Sequence[Any]]]
     children: Sequence[ChildRun]
+    description: str
 
 
 class MlflowTracker:
@@ -71,7 +74,9 @@ class MlflowTracker:
         self._run_id = run.run_id
         self._steps: dict[str, int] = {}
         described = {DESCRIPTION: run.description} if run.description else {}
-        self._tags = {**run.tags, **described, "raysearch.status": "running"}
+        source = {"mlflow.source.name": run.source, "mlflow.source.git.commit": run.commit}
+        known = {name: value for name, value in source.items() if value}
+        self._tags = {**run.tags, **described, **known, "raysearch.status": "running"}
         self._clock = clock
         self._queue: queue.SimpleQueue[list[_Point] | _End] = queue.SimpleQueue()
         self._stopped = threading.Event()
@@ -81,6 +86,8 @@ class MlflowTracker:
         self._new_best: set[str] = set()
         self._lock = threading.Lock()
         self._made_run_id: str | None = None
+        self._described = ""
+        self._experiment = ""
         self._thread = threading.Thread(target=self._mirror, name=THREAD, daemon=True)
         self._thread.start()
 
@@ -90,12 +97,22 @@ class MlflowTracker:
         return self._made_run_id
 
     @property
+    def address(self) -> str | None:
+        """The address of the run's page; None before there is one, or without a server."""
+        return self._made_run_id and address(self._run.uri, self._experiment, self._made_run_id)
+
+    def describe(self, text: str) -> None:
+        """Takes the description, in Markdown, that `close` sends."""
+        self._described = text
+
+    @property
     def failed(self) -> bool:
         """Whether the tracker gave up."""
         return self._stopped.is_set()
 
     def write_records(self, records: Sequence[Record], replayed: bool = False) -> None:
-        """Keeps the best IIA per variable and layer, or component outside of all layers.
+        """Keeps the best IIA per variable, and per variable and layer, or component outside of all
+        layers.
 
         `replayed` records are in MLflow already and are not sent again.
         """
@@ -110,15 +127,14 @@ class MlflowTracker:
                 record.verdict == "failed"
             ):  # its IIA is from before it failed, and a retry may withdraw it
                 continue
-            where = _where(record.hypothesis.intervention)
-            if where is None:
-                continue
-            name = f"best_iia/{as_word(record.hypothesis.variable)}/{where}"
-            iia = iia_of(record)
-            if iia is not None and iia > self._best.get(name, -1.0):
-                self._best[name] = iia
-                if not replayed:
-                    self._new_best.add(name)
+            where, iia = _where(record.hypothesis.intervention), iia_of(record)
+            variable = as_word(record.hypothesis.variable)
+            names = [f"iia/{variable}", *([f"best_iia/{variable}/{where}"] if where else [])]
+            for name in names:
+                if iia is not None and iia > self._best.get(name, -1.0):
+                    self._best[name] = iia
+                    if not replayed:
+                        self._new_best.add(name)
 
     def snapshot(self, snapshot: Snapshot) -> None:
         """Records the search's progress and sends it at most every 2 s. Cheap enough for every
@@ -153,7 +169,7 @@ class MlflowTracker:
         ):
             self._send(self._latest)
         pairs = tuple(a if isinstance(a, tuple) else (a, None) for a in artifacts)
-        self._queue.put(_End(status, pairs, tables or {}, children))
+        self._queue.put(_End(status, pairs, tables or {}, children, self._described))
         seconds = CLOSE_SECONDS if timeout is None else timeout
         self._thread.join(seconds)
         if self._thread.is_alive():
@@ -164,7 +180,7 @@ class MlflowTracker:
         now = self._clock()
         values = {
             name: float(getattr(snapshot, name))
-            for name in ("alive", "accepted", "rejected", "undecided", "failed")
+            for name in ("alive", "accepted", "rejected", "undecided", "failed", "pairs")
         }
         if rate and self._last is not None and now > self._last[0]:
             values["pairs_per_second"] = (snapshot.pairs - self._last[1].pairs) / (
@@ -174,7 +190,7 @@ class MlflowTracker:
         self._new_best.clear()
         self._last = now, snapshot
         if not self._stopped.is_set():
-            at = int(self._run.at() * 1000)
+            at = self._milliseconds()
             self._queue.put(
                 [_Point(name, value, at, snapshot.pairs) for name, value in values.items()]
             )
@@ -210,26 +226,29 @@ class MlflowTracker:
     def _connect(self) -> Any:
         make_from_template(self._run.uri)
         client = connect(self._run.uri)
-        if self._run.again:
-            self._run_id = self._found(client)
-        if self._run_id is None:
+        self._experiment = self._experiment_id(client)
+        there = self._found(client)
+        if there is None:
             made = client.create_run(
-                self._experiment_id(client), run_name=self._run.name, tags=self._chopped_tags()
+                self._experiment,
+                start_time=self._milliseconds(),
+                run_name=self._run.name,
+                tags=self._chopped_tags(),
             )
             self._made_run_id = self._run_id = made.info.run_id
             known: Mapping[str, str] = {}
         else:
-            there = client.get_run(self._run_id).data
-            known = there.params
+            self._run_id, known = there.info.run_id, there.data.params
             if self._run.again:
-                self._steps = {name: self._last_step(client, name) for name in there.metrics}
+                self._steps = {name: self._last_step(client, name) for name in there.data.metrics}
             client.update_run(self._run_id, status="RUNNING")
             for key, value in self._chopped_tags().items():
                 client.set_tag(self._run_id, key, value)
             self._made_run_id = self._run_id
+        arrange(client, self._experiment, [f"iia/{as_word(v)}" for v in self._run.variables])
         self._log_params(client, known)
         if self._run.pairs is not None:
-            _log_pairs(client, self._made_run_id, self._run.pairs)
+            log_pairs(client, self._made_run_id, self._run.pairs)
         return client
 
     def _experiment_id(self, client: Any) -> str:
@@ -248,12 +267,22 @@ class MlflowTracker:
             location = (folder / "mlartifacts" / self._run.experiment).as_uri()
         return str(client.create_experiment(self._run.experiment, artifact_location=location))
 
-    def _found(self, client: Any) -> str | None:
-        """Returns the id of an earlier run of this search; None if there is none, or it was
-        deleted."""
-        wanted = f"tags.`raysearch.run` = '{self._tags['raysearch.run']}'"
-        found = client.search_runs([self._experiment_id(client)], wanted, max_results=1)
-        return str(found[0].info.run_id) if found else None
+    def _found(self, client: Any) -> Any:
+        """Returns the run of this search; None if there is none yet, or it was deleted."""
+        if self._run.again:
+            wanted = f"tags.`raysearch.run` = '{self._tags['raysearch.run']}'"
+            return next(iter(client.search_runs([self._experiment], wanted, max_results=1)), None)
+        if self._run_id is None:
+            return None
+        from mlflow.exceptions import MlflowException
+
+        try:
+            there = client.get_run(self._run_id)
+        except MlflowException as e:
+            if e.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+        return there if there.info.lifecycle_stage == "active" else None
 
     def _last_step(self, client: Any, name: str) -> int:
         return max(
@@ -261,68 +290,36 @@ class MlflowTracker:
         )
 
     def _log_params(self, client: Any, known: Mapping[str, str]) -> None:
-        from mlflow.entities import Param
-
         wanted = {
-            as_key(name): as_value(value, _PARAM_CHARS) for name, value in self._run.params.items()
+            as_key(name): as_value(value, MAX_CHARS) for name, value in self._run.params.items()
         }
-        missing = [Param(name, value) for name, value in wanted.items() if name not in known]
-        _log_batches(client, self._made_run_id, _PARAMS_A_BATCH, params=missing)
+        missing = {name: value for name, value in wanted.items() if name not in known}
+        log_params(client, self._made_run_id, missing)
 
     def _log_points(self, client: Any, points: list[_Point]) -> None:
         from mlflow.entities import Metric
 
         new = [p for p in points if p.step > self._steps.get(p.name, -1)]
         metrics = [Metric(p.name, p.value, p.milliseconds, p.step) for p in new]
-        _log_batches(client, self._made_run_id, _METRICS_A_BATCH, metrics=metrics)
+        log_metrics(client, self._made_run_id, metrics)
 
     def _finish(self, client: Any, end: _End) -> None:
         for path, folder in end.artifacts:
             client.log_artifact(self._made_run_id, str(path), folder)
         for name, columns in end.tables.items():
-            _log_table(client, self._made_run_id, name, columns)
-        self._log_children(client, end.children)
+            log_table(client, self._made_run_id, name, columns)
+        at = self._milliseconds()
+        log_children(client, self._experiment, self._made_run_id, end.children, at)
+        if end.description:
+            client.set_tag(self._made_run_id, DESCRIPTION, _chopped(DESCRIPTION, end.description))
         client.set_tag(self._made_run_id, "raysearch.status", end.status)
-        client.set_terminated(self._made_run_id, _STATUS.get(end.status, "FAILED"))
+        client.set_terminated(self._made_run_id, _STATUS.get(end.status, "FAILED"), at)
 
-    def _log_children(self, client: Any, children: Sequence[ChildRun]) -> None:
-        """Creates a run for each child, or updates the metrics of an existing one, found by its
-        tag."""
-        if not children:
-            return
-        from mlflow.entities import Metric, Param
-
-        parent, experiment = self._made_run_id, self._experiment_id(client)
-        known = client.search_runs(
-            [experiment], f"tags.mlflow.parentRunId = '{parent}'", max_results=1000
-        )
-        there = {run.data.tags.get(_HYPOTHESIS): run for run in known}
-        for child in children:
-            at = int(self._run.at() * 1000)
-            metrics = [Metric(as_key(name), value, at, 0) for name, value in child.metrics.items()]
-            if child.name in there:
-                old = there[child.name]
-                changed = [m for m in metrics if old.data.metrics.get(m.key) != m.value]
-                if changed:
-                    client.log_batch(old.info.run_id, metrics=changed)
-                continue
-            tags = {"mlflow.parentRunId": parent, _HYPOTHESIS: child.name}
-            made = client.create_run(
-                experiment, run_name=as_value(child.title, _PARAM_CHARS), tags=tags
-            ).info.run_id
-            metrics += [Metric(as_key(name), value, at, step) for name, step, value in child.course]
-            params = [
-                Param(as_key(name), as_value(value, _PARAM_CHARS))
-                for name, value in child.params.items()
-            ]
-            client.log_batch(made, params=params[:_PARAMS_A_BATCH])
-            _log_batches(client, made, _METRICS_A_BATCH, metrics=metrics)
-            for path in child.artifacts:
-                client.log_artifact(made, str(path))
-            client.set_terminated(made, "FINISHED")
+    def _milliseconds(self) -> int:
+        return int(self._run.at() * 1000)
 
     def _chopped_tags(self) -> dict[str, str]:
-        return {as_key(name): as_value(value, _PARAM_CHARS) for name, value in self._tags.items()}
+        return {as_key(name): _chopped(name, value) for name, value in self._tags.items()}
 
 
 class Mlflow:
@@ -344,6 +341,10 @@ class Mlflow:
         return reach(uri)
 
 
+def _chopped(tag: str, value: str) -> str:
+    return as_value(value, _DESCRIPTION_CHARS if tag == DESCRIPTION else MAX_CHARS)
+
+
 def _where(intervention: Intervention) -> str | None:
     """Returns the layer or the component outside of all layers that all units share, or None."""
     layer = shared_layer(intervention)
@@ -355,46 +356,3 @@ def _where(intervention: Intervention) -> str | None:
         if len(components) > 1 or any(map(is_in_layers, components))
         else as_word(components.pop())
     )
-
-
-def _log_batches(client: Any, run_id: str | None, size: int, **kind: Sequence[Any]) -> None:
-    """Logs metrics or params, at most `size` in one request."""
-    ((name, values),) = kind.items()
-    for start in range(0, len(values), size):
-        client.log_batch(run_id, **{name: values[start : start + size]})
-
-
-def _log_pairs(client: Any, run_id: str | None, pairs: PairsInput) -> None:
-    """Logs the pairs as a dataset, which MLflow identifies by name and digest and keeps once."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    scheme = pairs.place.partition("://")[0] if "://" in pairs.place else "local"
-    columns = [
-        {"name": name, "type": _TYPES.get(kind, "string"), "required": True}
-        for name, kind in pairs.columns.items()
-    ]
-    dataset = Dataset(
-        name=as_value(pairs.name, _DATASET_CHARS),
-        digest=pairs.digest,
-        source_type=scheme,
-        source=json.dumps({"uri": pairs.place}),
-        schema=json.dumps({"mlflow_colspec": columns}),
-        profile=json.dumps({"num_rows": sum(pairs.counts.values()), **pairs.counts}),
-    )
-    client.log_inputs(
-        run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "interchange")])]
-    )
-
-
-def _log_table(
-    client: Any, run_id: str | None, name: str, columns: Mapping[str, Sequence[Any]]
-) -> None:
-    """Logs a table like client.log_table, but without pandas, and replacing rows of before."""
-    file = f"{name}.json"
-    rows = [list(row) for row in zip(*columns.values(), strict=True)]
-    client.log_dict(run_id, {"columns": list(columns), "data": rows}, file)
-    tags = client.get_run(run_id).data.tags
-    listed = json.loads(tags.get("mlflow.loggedArtifacts", "[]"))
-    entry = {"path": file, "type": "table"}
-    if entry not in listed:
-        client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps([*listed, entry]))

@@ -53,7 +53,9 @@ class TrackedRun:
     raysearch.job_hash, ... `run_id`: the tracker's id of the run, if it was tracked before. `at`:
     the time of each report, in seconds since 1970. `again`: replays an earlier search, which the
     tracker may know in part: points that it has are not sent again, and `why` gets a failure
-    instead of the log. `description`: what the run claims, in sentences; "": nothing is shown.
+    instead of the log. `description`: what the run claims, in Markdown; "": nothing is shown.
+    `variables`: those searched for. `source`: what the search ran, such as its problem, at the git
+    `commit`, where that is known.
     """
 
     uri: str
@@ -66,10 +68,17 @@ class TrackedRun:
     at: Callable[[], float] = time.time
     again: bool = False
     description: str = ""
+    variables: Sequence[str] = ()
+    source: str = ""
+    commit: str = ""
 
 
 class Tracker(SearchObserver, Protocol):
-    """Shows one run, starting at once. `run_id` is None until the tracker has created its run."""
+    """Shows one run, starting at once. `run_id` is None until the tracker has created its run.
+
+    It may have `address`, where people see the run (None: nowhere yet), and `describe(text)`, which
+    takes what was found, in Markdown, before `close`.
+    """
 
     @property
     def why(self) -> str | None:

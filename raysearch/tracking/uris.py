@@ -6,9 +6,9 @@ from pathlib import Path
 from raysearch.store.locations import PlaceKind, kind_of
 
 NO_TRACKER = "none"
-"""In the place of a URI: the run is shown nowhere."""
+"""The word in place of a URI for a run that is shown nowhere."""
 _NAMES = ("databricks", "databricks-uc")
-"""What MLflow takes for a URI without being one."""
+"""Words that MLflow takes in place of a URI."""
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:")
 
 

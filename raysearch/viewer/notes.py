@@ -1,5 +1,8 @@
 """The sentences that stand below the tables of a report."""
 
+from collections.abc import Collection
+
+from raysearch.core.claims import operations
 from raysearch.report.labels import ScoreLabel
 
 EFFECTS = (
@@ -23,26 +26,42 @@ COST = (
 )
 
 
-def none_accepted(waiting: bool) -> str:
+def none_accepted(waiting: bool, ablates: Collection[bool]) -> str:
     """Says what it means that nothing was accepted."""
+    shown = " or ".join(words.shown for words in operations(ablates))
     was = "has been accepted yet" if waiting else "was accepted"
     return (
         f"No hypothesis {was}. That says that of no site of this space it was shown that it is "
-        "sufficient under interchange above this threshold. It does not say that the model has no "
+        f"{shown} above this threshold. It does not say that the model has no "
         "such variable: what is undecided or failed was not told apart, a true site is rejected "
         "with the chance of a miss, and other sites were not asked."
     )
 
 
-def alignment(score: ScoreLabel, levels: str, every_threshold: str, as_well: bool) -> str:
-    """Says what the columns of the alignment are."""
+def described(score: ScoreLabel, ablates: Collection[bool]) -> str:
+    """Says what a score is, of interchanges or ablations."""
+    if not score.counted:
+        return score.description
+    return "; of an ablation, ".join(words.score for words in operations(ablates))
+
+
+def alignment(
+    score: ScoreLabel,
+    ablates: Collection[bool],
+    levels: str,
+    every_threshold: str,
+    as_well: bool,
+    fixed: bool,
+) -> str:
+    """Says what the columns of the alignment are; `fixed`: the test looks once."""
     keep = (
         "share of pairs that should stay and did"
         if score.counted
         else "the same of pairs that should stay"
     )
     return (
-        f"{score.name[:1].upper()}{score.name[1:]}: {score.description}, at the stopping time. "
+        f"{score.name[:1].upper()}{score.name[1:]}: {described(score, ablates)}, "
+        f"{'over all pairs of the test' if fixed else 'at the stopping time'}. "
         f"{levels} That of the holdout is 95 % of a number of pairs that was settled by the test "
         f"pairs. {every_threshold} Keep IIA: {keep}. Copies: outputs "
         f"equal to the source's own answer. Controls ({score.name}): no intervention (of the test "

@@ -13,7 +13,7 @@ from raysearch.visible_text import visible
 
 Row = Mapping[str, Any]
 Pieces = list[str | list[Any]]
-"""For each piece its text, with the numbers of the positions that it is of."""
+"""The pieces of a text, each with the numbers of the positions that it belongs to."""
 
 
 def pair_texts(

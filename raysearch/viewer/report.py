@@ -18,10 +18,10 @@ from raysearch.report.control_rows import COLUMNS, ControlComparison
 from raysearch.report.rows import Row
 from raysearch.report.run_data import MAX_ACCEPTED, RunData
 from raysearch.report.sentences import (
-    LIMITATIONS,
     claim,
     every_threshold,
     interval_levels,
+    limitations,
     question,
 )
 from raysearch.report.unit_text import words
@@ -100,7 +100,7 @@ def _undone(data: RunData) -> list[Block]:
 
 def _alignment(data: RunData) -> list[Block]:
     if not data.comparisons:
-        return [text(notes.none_accepted(bool(data.waiting)))]
+        return [text(notes.none_accepted(bool(data.waiting), data.ablates))]
     score = data.facts.score.name
     controls = [
         name for name in (*COLUMNS, *JOB_CONTROLS) if any(name in b.iia for b in data.comparisons)
@@ -119,14 +119,19 @@ def _alignment(data: RunData) -> list[Block]:
         as_well,
     )
     note = notes.alignment(
-        data.facts.score, interval_levels(data), every_threshold(data), bool(as_well)
+        data.facts.score,
+        data.ablates,
+        interval_levels(data),
+        every_threshold(data),
+        bool(as_well),
+        data.facts.fixed,
     )
     chart = {
         "kind": "intervals",
         "names": {name: name.replace("_", " ") for name in controls},
         "rows": [_bar(b) for b in data.comparisons[:40]],
         "score": score,
-        "description": data.facts.score.description,
+        "description": notes.described(data.facts.score, data.ablates),
         "threshold": data.facts.threshold,
         "of": data.count("accept"),
     }
@@ -313,7 +318,7 @@ def _courses(data: RunData) -> list[Block]:
 
 
 def _claim(data: RunData) -> list[Block]:
-    limits = {"kind": "list", "items": list(LIMITATIONS)}
+    limits = {"kind": "list", "items": limitations(data)}
     return [*map(text, claim(data)), heading("What they do not say"), limits]
 
 

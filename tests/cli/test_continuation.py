@@ -13,6 +13,7 @@ from raysearch.cli.main import cli
 from raysearch.report.results_table import results
 from raysearch.store.run_folder import RunFolder, find_run
 from tests.cli.conftest import QUICKSTART
+from tests.test_check_run import everything
 
 LOCAL = ("--pool", "local")
 QUIET = ("--tracking-uri", "none", "-q")
@@ -60,7 +61,10 @@ def test_what_is_undecided_goes_on_and_everybody_says_so(short: RunFolder) -> No
     before = {r["hypothesis"]: r for r in results(short.folder).to_pylist()}
     said = call("resume", short.place, "--more-pairs", "4", *LOCAL)
     assert said.exit_code == 0, said.output
-    assert "continuing 2 undecided hypotheses, on at most 4 further test pairs each" in said.output
+    assert (
+        "continuing 2 undecided hypotheses, on at most 4 further test pairs each: the first 4 that the "
+        "model solves of up to 36 further ones\n" in said.output
+    )
     assert found(short) == {"undecided": 2, "reject": 2}
     assert "this run was continued once, by up to 4" in call("results", short.place).output
     run = rs.resume(short.place, more_pairs=40, quiet=True)
@@ -85,6 +89,7 @@ def test_what_is_undecided_goes_on_and_everybody_says_so(short: RunFolder) -> No
     assert nothing.exit_code == 0
 
 
+@pytest.mark.slow  # a whole job
 def test_pairs_that_were_drawn_further_are_the_same_in_each_copy_and_none_is_of_the_first(
     tmp_path: Path,
 ) -> None:
@@ -119,6 +124,7 @@ def test_a_fixed_horizon_without_a_reserve_is_refused_and_one_with_it_goes_on(
     assert len(rows) == 2
     assert {r["level"] for r in rows} == {0.05 * 0.5 / 2 / 2}
     assert all(r["n"] <= 40 for r in rows)
+    assert everything(run.path) == ([], []), "what was rejected before has its own pairs"
 
 
 def test_a_false_discovery_rate_is_not_continued(tmp_path: Path) -> None:
@@ -134,7 +140,7 @@ def test_pairs_at_hand_are_used_and_then_refused_with_numbers(tmp_path: Path) ->
     )
     assert found(run).get("undecided")
     done = call("resume", run.place, "--more-pairs", "2", *LOCAL)
-    assert "at most 2 further test pairs each: 2 at hand, 0 to be screened" in done.output
+    assert "at most 2 further test pairs each: 2 at hand\n" in done.output
     assert found(run).get("undecided")
     for _ in range(2):
         done = call("resume", run.place, "--more-pairs", "50", *LOCAL)

@@ -208,6 +208,7 @@ def _one(rows: list[dict[str, Any]], **wanted: Any) -> dict[str, Any]:
     return row
 
 
+@pytest.mark.slow  # a whole job
 def test_a_fitted_subspace_is_exported_as_the_run_kept_it_and_swaps_in_a_notebook(
     trained: Path, shell: Shell
 ) -> None:

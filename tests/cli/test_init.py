@@ -24,6 +24,7 @@ def accepted(once: Once, job: Path) -> set[tuple[str, int, str]]:
     return {(a.variable, a.layer, a.position) for a in run.alignment.itertuples()}
 
 
+@pytest.mark.slow  # a whole job
 def test_a_causal_model_to_begin_with_is_found_in_the_model_that_comes_with_it(
     tmp_path: Path, once: Once
 ) -> None:

@@ -228,7 +228,7 @@ def test_the_readme_names_population_level_distinct_pairs_and_what_was_not_shown
         "accepted any hypothesis at or below the threshold was at most 0.05 over K = 540 hypotheses, "
         "of which this one spent 9.3e-05.",
         "it does not say that the variable lives there and nowhere else, or that no other causal "
-        "model predicts the same answers, and nothing of other texts.",
+        "model predicts the same answers, and nothing of pairs beyond these.",
     ):
         assert said in text, said
 

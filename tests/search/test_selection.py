@@ -164,8 +164,8 @@ def test_one_look_by_tails_is_corrected_by_e_values() -> None:
 def test_in_a_continued_run_each_hypothesis_counts_as_if_it_were_alone(continued: bool) -> None:
     search, _ = driven(fwer(MANY))
     if continued:
-        search._selection.withdraw([])
-    found = {r.hypothesis.id: r for r in search._selection.records()}
+        search._decisions.selection.withdraw([])
+    found = {r.hypothesis.id: r for r in search._decisions.selection.records()}
     alone = accepted(search.verdicts)
     assert {n for n, r in found.items() if r.selected} == alone
     assert {n for n, r in found.items() if r.fdr_verdict} == (alone if continued else set(found))

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from raysearch.tracking.mlflow_pages import VIEW
 from tests.browser import browser
 from tests.cli.conftest import QUICKSTART, Shell
 from tests.command import DRAWN
@@ -56,21 +57,26 @@ def told(tmp_path_factory: pytest.TempPathFactory, migrated_db: Path) -> Iterato
         (parent,) = (r for r in found if "mlflow.parentRunId" not in r.data.tags)
         children = tuple(r.info.run_name for r in found if r is not parent)
         digest = parent.data.params["pairs_digest"]
-        yield Told(f"{uri}/#/experiments/{experiment}/runs", parent.info.run_name, digest, children)
+        runs = f"{uri}/#/experiments/{experiment}/runs?workflowType=machine_learning"
+        yield Told(f"{runs}&viewStateShareKey={VIEW}", parent.info.run_name, digest, children)
 
 
 def test_runs_figures_and_files_of_a_search_are_clicked_through(told: Told, tmp_path: Path) -> None:
     assert len(told.names) == 2, "as many children as were asked for, of more that were accepted"
     with browser(1360, 900) as opened:
         opened.get(told.uri)
-        _text(opened, f"raysearch.problems.add_three ({told.dataset})")
+        for column in ("Best IIA and counts", "accepted", "iia/a"):  # others are beyond the edge
+            _text(opened, column)
+        assert opened.save_screenshot(str(tmp_path / "list.png"))
         _click(opened, f"//a[contains(., '{told.run}')]")
         for shown in (
+            "The best site of each variable",
+            f"raysearch.problems.add_three ({told.dataset})",
             "accepted",
             "best_iia/total/layer_1",
             "model_digest",
             "raysearch.job_hash",
-            told.dataset,
+            "raysearch.proposer",
         ):
             _text(opened, shown)
         _click(

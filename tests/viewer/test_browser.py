@@ -28,7 +28,7 @@ from tests.store.books import new_run
 from tests.viewer.books import HOSTILE, decided, few, hostile, hypothesis, measured, proposed
 from tests.viewer.test_server import serving
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

@@ -83,8 +83,8 @@ class Scoring:
             self._of_base[pair.base] = tuple(sorted({*self._of_base.get(pair.base, ()), *read}))
 
     def of_bases(self, bases: Iterable[ModelInput]) -> list[Ids]:
-        """For each base, the answer ids whose logits to read; empty for an input that is only a
-        source."""
+        """Returns for each base the answer ids whose logits to read; none for an input that is
+        only a source."""
         return [self._of_base.get(base, ()) for base in bases]
 
     def scores(

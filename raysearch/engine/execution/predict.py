@@ -1,5 +1,5 @@
-"""From logits to an output: the arg max (of all ids, or among choices), ties to the lowest id, and
-whether it is too close to call in a batch.
+"""Turns logits into an output: the arg max (of all ids, or among choices), ties to the
+lowest id, and whether it is too close to call in a batch.
 
 Invariants: an output does not depend on the rest of the batch, since near-ties are decided by the
 canonical computation (`evaluate`); logits that are not finite are never an output.

@@ -77,8 +77,9 @@ class ReplayExecutor(WaveExecutor):
         return logits[torch.from_numpy(np.argsort(order)).to(logits.device)]
 
     def is_free(self, row: Row) -> bool:
-        """In a causal model the activation of a token depends on the tokens up to it, so an
-        interchange after equal prefixes at equal positions changes nothing."""
+        """Says whether an interchange changes nothing: equal positions after equal prefixes.
+
+        In a causal language model the activation of a token depends on the tokens up to it."""
         return bool(row.patches) and all(
             is_identity(row, patch)
             and self._network.share_activations(row.base, patch.sources[0].run.base)

@@ -66,7 +66,7 @@ class Featurizer(nn.Module):
     """
 
     name: ClassVar[str]
-    """As `Subspace.featurizer` says it."""
+    """The name in `Subspace.featurizer`."""
     stacks: ClassVar[bool] = False
     """Whether its formulas also take vectors and trained parameters with a first dimension of fits,
     so that many fits are trained as one; else each is trained by itself."""

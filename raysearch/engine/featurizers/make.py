@@ -21,7 +21,7 @@ from raysearch.visible_text import one_line
 
 _FORMAT = 1
 _FAULTS = (JobError, KeyError, ValueError, TypeError, IndexError, RuntimeError)
-"""What `implementation` and `from_tensors` may raise."""
+"""The errors that `implementation` and `from_tensors` may raise."""
 
 
 def implementation(name: str) -> type[Featurizer]:

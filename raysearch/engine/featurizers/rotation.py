@@ -16,7 +16,8 @@ from raysearch.engine.featurizers.featurizer import FeaturizerContext, held
 from raysearch.engine.featurizers.spans import LinearSubspace, matrix, unevenness
 
 _ORTHONORMAL = 1e-5
-"""What `unevenness` may be of what is: about what a QR in float32 leaves."""
+"""The `unevenness` up to which a matrix counts as orthonormal: about what a QR in float32
+leaves."""
 
 
 class Learned(LinearSubspace):

@@ -40,9 +40,9 @@ PLACES = {
     "decoder_bias": ("b_dec", "decoder.bias"),
     "threshold": ("threshold",),
 }
-"""What a file may call each. W_enc is (width, feature), W_dec (feature, width), as in SAELens and
-Gemma Scope; those that end in "weight" are the transposes, as of torch's Linear. A shape that fits
-only the other way round is turned."""
+"""The names that a file may give each. W_enc is (width, feature), W_dec (feature, width), as in
+SAELens and Gemma Scope; those that end in "weight" are the transposes, as of torch's Linear. A
+shape that fits only the other way round is turned."""
 
 
 class Sae(Featurizer):
@@ -80,7 +80,7 @@ class Sae(Featurizer):
 
     @classmethod
     def read(cls, file: SaeFile, width: int) -> Self:
-        """From a safetensors file, for vectors of `width`.
+        """Reads a sparse autoencoder for vectors of `width` from a safetensors file.
 
         Where the encoder takes x - b_dec, the cfg.json beside the file or its metadata must say so
         (apply_b_dec_to_input: true), or b_enc hold it.
@@ -111,7 +111,7 @@ class Sae(Featurizer):
         return cls(**parts)
 
     def only(self, features: Tensor | Sequence[int]) -> "Sae":
-        """With these features alone (indices, or which of all)."""
+        """Returns the autoencoder with these features alone (their indices, or a mask of all)."""
         chosen = torch.as_tensor(features, device=self.encoder.device)
         threshold = None if self.threshold is None else self.threshold[chosen]
         return Sae(
@@ -168,7 +168,7 @@ class Sae(Featurizer):
 
 
 def _parts(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """By our names, in float32. Raises: JobError."""
+    """Returns the tensors by our names, in float32. Raises: JobError where one is missing."""
     found = {part: [name for name in names if name in tensors] for part, names in PLACES.items()}
     missing = [
         PLACES[part][0] for part, names in found.items() if not names and part != "threshold"

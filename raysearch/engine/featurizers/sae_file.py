@@ -16,8 +16,8 @@ from raysearch.errors import JobError
 
 CONFIG = "cfg.json"
 ARCHITECTURES = ("standard", "jumprelu")
-"""Of those that SAELens knows. In a topk the features compete, so that some of them alone are not
-to be had."""
+"""The architectures, of those that SAELens knows, that are read. In a topk the features compete, so
+that some of them alone are not to be had."""
 
 _ONLY: Mapping[str, tuple[Any, ...]] = {
     "architecture": ARCHITECTURES,
@@ -28,7 +28,7 @@ _ONLY: Mapping[str, tuple[Any, ...]] = {
     "finetuning_scaling_factor": (False,),
     "rescale_acts_by_decoder_norm": (False,),
 }
-"""What each key may say, where it is there and not null: all else would change the features."""
+"""The values that each key may have, where it is there and not null: others change the features."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from torch import Tensor
 from raysearch.engine.featurizers.featurizer import FeatureVectors, Featurizer, Vectors, held, own
 
 _TOLERANCE = 1e-4
-"""What `unevenness` may be of directions that were saved."""
+"""The `unevenness` that saved directions may have."""
 
 
 class LinearSubspace(Featurizer):

@@ -55,7 +55,7 @@ TABLE: Table = MappingProxyType(
         },
     }
 )
-"""For each component the side of a module, and names of the module in a block; the first that the
+"""The side of a module, for each component, and names of the module in a block; the first that the
 block has is taken.
 
 `head` is the mix of values that enters the attention's output projection; `mlp_activation` is the

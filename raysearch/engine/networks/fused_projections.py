@@ -99,8 +99,8 @@ def _codegen(projection: FusedProjection) -> Slots:
 
 
 def _latent(projection: FusedProjection) -> Slots:
-    """For each head the part of the key that is not rotated, and the value (arXiv:2405.04434). All
-    heads share the rest of the key."""
+    """Returns each head's slots in the fused projection: the part of the key that is not rotated,
+    and the value (arXiv:2405.04434). All heads share the rest of the key."""
     own, value = (
         int(getattr(projection.attention, name)) for name in ("qk_nope_head_dim", "v_head_dim")
     )

@@ -1,4 +1,4 @@
-"""From rows to hooks: all patches of a batch at one place as one edit.
+"""Turns rows into hooks: all patches of a batch at one place as one edit.
 
 Invariants: patches of one row act in order; each row is written at its own columns of the batch
 only; equal patches (same point, kind, features, number of tokens) are computed together.
@@ -26,8 +26,8 @@ ReadSource = Callable[[Source], Float[Tensor, "token width"]]
 """Returns the component that a source refers to, at all tokens of its run."""
 
 Replacements = Sequence[Float[Tensor, "_token _feature"]]
-"""For each row the activation for its only patch, instead of its source's. Gradients may flow to
-it."""
+"""The activations, one a row, for its only patch, instead of its source's. Gradients may flow to
+them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from raysearch.engine.patching.operations import KINDS, Featurized, Operation, P
 from raysearch.errors import JobError, StoreError
 
 CACHE_BYTES = 256
-"""So many are kept ready, those used last."""
+"""Featurizers that are kept ready: those used last."""
 
 PLAIN = (IDENTITY.name,)
 """Featurizers whose features are coordinates of the vector itself: nothing is to be computed."""

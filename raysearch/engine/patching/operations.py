@@ -21,8 +21,8 @@ from torch import Tensor
 from raysearch.engine.featurizers.featurizer import Featurizer
 
 ReplacementVectors = Literal["nothing", "source"]
-"""What y is: absent, or the activation of the source's run (the mean over sources, where there are
-several)."""
+"""The vectors y that replace: absent, or the activation of the source's run (the mean over sources,
+where there are several)."""
 
 Items = Float[Tensor, "item token feature"]
 

@@ -124,7 +124,7 @@ def told(events: list[Event]) -> list[tuple[Any, ...]]:
     ]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     world=st.sampled_from(WORLDS),
     seed=st.integers(0, 2**20),

@@ -1,22 +1,19 @@
-"""Checks what follows the verdicts of a run without raysearch: estimates on the holdout, controls
-and baselines.
+"""Derives what follows the verdicts of a run anew, without raysearch: estimates on the holdout,
+controls and baselines.
 
-Run `python docs/check_estimates.py RUN`: it prints each difference. It goes with check_run.py
-beside it, which derives the verdicts, and is written from the same pages.
+It is of docs/check_run.py, and written from the same pages as verdicts.py.
 """
 
 import json
 import math
-import sys
-from collections import Counter
 from hashlib import sha256
-from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))
-from check_run import NODES, WEIGHTS, log_choose
-from read_run import Run
+from checking.formulas import ends, log_choose
+from checking.journal import Run
+from checking.levels import levels
+from checking.policies import best_policy
 
 CONTROLS = ("self_swap", "random_source")
 
@@ -48,32 +45,10 @@ def needed(n, total, width, most):  # pairs for an interval of that half width, 
     return most
 
 
-def log_wealth(x, mean, fixed, of):  # of a bettor on x against `mean`; of: matchings of values
-    price, total = mean, float(x.sum())
-    if fixed is not None:
-        allowed = fixed * mean + 1e-9
-        if total > allowed or total + fixed - len(x) <= allowed:
-            return math.inf if total > allowed else -math.inf
-        price = (allowed - (np.cumsum(x) - x)) / (fixed - np.arange(len(x)))
-    gains = np.log1p((NODES[:, None] + 1) / 2 * (x / np.clip(price, 1e-9, 1) - 1))
-    if of:  # the mean over the four matchings of each block of values
-        gains = gains @ (np.arange(4 * (max(of) // 4 + 1)) == np.array(of)[:, None])
-        gains = np.logaddexp.reduce(gains.reshape(len(NODES), -1, 4), axis=2) - math.log(4)
-    return np.logaddexp.reduce(gains.sum(axis=1) + np.log(WEIGHTS / 2))
-
-
-def lower(x, fixed=None, of=None):  # the lower end of the 95 % interval of a mean score, by bets
-    x = np.array(x)
-    low, high = max(math.fsum(x) / fixed - 1e-9, 0.0) if fixed else 0.0, 1.0
-    for _ in range(17 if len(x) else 0):
-        p = (low + high) / 2
-        low, high = (p, high) if log_wealth(x, p, fixed, of) >= math.log(40) else (low, p)
-    return low
-
-
 def paired(differences, fixed=None, of=None):  # the 95 % interval of a mean difference
-    low = lower([(1 + d) / 2 for d in differences], fixed, of)
-    return 2 * low - 1, 1 - 2 * lower([(1 - d) / 2 for d in differences], fixed, of)
+    up, down = (tuple((1 + sign * d) / 2 for d in differences) for sign in (1, -1))
+    low, high = ends((len(up), 0, up, fixed, of), (len(up), 0, down, fixed, of), False)
+    return 2 * low - 1, 2 * high - 1
 
 
 class Estimates:
@@ -138,10 +113,8 @@ class Estimates:
         found = {"holdout_n": len(own), "holdout_iia": math.fsum(xs) / len(xs) if xs else None}
         low, high = exact(len(own), s) if xs else (None, None)
         if xs and run.score:
-            low, high = (
-                lower(xs),
-                1 - lower([1 - x for x in xs]),
-            )
+            falls = tuple(1 - x for x in xs)
+            low, high = ends((len(xs), 0, xs, None, None), (len(xs), 0, falls, None, None), False)
         found |= {"holdout_low": low, "holdout_high": high}
         swaps = row["control"] is None and '"operation"' not in row["units"]
         for name in CONTROLS:
@@ -178,32 +151,11 @@ class Estimates:
         run.differs(f"{key}: blocks", len(events) >= seen, True)
         return [x for _, x in theirs.values()]
 
-    def policy(self, row):  # the best answer without a network: a function of the pair; its share
-        run, v = self.run, row["variable"]
-        every = [
-            p for p in run.pairs.values() if run.kinds == "unfiltered" or p["cf"][v] != p["base"]
-        ]
-        every = [p for p in every if not p["added"]]
-        never = [p for p in every if p["split"] != "test"] or every
-        often = Counter(p["cf"][v] for p in never).most_common(1)[0][0]
-        sources = dict.fromkeys(s for p in never for s in p["from"])
-        kinds = [[lambda p, s=s: p["from"].get(s) for s in sources]]
-        kinds += [[lambda p, w=w: p["cf"].get(w) for w in never[0]["cf"] if w != v]]
-        kinds += [[lambda p: often], [lambda p: p["base"]]]
-
-        def right(policy, pairs):
-            return sum(policy(p) == p["cf"][v] for p in pairs)
-
-        best = [max(of, key=lambda policy: right(policy, never)) for of in kinds if of]
-        best = max(best, key=lambda policy: right(policy, never))
-        return best, right(best, every) == len(every)
-
     def baseline(self, row, verdict):  # the columns that compare with the best policy
-        run, (policy, same) = self.run, self.policy(row)
+        run, (policy, same) = self.run, best_policy(self.run, row["variable"])
         key = run.tested[row["intervention"]]
         self.left_out = []
-        part = [n for n, p in enumerate(run.parts) if p[1] and p[1][0] in run.seen["test", key]][-1]
-        used, numbers, _ = run.parts[part]
+        used, numbers, _ = run.parts[run.part_of(row, self.at[row["hypothesis"]])]
         want, tests, *_ = run.tests(row, used)
         seen = self.values(row, want, self.run.counted("test", key, blocks=numbers))
         seen = list(seen.items())[: verdict["n"]]
@@ -211,21 +163,19 @@ class Estimates:
         differences = [float(m) - r for (_, (m, _)), r in zip(seen, right, strict=True)]
         found = {"baseline_iia": sum(right) / len(right)}
         accepted, fixed = verdict["verdict"] == "accept" and not same, tests[0][1]
-        of = [run.pairs[p]["matching"] for p, _ in seen] if run.new else None
+        of = tuple(run.pairs[p]["matching"] for p, _ in seen) if run.new else None
         low, high = paired(differences, fixed, of) if accepted else (None, None)
-        if accepted and run.test.get("above_baselines") == "true":
-            x = np.array([(1 + d) / 2 for d in differences])
-            beats = log_wealth(x, 0.5, fixed, of) >= -math.log(verdict["level"])
-            run.differs(f"{row['hypothesis']}: beats its baseline", True, bool(beats))
         return found | {"margin_low": low, "margin_high": high}
 
 
 def check(folder):
     it = Estimates(folder)
     rows = {row["hypothesis"]: row for row in it.run.table("tables/hypotheses/*.parquet")}
+    told = {row["hypothesis"]: row for row in it.run.table("tables/verdicts/*.parquet")}
+    it.at = {h: at for h, (_, at, _) in levels(it.run, rows, told).items()}
     it.run.wrong = []
     failed = any(len(at) > 2 for (split, _), at in it.run.fails.items() if split == "holdout")
-    for verdict in it.run.table("tables/verdicts/*.parquet"):
+    for verdict in told.values():
         row, found = rows[verdict["hypothesis"]], {}
         if verdict["verdict"] == "accept" and not failed:
             found |= it.estimate(row, verdict)
@@ -234,7 +184,3 @@ def check(folder):
         for column, derived in found.items():
             it.run.differs(f"{row['hypothesis']}: {column}", verdict[column], derived)
     return it.run.wrong
-
-
-if __name__ == "__main__":
-    sys.exit("\n".join(check(sys.argv[1])) or None)

@@ -1,12 +1,10 @@
-"""Reads a run without raysearch: its pairs, journal and screening, which pairs count, and the
-level that each hypothesis spends.
+"""Reads a run without raysearch: its pairs, journal and screening, and which pairs count.
 
-check_run.py and check_estimates.py beside it derive verdicts and estimates from that. It is written
+verdicts.py and estimates.py beside it derive verdicts and estimates from that. It is written
 from docs/reference/journal.md and tables.md alone, and needs pyarrow.
 """
 
 import json
-import math
 import random
 import re
 from collections import Counter, defaultdict
@@ -16,7 +14,8 @@ from itertools import count, pairwise, takewhile
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from read_continuations import Course, extend
+
+from checking.continuations import Course, extend
 
 NONE = [], [], []
 OURS = ("exhaustive", "refine", "smallest_subspace", "attribution")
@@ -26,10 +25,12 @@ class Run:
     def __init__(self, folder):
         folder = self.folder = Path(folder)
         self.wrong, self.said, self.parts, self.trained = [], {}, [], False
+        self.taken = []  # what is not derived
         self.info = json.loads((self.folder / "run.json").read_text())
         rooms = re.findall(r"^(\w+):\n((?:  .*\n)+)", (folder / "job.yaml").read_text(), re.M)
         rooms = {name: dict(re.findall(r"^  (\w+): (.*)", keys, re.M)) for name, keys in rooms}
         self.test, self.kinds, self.keys = rooms["test"], rooms["pairs"]["kinds"], rooms["pairs"]
+        self.has_sets = rooms.get("space", {}).get("units", "[]") != "[]"
         about = json.loads(pq.read_schema(folder / "pairs.parquet").metadata[b"population"])
         self.fixed, self.new = about["fixed"], about["name"] == "new_values"
         self.ours = rooms["propose"]["use"] in OURS
@@ -83,8 +84,9 @@ class Run:
             counts = {**read[0], driver: len(of), **counts}
         for e in (e for driver in sorted(counts) for e in lines.get(driver, ())[: counts[driver]]):
             of, block = (e.get("split"), e.get("intervention")), e.get("block")
+            of = ("attributed", "") if e["type"] == "attributed" else of
             self.done, self.trained = e.get("status") == "done", self.trained or "seed" in e
-            if e["type"] in ("screened", "measured") and block not in self.seen[of]:
+            if e["type"] in ("screened", "measured", "attributed") and block not in self.seen[of]:
                 self.seen[of][block], self.fails[of] = e | {"phase": len(self.more)}, []
             elif e["type"] == "continued":
                 self.more.append((e["pairs"], set(e["hypotheses"])))
@@ -162,7 +164,7 @@ class Run:
             if keep == (want[p] == same) or (self.kinds == "unfiltered" and not keep):
                 match = output != same if ablates else output == want[p]
                 x = min(max((x + c) / (2 * c), 0.0), 1.0) if c else x if self.score else match
-                found.append((match, x, self.pairs[p]["set"], self.pairs[p]["matching"]))
+                found.append((match, x, self.pairs[p]["set"], self.pairs[p]["matching"], p))
         return found
 
     def counted(self, *of, blocks=None):  # the events of blocks, up to a gap
@@ -172,17 +174,18 @@ class Run:
         self, given, at
     ):  # the pairs of a hypothesis, its blocks, their events, its course
         key = self.tested.get(name := given["intervention"], name)
-        at = at or [
-            n for n, p in enumerate(self.parts) if p[1][:1] and p[1][0] in self.seen["test", key]
-        ]
-        used, numbers, blocks = (
-            self.parts[(at or [0])[-1]] if (at or [0])[-1] < len(self.parts) else NONE
-        )
+        part = self.part_of(given, at)
+        used, numbers, blocks = self.parts[part] if part < len(self.parts) else NONE
         events = self.counted("test", key, blocks=numbers) if numbers else []
         until = max([self.last.get(given["hypothesis"], 0), *(e["phase"] for e in events[:1])])
         events = [*takewhile(lambda e: e["phase"] <= until, events)]
         self.differs(f"{name}: pairs", [e["pairs"] for e in events], blocks[: len(events)])
-        return used, blocks, events, Course(self, given, (at or [0])[-1])
+        return used, blocks, events, Course(self, given, part)
+
+    def part_of(self, given, at):  # the last of `at`, else of those on which it was measured
+        seen = self.seen["test", self.tested.get(given["intervention"], given["intervention"])]
+        at = at or [n for n, p in enumerate(self.parts) if p[1][:1] and p[1][0] in seen]
+        return (at or [0])[-1]
 
     def lasts(self, want, blocks):  # how many pairs each test has seen after these blocks
         asked = [p for block in blocks for p in block]
@@ -193,44 +196,3 @@ class Run:
         fails = {**self.fails, **self.broken}.items()
         of = [n for (_, i), n in fails if re.split("[@#]", str(i))[0] == name]
         return any(len(n) > 2 for n in of)
-
-    def levels(self, rows, told):  # what each hypothesis spends, and on which part it is tested
-        sizes = Counter(row["generation"] for row in rows.values() if row["control"] is None)
-        self.differs("K", k := self.info["k"], max(k, sizes.total() if k else 0))
-        weighted = self.ours and self.test.get("weights", "even") != "even"
-        weights, found = self.weights(rows) if weighted else {}, {}
-        for h, row in rows.items():
-            g, size = sorted(sizes).index(row["generation"]), sizes[row["generation"]]
-            at = [0] if not g or self.ours else [] if k else [g]
-            level = weights.get(h, 1 / (k or size * (g + 1) * (g + 2)))
-            level *= self.delta * (1 - self.reserve)
-            if h in told and weights and len(weights) < k:  # of a set that is not all proposed
-                level = told[h]["level"]
-            found[h] = level, at, 1 - self.reserve
-        spent = math.fsum(found[h][0] for h, row in rows.items() if row["control"] is None)
-        self.differs("the error that all spend", max(spent, self.delta), self.delta)
-        for i, (_, names) in enumerate(self.more, 1) if self.exact else ():
-            kept, at = self.reserve / (i * (i + 1)), len(self.parts) - len(self.more) + i - 1
-            names = names if self.parts[at][1] else ()  # no further pair is solved
-            level = kept * self.delta / max(1, sum(rows[h]["control"] is None for h in names))
-            found |= {h: (level, [at], kept) for h in names}
-        return found
-
-    def weights(self, rows):  # of hypotheses, by their effects on fit pairs
-        def places(units):
-            known = (json.dumps([u["site"], u["source"], u["source_site"]]) for u in units)
-            return dict.fromkeys(known)
-
-        effects = self.table("tables/effects/*.parquet")
-        known = {(e["variable"], *places(json.loads(e["units"]))): e["effect"] for e in effects}
-        of, by, found = {}, defaultdict(list), {}
-        for h, row in ((h, row) for h, row in rows.items() if row["control"] is None):
-            all_of = [known.get((row["variable"], p)) for p in places(json.loads(row["units"]))]
-            of[h] = row["variable"], 0.0 if None in all_of else math.fsum(all_of)
-            by[row["variable"]].append(of[h][1])
-        sums = {v: (len(es), math.fsum(es), math.fsum(e**3 for e in es)) for v, es in by.items()}
-        for h, (v, e) in of.items() if any(map(any, by.values())) else ():
-            size, first, third = sums[v]
-            over = (math.e - 1) * (size * (e / first + e**3 / third) / 2 if first else 1)
-            found[h] = 2 ** (math.floor(8 * math.log2(1 + over) + 1e-9) / 8) / math.e / len(of)
-        return found

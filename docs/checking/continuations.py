@@ -1,5 +1,5 @@
 """Derives what continuations of a run give: further pairs for the parts of its test pairs, and how far
-each hypothesis may go. It is of read_run.py, and written from docs/reference/journal.md alone.
+each hypothesis may go. It is of journal.py, and written from docs/reference/journal.md alone.
 """
 
 from itertools import pairwise

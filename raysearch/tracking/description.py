@@ -1,0 +1,53 @@
+"""Describes in Markdown what a run found, for a tracker: counts, each variable's best site, and the
+claim.
+
+Invariants: users' text stands in it literally; at most MAX_VARIABLES variables are named.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from raysearch.markdown_text import literal
+from raysearch.report.control_comparison import RunResults
+from raysearch.report.labels import VERDICT_WORDS
+from raysearch.report.rows import Row
+from raysearch.report.unit_text import words
+
+MAX_VARIABLES = 20
+_COLUMNS = ("variable", "verdict", "units", "iia", "low", "high", "n", "holdout_iia")
+
+
+def describe(results: RunResults, claim: str, score: str) -> str:
+    """Returns the description. `claim`: the words of `claim_words`; `score`: the tested score's
+    name."""
+    by_variable: dict[str, list[Row]] = {}
+    for row in results.hypotheses.only(*_COLUMNS):  # accepted ones first, then by the mean
+        by_variable.setdefault(row["variable"], []).append(row)
+    every = Counter(row["verdict"] for rows in by_variable.values() for row in rows)
+    counts = [f"{every[v]} {word}" for v, word in VERDICT_WORDS.items() if every[v]]
+    lines = [
+        f"- **{literal(variable)}**: {_found(rows, score)}"
+        for variable, rows in list(by_variable.items())[:MAX_VARIABLES]
+    ]
+    if (more := len(by_variable) - MAX_VARIABLES) > 0:
+        lines.append(f"- and {more} more")
+    head = (
+        f"**{', '.join(counts)}**, of {every.total()} hypotheses. The best site of each variable:"
+    )
+    return "\n\n".join([head, "\n".join(lines), literal(claim)])
+
+
+def _found(rows: list[Row], score: str) -> str:
+    """Describes the first of a variable's rows, its best, and how many were accepted."""
+    best: Mapping[str, Any] = rows[0]
+    accepted = sum(row["verdict"] == "accept" for row in rows)
+    if best["iia"] is None:
+        return f"{accepted} of {len(rows)} accepted"
+    interval = "" if best["low"] is None else f" ({best['low']:.2f} to {best['high']:.2f})"
+    holdout = "" if best["holdout_iia"] is None else f", holdout {best['holdout_iia']:.2f}"
+    said = "" if accepted else f", {VERDICT_WORDS[best['verdict']]}"
+    return (
+        f"{accepted or 'none'} of {len(rows)} accepted; {literal(words(best['units']))}: {score} "
+        f"{best['iia']:.2f}{interval} of {best['n']} pairs{holdout}{said}"
+    )

@@ -1,0 +1,123 @@
+"""What an accept shows and does not show is said rightly for each operation, population and horizon."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from raysearch.core.claims import BEYOND, FIXED, STOPPED
+from raysearch.core.population import POPULATIONS, PopulationName, about
+from raysearch.report.claim import claim_words
+from raysearch.report.rows import Rows
+from raysearch.report.run_data import RunData, read_run
+from raysearch.report.sentences import claim, limitations, question, title
+from raysearch.viewer.notes import described, none_accepted
+from tests.cli.conftest import QUICKSTART
+from tests.once import Once
+
+OPERATIONS = {"interchange": [False], "ablation": [True], "both": [False, True]}
+SEQUENTIAL = {"use": "sequential", "max_pairs": 256}
+ONE_LOOK = {"use": "fixed", "pairs": 40}
+HORIZONS: dict[str, tuple[dict[str, Any], dict[str, int] | None, str]] = {
+    "sequential": (SEQUENTIAL, None, STOPPED),
+    "sequential, continued": (SEQUENTIAL, {"1": 40}, STOPPED),
+    "one look": (ONE_LOOK, None, FIXED),
+    "one look, open, continued": ({**ONE_LOOK, "horizon": "open"}, {"1": 40}, STOPPED),
+    "one look, fixed, continued": ({**ONE_LOOK, "reserve": 0.2}, {"1": 40}, FIXED),
+}
+TEST = {
+    "threshold": 0.8,
+    "indifference": 0.0,
+    "false_accept": 0.05,
+    "miss": 0.05,
+    "score": "matches",
+}
+ABLATED = '[{"operation": "zero"}]'
+
+
+@pytest.fixture(scope="module")
+def data(once: Once) -> RunData:
+    return read_run(once.searched(QUICKSTART))
+
+
+def column(table: pa.Table, name: str, values: list[Any]) -> pa.Table:
+    at = table.schema.get_field_index(name)
+    return table.set_column(
+        at, table.schema.field(at), pa.array(values, table.schema.field(at).type)
+    )
+
+
+def page(
+    data: RunData, ablates: list[bool], population: PopulationName, test: Mapping[str, Any],
+    continued: dict[str, int] | None,
+) -> str:  # fmt: skip
+    """All sentences of a page that say what an accept means."""
+    table = data.rows.table
+    units = [
+        ABLATED if ablates[i % len(ablates)] else u
+        for i, u in enumerate(table["units"].to_pylist())
+    ]
+    table = column(column(table, "units", units), "population", [population] * len(units))
+    fixed = replace(data.facts, fixed=test["use"] == "fixed")
+    now = replace(
+        data, rows=Rows(table), facts=fixed, job={**data.job, "test": {**TEST, **test}},
+        info={**data.info, "continued": continued},
+    )  # fmt: skip
+    lines = [title(now), *question(now), *claim(now), *limitations(now)]
+    lines += [none_accepted(False, now.ablates), described(now.facts.score, now.ablates)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("population", POPULATIONS)
+@pytest.mark.parametrize("horizon", HORIZONS)
+def test_each_combination_of_operation_population_and_horizon_has_a_right_sentence(
+    data: RunData, operation: str, population: PopulationName, horizon: str
+) -> None:
+    ablates, (test, continued, mean) = OPERATIONS[operation], HORIZONS[horizon]
+    job = {"test": {**TEST, **test}, "propose": {"use": "exhaustive"}}
+    words = about(population)
+    texts = (
+        claim_words(job, words, 3, ablates, continued, population),
+        page(data, ablates, population, test, continued),
+    )
+    for text in texts:
+        assert ("sufficient under interchange" in text) == (False in ablates)
+        assert ("necessary for the base's answer" in text) == (True in ablates)
+        if operation == "ablation":
+            assert "interchange" not in text
+            assert "output is the counterfactual" not in text
+            assert "which variable the site carries" in text
+            assert "lives there and nowhere else" not in text
+        if operation == "interchange":
+            assert "blation" not in text
+        assert POPULATIONS[population] in text
+        assert (
+            f"nothing {BEYOND[population]}" in text or f"nor anything {BEYOND[population]}" in text
+        )
+        assert not [b for b in BEYOND.values() if b in text and b != BEYOND[population]]
+        assert "other texts" not in text
+        assert (FIXED in text, STOPPED in text) == (mean is FIXED, mean is STOPPED)
+        assert ("further test pairs" in text) == bool(continued)
+    assert ("by the same evidence" in texts[1]) == (horizon == "one look, open, continued")
+    assert ("anew, on its further pairs alone" in texts[1]) == (
+        horizon == "one look, fixed, continued"
+    )
+
+
+def test_each_population_says_what_it_says_nothing_of() -> None:
+    assert BEYOND.keys() == POPULATIONS.keys()
+
+
+def test_both_operations_are_told_apart_in_one_claim() -> None:
+    job = {"test": {**TEST, **SEQUENTIAL}}
+    assert claim_words(job, "these pairs", 3, [True, False]).startswith(
+        "Accepted: sufficient under interchange, IIA above 0.8; or necessary for the base's answer, which "
+        "ablation takes away on a share above 0.8; on these pairs; "
+    )
+    assert claim_words(job, "these pairs", 3, [True]).startswith(
+        "Accepted: necessary for the base's answer, which ablation takes away on a share above 0.8 of these "
+        "pairs; "
+    )
