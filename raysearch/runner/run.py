@@ -25,6 +25,7 @@ from raysearch.runner.continuation import Continuation, check_request, continuat
 from raysearch.runner.fresh_pairs import with_fresh_pairs
 from raysearch.runner.frontend import Frontend, RunOptions, RunOutcome
 from raysearch.runner.given_objects import NO_OBJECTS, GivenObjects
+from raysearch.runner.hopeless import nothing_accepted
 from raysearch.runner.interrupt import Interrupt
 from raysearch.runner.job_code import code_of
 from raysearch.runner.messages import report_end, report_model, report_screening
@@ -331,6 +332,8 @@ def _conclude(
     try:
         pictures = _heatmaps(run)
         report_end(run, ended.snapshot, seconds, frontend)
+        if line := nothing_accepted(ended):
+            frontend.say(line)
         write_page(run.folder, ended.results)
         frontend.ended(ended)
         _give(tracker, "done", run, where, frontend, pictures, ended.results)
@@ -379,10 +382,14 @@ def _give(
 ) -> None:
     """Gives the tracker what the run has left, and waits for it (a bounded time)."""
     if tracker is not None:
-        name = tracker_of(run.info.tracking_uri or "").name
+        uri = run.info.tracking_uri or ""
+        name = tracker_of(uri).name
 
         def say() -> None:
-            frontend.say(f"{name:<9} finishing")
+            frontend.say(
+                f"{name:<9} finishing, at {uri} (another tracking URI places it elsewhere, none "
+                "keeps it out)"
+            )
 
         finish_tracking(tracker, status, run, where.tracked_children, pictures, results, say=say)
         if page := getattr(tracker, "address", None):

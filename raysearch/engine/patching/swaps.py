@@ -1,4 +1,4 @@
-"""Swaps: rows whose sources are not patched, as arrays, without a Python object for each row.
+"""Swaps: rows as arrays, without a Python object for each row.
 
 Most rows of a search are swaps: one intervention on thousands of pairs differs in tokens and runs
 alone, and one pair under thousands of interventions in places alone.
@@ -35,10 +35,9 @@ class PatchPlace:
 
     @staticmethod
     def of(patch: Patch) -> "PatchPlace | None":
-        """Returns the place of a patch; None if its sources are read at several places, or are
-        patched."""
+        """Returns the place of a patch; None if its sources are read at several places."""
         read = {(source.point, source.features) for source in patch.sources}
-        if len(read) > 1 or any(source.run.patches for source in patch.sources):
+        if len(read) > 1:
             return None
         point, features = next(iter(read), (None, None))
         counts = len(patch.tokens), len(patch.sources)
@@ -64,7 +63,7 @@ class Swaps:
     """Rows, each with the patches of its place.
 
     Args:
-        runs: the distinct runs without intervention that are bases or sources.
+        runs: the distinct runs that are bases or sources.
         choices: the distinct sets of ids that answers are chosen from.
         places: the distinct places; `place`, `base`, `source` and `choice` are indices.
         source: -1 where a place has fewer patches or sources.
@@ -165,3 +164,20 @@ def distinct(keys: Int[Indices, "row column"]) -> tuple[Indices, Indices]:
     _, first, inverse = np.unique(as_one, return_index=True, return_inverse=True)
     order = np.argsort(first)
     return first[order], np.argsort(order)[inverse.reshape(-1)]
+
+
+def is_identity(row: Row, patch: Patch) -> bool:
+    """Returns whether the patch writes the value that is already there: an interchange with its own
+    activation, from the same point after the same tokens."""
+    if not isinstance(patch.kind, Interchange | Featurized) or len(patch.sources) != 1:
+        return False
+    (source,) = patch.sources
+    if source.run.patches or source.point != patch.point or source.features != patch.features:
+        return False
+    ours, theirs = row.base, source.run.base
+    if not isinstance(ours, tuple) or not isinstance(theirs, tuple):
+        return False
+    return (
+        source.tokens == patch.tokens
+        and ours[: max(patch.tokens) + 1] == theirs[: max(patch.tokens) + 1]
+    )
