@@ -38,7 +38,7 @@ BUDGETS = {
     "problems": 18_400,
     "proposers": 4_200,
     "report": 21_400,
-    "runner": 38_700,
+    "runner": 38_900,
     "search": 27_700,
     "stats": 6_600,
     "storage": 6_300,
