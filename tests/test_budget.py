@@ -37,7 +37,7 @@ BUDGETS = {
     "notebook": 10_200,
     "problems": 18_400,
     "proposers": 4_200,
-    "report": 20_900,
+    "report": 21_000,
     "runner": 36_300,
     "search": 27_700,
     "stats": 6_600,
