@@ -27,7 +27,7 @@ _FOLDED = ("units", "subspace", "set")
 """Columns whose cells may take several lines."""
 _FOLD = 24
 """The least width of such a column."""
-_LAST = ("keep", "corrected", "distinct", "holdout", "subspace", "component", "interval", "id")
+_LAST = ("keep", "corrected", "distinct", "holdout", "subspace", "component", "low–high", "id")
 """Columns that are left out first where a terminal is narrow."""
 _SAID = ("component", "verdict", "population", "set", "keep")
 """Columns that stand above the table where all rows have the same."""
@@ -156,7 +156,7 @@ def _cells(row: Row, length: int, notes: "_Notes") -> dict[str, str]:
         "verdict": row["verdict"] or "-",
         "set": _text(row.get("set")),
         "iia": _text(row.get("iia")),
-        "interval": _interval(row.get("low"), row.get("high")),
+        "low–high": _interval(row.get("low"), row.get("high")),
         "corrected": _interval(row.get("fcr_low"), row.get("fcr_high")),
         "n": _text(row.get("n")),
         "distinct": _text(row.get("distinct")),

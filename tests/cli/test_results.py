@@ -128,7 +128,7 @@ def test_no_line_is_wider_than_the_terminal_and_no_cell_is_cut(width: int) -> No
     assert not any("…" in line for line in lines)
     text = " ".join(" ".join(lines).split())
     left_out = text.partition("left out, for the width: ")[2].partition(";")[0].split(", ")
-    for name in ("interval", "corrected"):
+    for name in ("low–high", "corrected"):
         assert (name in left_out) != (name in text.partition("left out")[0])
     if width >= 80:
         assert "0.80–1.00" in text
