@@ -30,7 +30,7 @@ BUDGETS = {
     "engine/featurizers": 8_600,
     "engine/loading": 9_500,
     "engine/networks": 17_500,
-    "engine/patching": 11_200,
+    "engine/patching": 11_700,
     "engine/training": 14_600,
     "interventions": 7_800,
     "job": 10_800,

@@ -85,6 +85,7 @@ class ActivationCache:
         self.wanted = Wanted(hook_points)
         self._runs: OrderedDict[Row, CachedRun] = OrderedDict()  # least recently used first
         self._table: tuple[Sequence[Row], RunTable] | None = None
+        self._too_many: Sequence[Row] | None = None  # they did not fit together
         self._shallow: set[Row] = set()  # sources that were run up to some block
         self._predictions: dict[Row, Prediction] = {}
         self._near_ties: set[Row] = (
@@ -165,9 +166,12 @@ class ActivationCache:
     def table(self, rows: Sequence[Row]) -> RunTable | None:
         """Returns the runs of `rows` as a table; None if they do not fit into the cache together.
         While no run is dropped, the table of the same sequence is not made again."""
+        if self._too_many is rows:
+            return None
         if self._table is None or self._table[0] is not rows:
             found = self.runs(rows) if len(rows) <= self.room else {}
             if not all(row in self._runs for row in rows):
+                self._too_many = rows
                 return None
             self._table = rows, RunTable.of([found[row] for row in rows])
         return self._table[1]

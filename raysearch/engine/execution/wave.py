@@ -4,20 +4,18 @@ Invariants: all rows of a wave start at one token and have one length; they are 
 which they enter, so that those under way are always the first ones.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 from torch import Tensor
 
 from raysearch.engine.execution.cached_runs import CachedRun, Indices, RunTable, gather
 from raysearch.engine.networks.components import Components, HookPoint
 from raysearch.engine.networks.hooks import Edit, HookSide
-from raysearch.engine.networks.network import ModelInput, tokens_of
+from raysearch.engine.networks.network import tokens_of
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.edits import Writes, edit_of
 from raysearch.engine.patching.rows import Row
@@ -110,43 +108,13 @@ class Waves:
 
     def entries(self, swaps: Swaps) -> Int[Indices, "row"]:
         """Returns a number for the place at which each row enters; it grows with depth."""
-        return _of_places(swaps, lambda place: self.entry_of(place).number)
+        return swaps.of_places(lambda place: self.entry_of(place).number)
 
     def points(self, swaps: Swaps) -> set[Point]:
         """Returns the points that are read of bases and sources."""
         places = [swaps.places[at] for at in np.unique(swaps.place)]
         sources = {patch.source_point for place in places for patch in place}
         return {*(sources - {None}), *(self.entry_of(place).point for place in places)}
-
-    def reads(self, swaps: Swaps) -> Iterator[tuple[ModelInput, int, int, bool]]:
-        """Yields each input with the first and last token that is read of it as a source, or from
-        which its rows start, and whether it is a base."""
-        starts, has = swaps.starts(), swaps.source >= 0
-        tokens = swaps.source_tokens[has]
-        for number, first, last, is_base in (
-            (swaps.base, starts, starts, True),
-            (swaps.source[has], tokens.min(1), tokens.max(1), False),
-        ):
-            runs, which = np.unique(number, return_inverse=True)
-            low, high = np.full(len(runs), np.iinfo(np.int64).max), np.zeros(len(runs), np.int64)
-            np.minimum.at(low, which.reshape(-1), first)
-            np.maximum.at(high, which.reshape(-1), last)
-            for run, *ends in zip(runs.tolist(), low.tolist(), high.tolist(), strict=True):
-                yield swaps.runs[run].base, *ends, is_base
-
-    def sources(self, swaps: Swaps) -> dict[Row, list[Point]]:
-        """Returns the source runs, each with a point in the deepest layer that is read of it."""
-        patches = swaps.source.shape[1]
-
-        def depths_of(place: Place) -> list[int]:
-            layers = [-1 if p.source_point is None else p.source_point.layer or 0 for p in place]
-            return [*layers, *[-1] * (patches - len(place))]
-
-        depths = np.broadcast_to(_of_places(swaps, depths_of)[..., None], swaps.source.shape)
-        deepest = np.full(len(swaps.runs) + 1, -1)  # the last one takes what is no source
-        np.maximum.at(deepest, swaps.source, depths)
-        found = np.flatnonzero(deepest[:-1] >= 0).tolist()
-        return {swaps.runs[at]: [Point(int(deepest[at]), "residual")] for at in found}
 
     def of(
         self,
@@ -264,9 +232,3 @@ class _Reads:
         sets = torch.split(found.contiguous(), patch.sources)
         means = torch.stack([of_set.mean(0) for of_set in sets])  # one by one, as rows are
         return means[torch.from_numpy(self.which).to(means.device)]
-
-
-def _of_places(swaps: Swaps, value: Callable[[Place], Any]) -> NDArray[Any]:
-    """Returns the value of each row's place; it is asked for once for each place that rows have."""
-    used, which = np.unique(swaps.place, return_inverse=True)
-    return np.array([value(swaps.places[at]) for at in used])[which.reshape(-1)]

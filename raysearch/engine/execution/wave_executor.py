@@ -58,7 +58,7 @@ class WaveExecutor:
         is computed twice for them.
         """
         self._cache.wanted.points(self._waves.points(swaps))
-        for read in self._waves.reads(swaps):
+        for read in swaps.reads():
             self._cache.wanted.spans.grow(*read)
         entries, lengths, starts = self._waves.entries(swaps), swaps.lengths(), swaps.starts()
         for rows in parts_of_runs(swaps.all_runs(), self._cache.room):
@@ -111,7 +111,7 @@ class WaveExecutor:
     def _wave(self, swaps: Swaps) -> Wave:
         used, base = np.unique(swaps.base, return_inverse=True)
         bases = [swaps.runs[at] for at in used]
-        runs: Mapping[Row, CachedRun] = self._cache.runs(bases, self._waves.sources(swaps))
+        runs: Mapping[Row, CachedRun] = self._cache.runs(bases, swaps.sources())
         table = RunTable.of([runs[row] for row in bases])
         return self._waves.of(swaps, table, base.reshape(-1), self._waves.read(swaps, runs))
 

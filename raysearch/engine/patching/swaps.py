@@ -4,15 +4,16 @@ Most rows of a search are swaps: one intervention on thousands of pairs differs 
 alone, and one pair under thousands of interventions in places alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
 from numpy.typing import NDArray
 
 from raysearch.core.events import Ids
-from raysearch.engine.networks.network import tokens_of
+from raysearch.engine.networks.network import ModelInput, tokens_of
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.operations import Featurized, Interchange, Operation
 from raysearch.engine.patching.rows import FeatureIndices, Patch, Row, Source
@@ -121,6 +122,41 @@ class Swaps:
         """Returns base and sources of each row; the base again where it has fewer."""
         sources = self.source.reshape(len(self), -1)
         return np.column_stack((self.base, np.where(sources < 0, self.base[:, None], sources)))
+
+    def of_places(self, value: Callable[[Place], Any]) -> NDArray[Any]:
+        """Returns the value of each row's place, which is computed once for each place."""
+        used, which = np.unique(self.place, return_inverse=True)
+        return np.array([value(self.places[at]) for at in used])[which.reshape(-1)]
+
+    def reads(self) -> Iterator[tuple[ModelInput, int, int, bool]]:
+        """Yields each input with the first and last token that is read of it as a source, or from
+        which its rows start, and whether it is a base."""
+        starts, has = self.starts(), self.source >= 0
+        tokens = self.source_tokens[has]
+        for number, first, last, is_base in (
+            (self.base, starts, starts, True),
+            (self.source[has], tokens.min(1), tokens.max(1), False),
+        ):
+            runs, which = np.unique(number, return_inverse=True)
+            low, high = np.full(len(runs), np.iinfo(np.int64).max), np.zeros(len(runs), np.int64)
+            np.minimum.at(low, which.reshape(-1), first)
+            np.maximum.at(high, which.reshape(-1), last)
+            for run, *ends in zip(runs.tolist(), low.tolist(), high.tolist(), strict=True):
+                yield self.runs[run].base, *ends, is_base
+
+    def sources(self) -> dict[Row, list[Point]]:
+        """Returns the source runs, each with a point in the deepest layer that is read of it."""
+        patches = self.source.shape[1]
+
+        def depths_of(place: Place) -> list[int]:
+            layers = [-1 if p.source_point is None else p.source_point.layer or 0 for p in place]
+            return [*layers, *[-1] * (patches - len(place))]
+
+        depths = np.broadcast_to(self.of_places(depths_of)[..., None], self.source.shape)
+        deepest = np.full(len(self.runs) + 1, -1)  # the last one takes what is no source
+        np.maximum.at(deepest, self.source, depths)
+        found = np.flatnonzero(deepest[:-1] >= 0).tolist()
+        return {self.runs[at]: [Point(int(deepest[at]), "residual")] for at in found}
 
     def distinct(self) -> tuple[Indices, Indices]:
         """Returns the first index of each distinct row, in order, and for each row which of these

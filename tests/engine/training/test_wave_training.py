@@ -1,6 +1,5 @@
-"""Training on language models runs in waves: a step has no Python for a row, waits for no device,
-and what it writes of a prefix does not grow with its rows; the gradients are those of plain
-autograd, in half precision too."""
+"""Training on language models runs in waves: a step has no Python for a row and waits for no device;
+its gradients are those of plain autograd, in half precision too."""
 
 from collections import Counter
 from collections.abc import Sequence
