@@ -21,7 +21,7 @@ from raysearch.cli import flags
     "--figures",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Also draw the heat maps there, as PDF and SVG.",
+    help="Also draw the heat maps there for a paper, as PDF and SVG.",
 )
 @click.option("--open", "show", is_flag=True, help="Show it in a browser.")
 @flags.output()

@@ -110,7 +110,6 @@ function differenceLook(run, other) {
   const differs = (h) => of(h) !== undefined && run.h.verdict[h] !== other.h.verdict[of(h)];
   const level = (h) => (difference(h) === null ? null : Math.round(LEVELS * Math.min(Math.abs(difference(h)), 1)));
   return {
-    repaint: [],
     open: (h) => {
       if (h >= 0) go("cell", run.h.id[h]);
     },

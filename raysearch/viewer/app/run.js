@@ -21,6 +21,9 @@ class Run {
       }),
     );
     this.elsewhere = new Map(index.elsewhere);
+    this.counts = new Map();
+    for (let i = 0; i < this.size; i++)
+      this.counts.set(this.h.verdict[i], (this.counts.get(this.h.verdict[i]) ?? 0) + 1);
   }
 
   get size() {
@@ -28,9 +31,7 @@ class Run {
   }
 
   count(verdict) {
-    let n = 0;
-    for (let i = 0; i < this.size; i++) n += this.h.verdict[i] === verdict;
-    return n;
+    return this.counts.get(verdict) ?? 0;
   }
 
   // The best hypothesis that was measured, of a variable or of all: accepted ones first.
