@@ -121,7 +121,7 @@ def ray_session(
 def _start(dashboard: bool) -> Any:
     """Starts our own Ray on loopback alone, with health checks that tolerate a busy machine."""
     clusters, safe = ray_constants.ENABLE_RAY_CLUSTER, os.environ.get(_SAFE_PATH)
-    token_log = logging.getLogger("ray")
+    token_log = logging.getLogger("ray._private.authentication.authentication_token_setup")
     level = token_log.level
     token_log.setLevel(logging.ERROR)  # it says on each start that its token is asked for
     # Ray's only switch for all its servers: it replaces a given 127.0.0.1 by the machine's address
