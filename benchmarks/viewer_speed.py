@@ -1,14 +1,17 @@
 """How fast a page and its cells open in Chromium, at many hypotheses and observations.
 
     python benchmarks/viewer_speed.py [--hypotheses 100000] [--observations 1000000] [--cells 60]
+        [--store FOLDER]
 
-Writes a run by the store's own writers, its page, and opens both from a disk, as cold as a new
+Writes a run by the store's own writers, and its page (to FOLDER, if it is given and empty: a run that
+is there already is measured again), and opens both from a disk, as cold as a new
 profile of the browser is: the page until its maps are drawn, and for each of some cells that hold
 failures, a new page at the cell's address until its failed pairs are drawn, minus that of the index
 (what a click costs in a page that has loaded nothing else). Needs chromium and chromedriver.
 """
 
 import argparse
+import os
 import random
 import statistics
 import sys
@@ -136,6 +139,16 @@ def measure(run: RunFolder, ids: list[str], pages: int) -> dict[str, Any]:
     }
 
 
+def write(store: Path, hypotheses: int, observations: int) -> RunFolder:
+    """Writes a run and its page, and prints how long that took."""
+    began = time.monotonic()
+    run = big_run(store, hypotheses, observations)
+    written = time.monotonic()
+    write_page(run.folder)
+    print(f"tables: {written - began:.0f} s; page: {time.monotonic() - written:.1f} s")
+    return run
+
+
 def main() -> None:
     """Writes, opens, prints."""
     parser = argparse.ArgumentParser()
@@ -143,18 +156,15 @@ def main() -> None:
     parser.add_argument("--observations", type=int, default=1_000_000)
     parser.add_argument("--cells", type=int, default=60)
     parser.add_argument("--pages", type=int, default=5)
+    parser.add_argument("--store", type=Path)
     given = parser.parse_args()
+    print(f"load {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as folder:
-        began = time.monotonic()
-        run = big_run(Path(folder), given.hypotheses, given.observations)
-        written = time.monotonic()
-        write_page(run.folder)
-        seconds = time.monotonic() - written
+        store = given.store or Path(folder)
+        there = [RunFolder.open(path) for path in store.glob("big-*")]
+        run = there[0] if there else write(store, given.hypotheses, given.observations)
         data = list((run.path / "view").glob("*")) or [run.path / FILE]
-        size = sum(path.stat().st_size for path in data) / 1e6
-        print(
-            f"tables: {written - began:.0f} s; page: {seconds:.1f} s, {len(data)} files, {size:.1f} MB"
-        )
+        print(f"{len(data)} files, {sum(path.stat().st_size for path in data) / 1e6:.1f} MB")
         hypotheses = [
             h for some in records(given.hypotheses, 1) for h in some if isinstance(h, Proposed)
         ]
@@ -162,7 +172,7 @@ def main() -> None:
         found = measure(run, ids, given.pages)
     print(f"page, median of {given.pages}: {found['page']:.2f} s")
     print(f"cell, median of {given.cells}: {1000 * found['cell']:.0f} ms")
-    print(f"cell, 95th percentile: {1000 * found['cell_95']:.0f} ms")
+    print(f"cell, 95th percentile: {1000 * found['cell_95']:.0f} ms; load {os.getloadavg()[0]:.1f}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import ast
 import inspect
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import click
 import pyarrow as pa
 
 import raysearch
+from raysearch.cli.json_output import keys_page
 from raysearch.cli.main import cli
 from raysearch.job.schema import job_page
 from raysearch.store.pairs_schema import PAIRS
@@ -48,7 +49,14 @@ Results go to standard output, everything else to standard error. Every flag is 
 environment variable: `RAYSEARCH_STORE` is `--store`, `RAYSEARCH_RESULTS_TOP` is `--top` of
 `results`. Only `--set` is none, so that no variable changes an answer.
 """
-    return "\n".join([head, *_commands(cli, None, "raysearch")])
+    keys = f"""## JSON
+
+Every command takes `-o json`: stdout has JSON alone, and all else is on stderr: progress, the line
+that names the command to go on with, and an error in one line beside its exit code.
+
+{keys_page()}
+"""
+    return "\n".join([head, keys, *_commands(cli, None, "raysearch")])
 
 
 def python_page() -> str:
@@ -59,10 +67,27 @@ def python_page() -> str:
 These are all public names; `import raysearch as rs` brings them. A name that is not here may
 change without notice.
 """
-    names = [name for name in raysearch.__all__ if name != "__version__"]
-    return "\n".join(
-        [head, *(f"## `rs.{name}`\n\n```python\n{_stub(name)}```\n" for name in names)]
-    )
+    named = [name for names in GROUPS.values() for name in names]
+    assert sorted(named) == sorted(set(raysearch.__all__) - {"__version__"}), "GROUPS has others"
+    addresses = _addresses(named)
+    overview = (_overview(group, names, addresses) for group, names in GROUPS.items())
+    return "\n".join([head, *overview, *(part for name in named for part in _sections(name))])
+
+
+GROUPS = {
+    "Search": ("run", "plan", "submit", "resume", "sync", "doctor", "Run", "Job"),
+    "Look into a model": ("Model", "TensorModel", "Sampling"),
+    "Say what you believe": (
+        "Problem", "CausalModel", "Variable", "Input", "Pair", "fill", "draw_pairs", "Setting", "Value",
+    ),
+    "Name what is tested": ("Hypothesis", "Intervention", "Unit", "Site", "Subspace"),
+    "Keep and share what was found": (
+        "SavedIntervention", "Finding", "ModelOrigin", "load_intervention", "save_intervention",
+        "push_intervention", "load_mib", "save_mib",
+    ),
+    "Errors": ("RaysearchError",),
+}  # fmt: skip
+"""The public names by what one wants to do, in the order of the page."""
 
 
 PAGES: dict[str, Callable[[], str]] = {
@@ -97,15 +122,57 @@ def _commands(command: click.Command, above: click.Context | None, name: str) ->
             yield from _commands(command.commands[below], context, below)
 
 
+def _addresses(names: list[str]) -> dict[str, str]:
+    """The address of each name's heading, as GitHub makes it: small letters, alike ones numbered."""
+    small = [f"rs{name.lower()}" for name in names]
+    before = [small[:at].count(slug) for at, slug in enumerate(small)]
+    return {
+        name: slug + (f"-{count}" if count else "")
+        for name, slug, count in zip(names, small, before, strict=True)
+    }
+
+
+def _overview(group: str, names: tuple[str, ...], addresses: Mapping[str, str]) -> str:
+    lines = [f"**{group}**\n", "| | |", "|---|---|"]
+    lines += [f"| [`rs.{name}`](#{addresses[name]}) | {_sentence(name)} |" for name in names]
+    return "\n".join(lines) + "\n"
+
+
+def _sentence(name: str) -> str:
+    """The first sentence of a docstring, on one line."""
+    value = getattr(raysearch, name)
+    if not getattr(value, "__module__", "").startswith("raysearch."):
+        return f"A type: `{_assignment(name).splitlines()[0].partition(' = ')[2]}`."
+    words = " ".join((inspect.getdoc(value) or "").split())
+    return (words.partition(". ")[0].rstrip(".") + ".").replace("|", "&#124;")
+
+
+def _sections(name: str) -> Iterator[str]:
+    """A section for a name, and one for each method of a class, so that each has an address."""
+    value = getattr(raysearch, name)
+    if not (inspect.isclass(value) and value.__module__.startswith("raysearch.")):
+        yield _section(f"## `rs.{name}`", _stub(name))
+        return
+    bases = [c for c in value.__mro__ if c.__module__.startswith("raysearch.")]
+    node = _definition(value)
+    assert isinstance(node, ast.ClassDef)
+    body = [line for c in bases for line in _public(_definition(c).body)]
+    methods = [line for line in body if isinstance(line, ast.FunctionDef)]
+    made = [line for line in methods if line.name == "__init__"]
+    fields = [line for line in body if line not in methods]
+    node.body = [*_doc(node), *fields, *made] or [ast.Expr(ast.Constant(...))]
+    yield _section(f"## `rs.{name}`", _formatted(ast.unparse(node)))
+    for method in methods:
+        if method not in made:
+            yield _section(f"### `{name}.{method.name}`", _formatted(ast.unparse(method)))
+
+
+def _section(heading: str, stub: str) -> str:
+    return f"{heading}\n\n```python\n{stub}```\n"
+
+
 def _stub(name: str) -> str:
     value = getattr(raysearch, name)
-    if inspect.isclass(value) and value.__module__.startswith("raysearch."):
-        bases = [c for c in value.__mro__ if c.__module__.startswith("raysearch.")]
-        node = _definition(value)
-        assert isinstance(node, ast.ClassDef)
-        body = [line for c in bases for line in _public(_definition(c).body)]
-        node.body = [*_doc(node), *body] or [ast.Expr(ast.Constant(...))]
-        return _formatted(ast.unparse(node))
     if inspect.isfunction(value):
         return _formatted(ast.unparse(_without_body(_definition(value))))
     return _formatted(_assignment(name))

@@ -25,7 +25,7 @@ from queue import SimpleQueue
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 300
-"""The most processor time that the tests of one fault may take; they may take three times as long
+"""The most processor time that one of the tests of a fault may take; it may take three times as long
 on the clock, for a machine that does other things too is slow."""
 
 
@@ -397,11 +397,16 @@ def passes(
     printed, and what Python compiles stays.
 
     Raises: RuntimeError where pytest itself goes wrong, as for tests that are not there;
-        subprocess.TimeoutExpired where the tests take more than `seconds`.
+        subprocess.TimeoutExpired where one of `tests` takes more than `seconds`.
     """
-    paths = [f"tests/{name}" for name in tests]
+    return all(_passes(tree, name, seconds, shown) for name in tests)
+
+
+def _passes(tree: Path, name: str, seconds: float | None, shown: bool) -> bool:
+    """Runs one file or folder of tests by itself: pytest would put a file within a folder that is
+    named too at its place in that folder."""
     pytest = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-m", "not slow"]
-    command = [*pytest, "-p", "no:cacheprovider", *paths]
+    command = [*pytest, "-p", "no:cacheprovider", f"tests/{name}"]
     env = {**os.environ, "PYTHONPATH": str(tree), **({} if shown else {_UNWRITTEN: "1"})}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=tree, env=env, **pipes) as run:
@@ -415,7 +420,7 @@ def passes(
     if run.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
         raise subprocess.TimeoutExpired(command, seconds or 0)
     if run.returncode not in (0, 1, 2):  # 2: a file of tests cannot be imported
-        raise RuntimeError(f"pytest {' '.join(paths)}: {stdout[-2000:]}{stderr[-2000:]}")
+        raise RuntimeError(f"pytest tests/{name}: {stdout[-2000:]}{stderr[-2000:]}")
     if shown and run.returncode:
         print(stdout[-4000:], file=sys.stderr)
     return run.returncode == 0

@@ -84,6 +84,35 @@ def test_the_index_links_to_every_page() -> None:
         assert f"]({page.name})" in decisions
 
 
+FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+MARKDOWN = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "deploy" / "README.md"]
+
+
+def _slugs(page: Path) -> set[str]:
+    """The addresses that a page's headings have where Markdown is shown as it is, as on GitHub."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text()), re.MULTILINE)
+    slugs: list[str] = []
+    for heading in headings:
+        text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
+        slug = re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
+        slugs.append(slug if slug not in slugs else f"{slug}-{slugs.count(slug)}")
+    return set(slugs)
+
+
+@pytest.mark.parametrize("page", MARKDOWN, ids=lambda page: page.name)
+def test_links_of_a_page_lead_somewhere_in_plain_markdown(page: Path) -> None:
+    """The site's links are looked at as they are built (tests/notebook/test_site.py)."""
+    text = re.sub(r"`[^`\n]*`", "", FENCE.sub("", page.read_text()))
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in link or link.startswith("mailto:"):
+            continue
+        path, _, anchor = link.partition("#")
+        to = (page.parent / path).resolve() if path else page
+        assert to.exists(), link
+        if anchor and to.suffix == ".md":
+            assert anchor in _slugs(to), link
+
+
 def _is_there(named: str) -> bool:
     """Whether a path that a page names, from the top or from the package, is there."""
     return any((root / named).exists() for root in (ROOT, ROOT / "raysearch"))

@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 CODE = ("tests", "scripts", "benchmarks", "raysearch", "jobs", "docs")
-OWN = {"raysearch", "tests", "scripts", "benchmarks"}
+OWN = {"raysearch", "tests", "scripts", "benchmarks", "checking"}
 
 
 def declared() -> set[str]:

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent / "raysearch"
 ROOMS = (
     "_version",
     "visible_text",
+    "markdown_text",
     "errors",
     "limits",
     "suggest",

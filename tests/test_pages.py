@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from raysearch.job import Job
+from raysearch.store.schemas import TABLES
 
 ROOT = Path(__file__).parents[1]
 PAGES = {
@@ -45,3 +46,14 @@ def test_the_parts_of_jobs_in_a_page_are_parts_of_jobs(page: str) -> None:
         keys = yaml.safe_load(part)
         assert isinstance(keys, dict), part
         Job.parse({**whole, **keys}, folder=job.parent)
+
+
+def test_every_yaml_block_of_every_page_is_yaml() -> None:
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        for block in re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
+            assert isinstance(yaml.safe_load(block), dict | list), (page.name, block)
+
+
+def test_the_page_on_the_run_folder_names_every_table() -> None:
+    text = (ROOT / "docs" / "reference" / "run-folder.md").read_text()
+    assert [name for name in TABLES if f"`{name}`" not in text] == []

@@ -156,7 +156,7 @@ PARTS = (
     PrivatePart(
         "transformers",
         "_attn_implementation",
-        ("engine/execution/prefix.py",),
+        ("engine/execution/shared_layers.py",),
         "the way of attending is named for each call of a block, with no check of the model",
         _says("transformers.configuration_utils", "def _attn_implementation(self, value"),
         TRANSFORMERS,

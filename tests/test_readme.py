@@ -67,6 +67,7 @@ def test_the_pages_name_many_commands() -> None:
     assert len([line for page in PAGES for line in _commands(page)]) > 60
 
 
+@pytest.mark.slow  # a whole job
 def test_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "jobs").symlink_to(ROOT / "jobs")
     monkeypatch.chdir(tmp_path)

@@ -139,6 +139,7 @@ def _check_plain(text: str) -> None:
     assert not [line for line in text.splitlines() if line.startswith("raysearch: forged")]
 
 
+@pytest.mark.slow  # a whole job
 def test_a_search_of_nasty_names_comes_to_its_end_and_names_them_as_they_are(
     ran: Said, call: Callable[..., Said]
 ) -> None:

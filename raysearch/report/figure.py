@@ -8,17 +8,20 @@ character without a font is drawn as a box, without a warning.
 import importlib
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from io import BytesIO
 from typing import Any
 
 from matplotlib import colormaps, rc_context
+from matplotlib.artist import Artist
 from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import fontManager
+from matplotlib.font_manager import fontManager, get_font
 from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 from raysearch.visible_text import shorten, visible, visible_lines
 
@@ -49,17 +52,27 @@ class Picture(Figure):
         super().__init__(*args, **options)
 
     def draw(self, renderer: RendererBase) -> None:
-        self._make_literal()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        with self._literally():
             super().draw(renderer)
 
     def get_tightbbox(self, *args: Any, **options: Any) -> Any:
         """Measures like matplotlib, with literal texts, before they are drawn."""
+        with self._literally():
+            return super().get_tightbbox(*args, **options)
+
+    def box_of(self, artist: Artist) -> Bbox | None:
+        """Returns what an artist takes up, in dots; None for nothing."""
+        canvas = self.canvas
+        assert isinstance(canvas, FigureCanvasAgg)
+        with self._literally():
+            return artist.get_tightbbox(canvas.get_renderer())
+
+    @contextmanager
+    def _literally(self) -> Iterator[None]:
         self._make_literal()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
-            return super().get_tightbbox(*args, **options)
+            yield
 
     def _make_literal(self) -> None:
         for axes in self.axes:
@@ -94,6 +107,15 @@ class Picture(Figure):
 def _more_fonts() -> tuple[str, ...]:
     here = {font.name for font in fontManager.ttflist}
     return tuple(name for name in _MORE_FONTS if name in here)
+
+
+def without_glyphs(text: str) -> str:
+    """Returns the different characters of `text` that no font of a picture has."""
+    missing = {ord(c) for c in text if not c.isspace()}
+    for family in ("DejaVu Sans", *_MORE_FONTS):
+        for path in {f.fname for f in fontManager.ttflist if f.name == family} if missing else ():
+            missing -= set(get_font(path).get_charmap())
+    return "".join(map(chr, sorted(missing)))
 
 
 def scan_picture(

@@ -9,7 +9,7 @@ used, so that no global figure or backend of the user's is touched.
 
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import ceil
 from pathlib import Path
 
@@ -51,6 +51,7 @@ _LINE = 0.14
 """Height in inches of a line of the caption."""
 _BAR = 0.42
 """Width in inches of the colour legend."""
+_COLUMNS = ("variable", "layer", "position", "units", "verdict", "iia", "low", "high", "n")
 
 
 _RESERVED = {
@@ -63,29 +64,36 @@ _RESERVED = {
 """File names that Windows reserves for devices."""
 
 
-def heatmaps(run: FolderLike, out: FolderLike, formats: Sequence[str] = ("png",)) -> list[str]:
+def heatmaps(run: FolderLike, out: FolderLike) -> list[str]:
     """Draws the heat maps of each variable into the folder `out`; returns the files' names, in
-    variables' order. `formats`: of png, pdf and svg.
+    variables' order.
 
     Raises: StoreError if the run has no hypotheses yet, a part cannot be read, or a picture cannot
     be written.
     """
     run, out = open_folder(run), open_folder(out)
-    rows = _proposed_order(run)
     facts = chart_facts(run)
-    stems: list[str] = []
     names: list[str] = []
+    for stem, panel in each_panel(run):
+        names.append(f"{stem}.png")
+        try:
+            out.write(names[-1], _draw(panel, facts).png())
+        except StoreError as e:
+            raise StoreError(f"{e}; the verdicts are safe, make room for pictures") from e
+    return names
+
+
+def each_panel(run: Folder) -> Iterator[tuple[str, Panel]]:
+    """Yields each heat map of a run, in variables' order, with the stem of its files' names.
+
+    Raises: StoreError if the run has no hypotheses yet.
+    """
+    rows = _proposed_order(run)
+    stems: list[str] = []
     for variable in dict.fromkeys(r["variable"] for r in rows):
         for panel in panels(variable, rows):
             stems.append(_file_name("-".join([variable, *panel.shared]), stems))
-            picture = _draw(panel, facts)
-            for kind in formats:
-                names.append(f"{stems[-1]}.{kind}")
-                try:
-                    out.write(names[-1], picture.file(kind))
-                except StoreError as e:
-                    raise StoreError(f"{e}; the verdicts are safe, make room for pictures") from e
-    return names
+            yield stems[-1], panel
 
 
 def heatmap(run: FolderLike, variable: str | None = None, of: str = "") -> Picture:
@@ -213,7 +221,7 @@ def _draw_words(
     figure.text(
         0.12 / width,
         1 - 0.71 / height,
-        " · ".join(b for b in bound if b),
+        shorten(" · ".join(b for b in bound if b), int(width * 16)),
         fontsize=7.5,
         color="#444444",
     )
@@ -271,7 +279,7 @@ def _caption(panel: Panel, facts: ChartFacts, width: float, with_text: bool) -> 
 def _proposed_order(run: Folder) -> list[Row]:
     """Returns all rows in the order of proposal, which is also that of the job's positions."""
     rows = Rows(read_verdicts(run)).where("control", None)
-    return list(rows.only("variable", "layer", "units", "verdict", "iia", "low", "high", "n"))
+    return list(rows.only(*_COLUMNS))
 
 
 def _file_name(variable: str, taken: Sequence[str]) -> str:

@@ -15,8 +15,12 @@ from raysearch.report.run_data import RunData
 from raysearch.report.unit_text import words
 from raysearch.report.verdict_pairs import is_ablation
 from raysearch.report.warnings import WARNINGS
+from raysearch.viewer.blocks import interval, share
 from raysearch.viewer.observed import Seen
 from raysearch.visible_text import visible
+
+_NOTHING = (None, share(None), interval(None, None))
+"""Figures that a hypothesis does not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +61,12 @@ def cell_of(cell: Cell, data: RunData) -> dict[str, Any]:
 def intervention_of(
     seen: Mapping[str, Seen], fits: Sequence[Row], failures: Sequence[Row]
 ) -> dict[str, Any]:
-    """Returns an intervention as plain values: pairs and outputs by split, cost, fits, failures."""
+    """Returns an intervention as plain values: pairs, outputs and scores by split, cost, fits,
+    failures."""
     return {
         "pairs": {split: of.pairs.tolist() for split, of in seen.items()},
         "said": {split: of.said.tolist() for split, of in seen.items()},
+        "scores": {split: scores for split, of in seen.items() if (scores := of.scores())},
         "cost": {split: of.cost() for split, of in seen.items()},
         "fits": [
             [f["seed"], f["step"], f["loss"], f["validation_iia"], f["status"], f["fit"]]
@@ -79,14 +85,14 @@ def _figures(row: Row, data: RunData) -> list[list[str]]:
     different = row["distinct"] is not None and row["distinct"] < (row["n"] or 0)
     shown = {
         "verdict": VERDICT_WORDS[row["verdict"]],
-        score.name: _share(row["iia"]),
-        "95 % interval": _both(row["low"], row["high"]),
-        "corrected for selection": _both(row["fcr_low"], row["fcr_high"]),
+        score.name: share(row["iia"]),
+        "95 % interval": interval(row["low"], row["high"]),
+        "corrected for selection": interval(row["fcr_low"], row["fcr_high"]),
         "pairs that count": row["n"],
         "different ones": row["distinct"] if different else None,
         "matches": row["matches"],
         "keep pairs": row["keep_n"] or None,
-        "keep IIA": _share(row["keep_iia"]),
+        "keep IIA": share(row["keep_iia"]),
         "copies of the source's answer": row["copies"],
         "best policy without a network": row["baseline"],
         "evidence": None if row["evidence"] is None else f"{row['evidence']:.2f} nats",
@@ -99,7 +105,7 @@ def _figures(row: Row, data: RunData) -> list[list[str]]:
         "id": row["hypothesis"],
     }
     shown |= {name: f"{mean:.4g}" for name, mean in json.loads(row["scores"] or "{}").items()}
-    return [[name, visible(value)] for name, value in shown.items() if value is not None]
+    return [[name, visible(value)] for name, value in shown.items() if value not in _NOTHING]
 
 
 def _controls(cell: Cell) -> list[list[Any]]:
@@ -125,11 +131,3 @@ def _interval(row: Row, prefix: str) -> list[Any] | None:
     if row[f"{prefix}n"] is None:
         return None
     return [row[f"{prefix}{name}"] for name in ("iia", "low", "high", "n")]
-
-
-def _share(value: float | None) -> str | None:
-    return None if value is None else f"{value:.3f}"
-
-
-def _both(low: float | None, high: float | None) -> str | None:
-    return None if low is None or high is None else f"{low:.3f} – {high:.3f}"

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from raysearch.core.events import Ids
 from raysearch.report.results_table import read_table
 from raysearch.storage.folder import Folder
+from raysearch.visible_text import visible
 
 Ints = npt.NDArray[np.int64]
 _KEY = ("intervention", "fit", "split")
@@ -23,6 +24,7 @@ _COLUMNS = (
     "block",
     "pairs",
     "outputs",
+    "scores",
     "near_ties",
     "rows",
     "seconds",
@@ -42,6 +44,19 @@ class Seen:
     said: Ints
     parts: Ints
     rows: pa.Table
+
+    def scores(self) -> dict[str, dict[str, list[float]]]:
+        """Returns the numbers of the pairs, by score and variable, in the order of `pairs`; nothing
+        where the job declares no score."""
+        found: dict[str, dict[str, list[float]]] = {}
+        if self.rows["scores"].null_count:
+            return found
+        for block in self.rows["scores"].to_pylist():
+            for score, of in block:
+                for variable, values in of:
+                    own = found.setdefault(score.replace("_", " "), {})
+                    own.setdefault(visible(variable), []).extend(float(f"{v:.4g}") for v in values)
+        return found
 
     def cost(self) -> dict[str, Any]:
         """Returns model rows, seconds, near-ties, and who ran it."""

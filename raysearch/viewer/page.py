@@ -37,7 +37,7 @@ MAX_INSIDE = 4_000_000
 _ELEMENT = re.compile(r'<script type="application/json" id="([a-z0-9-]+)">(.*?)</script>')
 SCRIPTS = (
     "dom", "data", "route", "run", "map", "charts", "pairs", "cell", "table", "compare", "runs",
-    "report", "main",
+    "report", "keys", "main",
 )  # fmt: skip
 """The parts of the script, in their order."""
 

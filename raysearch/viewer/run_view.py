@@ -82,7 +82,7 @@ class RunView:
         variables = data.proposed.values("variable")
         ids = rows.table["hypothesis"].to_pylist()
         number = {h: i for i, h in enumerate(ids)}
-        tokens = self._example_tokens()
+        tokens = self.example_tokens()
         maps = maps_of(
             data.proposed.only(*_OF_MAPS), variables, tokens, lambda row: number[row["hypothesis"]]
         )
@@ -161,7 +161,7 @@ class RunView:
             "controls": len(data.controls),
         }
 
-    def _example_tokens(self) -> dict[str, str]:
+    def example_tokens(self) -> dict[str, str]:
         """Returns the text of the example's base at each position, where it is known."""
         example = self.data.example
         base = None if example is None else example.base

@@ -52,6 +52,7 @@ def test_plan_says_the_k_that_it_will_have_and_its_chances_are_of_that_k() -> No
     )
 
 
+@pytest.mark.slow  # a whole job
 def test_it_accepts_what_is_true_at_a_smaller_k_and_goes_on_from_its_journal_to_the_same(
     shell: Shell,
 ) -> None:

@@ -89,6 +89,7 @@ def test_what_is_undecided_goes_on_and_everybody_says_so(short: RunFolder) -> No
     assert nothing.exit_code == 0
 
 
+@pytest.mark.slow  # a whole job
 def test_pairs_that_were_drawn_further_are_the_same_in_each_copy_and_none_is_of_the_first(
     tmp_path: Path,
 ) -> None:

@@ -3,6 +3,8 @@
 import shutil
 from pathlib import Path
 
+import pytest
+
 from raysearch.store.run_folder import RunFolder
 from tests.cli.test_continuation import LOCAL, begun, call, found
 
@@ -27,6 +29,7 @@ def test_fresh_pairs_are_not_those_of_other_runs_when_a_run_goes_on(tmp_path: Pa
     assert found(run)["undecided"] == 2
 
 
+@pytest.mark.slow  # a whole job
 def test_fresh_pairs_that_no_other_run_has_go_on(tmp_path: Path) -> None:
     run = begun(tmp_path, pairs={"fresh": True})
     said = call("resume", run.place, *MORE)

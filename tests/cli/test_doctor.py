@@ -46,6 +46,7 @@ def test_where_all_is_well_every_check_says_what_it_found(shell: Shell, tracking
     assert f"{shell.folder / 'runs'} can be written" in found["store"]["message"]
 
 
+@pytest.mark.slow  # a whole job
 def test_what_is_down_is_said_with_what_would_mend_it_and_the_rest_is_tried_all_the_same(
     shell: Shell, tmp_path: Path
 ) -> None:

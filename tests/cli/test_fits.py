@@ -155,7 +155,7 @@ def test_each_seed_ends_in_the_table_of_fits_and_what_was_fit_is_kept_by_its_dig
     assert tested <= kept
 
 
-@pytest.mark.slow_unless(after=[4])
+@pytest.mark.slow  # a whole job, killed
 @pytest.mark.parametrize("after", [1, 4])
 def test_a_driver_killed_in_the_middle_of_fits_resumes_to_the_same_tensors(
     undisturbed: Path, shell: Shell, after: int
@@ -234,6 +234,7 @@ def test_a_fit_that_is_gone_from_the_run_folder_is_missed_in_one_line(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow  # a whole job
 def test_features_of_a_sparse_autoencoder_are_searched_by_the_digest_of_their_file(
     shell: Shell,
 ) -> None:

@@ -121,6 +121,7 @@ def test_each_way_to_give_a_tensor_is_the_same_question(shell: Shell) -> None:
     assert plans[0] == plans[1]
 
 
+@pytest.mark.slow  # a whole job
 def test_what_is_found_is_where_it_was_put_and_at_no_layer(own: Path) -> None:
     rows = results(find_run(own / "runs", "latest").folder).to_pylist()
     assert {row["layer"] for row in rows} == {None}

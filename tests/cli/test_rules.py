@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+import pytest
 
 from raysearch.store.run_folder import find_run
 from tests.cli.conftest import QUICKSTART, Shell
@@ -51,6 +52,7 @@ def test_a_fixed_number_of_pairs_is_measured_for_every_hypothesis(shell: Shell) 
         assert verdict["n"] + verdict["keep_n"] == 40
 
 
+@pytest.mark.slow  # a whole job
 def test_unfiltered_pairs_count_alike_and_a_plan_says_what_a_fixed_test_would_do(
     shell: Shell,
 ) -> None:

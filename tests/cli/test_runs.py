@@ -79,6 +79,7 @@ def test_the_quick_start_finds_exactly_the_planted_cells(undisturbed: Path, shel
     assert {r["claim"] for r in rows} == {"sampler"}
 
 
+@pytest.mark.slow  # a whole job
 def test_units_that_are_interchanged_at_once_find_what_neither_has_alone(shell: Shell) -> None:
     """a and b together make their sum; the job as the run keeps it resumes to the same."""
     sets = [
@@ -174,7 +175,7 @@ def _by_hand(model: Any, pair: dict[str, Any], layer: int, position: str) -> lis
     return [int(logits[0, -1].argmax())]
 
 
-@pytest.mark.slow_unless(after=[12])
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [3, 12])
 def test_a_driver_killed_with_9_resumes_to_the_same_verdicts_and_observations(
     fewer: Path, shell: Shell, after: int
@@ -237,6 +238,7 @@ def test_two_drivers_cannot_work_on_one_run(shell: Shell) -> None:
         first.communicate()
 
 
+@pytest.mark.slow  # a real Ray
 def test_a_run_on_an_embedded_ray_gives_the_same_and_is_mirrored_to_mlflow(
     undisturbed: Path, shell: Shell, migrated_db: Path
 ) -> None:
@@ -263,6 +265,7 @@ def test_a_run_on_an_embedded_ray_gives_the_same_and_is_mirrored_to_mlflow(
     }
 
 
+@pytest.mark.slow  # a whole job
 def test_an_mlflow_out_of_reach_is_said_once_and_changes_nothing(fewer: Path, shell: Shell) -> None:
     uri = "http://127.0.0.1:9"
     done = shell("run", str(QUICKSTART), *FEWER, "--pool", "local", "--tracking-uri", uri, **DRAWN)

@@ -75,6 +75,7 @@ def test_verdicts_follow_from_the_table_of_observations_and_the_scale_of_the_run
         assert (row["low"], row["high"]) == pytest.approx(test.interval(evidence))
 
 
+@pytest.mark.slow  # a whole job
 def test_a_run_that_is_gone_on_with_comes_to_the_same_scale_and_verdicts(
     searched: Path, shell: Shell
 ) -> None:

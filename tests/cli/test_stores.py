@@ -77,7 +77,7 @@ def start(shell: Shell, s3: S3, *arguments: str) -> Running:
     return shell.begin(*arguments, **s3.environment)
 
 
-@pytest.mark.slow_unless(pool=["local"])
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", ["local", "ray"])
 def test_a_search_submitted_to_s3_and_killed_with_9_resumes_to_the_tables_of_an_undisturbed_one(
     undisturbed: RunFolder, shell: Shell, s3: S3, store: Folder, pool: str
@@ -200,6 +200,7 @@ def test_of_two_drivers_on_one_run_the_later_one_ends_it_and_the_earlier_one_say
     assert_same(run, undisturbed)
 
 
+@pytest.mark.slow  # waits for the store to come back
 def test_a_store_that_answers_errors_for_a_while_is_waited_for_and_nothing_is_lost(
     undisturbed: RunFolder, shell: Shell, s3: S3, store: Folder
 ) -> None:
@@ -259,6 +260,7 @@ main()
 room (78 kB), the journal has not."""
 
 
+@pytest.mark.slow  # a whole job
 def test_a_full_disk_is_one_clear_line_with_the_command_to_go_on(once: Once, shell: Shell) -> None:
     (shell.folder / "limited.py").write_text(LIMITED)
     full = shell.script(

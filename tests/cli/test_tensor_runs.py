@@ -97,6 +97,7 @@ def test_the_pairs_are_kept_as_tensors(undisturbed: Path) -> None:
     assert {tuple(p["base_answer_ids"]) for p in pairs} == {(0,), (1,)}
 
 
+@pytest.mark.slow  # a whole job
 def test_a_killed_search_resumes_to_the_same_verdicts_and_draws_no_pair_again(
     undisturbed: Path, shell: Shell
 ) -> None:

@@ -165,6 +165,7 @@ def _mlflow_run(uri: str, run_id: str | None) -> Any:
     return MlflowClient(uri).get_run(run_id)
 
 
+@pytest.mark.slow
 def test_a_job_is_left_to_itself_followed_stopped_and_resumed(
     nodes: TwoNodes, client: Client, migrated_db: Path, brake: Path
 ) -> None:
@@ -282,6 +283,7 @@ replica.build_row = build_row
 """An engine that cannot write one layer: an error of ours, as a bug would make it."""
 
 
+@pytest.mark.slow
 def test_who_is_not_let_in_or_asks_for_what_is_not_there_is_told_in_one_line(
     nodes: TwoNodes, client: Client
 ) -> None:

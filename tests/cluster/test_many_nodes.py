@@ -22,7 +22,7 @@ from tests.cluster.chaos_world import added
 from tests.cluster.contract import at, lost
 from tests.cluster.worlds import planted_work
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SMALL = planted_work(test=24, holdout=0)
 PATIENCE_SECONDS = 200.0
 """Of a test, for what takes Ray seconds on an idle machine."""
@@ -83,7 +83,6 @@ def pools() -> Iterator[list[RayPool]]:
         pool.close()
 
 
-@pytest.mark.slow
 def test_replicas_take_parts_of_gpus_of_the_nodes_that_are_asked_for(
     cluster: Cluster, pools: list[RayPool], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -98,6 +98,7 @@ class _Books:
         return {}
 
 
+@pytest.mark.slow  # a real Ray
 def test_a_search_on_ray_is_at_the_metrics_port_as_it_was(session: Session) -> None:
     work, metrics, books = planted_work(test=24, holdout=8), Metrics(), _Books()
     told: list[tuple[str, Task | None, Usage]] = []

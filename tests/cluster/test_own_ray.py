@@ -57,6 +57,7 @@ def _look() -> dict[str, Any]:
     return seen
 
 
+@pytest.mark.slow  # a real Ray
 def test_each_server_of_it_listens_on_loopback_alone(session: Session) -> None:
     _look()  # a worker is there too
     me = psutil.Process()
@@ -69,6 +70,7 @@ def test_each_server_of_it_listens_on_loopback_alone(session: Session) -> None:
     assert [(name, ip) for name, ip in found if not ipaddress.ip_address(ip).is_loopback] == []
 
 
+@pytest.mark.slow  # a real Ray
 def test_a_worker_imports_from_no_folder_of_the_driver(session: Session) -> None:
     seen = _look()
     first = seen["path"][

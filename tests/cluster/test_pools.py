@@ -120,6 +120,7 @@ def test_verdicts_n_and_matches_are_the_same_on_ray(
     assert search.estimates == plain.estimates
 
 
+@pytest.mark.slow  # a real Ray whose workers are killed
 def test_a_worker_killed_with_9_costs_time_not_results(session: Session, plain: Search) -> None:
     work = planted_work()
     pool = RayPool(work, "murder", PoolShape(replicas=2))
@@ -150,6 +151,7 @@ def test_a_worker_killed_with_9_costs_time_not_results(session: Session, plain: 
     assert search.verdicts == plain.verdicts
 
 
+@pytest.mark.slow  # a real Ray and a deadline
 def test_a_worker_that_hangs_is_lost_at_its_deadline_and_replaced(session: Session) -> None:
     pool = RayPool(SMALL, "hung", PoolShape(replicas=1, deadline_seconds=1.0))
     opened = pool.open()

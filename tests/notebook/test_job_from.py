@@ -190,6 +190,7 @@ def test_the_command_line_shows_such_a_run_and_refuses_to_drive_it(
     assert "give it again, in Python: rs.resume(" in str(done.exception)
 
 
+@pytest.mark.slow  # a real Ray
 def test_pool_ray_takes_a_problem_and_a_model_that_was_read_and_refuses_one_that_no_file_has(
     problem: rs.Problem,
     theirs: Any,
@@ -475,6 +476,7 @@ def test_in_a_notebook_an_error_is_one_line(tmp_path: Path) -> None:
         assert "did you mean 'Problem'?" in cell("rs.Problme")[0]
 
 
+@pytest.mark.slow  # a whole job
 def test_the_lines_of_the_page_on_python_run(
     problem: rs.Problem, model: rs.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

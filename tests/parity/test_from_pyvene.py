@@ -7,8 +7,6 @@ from typing import Any
 import pytest
 import torch
 
-pytest.importorskip("pyvene", reason="pyvene is not installed: make install brings it")
-
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "how-to" / "from-pyvene.md"
 SECTIONS = re.split(r"^### ", PAGE.read_text(), flags=re.MULTILINE)

@@ -46,6 +46,7 @@ def test_heat_maps_are_drawn_unless_they_are_off(
     assert {path.name for path in heatmaps.iterdir()} == {"sum_ab.png", "total.png"}
 
 
+@pytest.mark.slow  # a whole job
 def test_the_page_of_a_run_that_fails_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -115,7 +115,7 @@ def test_wherever_a_continuation_is_killed_a_plain_resume_ends_it(
             if not journalled:
                 drive(run, 20)
                 assert plain(run) == wanted, f"killed at {at}, and continued again"
-        at += 1 if at < 8 else 37
+        at += 1 if at < 8 else 61
     assert at > 40
     assert plain(run) == wanted
 

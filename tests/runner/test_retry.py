@@ -165,6 +165,7 @@ def copy_of(run: RunFolder, to: Path) -> RunFolder:
     return RunFolder.open(to)
 
 
+@pytest.mark.slow_unless(store=["disk"])
 def test_a_retry_ends_with_the_tables_of_a_run_that_never_failed(
     store: Folder, wanted: Tables
 ) -> None:
@@ -288,7 +289,7 @@ def test_wherever_a_retry_is_killed_a_plain_resume_ends_it(
                 wanted if retried else without_failures(began)
             ), f"killed at {at}"
             assert not [n for name in TABLES for n in run.tables.at(name).names() if is_merged(n)]
-        at += 1 if at < 4 else 19 if merged else 29
+        at += 1 if at < 4 else 19 if merged else 47
     assert at > 40
     assert without_failures(plain(run)) == wanted
 

@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import pytest
 from hypothesis import given, settings
@@ -28,9 +29,10 @@ def told_again(
 ) -> Search:
     """A new search that was told all this, as a replay does."""
     search = world.search(proposer)
-    for event in told:
+    for number, event in enumerate(told, start=1):
         search.tell([event])
-        search.validate()
+        if number % 3 == 0 or number == len(told):
+            search.validate()
     return search
 
 
@@ -71,6 +73,12 @@ WORLDS = {
 }
 
 
+@cache
+def never_failed(kind: str) -> Mapping[str, object]:
+    world = WORLDS[kind]
+    return outcome(Cluster(world, 1, 0).drive(world.search()))
+
+
 @pytest.mark.parametrize("kind", WORLDS)
 @settings(max_examples=5, deadline=None)
 @given(
@@ -87,7 +95,7 @@ def test_what_failed_comes_to_the_verdicts_of_a_search_that_never_failed(
     """
     cut = 1.0 if kind == "fits" else cut
     world, rng = WORLDS[kind], random.Random(seed)
-    wanted = outcome(Cluster(world, 1, 0).drive(world.search()))
+    wanted = never_failed(kind)
     sick = sick_of(world, rng)
     first = Sick(world, 3, seed, lost=0.1, twice=0.2, sick=sick, dies=dies, shaky=0.4)
     first.drive(world.search())

@@ -63,7 +63,7 @@ class Watched(Cluster):
         return super().drive(search, most)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     workers=st.integers(1, 9),

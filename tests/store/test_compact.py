@@ -98,6 +98,7 @@ def test_each_table_is_one_part_with_the_same_rows_in_their_order(done: RunFolde
     assert files(done) == again
 
 
+@pytest.mark.slow_unless(store=["disk"])
 def test_cut_off_at_any_moment_no_row_is_lost_or_doubled_and_merging_again_ends_it(
     done: RunFolder,
 ) -> None:
@@ -118,6 +119,7 @@ def test_cut_off_at_any_moment_no_row_is_lost_or_doubled_and_merging_again_ends_
     assert all(len(found) == 1 for found in files(done).values())
 
 
+@pytest.mark.slow_unless(store=["disk"])
 def test_a_merged_run_that_is_gone_on_with_has_its_parts_again(done: RunFolder) -> None:
     before, parts = everything(done), files(done)
     list(compact(done))
@@ -126,6 +128,7 @@ def test_a_merged_run_that_is_gone_on_with_has_its_parts_again(done: RunFolder) 
     assert everything(done) == before
 
 
+@pytest.mark.slow_unless(store=["disk"])
 def test_a_resume_that_dies_in_its_replay_leaves_the_merged_rows(done: RunFolder) -> None:
     before = everything(done)
     list(compact(done))

@@ -110,6 +110,7 @@ def test_wherever_a_driver_dies_the_tables_end_the_same(
     dies_and_goes_on(fast_store, seed, crashes, max_rows, step)
 
 
+@pytest.mark.slow_unless(seed=[1])
 @pytest.mark.parametrize("seed", [1, 2])
 def test_wherever_a_driver_dies_an_object_store_ends_with_the_same_tables(
     s3: S3, seed: int
@@ -324,6 +325,7 @@ def test_of_drivers_at_once_the_last_one_counts_and_the_tables_end_the_same(
     side_by_side(fast_store, seed, max_rows, drivers)
 
 
+@pytest.mark.slow_unless(seed=[1])
 @pytest.mark.parametrize("seed", [1, 2])
 def test_of_drivers_at_once_on_an_object_store_the_last_one_counts(s3: S3, seed: int) -> None:
     side_by_side(open_folder(s3.uri(f"at-once-{seed}")), seed, max_rows=7, drivers=2)

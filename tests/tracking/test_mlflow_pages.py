@@ -1,11 +1,13 @@
 """What MLflow's own pages go by: the experiment's kind and view, a description, an address. Real
 MLflow, real SQLite."""
 
+import html
 import json
 from collections.abc import Sequence
 
 import pyarrow as pa
 import pytest
+from markdown_it import MarkdownIt
 
 from raysearch.markdown_text import literal
 from raysearch.report.control_comparison import RunResults
@@ -144,10 +146,7 @@ def test_a_description_of_many_variables_with_wild_names_stays_short_and_literal
      "https://a.b www.c.d", "3: last", "back\\slash\\*", "a|b"],
 )  # fmt: skip
 def test_markdown_shows_a_text_as_it_is(text: str) -> None:
-    markdown = pytest.importorskip("markdown_it")
-    shown = markdown.MarkdownIt("commonmark").render(literal(text))
-    import html
-
+    shown = MarkdownIt("commonmark").render(literal(text))
     inside = shown.removeprefix("<p>").removesuffix("</p>\n")
     assert "<" not in inside
     assert html.unescape(inside) == text.replace("|", "/")

@@ -47,6 +47,7 @@ def test_the_template_is_what_mlflow_makes_without_rows_of_a_place(migrated_db: 
         file.unlink()
 
 
+@pytest.mark.slow  # a migration of MLflow in a new process
 def test_a_template_made_first_of_all_warns_under_the_name_of_mlflow_alone(tmp_path: Path) -> None:
     """What MLflow's models warn of is an error here unless a module of MLflow says it, and would
     leave them broken in the process."""

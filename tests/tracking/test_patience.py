@@ -22,6 +22,7 @@ print(tracker.close("done", timeout=120), tracker.why)
 """
 
 
+@pytest.mark.slow  # two migrations of MLflow at once
 def test_searches_that_begin_at_once_on_a_new_file_are_all_mirrored(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     (script := tmp_path / "one.py").write_text(ONE)

@@ -220,6 +220,7 @@ def test_sets_and_controls_that_do_as_well_are_shown(tmp_path: Path) -> None:
     assert "1 control was tested beside them, outside K" in seen.text
 
 
+@pytest.mark.slow  # a whole job
 def test_what_was_fit_is_shown_seed_by_seed_with_its_course(tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     space = ("subspaces=[{das: [32]}]", "layers=[1]", "positions=[plus2]", "variables=[sum_ab]")

@@ -8,6 +8,10 @@ async function openCell(place, run, id, query) {
   }
   const cell = await run.cell(h);
   if (route().argument !== id) return; // another one was opened meanwhile
+  drawCell(place, run, h, cell, query, (keys) => ({ href: changed(keys) }));
+}
+
+function drawCell(place, run, h, cell, query, link) {
   const verdict = VERDICTS[run.h.verdict[h]];
   const { iia, low, high } = run.h,
     threshold = run.index.run.threshold;
@@ -31,7 +35,7 @@ async function openCell(place, run, id, query) {
     ),
     iia[h] === null ? "" : intervalBar(iia[h], low[h], high[h], threshold),
     ...cell.warnings.map((text) => el("p", { class: "warning" }, text)),
-    pairsOf(run, h, cell, query),
+    pairsOf(run, h, cell, query, link),
     ...[evidence(run, h, cell.outcomes.test ?? ""), training(cell.intervention.fits)].filter(Boolean),
     ...tables(run, cell),
   );
@@ -46,7 +50,12 @@ function closeButton() {
 }
 
 function closeCell() {
-  const { argument, query } = route();
+  const { view, argument, query } = route();
+  if (view !== "cell") {
+    $("#cell").hidden = true;
+    document.body.classList.remove("with-cell");
+    return;
+  }
   go("maps", "", { variable: query.get("variable") });
   $(`td[data-h="${current?.number(argument)}"]`)?.focus();
 }

@@ -59,9 +59,39 @@ async function compareView(place, run, other, query) {
     );
 }
 
-// Opens a cell on the page of its run, where that has an address: not of a run from a chosen file.
+// Opens a cell of the other run: on its page, where that has an address, else beside the maps.
 function openElsewhere(run, h) {
-  if (h >= 0 && run.folder) location.href = `${run.folder}${address("cell", run.h.id[h])}`;
+  if (h < 0) return;
+  if (run.folder) location.href = `${run.folder}${address("cell", run.h.id[h])}`;
+  else openBeside(run, h);
+}
+
+// A cell of a run that was read from a chosen file: all that stood in the file, without an address.
+async function openBeside(run, h) {
+  const drawer = $("#cell");
+  drawer.hidden = false;
+  document.body.classList.add("with-cell");
+  try {
+    const cell = await run.cell(h);
+    const draw = (query) => drawCell(drawer, run, h, cell, query, (keys) => redraw(query, keys));
+    const redraw = (query, keys) => ({
+      href: "#",
+      click: (event) => {
+        event.preventDefault();
+        draw(new URLSearchParams({ ...Object.fromEntries(query), ...keys }));
+      },
+    });
+    draw(new URLSearchParams());
+  } catch {
+    const [title, ...words] = run.words(h);
+    drawer.replaceChildren(
+      closeButton(),
+      el("h2", { tabindex: -1 }, title),
+      ...words.map((text) => el("p", {}, text)),
+      el("p", { class: "soft" }, "Its pairs lie beside the page of that run: open it there."),
+    );
+  }
+  $("h2", drawer).focus({ preventScroll: true });
 }
 
 function turned(run, other) {
@@ -80,7 +110,6 @@ function differenceLook(run, other) {
   const differs = (h) => of(h) !== undefined && run.h.verdict[h] !== other.h.verdict[of(h)];
   const level = (h) => (difference(h) === null ? null : Math.round(LEVELS * Math.min(Math.abs(difference(h)), 1)));
   return {
-    repaint: [],
     open: (h) => {
       if (h >= 0) go("cell", run.h.id[h]);
     },
@@ -101,7 +130,8 @@ function differenceLook(run, other) {
 
 function compareStart(place, run) {
   const take = async (event) => {
-    const other = new Run(fromPage(await event.target.files[0].text(), "index"));
+    const text = await event.target.files[0].text();
+    const other = new Run(fromPage(text, "index"), null, (name) => fromPage(text, name));
     compareView(place, run, other, route().query);
   };
   place.replaceChildren(

@@ -67,9 +67,11 @@ async function other(name, folder) {
   }
 }
 
+// A file of a run from the text of its page, or of one of its files; nothing in it is run.
 function fromPage(text, name) {
-  if (text.startsWith("raysearch(")) return parsed(text);
-  const found = new DOMParser().parseFromString(text, "text/html").getElementById(name);
+  if (text.startsWith(`raysearch("${name}"`)) return parsed(text);
+  const page = new DOMParser().parseFromString(text, "text/html");
+  const found = page.getElementById(name);
   if (!found) throw new Error("that file holds no run; choose its report.html or view/index.js");
-  return JSON.parse(found.textContent);
+  return stamped(JSON.parse(found.textContent), JSON.parse(page.getElementById("mode").textContent).stamp);
 }

@@ -40,7 +40,9 @@ async function showRun(place, drawer, run) {
   }
   $$("td.open").forEach((cell) => cell.classList.remove("open"));
   if (!isCell) return;
+  const late = setTimeout(() => drawer.replaceChildren(closeButton(), el("p", { class: "soft" }, "Reading …")), 300);
   await openCell(drawer, run, argument, query).catch((error) => drawer.replaceChildren(closeButton(), trouble(error)));
+  clearTimeout(late);
   reveal(run.number(argument));
 }
 
@@ -122,7 +124,12 @@ function mapsView(place, run, query) {
       "p",
       { class: "soft" },
       `Layers upward. In a cell: ${about.score}, paler where the interval is wide. Outlined: accepted; dashed: ` +
-        "still alive. A cell opens its pairs: click it, or walk with the arrow keys and press Enter.",
+        "still alive.",
+    ),
+    el(
+      "p",
+      { class: "soft hint" },
+      "A cell opens its pairs: click it, or walk with the arrow keys and press Enter. ? lists the keys.",
     ),
     run.index.variables.length > 1
       ? chips("variable", [
@@ -134,6 +141,7 @@ function mapsView(place, run, query) {
           })),
         ])
       : "",
+    nothingAccepted(run, wanted),
     el("div", { class: "maps" }),
   );
   drawMaps($(".maps", place), run, mapsOf(run, wanted), runLook(run));
@@ -157,6 +165,33 @@ function mapsView(place, run, query) {
       firstOf(run.elsewhere.size, MOST_ELSEWHERE) ?? "",
     );
   if (!run.size) place.append(el("p", {}, "Nothing is proposed yet."));
+}
+
+// Says what came closest where nothing was accepted, and why it was not.
+function nothingAccepted(run, variable) {
+  const best = run.best(variable);
+  if (best === undefined || run.h.verdict[best] === "a") return "";
+  const { iia, low, high, n, verdict } = run.h,
+    threshold = run.index.run.threshold;
+  const alive = run.index.run.state === "running" || verdict[best] === ".";
+  const why = {
+    r: `its pairs show that it is below the threshold ${threshold}`,
+    u:
+      `its interval, ${share(low[best], 3)} – ${share(high[best], 3)}, is on both sides of ${threshold}; ` +
+      "more pairs may decide",
+    ".": "it has no verdict yet",
+  }[verdict[best]];
+  return el(
+    "p",
+    { class: "warning" },
+    `Nothing ${variable ? `of ${variable} ` : ""}is accepted${alive ? " so far" : ""}. The best is `,
+    el(
+      "a",
+      { href: address("cell", run.h.id[best], { variable }) },
+      `${run.variable(best)} at ${run.where(best)}`,
+    ),
+    `, ${run.index.run.score} ${share(iia[best], 3)} on ${many(n[best] ?? 0, "pair")}: ${why}.`,
+  );
 }
 
 // Looks for another state, seldom where none is to come; a field with half a text is left alone.
@@ -224,9 +259,6 @@ function readAgain() {
 window.addEventListener("hashchange", async () => {
   await show();
   if (route().view === "cell") $("#cell h2")?.focus({ preventScroll: true });
-});
-window.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && route().view === "cell") closeCell();
 });
 show().then(() => {
   if (MODE.served) setInterval(() => lookAgain().catch((error) => console.warn(error.message)), LOOK_AGAIN);

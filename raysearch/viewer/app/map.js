@@ -88,25 +88,33 @@ function moveInTable(event, table, look) {
   next.focus();
 }
 
-// A canvas of all cells; under it what the pointer or the cursor is at, in words.
+// A canvas over what is in sight of all cells; under it what the pointer or the cursor is at, in words.
 function canvasMap(run, map, look) {
   const columns = map.labels.length,
     rows = map.layers.length;
   const w = Math.max(3, Math.min(14, Math.floor(15000 / columns))),
     tall = 14;
-  const canvas = el("canvas", { width: columns * w, height: rows * tall, tabindex: 0, role: "grid", class: "many" });
+  const canvas = el("canvas", { height: rows * tall, tabindex: 0, role: "grid", class: "many" });
+  const band = el("div", {}, canvas),
+    wide = el("div", { class: "wide" }, band);
+  band.style.width = `${columns * w}px`;
   const told = el(
     "p",
     { class: "soft told", "aria-live": "polite" },
     `${many(map.cells.length, "cell")}: point at one, or walk with the arrow keys`,
   );
   let at = map.cells.findIndex((h) => h >= 0);
-  const draw = () => paintCells(canvas.getContext("2d"), map, look, w, tall, at);
+  const draw = () => {
+    const seen = Math.min(columns * w, wide.clientWidth);
+    if (canvas.width !== seen) canvas.width = seen;
+    paintCells(canvas.getContext("2d"), map, look, w, tall, at, wide.scrollLeft);
+  };
   const tell = (i) => {
     if (map.cells[i] >= 0) told.textContent = look.cell(map.cells[i]).title.join(" · ");
   };
   const under = (event) =>
-    Math.floor(event.offsetY / tall) * columns + Math.min(Math.floor(event.offsetX / w), columns - 1);
+    Math.floor(event.offsetY / tall) * columns +
+    Math.min(Math.floor((event.offsetX + wide.scrollLeft) / w), columns - 1);
   canvas.addEventListener("mousemove", (event) => tell(under(event)));
   canvas.addEventListener("click", (event) => {
     at = under(event);
@@ -122,11 +130,13 @@ function canvasMap(run, map, look) {
       x = (at % columns) + step[1];
     if (x < 0 || x >= columns || y < 0 || y >= rows) return;
     at = y * columns + x;
+    const left = wide.scrollLeft;
+    wide.scrollLeft = Math.min(Math.max(left, (x + 1) * w - canvas.width), x * w);
     draw();
     tell(at);
   });
-  look.repaint.push(draw);
-  draw();
+  wide.addEventListener("scroll", () => requestAnimationFrame(draw));
+  new ResizeObserver(() => requestAnimationFrame(draw)).observe(wide);
   return el(
     "div",
     {},
@@ -135,26 +145,30 @@ function canvasMap(run, map, look) {
       { class: "soft" },
       `layers ${map.layers.at(-1)} (below) to ${map.layers[0]}; ${many(columns, map.axis)} across`,
     ),
-    el("div", { class: "wide" }, canvas),
+    wide,
     told,
   );
 }
 
-function paintCells(context, map, look, w, tall, at) {
+// Paints the columns in sight: those from `left`, in dots, as far as the canvas is wide.
+function paintCells(context, map, look, w, tall, at, left) {
   const colours = levelColours(),
-    columns = map.labels.length;
+    columns = map.labels.length,
+    width = context.canvas.width;
   const style = getComputedStyle(document.documentElement);
   const accept = style.getPropertyValue("--accept"),
     line = style.getPropertyValue("--line");
-  context.clearRect(0, 0, context.canvas.width, context.canvas.height);
-  map.cells.forEach((h, i) => {
-    if (h < 0) return;
-    const x = (i % columns) * w,
+  const first = Math.floor(left / w),
+    last = Math.min(Math.ceil((left + width) / w), columns);
+  context.clearRect(0, 0, width, context.canvas.height);
+  for (let i = first; i < map.cells.length; i += i % columns === last - 1 ? columns - last + first + 1 : 1) {
+    const h = map.cells[i];
+    if (h < 0) continue;
+    const x = (i % columns) * w - left,
       y = Math.floor(i / columns) * tall;
-    const level = look.level(h),
-      hollow = look.hollow(h);
+    const level = look.level(h);
     context.fillStyle = level === null ? line : colours[level];
-    if (!hollow) context.fillRect(x, y, w - (w > 4), tall - 1);
+    if (!look.hollow(h)) context.fillRect(x, y, w - (w > 4), tall - 1);
     else {
       context.strokeStyle = line;
       context.strokeRect(x + 0.5, y + 0.5, w - 1, tall - 1.5);
@@ -163,10 +177,10 @@ function paintCells(context, map, look, w, tall, at) {
       context.fillStyle = accept;
       context.fillRect(x, y + tall - 4, w - (w > 4), 3);
     }
-  });
+  }
   context.strokeStyle = style.getPropertyValue("--ink");
   context.lineWidth = 2;
-  context.strokeRect((at % columns) * w, Math.floor(at / columns) * tall, w, tall - 1);
+  context.strokeRect((at % columns) * w - left, Math.floor(at / columns) * tall, w, tall - 1);
 }
 
 function levelColours() {
@@ -184,7 +198,6 @@ function levelColours() {
 function runLook(run) {
   const { iia, verdict } = run.h;
   return {
-    repaint: [],
     open: (h) => {
       if (h >= 0) go("cell", run.h.id[h], { variable: route().query.get("variable") });
     },

@@ -10,7 +10,8 @@ const OUTCOMES = {
 };
 const AT_ONCE = 12;
 
-function pairsOf(run, h, cell, query) {
+// `link` returns the attributes of a link that changes keys of the query.
+function pairsOf(run, h, cell, query, link) {
   const place = el("section", { class: "pairs" }, el("h3", {}, "Pairs"));
   const splits = Object.keys(cell.intervention.pairs).sort().reverse();
   if (!splits.length || !Object.keys(cell.outcomes).length) {
@@ -25,6 +26,7 @@ function pairsOf(run, h, cell, query) {
     outcome,
     pair: cell.intervention.pairs[split][i],
     said: cell.intervention.said[split][i],
+    scores: scoresOf(cell.intervention.scores?.[split], run.variable(h), i),
   }));
   const chosen = seen.filter((one) => one.outcome === show);
   fill(
@@ -32,7 +34,7 @@ function pairsOf(run, h, cell, query) {
     splits.length > 1
       ? chips(
           "pairs of the",
-          splits.map((s) => ({ text: s, on: s === split, href: changed({ split: s, show: "", set: "" }) })),
+          splits.map((s) => ({ text: s, on: s === split, link: link({ split: s, show: "", set: "" }) })),
         )
       : null,
     chips(
@@ -40,15 +42,22 @@ function pairsOf(run, h, cell, query) {
       present.map((o) => ({
         text: `${seen.filter((one) => one.outcome === o).length} ${OUTCOMES[o].name}`,
         on: o === show,
-        href: changed({ show: o, set: "" }),
+        link: link({ show: o, set: "" }),
         kind: OUTCOMES[o].kind,
       })),
     ),
   );
   const list = el("ol", { class: "pair-list" });
   place.append(list);
-  fillPairs(list, run, h, cell, chosen, query.get("set")).catch((error) => list.replaceChildren(trouble(error)));
+  fillPairs(list, run, h, cell, chosen, query.get("set"), link).catch((error) => list.replaceChildren(trouble(error)));
   return place;
+}
+
+// The numbers of a pair, where the job declares scores: "logit difference 3.2".
+function scoresOf(scores, variable, i) {
+  return Object.entries(scores ?? {})
+    .filter(([, of]) => of[variable]?.[i] !== undefined)
+    .map(([name, of]) => `${name} ${of[variable][i]}`);
 }
 
 function chips(label, all) {
@@ -56,19 +65,19 @@ function chips(label, all) {
     "p",
     { class: "chips" },
     el("span", { class: "soft" }, label),
-    all.map(({ text, on, href, kind }) =>
-      el("a", { href, class: `chip ${kind ?? ""}`, "aria-current": on ? "true" : null }, text),
+    all.map(({ text, on, href, link, kind }) =>
+      el("a", { href, ...link, class: `chip ${kind ?? ""}`, "aria-current": on ? "true" : null }, text),
     ),
   );
 }
 
-async function fillPairs(list, run, h, cell, chosen, set) {
+async function fillPairs(list, run, h, cell, chosen, set, link) {
   if (new Set(cell.sets.map((s) => s[0])).size > 1 || set) {
     const sets = [...new Set(cell.sets.map((s) => s[0]))];
     list.before(
       chips("set", [
-        { text: "all", on: !set, href: changed({ set: "" }) },
-        ...sets.map((s) => ({ text: s, on: s === set, href: changed({ set: s }) })),
+        { text: "all", on: !set, link: link({ set: "" }) },
+        ...sets.map((s) => ({ text: s, on: s === set, link: link({ set: s }) })),
       ]),
     );
   }
@@ -129,7 +138,11 @@ function pairItem(run, h, cell, one, pair) {
       ),
       answer("the base alone", pair.output ?? pair.answer, "own"),
     ),
-    el("p", { class: "soft small" }, [`pair ${one.pair}`, pair.set, outcome.verb].filter(Boolean).join(" · ")),
+    el(
+      "p",
+      { class: "soft small" },
+      [`pair ${one.pair}`, pair.set, outcome.verb, ...one.scores].filter(Boolean).join(" · "),
+    ),
   );
 }
 

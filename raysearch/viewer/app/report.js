@@ -103,7 +103,6 @@ function effectMaps(run) {
       ? "cannot be interchanged on some fit pair"
       : `effect ${share(effect[h], 3)}, the mean of ${many(pairs[h], "fit pair")}`;
   drawMaps(place, run, maps, {
-    repaint: [],
     open: () => {},
     level,
     hollow: () => false,

@@ -7,9 +7,11 @@ const FULL = 0.15,
   FAINTEST = 0.08; // as cell_style.py
 
 class Run {
-  constructor(index, folder = "") {
+  // `folder`: of its files, null where they have no address; `read` finds a file by its name.
+  constructor(index, folder = "", read = (name) => load(name, folder)) {
     this.index = index;
     this.folder = folder;
+    this.read = read;
     this.h = index.hypotheses;
     this.at = new Map(this.h.id.map((id, i) => [id, i]));
     this.places = new Array(this.h.id.length);
@@ -19,6 +21,9 @@ class Run {
       }),
     );
     this.elsewhere = new Map(index.elsewhere);
+    this.counts = new Map();
+    for (let i = 0; i < this.size; i++)
+      this.counts.set(this.h.verdict[i], (this.counts.get(this.h.verdict[i]) ?? 0) + 1);
   }
 
   get size() {
@@ -26,9 +31,19 @@ class Run {
   }
 
   count(verdict) {
-    let n = 0;
-    for (let i = 0; i < this.size; i++) n += this.h.verdict[i] === verdict;
-    return n;
+    return this.counts.get(verdict) ?? 0;
+  }
+
+  // The best hypothesis that was measured, of a variable or of all: accepted ones first.
+  best(variable) {
+    const { iia, verdict } = this.h;
+    let found;
+    for (let h = 0; h < this.size; h++) {
+      if (iia[h] === null || verdict[h] === "f" || (variable && this.variable(h) !== variable)) continue;
+      const better = (verdict[h] === "a") - (verdict[found] === "a") || iia[h] - iia[found];
+      if (found === undefined || better > 0) found = h;
+    }
+    return found;
   }
 
   number(id) {
@@ -81,7 +96,7 @@ class Run {
 
   // A bundle of another state than the index: the numbers in both have moved.
   async bundle(kind, number) {
-    const bundle = await load(`${kind}-${Math.floor(number / this.index.bundle)}`, this.folder);
+    const bundle = await this.read(`${kind}-${Math.floor(number / this.index.bundle)}`);
     if (stamps.get(bundle) === stamps.get(this.index)) return bundle;
     readAgain();
     throw new Error("the run has changed meanwhile; its page is read again");
