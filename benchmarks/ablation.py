@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from raysearch.engine.execution.activation_cache import ActivationCache
-from raysearch.engine.execution.executors import ReplayExecutor
 from raysearch.engine.execution.memory import RowLimit, capture_bytes
 from raysearch.engine.execution.predict import NEAR_TIE
+from raysearch.engine.execution.replay_executor import ReplayExecutor
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import LanguageModel
 from raysearch.engine.patching.rows import Row

@@ -32,9 +32,9 @@ from raysearch.core.events import Encoded, Ids
 from raysearch.core.fit_keys import FitKeys
 from raysearch.core.model_source import ModelSource
 from raysearch.engine.execution.activation_cache import ActivationCache
-from raysearch.engine.execution.executors import ReplayExecutor
 from raysearch.engine.execution.memory import RowLimit, capture_bytes
 from raysearch.engine.execution.predict import NEAR_TIE
+from raysearch.engine.execution.replay_executor import ReplayExecutor
 from raysearch.engine.loading.load import load
 from raysearch.engine.loading.loaded_model import LoadedModel
 from raysearch.engine.networks.components import Components

@@ -26,10 +26,9 @@ from torch import Tensor
 from raysearch.core.events import Ids
 from raysearch.core.model_source import ModelSource
 from raysearch.engine.execution.activation_cache import ActivationCache
-from raysearch.engine.execution.executors import ReplayExecutor
 from raysearch.engine.execution.memory import RowLimit, capture_bytes
 from raysearch.engine.execution.predict import Prediction, predict
-from raysearch.engine.execution.replay import Replay
+from raysearch.engine.execution.replay_executor import ReplayExecutor
 from raysearch.engine.loading.load import load
 from raysearch.engine.loading.loaded_model import LoadedModel
 from raysearch.engine.networks.components import Components
@@ -195,7 +194,7 @@ class Engine:
     todo: list[list[Row]] = field(default_factory=list)
     _path: ReplayExecutor | None = None
 
-    def prepare(self) -> Replay:
+    def prepare(self) -> ReplayExecutor:
         """Makes the rows, the captures and the waves; what comes back says where rows join and how
         long they are."""
         began = now(self.network.device)
@@ -226,7 +225,7 @@ class Engine:
         if self.shuffled:
             random.Random("0.waves").shuffle(self.todo)
         self.seconds += now(self.network.device) - began
-        return Replay(self.network, taps, captures)
+        return self._path
 
     def waves(self) -> Iterator[tuple[list[Row], Tensor]]:
         """Each wave with its logits, once it is decided."""

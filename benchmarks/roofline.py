@@ -25,7 +25,7 @@ from grid import Engine, now, on_template
 from torch import nn
 
 from raysearch.engine.execution.predict import NEAR_TIE
-from raysearch.engine.execution.replay import Replay
+from raysearch.engine.execution.replay_executor import ReplayExecutor
 from raysearch.engine.networks.network import LanguageModel
 from raysearch.engine.patching.edits import sources_of
 from raysearch.engine.patching.rows import Row
@@ -130,11 +130,11 @@ class Work:
                     self.phases["captures"][shape] += sizes.layers
                 self.phases["captures"][sizes.answer(rows)] += 1
 
-    def wave(self, sizes: Sizes, replay: Replay, rows: Sequence[Row]) -> None:
+    def wave(self, sizes: Sizes, replay: ReplayExecutor, rows: Sequence[Row]) -> None:
         """One wave: in each layer, the rows that have joined."""
         shape = replay.shape_of(rows[0])
         assert shape is not None, "plain interchanges are replayed"
-        first = Counter(joint.layer + joint.after for joint in map(replay.entry_point_of, rows))
+        first = Counter((entry + 1) // 2 for entry in map(replay.entry, rows))
         joined = list(itertools.accumulate(first[layer] for layer in range(sizes.layers)))
         for count in (c for c in joined if c):
             self.phases["blocks"].update(
@@ -277,7 +277,7 @@ def main() -> None:
     print(f"share: {ideal / engine.seconds:.2f}")
 
 
-def work_of(engine: Engine, replay: Replay, waves: int | None = None) -> Work:
+def work_of(engine: Engine, replay: ReplayExecutor, waves: int | None = None) -> Work:
     """Of the first `waves` (None: all) of an engine that is prepared, and of the runs that all
     stand on."""
     sizes, work = Sizes.of(engine.network), Work()

@@ -15,8 +15,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from raysearch.engine.execution.activation_cache import ActivationCache
-from raysearch.engine.execution.executors import ReplayExecutor
 from raysearch.engine.execution.memory import RowLimit
+from raysearch.engine.execution.replay_executor import ReplayExecutor
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import LanguageModel
 from raysearch.engine.patching.rows import Row, swap

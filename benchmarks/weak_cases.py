@@ -26,9 +26,10 @@ from transformers import PreTrainedModel
 from raysearch.core.model_source import ModelSource
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.evaluate import Evaluator, RowRequest
-from raysearch.engine.execution.executors import PlainExecutor, ReplayExecutor
+from raysearch.engine.execution.executors import PlainExecutor
 from raysearch.engine.execution.memory import RowLimit
 from raysearch.engine.execution.predict import NEAR_TIE
+from raysearch.engine.execution.replay_executor import ReplayExecutor
 from raysearch.engine.loading.load import load
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import LanguageModel

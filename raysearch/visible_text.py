@@ -6,6 +6,7 @@ that cannot be seen becomes its escape.
 """
 
 import logging
+import os
 from typing import TextIO
 
 _JOINERS = "\u200c\u200d"
@@ -33,6 +34,14 @@ def for_stream(text: str, stream: TextIO) -> str:
     in it.
     """
     return visible_lines(text) if stream.isatty() else text
+
+
+def shows_escapes(stream: TextIO, no_color: bool = False) -> bool:
+    """Returns whether `stream` is a terminal that obeys escapes, whose user wants some: neither
+    NO_COLOR nor a dumb terminal.
+    """
+    dumb = os.environ.get("TERM", "").lower() in ("", "dumb", "unknown")
+    return stream.isatty() and not (no_color or dumb or os.environ.get("NO_COLOR"))
 
 
 def shorten(text: object, most: int) -> str:

@@ -18,6 +18,7 @@ import click
 import pyarrow as pa
 
 import raysearch
+from raysearch.cli.json_output import keys_page
 from raysearch.cli.main import cli
 from raysearch.job.schema import job_page
 from raysearch.store.pairs_schema import PAIRS
@@ -48,7 +49,14 @@ Results go to standard output, everything else to standard error. Every flag is 
 environment variable: `RAYSEARCH_STORE` is `--store`, `RAYSEARCH_RESULTS_TOP` is `--top` of
 `results`. Only `--set` is none, so that no variable changes an answer.
 """
-    return "\n".join([head, *_commands(cli, None, "raysearch")])
+    keys = f"""## JSON
+
+Every command takes `-o json`: stdout has JSON alone, and all else is on stderr: progress, the line
+that names the command to go on with, and an error in one line beside its exit code.
+
+{keys_page()}
+"""
+    return "\n".join([head, keys, *_commands(cli, None, "raysearch")])
 
 
 def python_page() -> str:

@@ -104,6 +104,14 @@ PARTS = (
     ),
     PrivatePart(
         "ray",
+        "ray._private.authentication.authentication_token_setup",
+        (SESSION,),
+        "the log whose line on each start, that a token is asked for, is left out",
+        _says("ray._private.authentication.authentication_token_setup", "getLogger(__name__)"),
+        RAY,
+    ),
+    PrivatePart(
+        "ray",
         "_global_node",
         (SESSION,),
         "the processes of a Ray of our own, whose death is watched",
@@ -156,7 +164,7 @@ PARTS = (
     PrivatePart(
         "transformers",
         "_attn_implementation",
-        ("engine/execution/prefix.py",),
+        ("engine/execution/shared_layers.py",),
         "the way of attending is named for each call of a block, with no check of the model",
         _says("transformers.configuration_utils", "def _attn_implementation(self, value"),
         TRANSFORMERS,

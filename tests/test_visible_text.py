@@ -259,7 +259,7 @@ def test_no_line_of_ours_obeys_a_name(name: str, caplog: pytest.LogCaptureFixtur
     ProgressDisplay(
         quiet=False, no_color=True, console=(console := Console(file=StringIO(), width=1000))
     ).say(f"loading {name}")
-    table = PlainTable(title=name)
+    table = PlainTable()
     table.column(name)
     table.row([name])
     console.print(table)

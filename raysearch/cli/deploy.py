@@ -4,6 +4,7 @@ Invariants: commands and flags come from `deploy/launchers.py`; nothing heavy is
 them.
 """
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import Field, fields
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import click
 
-from raysearch.cli.flags import job
+from raysearch.cli.flags import job, output
 from raysearch.deploy.launchers import LAUNCHERS, Launcher
 
 
@@ -37,10 +38,10 @@ _to = click.option(
 def _add(name: str, launcher: Launcher) -> None:
     """Adds the command of a launcher."""
 
-    def command(job: Path, to: Path | None, **flags: Any) -> int:
-        return _write(name, launcher, job, to, flags)
+    def command(job: Path, to: Path | None, output: str, **flags: Any) -> int:
+        return _write(name, launcher, job, to, output, flags)
 
-    for flag in (*reversed(list(_flags(launcher))), _to, job):
+    for flag in (*reversed(list(_flags(launcher))), output(), _to, job):
         command = flag(command)
     render.command(name, help=launcher.help)(command)
 
@@ -66,9 +67,17 @@ def _flag(option: Field[Any]) -> Any:
     )
 
 
-def _write(name: str, launcher: Launcher, job: Path, to: Path | None, flags: dict[str, Any]) -> int:
+def _write(
+    name: str,
+    launcher: Launcher,
+    job: Path,
+    to: Path | None,
+    output: str,
+    flags: dict[str, Any],
+) -> int:
     """Writes the files below `to`, or to standard output."""
-    from raysearch.cli.terminal import tell
+    from raysearch.cli.json_output import emit
+    from raysearch.cli.terminal import lead, tell
     from raysearch.deploy import settings
     from raysearch.deploy.render import render as rendered
     from raysearch.deploy.render import write
@@ -80,15 +89,22 @@ def _write(name: str, launcher: Launcher, job: Path, to: Path | None, flags: dic
         written = write(files, to)
         if launcher.wheel:
             written.append(write_wheel(to / name / "wheels"))
-        for path in written:
-            tell(str(path))
+        if output == "json":
+            emit("deploy render", files=[{"path": str(path), "text": None} for path in written])
+        else:
+            for path in written:
+                tell(str(path))
+        lead(launcher.next.format(folder=shlex.quote(str(to / name))))
         return 0
     files = {file: text for file, text in files.items() if "/wheels/" not in file}
-    if len(files) == 1:
+    if output == "json":
+        emit("deploy render", files=[{"path": p, "text": text} for p, text in files.items()])
+    elif len(files) == 1:
         click.echo(next(iter(files.values())), nl=False)
     else:
         for file, text in files.items():
             click.echo(f"# ---- {file}\n{text}")
+    lead("the same with --to FOLDER, which writes the files")
     return 0
 
 

@@ -1,6 +1,6 @@
 """Defines the command `doctor`, which prints the checks of `runner/health_checks.py`."""
 
-import json
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -8,9 +8,11 @@ from typing import Any
 
 import click
 
-from raysearch.cli.flags import no_color, store, tracking
+from raysearch.cli.flags import no_color, output, store, tracking
+from raysearch.cli.json_output import emit_value
+from raysearch.cli.terminal import lead
 from raysearch.runner.health_checks import CheckResult, health_checks
-from raysearch.visible_text import visible
+from raysearch.visible_text import shows_escapes, visible
 
 
 @click.command()
@@ -20,30 +22,32 @@ from raysearch.visible_text import visible
 @click.option(
     "--job", type=click.Path(path_type=Path), help="A job: whether its model can be read."
 )
-@click.option(
-    "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True
-)
+@output()
 @store
 @tracking
 @no_color
-def doctor(**flags: Any) -> int:
+def doctor(output: str, **flags: Any) -> int:
     """Try what a search needs here: versions, GPUs, Ray, the tracker, the store, room. Exits with 1
     if something is not well."""
-    output, is_plain = flags.pop("output"), flags.pop("no_color")
+    is_plain = flags.pop("no_color")
     findings = []
     for finding in health_checks(**flags):
         findings.append(finding)
         if output == "text":
             _print(finding, is_plain)
     if output == "json":
-        click.echo(json.dumps([asdict(f) for f in findings], indent=2))
-    return 0 if all(f.ok for f in findings) else 1
+        emit_value([asdict(f) for f in findings])
+    is_well = all(f.ok for f in findings)
+    given = flags["job"]
+    job = "JOB.yaml" if given is None else shlex.quote(str(given))
+    lead(f"raysearch plan {job}" if is_well else "raysearch doctor, once that is mended")
+    return 0 if is_well else 1
 
 
 def _print(finding: CheckResult, no_color: bool) -> None:
-    shown = sys.stdout.isatty()
+    shown = shows_escapes(sys.stdout, no_color)
     mark = ("✓" if finding.ok else "✗") if shown else ("ok" if finding.ok else "WRONG")
-    colour = ("green" if finding.ok else "red") if shown and not no_color else None
+    colour = ("green" if finding.ok else "red") if shown else None
     click.echo(
         f"{click.style(f'{mark:<5}', fg=colour)} {finding.check:<10} {visible(finding.message)}"
     )

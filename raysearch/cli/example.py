@@ -10,6 +10,8 @@ from pathlib import Path
 
 import click
 
+from raysearch.cli.flags import output
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 """The examples: links to files in jobs/ in a checkout, the files in a wheel. A job's model lies
 beside it."""
@@ -27,9 +29,11 @@ beside it."""
     default=".",
     help="The folder to write to. Default: this one.",
 )
-def example(name: str, to: Path) -> int:
+@output()
+def example(name: str, to: Path, output: str) -> int:
     """Write a job file to begin with, and the model that it searches."""
-    from raysearch.cli.terminal import say, tell
+    from raysearch.cli.json_output import emit
+    from raysearch.cli.terminal import lead, tell
     from raysearch.errors import JobError
     from raysearch.job import Job
     from raysearch.storage.atomic_write import refused, write_below
@@ -44,7 +48,11 @@ def example(name: str, to: Path) -> int:
         to.mkdir(parents=True, exist_ok=True)
     for path in (*sorted(model.iterdir()), job):
         write_below(to, path.relative_to(EXAMPLES).parts, path.read_bytes())
-    for place in places:
-        tell(str(to / place))
-    say(f"go on with: raysearch submit {shlex.quote(str(to / places[0]))}")
+    written = [str(to / place) for place in places]
+    if output == "json":
+        emit("example", job=written[0], files=written)
+    else:
+        for path_written in written:
+            tell(path_written)
+    lead(f"raysearch submit {shlex.quote(written[0])}")
     return 0

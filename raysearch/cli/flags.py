@@ -13,11 +13,12 @@ from typing import Any, get_args
 import click
 from click.core import ParameterSource
 
+from raysearch.cli.json_output import data_alone
 from raysearch.core.choices import PoolName
 from raysearch.errors import RaysearchError
 from raysearch.store.locations import DEFAULT_STORE
 
-_WORD = re.compile(r"[\w.][\w.-]*")
+_WORD = re.compile(r"[\w.][\w.~-]*")
 
 
 def flags(*decorators: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,6 +88,21 @@ verbose = click.option(
 )
 no_color = click.option("--no-color", is_flag=True, envvar="RAYSEARCH_NO_COLOR", help="No colours.")
 loudness = flags(quiet, verbose, no_color)
+
+
+def output(*choices: str) -> Callable[..., Any]:
+    """Returns the flag that chooses how data is written, the first of `choices` by default."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice(choices or ("text", "json")),
+        default=(choices or ("text",))[0],
+        show_default=True,
+        callback=data_alone,
+        help="json: for scripts, JSON alone on stdout and all else on stderr.",
+    )
+
+
 searching = flags(store, tracking, errors, children, loudness)
 pool = click.option(
     "--pool",
@@ -137,6 +153,12 @@ def set_verbosity(given: dict[str, Any]) -> None:
         logging.getLogger("raysearch").setLevel(logging.INFO)
 
 
+def is_given(name: str) -> bool:
+    """Returns whether a flag or argument was given, by the command line or the environment."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source not in (ParameterSource.DEFAULT, None)
+
+
 def without_job(given: dict[str, Any]) -> dict[str, Any]:
     """Returns the flags without those of a Ray job. Raises: UsageError if one was given without a
     job."""
@@ -164,7 +186,22 @@ def _complete_runs(context: click.Context, text: str) -> list[str]:
         names = run_names(open_folder(store, RetryPolicy(seconds=0)))
     except RaysearchError:  # shell completion cannot show errors; the command itself will
         names = []
-    return completions([*names, "latest"], text)
+    older = [f"latest~{n}" for n in range(1, len(names))] if text.startswith("latest") else []
+    return completions([*names, "latest", *older], text)
+
+
+def complete_hypotheses(context: click.Context, text: str) -> list[str]:
+    """Returns the ids of a run that begin with `text`."""
+    from raysearch.report.results_table import read_table
+    from raysearch.store.run_folder import find_run
+
+    store = context.params.get("store") or os.environ.get("RAYSEARCH_STORE") or DEFAULT_STORE
+    try:
+        run = find_run(store, context.params.get("run") or "latest")
+        ids = read_table(run.folder, "hypotheses", ("hypothesis",))["hypothesis"].to_pylist()
+    except RaysearchError:  # as above
+        ids = []
+    return completions(ids, text)
 
 
 def completions(names: Iterable[str], text: str) -> list[str]:

@@ -4,42 +4,46 @@ Invariants: the log is data and goes to stdout, our own lines to stderr; the dri
 passed on.
 """
 
-import json
 import shlex
+from collections.abc import Callable
 
 from raysearch.cli.flags import completions
-from raysearch.cli.terminal import PlainTable, console, say, tell
+from raysearch.cli.json_output import emit, emit_value
+from raysearch.cli.terminal import PlainTable, console, lead, say, tell
 from raysearch.cluster.jobs import JobServer
 from raysearch.errors import ClusterError
 from raysearch.runner.interrupt import INTERRUPTED
 from raysearch.runner.ray_jobs import exit_code_of, job_facts, job_status, stop_job
 from raysearch.visible_text import visible
 
+LOCAL = "http://127.0.0.1:8265"
+"""The job server that is asked where no --address is given."""
 
-def submitted(server: JobServer, id: str, wait: bool) -> int:
+
+def submitted(server: JobServer, id: str, wait: bool, output: str = "text") -> int:
     """Follows a job that was submitted, or prints its id; returns the exit code."""
-    if wait:
-        return follow(server, id)
-    tell(id)
-    return 0
+    code = follow(server, id) if wait else 0
+    if output == "json":
+        emit_value(job_status(server, id))
+    elif not wait:
+        tell(id)
+    if code != INTERRUPTED:
+        lead(f"raysearch {'status' if wait else 'logs -f'} {id}{_at(server.address)}")
+    return code
 
 
-def follow(server: JobServer, id: str) -> int:
+def follow(server: JobServer, id: str, show: Callable[[str], None] = tell) -> int:
     """Prints the driver's lines until it is over; returns its exit code. Ctrl-C leaves the job
     running."""
     try:
         for line in server.follow(id):
-            tell(line)
+            show(line)
         job = server.wait(id)
         if job.status == "STOPPED":
             say(f"{id} was stopped")
         return exit_code_of(job)
     except KeyboardInterrupt:
-        address = (
-            ""
-            if server.address == "http://127.0.0.1:8265"
-            else f" --address {shlex.quote(server.address)}"
-        )
+        address = _at(server.address)
         say(
             f"{id} goes on; follow it with: raysearch logs -f {id}{address}; stop it with: "
             f"raysearch stop {id}{address}"
@@ -47,34 +51,55 @@ def follow(server: JobServer, id: str) -> int:
         return INTERRUPTED
 
 
-def show_log(address: str, text: str, to_its_end: bool) -> int:
+def _at(address: str) -> str:
+    """Returns the flag of a job server that is not the one that is asked by default."""
+    return "" if address == LOCAL else f" --address {shlex.quote(address)}"
+
+
+def show_log(
+    address: str, text: str, to_its_end: bool, output: str = "text", quiet: bool = False
+) -> int:
     """Prints the log of a job, so far or to its end; returns the exit code."""
     server = JobServer(address)
-    job = server.find(text)
+    job, code = server.find(text), 0
+
+    def show(line: str) -> None:
+        if output == "json":
+            emit_value({"line": line}, indent=None)
+        else:
+            tell(line)
+
     if to_its_end:
-        return follow(server, job.id)
-    for line in server.log(job.id):
-        tell(line)
-    return 0
+        code = follow(server, job.id, show)
+    else:
+        for line in server.log(job.id):
+            show(line)
+    if code != INTERRUPTED:
+        lead(f"raysearch status {job.id}{_at(address)}", quiet)
+    return code
 
 
-def show_status(address: str, text: str, output: str) -> int:
+def show_status(address: str, text: str, output: str, quiet: bool = False) -> int:
     """Prints all that is known of a job."""
     facts = job_status(JobServer(address), text)
     if output == "json":
-        print(json.dumps(facts, indent=2))
-        return 0
-    for name, value in facts.items():
-        if value is not None:
-            print(f"{name:<9} {visible(value)}")
+        emit_value(facts)
+    else:
+        for name, value in facts.items():
+            if value is not None:
+                print(f"{name:<9} {visible(value)}")
+    follows = " -f" * (facts["status"] in ("PENDING", "RUNNING"))
+    lead(f"raysearch logs{follows} {facts['id']}{_at(address)}", quiet)
     return 0
 
 
-def show_jobs(address: str, output: str, no_color: bool) -> int:
+def show_jobs(address: str, output: str, no_color: bool, quiet: bool = False) -> int:
     """Prints all our jobs."""
     jobs = [job_facts(job) for job in JobServer(address).jobs()]
+    last = f"status {jobs[0]['id']}{_at(address)}" if jobs else f"submit JOB.yaml{_at(address)}"
     if output == "json":
-        print(json.dumps(jobs, indent=2))
+        emit_value(jobs)
+        lead(f"raysearch {last}", quiet)
         return 0
     table = PlainTable()
     columns = ("id", "status", "began", "seconds", "exit_code")
@@ -83,13 +108,19 @@ def show_jobs(address: str, output: str, no_color: bool) -> int:
     for job in jobs:
         table.row("-" if job[c] is None else job[c] for c in columns)
     console(no_color).print(table)
+    lead(f"raysearch {last}", quiet)
     return 0
 
 
-def stop(address: str, text: str) -> int:
+def stop(address: str, text: str, output: str = "text") -> int:
     """Stops a job, and prints how to continue."""
-    for line in stop_job(JobServer(address), text):
+    server, lines = JobServer(address), []
+    id = server.find(text).id
+    for line in stop_job(server, id):
+        lines.append(line)
         say(line)
+    if output == "json":
+        emit("stop", **job_status(server, id), messages=lines)
     return 0
 
 

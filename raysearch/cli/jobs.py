@@ -3,12 +3,10 @@
 Invariants: `job_output.py` prints; nothing heavy is imported before it is needed.
 """
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from raysearch.cli import flags
 from raysearch.storage.uris import is_uri
@@ -24,9 +22,7 @@ _address = click.option(
     show_default=True,
     help="The cluster's job server.",
 )
-_output = click.option(
-    "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True
-)
+_output = flags.output("table", "json")
 
 
 def _complete(context: click.Context, _: Any, text: str) -> list[str]:
@@ -52,43 +48,38 @@ def status(id: str, address: str, store: str, output: str, **given: Any) -> int:
     store, or "latest".
     """
     flags.set_verbosity(given)
-    run = None if _is_given("address") else _run(id, store)
+    run = None if flags.is_given("address") else _run(id, store)
     if run is not None:
-        from raysearch.cli.terminal import in_lines
-        from raysearch.runner.status import local_facts, local_status
+        from raysearch.cli.json_output import emit
+        from raysearch.cli.terminal import in_lines, lead
+        from raysearch.runner.status import RESUMABLE, local_facts, local_status, next_command
 
-        click.echo(
-            json.dumps(local_facts(run), indent=2)
-            if output == "json"
-            else in_lines(local_status(run))
-        )
+        facts = local_facts(run)
+        if output == "json":
+            emit("status", **facts)
+        else:
+            click.echo(in_lines(local_status(run)))
+        said = output != "json" and facts["status"] in RESUMABLE
+        lead(next_command(run), given["quiet"] or said)
         return 0
     from raysearch.cli.job_output import show_status
     from raysearch.errors import ClusterError
 
     try:
-        return show_status(address, id, output)
+        return show_status(address, id, output, given["quiet"])
     except ClusterError as e:
-        if _is_given("address"):
+        if flags.is_given("address"):
             raise
         raise ClusterError(
             f"there is no run {id!r}, neither as a path nor in store {store}; and of jobs: {e}"
         ) from e
 
 
-def _is_given(flag: str) -> bool:
-    return click.get_current_context().get_parameter_source(flag) is not ParameterSource.DEFAULT
-
-
 def _run(name: str, store: str) -> "RunFolder | None":
     """Returns the run of that name, or None."""
-    from raysearch.store.run_folder import find_run, run_names
+    from raysearch.store.run_folder import find_run, named, run_names
 
-    known = (
-        is_uri(name)
-        or Path(name).is_dir()
-        or name in (*(names := run_names(store)), *(["latest"] if names else []))
-    )
+    known = is_uri(name) or Path(name).is_dir() or named(name, run_names(store))
     return find_run(store, name) if known else None
 
 
@@ -98,25 +89,27 @@ def _run(name: str, store: str) -> "RunFolder | None":
     "-f", "--follow", is_flag=True, help="Go on until it ends; the exit code is the driver's own."
 )
 @_address
+@flags.output()
 @flags.loudness
-def logs(id: str, follow: bool, address: str, **given: Any) -> int:
+def logs(id: str, follow: bool, address: str, output: str, **given: Any) -> int:
     """Print what the driver of the Ray job ID has said."""
     from raysearch.cli.job_output import show_log
 
     flags.set_verbosity(given)
-    return show_log(address, id, follow)
+    return show_log(address, id, follow, output, given["quiet"])
 
 
 @click.command()
 @_id
 @_address
+@flags.output()
 @flags.loudness
-def stop(id: str, address: str, **given: Any) -> int:
+def stop(id: str, address: str, output: str, **given: Any) -> int:
     """Stop the Ray job ID, wait until its books are closed, and say how to go on."""
     from raysearch.cli import job_output
 
     flags.set_verbosity(given)
-    return job_output.stop(address, id)
+    return job_output.stop(address, id, output)
 
 
 @click.command()
@@ -128,4 +121,4 @@ def jobs(address: str, output: str, **given: Any) -> int:
     from raysearch.cli.job_output import show_jobs
 
     flags.set_verbosity(given)
-    return show_jobs(address, output, given["no_color"])
+    return show_jobs(address, output, given["no_color"], given["quiet"])

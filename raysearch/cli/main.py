@@ -25,6 +25,7 @@ from raysearch.cli.example import example
 from raysearch.cli.init import init
 from raysearch.cli.repair import repair
 from raysearch.cli.report import report
+from raysearch.cli.runs import runs
 from raysearch.cli.schema import schema
 from raysearch.cli.streams import NAMES, fault, missing, open_streams
 from raysearch.cli.sync import sync
@@ -144,6 +145,7 @@ def cli() -> None:
     help="Of a Ray job: the nodes have this folder at this path; what the job names in it is not "
     "sent. Repeatable.",
 )
+@flags.output()
 @flags.searching
 def submit(
     job: Path,
@@ -151,6 +153,7 @@ def submit(
     address: str | None,
     include: tuple[Path, ...],
     on_nodes: tuple[Path, ...],
+    output: str,
     **given: Any,
 ) -> int:
     """Run a search on this machine, on a Ray of its own, or as a job of a Ray cluster, and follow
@@ -162,12 +165,13 @@ def submit(
 
         wait = given.pop("wait")
         sending = Submission(address=address, say=say, **given)
-        return submitted(*submit_job(job, sets, include, on_nodes, sending), wait)
+        return submitted(*submit_job(job, sets, include, on_nodes, sending), wait, output)
     given = flags.without_job(given)
     from raysearch.cli.run import CommandOptions, begin
 
     flags.set_verbosity(given)
-    return begin(job, sets, CommandOptions(pool="ray", address=None, **given))
+    where = CommandOptions(pool="ray", address=None, output=output, command="submit", **given)
+    return begin(job, sets, where)
 
 
 @cli.command()
@@ -179,6 +183,7 @@ def submit(
     help="The Ray cluster to use. Default: the one this stands in, else its own.",
 )
 @flags.pool
+@flags.output()
 @flags.searching
 def run(job: Path, sets: tuple[str, ...], address: str | None, pool: str, **given: Any) -> int:
     """Run the driver itself, in the foreground."""
@@ -223,6 +228,7 @@ def run(job: Path, sets: tuple[str, ...], address: str | None, pool: str, **give
     metavar="N",
     help="Continue a run that is done: what is undecided is tested on up to N further pairs.",
 )
+@flags.output()
 @flags.store
 @flags.errors
 @flags.children
@@ -234,9 +240,11 @@ def resume(
     tracking_uri: str | None,
     retry_failed: bool,
     more_pairs: int | None,
+    output: str,
     **given: Any,
 ) -> int:
-    """Go on where the journal of RUN ends (a folder or URI, its name in the store, or "latest")."""
+    """Go on where the journal of RUN ends. RUN is a folder or URI, "latest" (or "latest~1", the one
+    before), the name of a job, or the beginning of a run's name in the store."""
     if address and address.startswith(("http://", "https://")):
         from raysearch.cli.job_output import submitted
         from raysearch.cli.terminal import say
@@ -244,7 +252,7 @@ def resume(
 
         wait = given.pop("wait")
         sending = Submission(address=address, tracking_uri=tracking_uri, say=say, **given)
-        return submitted(*resume_job(run, sending, retry_failed, more_pairs), wait)
+        return submitted(*resume_job(run, sending, retry_failed, more_pairs), wait, output)
     given = flags.without_job(given)
     from raysearch.cli.run import CommandOptions, go_on
 
@@ -253,6 +261,8 @@ def resume(
         pool=pool,
         address=address or os.environ.get("RAY_ADDRESS"),
         tracking_uri=tracking_uri or "",
+        output=output,
+        command="resume",
         **given,
     )
     return go_on(run, where, retry_failed, more_pairs)
@@ -261,9 +271,7 @@ def resume(
 @cli.command()
 @flags.job
 @flags.sets
-@click.option(
-    "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True
-)
+@flags.output()
 @click.option(
     "--calibrate",
     is_flag=True,
@@ -273,10 +281,10 @@ def resume(
 def plan(job: Path, sets: tuple[str, ...], output: str, calibrate: bool, **given: Any) -> int:
     """Check a job and say what it would do: hypotheses, expected pairs, chances, memory. Runs no
     search."""
-    from raysearch.cli.plan import plan_job
+    from raysearch.cli.plan import show_plan
 
     flags.set_verbosity(given)
-    click.echo(plan_job(job, sets, output, calibrate))
+    show_plan(job, sets, output, calibrate, given["quiet"])
     return 0
 
 
@@ -291,13 +299,7 @@ def plan(job: Path, sets: tuple[str, ...], output: str, calibrate: bool, **given
 @click.option("--top", type=click.IntRange(min=1), metavar="N", help="The first N.")
 @click.option("--controls", is_flag=True, help="Controls too.")
 @click.option("--sets", is_flag=True, help="A row for each set of pairs of a hypothesis.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["table", "json", "jsonl", "csv", "parquet"]),
-    default="table",
-    show_default=True,
-)
+@flags.output("table", "json", "jsonl", "csv", "parquet")
 @flags.loudness
 def results(
     run: str, store: str, output: str, quiet: bool, verbose: bool, no_color: bool, **choice: Any
@@ -311,12 +313,12 @@ def results(
     from raysearch.store.run_folder import find_run
 
     flags.set_verbosity({"verbose": verbose})
-    show_results(find_run(store, run).folder, output, no_color, **choice)
+    show_results(find_run(store, run), output, no_color, quiet, **choice)
     return 0
 
 
 for command in (
-    *(watching.status, watching.logs, watching.stop, watching.jobs),
+    *(runs, watching.status, watching.logs, watching.stop, watching.jobs),
     *(
         report,
         view,

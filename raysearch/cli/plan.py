@@ -1,19 +1,38 @@
 """`raysearch plan`: a job checked, and what it would do, as text or JSON."""
 
-import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
+from raysearch.cli.json_output import emit_text, to_json
+from raysearch.cli.terminal import lead
 from raysearch.job import Job
 from raysearch.runner.error_context import named
 from raysearch.runner.job_code import code_of
 from raysearch.runner.plan import plan
+from raysearch.runner.plan_report import PlanReport
 from raysearch.visible_text import visible
 
 
-def plan_job(path: Path, sets: Sequence[str], output: str, with_trial: bool = False) -> str:
+def show_plan(
+    path: Path, sets: Sequence[str], output: str, with_trial: bool = False, quiet: bool = False
+) -> None:
+    """Prints the plan of a job, and names the command to go on with. Raises: as `planned`."""
+    report = planned(path, sets, with_trial)
+    emit_text(written(report, output))
+    again = shlex.join([str(path), *(word for each in sets for word in ("--set", each))])
+    why = ", once the job is changed: nothing can be accepted as it is"
+    lead(f"raysearch plan {again}{why}" if report.hopeless else f"raysearch submit {again}", quiet)
+
+
+def plan_job(path: Path, sets: Sequence[str], output: str) -> str:
+    """Returns the plan of a job as it is printed. Raises: as `planned`."""
+    return written(planned(path, sets), output)
+
+
+def planned(path: Path, sets: Sequence[str], with_trial: bool = False) -> PlanReport:
     """Plans a job; `with_trial` also measures how long it would take, on this machine.
 
     Raises: JobError, PairsError, ModelError in one line; SearchFailedError if the trial fails.
@@ -22,5 +41,9 @@ def plan_job(path: Path, sets: Sequence[str], output: str, with_trial: bool = Fa
     with named(path, job):
         for line in code_of(job):
             click.echo(visible(line), err=True)
-        report = plan(job, with_trial=with_trial)
-    return json.dumps(report.plain(), indent=2) if output == "json" else str(report)
+        return plan(job, with_trial=with_trial)
+
+
+def written(report: PlanReport, output: str) -> str:
+    """Returns a plan as text or JSON."""
+    return to_json(report.plain(), 2) if output == "json" else str(report)

@@ -24,6 +24,7 @@ from raysearch.cli import flags
     help="Also draw the heat maps there for a paper, as PDF and SVG.",
 )
 @click.option("--open", "show", is_flag=True, help="Show it in a browser.")
+@flags.output()
 @flags.store
 @flags.loudness
 def report(
@@ -31,13 +32,15 @@ def report(
     to: Path | None,
     figures: Path | None,
     show: bool,
+    output: str,
     store: str,
     quiet: bool,
     **given: Any,
 ) -> int:
     """Write RUN as one HTML page that needs no network: question, alignment, heat maps, cost,
     provenance."""
-    from raysearch.cli.terminal import tell
+    from raysearch.cli.json_output import emit
+    from raysearch.cli.terminal import lead, tell, typed
     from raysearch.runner.stored_job import job_of
     from raysearch.storage.atomic_write import refused
     from raysearch.storage.local import LocalFolder
@@ -67,22 +70,26 @@ def report(
         else:
             LocalFolder(to.absolute().parent).write(to.name, content)
         place = str(to)
-    if not quiet:
-        tell(place)
+    drawn: list[str] = []
     if figures is not None:
         from raysearch.report import paper_figure  # matplotlib, for figures alone
         from raysearch.viewer.run_view import RunView
 
         tokens = RunView(folder).example_tokens()
-        for name in paper_figure.figures(folder, LocalFolder(figures.absolute()), tokens):
-            if not quiet:
-                tell(str(figures / name))
+        names = paper_figure.figures(folder, LocalFolder(figures.absolute()), tokens)
+        drawn = [str(figures / name) for name in names]
         if lacking := paper_figure.unshown(folder, tokens):
             click.echo(
                 f"warning   no font here has {lacking[:20]}: boxes in the PDFs; install one, such "
                 "as fonts-noto-cjk, and draw them again",
                 err=True,
             )
+    if output == "json":
+        emit("report", run=found.place, page=place, figures=drawn)
+    elif not quiet:
+        for path in (place, *drawn):
+            tell(path)
     if show:
         webbrowser.open(Path(place).absolute().as_uri())
+    lead(f"raysearch view {typed(found.place)} --open, which follows it", quiet)
     return 0

@@ -10,21 +10,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from raysearch.cli.results import print_claim, print_controls, print_table
-from raysearch.cli.terminal import console, line_of_ours, say
+from raysearch.cli.json_output import emit
+from raysearch.cli.results import next_command, print_claim, print_controls
+from raysearch.cli.table import print_table
+from raysearch.cli.terminal import console, lead, line_of_ours, say
 from raysearch.cluster.job_environment import job_environment
 from raysearch.job import Job
 from raysearch.report.control_comparison import compare_controls
+from raysearch.report.undecided import most_pairs
 from raysearch.runner import frontend, run
+from raysearch.runner.continuation import can_continue
 from raysearch.runner.error_context import named
 from raysearch.runner.frontend import RunOutcome
+from raysearch.runner.hopeless import nothing_accepted
 from raysearch.runner.interrupt import INTERRUPTED, Interrupt
+from raysearch.runner.pick import short_ids
 from raysearch.runner.progress import ProgressDisplay
 from raysearch.runner.resume_checks import sent_with
+from raysearch.store.job_file import read_job
 from raysearch.store.run_folder import RunFolder
 from raysearch.viewer.page import FILE as PAGE
 
 FAILED_TOO_MANY = 3
+COUNTS = ("accepted", "rejected", "undecided", "failed", "pairs")
+"""Numbers of a search, in its JSON document."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +43,15 @@ class CommandOptions(frontend.RunOptions):
     fail_on_error: float
     quiet: bool
     no_color: bool
+    output: str = "text"
+    command: str = "run"
 
 
 def begin(job_file: Path, sets: Sequence[str], where: CommandOptions) -> int:
     """Starts a new run of a job; returns the exit code. Raises: RaysearchError in one line."""
     job = Job.load(job_file, sets)
     with named(job_file, job), _Terminal(where) as terminal:
-        return _code(run.begin(job, where, terminal, sent_with(job_file)), where)
+        return _finish(run.begin(job, where, terminal, sent_with(job_file)), where)
 
 
 def go_on(
@@ -53,7 +64,7 @@ def go_on(
     Raises: RaysearchError in one line.
     """
     with _Terminal(where) as terminal:
-        return _code(run.go_on(name, where, terminal, retry, more_pairs=more_pairs), where)
+        return _finish(run.go_on(name, where, terminal, retry, more_pairs=more_pairs), where)
 
 
 class _Terminal(ProgressDisplay):
@@ -78,26 +89,50 @@ class _Terminal(ProgressDisplay):
     def ended(self, ended: RunOutcome) -> None:
         if self._where.quiet:
             return
-        run = ended.run
-        order = [(c, "ascending") for c in ("variable", "component", "position", "layer", "head")]
-        accepted = ended.results.accepted.table.sort_by(order)
-        stdout = console(self._where.no_color)
-        if accepted.num_rows:
-            print_table(accepted, stdout, title="Alignment: accepted hypotheses")
-            print_claim(run.folder, stdout)
-            print_controls(list(compare_controls(ended.results)), stdout)
-        else:
-            stdout.print("Alignment: no hypothesis was accepted.")
+        run, place = ended.run, shlex.quote(ended.run.place)
+        if self._where.output != "json":
+            self._print_alignment(ended)
         if ended.snapshot.undecided:
-            self.say(
-                f'undecided raysearch results {shlex.quote(run.place)} --where "verdict = '
-                f"'undecided'\""
-            )
-            self.say(f"          raysearch resume {shlex.quote(run.place)} --more-pairs N")
+            self.say(f"undecided raysearch results {place} --where \"verdict = 'undecided'\"")
+            if can_continue(run):
+                pairs = most_pairs(read_job(run.folder)) or "N"
+                self.say(f"          raysearch resume {place} --more-pairs {pairs}")
         if run.heatmaps.names():
             self.say(f"heat maps {run.heatmaps.place}")
         self.say(f"page      {run.place}/{PAGE}")
-        self.say(f"more      raysearch results {shlex.quote(run.place)}")
+        self.say(f"more      raysearch results {place}")
+
+    def _print_alignment(self, ended: RunOutcome) -> None:
+        accepted, stdout = ended.results.accepted.table, console(self._where.no_color)
+        if not accepted.num_rows:
+            stdout.print("Alignment: no hypothesis was accepted.")
+            return
+        digits = short_ids(ended.run.folder)
+        print_table(accepted, stdout, "Alignment: accepted hypotheses", digits=digits)
+        print_claim(ended.run, stdout)
+        print_controls(list(compare_controls(ended.results)), stdout)
+
+
+def _finish(ended: RunOutcome, where: CommandOptions) -> int:
+    """Prints what is left to print of a run; returns the exit code."""
+    code = _code(ended, where)
+    if where.output == "json":
+        done = ended.status == "done"
+        rows = list(ended.results.accepted) if done else None
+        counts = {name: getattr(ended.snapshot, name) for name in COUNTS}
+        emit(
+            where.command,
+            run=ended.run.place,
+            status=ended.status,
+            exit_code=code,
+            **counts,
+            alignment=rows,
+            can_accept=not nothing_accepted(ended) if done else None,
+            page=f"{ended.run.place}/{PAGE}" if done else None,
+        )
+    if ended.status == "done" and not code:
+        lead(next_command(ended.run, ended.results.hypotheses.table), where.quiet)
+    return code
 
 
 def _code(ended: RunOutcome, where: CommandOptions) -> int:

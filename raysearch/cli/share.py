@@ -3,6 +3,7 @@
 Invariants: `runner/` does the work; nothing heavy is imported before it is needed.
 """
 
+import shlex
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,17 +11,37 @@ import click
 
 from raysearch.cli import flags
 from raysearch.core.choices import ExportFormat
+from raysearch.errors import JobError
 
-
-@click.command()
-@flags.run
-@click.argument("hypothesis", required=False)
-@click.option(
+_to = click.option(
     "--to",
     type=click.Path(path_type=Path, file_okay=False),
     required=True,
     help="The folder to write.",
 )
+_force = click.option("--force", is_flag=True, help="Write over what that folder has.")
+_place = flags.flags(
+    click.option("--variable", metavar="V", help="Pick the hypothesis of this variable,"),
+    click.option("--layer", type=int, metavar="N", help="in this layer,"),
+    click.option("--component", metavar="NAME", help="of this component,"),
+    click.option("--head", type=int, metavar="N", help="of this head,"),
+    click.option("--position", metavar="NAME", help="at this position. Of several: the accepted."),
+    click.option(
+        "--id", "prefix", metavar="ID", help="As HYPOTHESIS: the id, or the beginning of it."
+    ),
+)
+
+
+@click.command()
+@flags.run
+@click.argument(
+    "hypothesis",
+    required=False,
+    shell_complete=lambda ctx, _, text: flags.complete_hypotheses(ctx, text),
+)
+@_place
+@_to
+@_force
 @click.option(
     "--format",
     "form",
@@ -51,22 +72,69 @@ from raysearch.core.choices import ExportFormat
     default=None,
     help="Of a repository that is made. Default: as its owner's settings say.",
 )
+@flags.output()
 @flags.store
 @flags.loudness
 def export(
     run: str,
     hypothesis: str | None,
+    prefix: str | None,
     to: Path,
+    force: bool,
     form: Any,
     task: str | None,
     model_name: str | None,
     push_to_hub: str | None,
     private: bool | None,
+    output: str,
     store: str,
-    **loud: Any,
+    quiet: bool,
+    verbose: bool,
+    no_color: bool,
+    **place: Any,
 ) -> int:
     """Write the intervention of HYPOTHESIS (its id, or the beginning of it) in RUN to a folder that
-    can be shared."""
+    can be shared; --variable, --layer and the like pick one by its place."""
+    if prefix is not None and hypothesis is not None:
+        raise click.UsageError(f"--id {prefix} is HYPOTHESIS, and {hypothesis} is too; give one")
+    picked = {name: value for name, value in place.items() if value is not None}
+    hypothesis = prefix if hypothesis is None else hypothesis
+    _check(form, hypothesis is None and not picked, task or model_name, push_to_hub, private)
+    flags.set_verbosity({"verbose": verbose})
+    _refuse_full(to, force)
+    from raysearch.runner.export import push
+    from raysearch.runner.export_mib import export_as
+    from raysearch.runner.pick import pick
+    from raysearch.store.run_folder import find_run
+
+    found = find_run(store, run)
+    if hypothesis is not None or picked:
+        hypothesis = pick(found, hypothesis, picked)["hypothesis"]
+    folders = export_as(form, found, hypothesis, to, task, model_name)
+    hub = None if push_to_hub is None else f"{push_to_hub}@{push(to, push_to_hub, private)}"
+    if output == "json":
+        written = [str(folder) for folder in folders]
+        whole = hypothesis if hypothesis is None else str(hypothesis)
+        from raysearch.cli.json_output import emit
+
+        emit("export", run=found.place, hypothesis=whole, format=form, folders=written, hub=hub)
+    else:
+        from raysearch.cli.terminal import tell
+
+        for line in (*map(str, folders), *([] if hub is None else [hub])):
+            tell(line)
+    _lead(form, to, quiet)
+    return 0
+
+
+def _check(
+    form: str,
+    is_whole: bool,
+    named: str | None,
+    push_to_hub: str | None,
+    private: bool | None,
+) -> None:
+    """Raises: UsageError for flags that do not go together."""
     if private is not None and push_to_hub is None:
         raise click.UsageError(
             "--private and --public are about --push-to-hub OWNER/NAME; give it too"
@@ -75,42 +143,56 @@ def export(
         raise click.UsageError(
             "--push-to-hub puts one hypothesis there, in our own format; leave --format out"
         )
-    if form != "mib" and (task or model_name):
+    if form != "mib" and named:
         raise click.UsageError("--task and --model-name are about --format mib; give it too")
-    if form != "mib" and hypothesis is None:
+    if form != "mib" and is_whole:
         raise click.UsageError(
-            "Missing argument 'HYPOTHESIS': `raysearch results RUN -o json` has their ids"
+            "Missing argument 'HYPOTHESIS': give its id, which `raysearch results RUN` has, or its "
+            "place: --variable, --layer, --position"
         )
-    from raysearch.cli.terminal import tell
-    from raysearch.store.run_folder import find_run
 
-    flags.set_verbosity(loud)
-    from raysearch.runner.export import push
-    from raysearch.runner.export_mib import export_as
 
-    for folder in export_as(form, find_run(store, run), hypothesis, to, task, model_name):
-        tell(str(folder))
-    if push_to_hub is not None:
-        tell(f"{push_to_hub}@{push(to, push_to_hub, private)}")
-    return 0
+def _refuse_full(to: Path, force: bool) -> None:
+    """Raises: JobError where `to` has files and `force` does not say that they may go."""
+    if not force and to.is_dir() and any(to.iterdir()):
+        raise JobError(
+            f"--to {to}: is not empty, and files of its own names would be written over; give "
+            "another folder, or --force"
+        )
+
+
+def _lead(form: str, to: Path, quiet: bool) -> None:
+    from raysearch.cli.terminal import lead
+
+    ways = {
+        "raysearch": f"raysearch.load_intervention({str(to)!r}) in Python",
+        "mib": f"raysearch import {shlex.quote(str(to))} --to FOLDER, which reads it back",
+        "pyvene": f"pyvene.IntervenableModel.load({str(to)!r}, model) in Python",
+    }
+    lead(ways[form], quiet)
 
 
 @click.command("import")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option(
-    "--to",
-    type=click.Path(path_type=Path, file_okay=False),
-    required=True,
-    help="The folder to write.",
-)
+@_to
+@_force
+@flags.output()
 @flags.loudness
-def import_(folder: Path, to: Path, **loud: Any) -> int:
+def import_(folder: Path, to: Path, force: bool, output: str, quiet: bool, **loud: Any) -> int:
     """Read a submission FOLDER of MIB's causal-variable track; each unit becomes a folder that
     raysearch loads."""
-    from raysearch.cli.terminal import tell
+    from raysearch.cli.json_output import emit
+    from raysearch.cli.terminal import lead, tell
     from raysearch.runner.export_mib import import_mib
 
     flags.set_verbosity(loud)
-    for path in import_mib(folder, to):
-        tell(str(path))
+    _refuse_full(to, force)
+    folders = [str(path) for path in import_mib(folder, to)]
+    if output == "json":
+        emit("import", folders=folders)
+    else:
+        for path in folders:
+            tell(path)
+    if folders:
+        lead(f"raysearch.load_intervention({folders[0]!r}) in Python", quiet)
     return 0

@@ -1,10 +1,12 @@
 """`raysearch sync`: a run once more into its tracker, by its journal."""
 
+import shlex
+from dataclasses import asdict
 from typing import Any
 
 import click
 
-from raysearch.cli.flags import children, loudness, run, set_verbosity, store
+from raysearch.cli.flags import children, loudness, output, run, set_verbosity, store
 from raysearch.visible_text import visible
 
 
@@ -15,19 +17,36 @@ from raysearch.visible_text import visible
     envvar="RAYSEARCH_TRACKING_URI",
     help="The tracking URI. Default: the run's own.",
 )
+@output()
 @store
 @children
 @loudness
 def sync(
-    run: str, tracking_uri: str | None, store: str, tracked_children: int, quiet: bool, **flags: Any
+    run: str,
+    tracking_uri: str | None,
+    output: str,
+    store: str,
+    tracked_children: int,
+    quiet: bool,
+    **flags: Any,
 ) -> int:
     """Replay RUN into its tracker, when that was down or was kept out. Needs no model; says nothing
     twice."""
+    from raysearch.cli.json_output import emit
+    from raysearch.cli.terminal import lead, typed
     from raysearch.runner.sync import sync_run
     from raysearch.store.run_folder import find_run
 
     set_verbosity(flags)
-    line = sync_run(find_run(store, run), tracking_uri, tracked_children)
-    if not quiet:
-        click.echo(visible(line), err=True)
+    found = find_run(store, run)
+    synced = sync_run(found, tracking_uri, tracked_children)
+    if output == "json":
+        emit("sync", run=found.place, **asdict(synced))
+    elif not quiet:
+        click.echo(visible(synced), err=True)
+    shown = f"mlflow ui --backend-store-uri {shlex.quote(synced.tracking_uri)}"
+    lead(
+        shown if "://" in synced.tracking_uri else f"raysearch results {typed(found.place)}",
+        quiet,
+    )
     return 0

@@ -4,16 +4,18 @@ Invariants: every text is literal (raysearch/visible_text.py): rich interprets n
 or link in it, a terminal no escapes.
 """
 
+import os
+import shlex
 import sys
 from collections.abc import Iterable
 from typing import Any
 
 import click
-from rich.console import Console
+from rich.console import Console, OverflowMethod
 from rich.table import Table
 from rich.text import Text
 
-from raysearch.visible_text import for_stream, visible
+from raysearch.visible_text import for_stream, shows_escapes, visible
 
 
 def say(text: str) -> None:
@@ -24,6 +26,18 @@ def say(text: str) -> None:
 def line_of_ours(text: str) -> str:
     """Returns the line in which raysearch itself says `text`."""
     return f"raysearch: {visible(text)}"
+
+
+def lead(command: str, quiet: bool = False) -> None:
+    """Names the command to go on with, on stderr."""
+    if not quiet:
+        say(f"go on with: {command}")
+
+
+def typed(place: str) -> str:
+    """Returns the path or URI of a run as a shell takes it here."""
+    here = os.path.relpath(place) if os.path.isabs(place) else place
+    return shlex.quote(place if here.startswith("..") else here)
 
 
 def tell(text: str) -> None:
@@ -38,21 +52,34 @@ def in_lines(lines: Iterable[str]) -> str:
 
 def console(no_color: bool) -> Console:
     """Returns a console for tables on stdout; a pipe gets a wide one."""
-    return Console(width=None if sys.stdout.isatty() else 160, no_color=no_color or None)
+    is_plain = not shows_escapes(sys.stdout, no_color)
+    return Console(
+        width=None if sys.stdout.isatty() else 160,
+        color_system=None if is_plain else "auto",
+        highlight=False,
+    )
 
 
 class PlainTable(Table):
     """A table without borders, whose cells are literal text."""
 
-    def __init__(self, title: str | None = None) -> None:
-        heading = None if title is None else Text(visible(title), style="table.title")
-        super().__init__(
-            title=heading, title_justify="left", box=None, pad_edge=False, header_style="bold"
-        )
+    def __init__(self) -> None:
+        super().__init__(box=None, pad_edge=False, header_style="bold")
 
-    def column(self, name: str, right: bool = False, no_wrap: bool = False) -> None:
+    def column(
+        self,
+        name: str,
+        right: bool = False,
+        no_wrap: bool = False,
+        overflow: OverflowMethod = "ellipsis",
+    ) -> None:
         """Adds a column. `right`: align right, for numbers."""
-        self.add_column(Text(visible(name)), justify="right" if right else "left", no_wrap=no_wrap)
+        self.add_column(
+            Text(visible(name)),
+            justify="right" if right else "left",
+            no_wrap=no_wrap,
+            overflow=overflow,
+        )
 
     def row(self, cells: Iterable[Any], style: str = "") -> None:
         """Adds a row of literal cells."""

@@ -1,6 +1,7 @@
 """`raysearch view`: the runs of a store in a browser."""
 
 import secrets
+import shlex
 import socket
 import webbrowser
 from typing import Any
@@ -25,11 +26,15 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
     help="Where to listen. Beyond loopback, whoever looks needs the token that is printed.",
 )
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Default: a free one.")
+@flags.output()
 @flags.loudness
-def view(store: str, show: bool, host: str, port: int, quiet: bool, **given: Any) -> int:
+def view(
+    store: str, show: bool, host: str, port: int, output: str, quiet: bool, **given: Any
+) -> int:
     """Show the runs of STORE (or of the store that a run is in) in a browser, while they go on and
     after: maps whose cells open their pairs. Ends with Ctrl-C."""
-    from raysearch.cli.terminal import say, tell
+    from raysearch.cli.json_output import emit
+    from raysearch.cli.terminal import lead, say, tell
     from raysearch.errors import StoreError
     from raysearch.storage.open import open_folder
     from raysearch.store.run_folder import run_names
@@ -52,11 +57,14 @@ def view(store: str, show: bool, host: str, port: int, quiet: bool, **given: Any
         name = socket.gethostname() if host in EVERYWHERE else host
         given_host = f"[{name}]" if ":" in name else name
         address = f"http://{given_host}:{server.port}/{run}{f'?token={token}' * bool(token)}"
-        tell(address)
-        if show:
-            webbrowser.open(address)
-        try:
+        try:  # whoever has read the address may interrupt at once
+            if output == "json":
+                emit("view", address=address, store=folder.place)
+            else:
+                tell(address)
+            if show:
+                webbrowser.open(address)
             server.serve_forever()
         except KeyboardInterrupt:
-            return 0
+            lead(f"raysearch runs {shlex.quote(folder.place)}", quiet)
     return 0

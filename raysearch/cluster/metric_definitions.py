@@ -60,6 +60,12 @@ TOKENS = Metric(
     "tokens",
     "of the rows that were run, each in full (a replay runs only part of it)",
 )
+FAILED_ROWS = Metric(
+    "raysearch_failed_rows",
+    "counter",
+    "rows",
+    "of waves that failed and were run again one by one, slowly; a replica logs the first reason",
+)
 TASK_SECONDS = Metric(
     "raysearch_task_seconds",
     "histogram",
@@ -113,6 +119,7 @@ METRICS = (
     HYPOTHESES,
     PAIRS,
     TOKENS,
+    FAILED_ROWS,
     TASK_SECONDS,
     PHASE_SECONDS,
     QUEUE,

@@ -52,6 +52,7 @@ class Metrics:
         """Counts what `worker` used for a task, or for loading when `task` is None."""
         self._memory[worker] = usage.memory
         self._count(definitions.TOKENS, usage.tokens)
+        self._count(definitions.FAILED_ROWS, usage.failed_rows)
         for phase, seconds in usage.phases.items():
             self._count(definitions.PHASE_SECONDS, seconds, phase=phase)
         if task is not None:

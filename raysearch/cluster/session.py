@@ -121,6 +121,9 @@ def ray_session(
 def _start(dashboard: bool) -> Any:
     """Starts our own Ray on loopback alone, with health checks that tolerate a busy machine."""
     clusters, safe = ray_constants.ENABLE_RAY_CLUSTER, os.environ.get(_SAFE_PATH)
+    token_log = logging.getLogger("ray._private.authentication.authentication_token_setup")
+    level = token_log.level
+    token_log.setLevel(logging.ERROR)  # it says on each start that its token is asked for
     # Ray's only switch for all its servers: it replaces a given 127.0.0.1 by the machine's address
     # (2.60).
     ray_constants.ENABLE_RAY_CLUSTER = False
@@ -136,6 +139,7 @@ def _start(dashboard: bool) -> Any:
         )
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = clusters
+        token_log.setLevel(level)
         if safe is None:
             del os.environ[_SAFE_PATH]
         else:

@@ -125,6 +125,29 @@ def describe_counts(counts: Iterable[PairCount], split: Split) -> list[str]:
     return lines
 
 
+def summarise_counts(counts: Iterable[PairCount], split: Split) -> list[str]:
+    """Returns the same in a line for each set of reasons, over all variables that have it."""
+    own = [c for c in counts if c.split in (split, None) and c.reason not in UNREPORTED]
+    alike: dict[tuple[str, ...], list[tuple[int, int, str]]] = {}
+    for variable, of in groupby(sorted(own, key=lambda c: c.variable), key=lambda c: c.variable):
+        found = list(of)
+        if why := tuple(dict.fromkeys(f"{c.why} ({c.way_out})" for c in found if c.why)):
+            used = sum(c.pairs for c in found if c.reason is None)
+            alike.setdefault(why, []).append((used, sum(c.pairs for c in found), variable))
+    return [f"{_range(sorted(of), split)}; others: {'; '.join(why)}" for why, of in alike.items()]
+
+
+def _range(of: Sequence[tuple[int, int, str]], split: Split) -> str:
+    """Says how many pairs count for the variables that use the fewest and the most."""
+    (fewest, drawn, first), (most, most_drawn, last) = of[0], of[-1]
+    if len(of) == 1:
+        return f"{first}: {fewest} of {drawn} {split} pairs count"
+    whole = f"{drawn}" if drawn == most_drawn else f"{drawn} to {most_drawn}"
+    if fewest == most:
+        return f"{len(of)} variables: {fewest} of {whole} {split} pairs count for each"
+    return f"{fewest} ({first}) to {most} ({last}) of {whole} {split} pairs count"
+
+
 def _line(variable: str, split: Split, counts: Sequence[PairCount]) -> list[str]:
     left: Counter[tuple[str, str]] = Counter()
     for c in counts:

@@ -319,6 +319,8 @@ class Snapshot:
         out: tasks that are running.
         fitting: seeds still in training.
         training: those that train now, or next; None without any.
+        controls: controls without a verdict.
+        estimates: estimates on the holdout in progress.
     """
 
     stage: Stage
@@ -334,6 +336,8 @@ class Snapshot:
     conflicts: int = 0
     fitting: int = 0
     training: Training | None = None
+    controls: int = 0
+    estimates: int = 0
 
     @property
     def decided(self) -> int:

@@ -94,29 +94,41 @@ class RayUp(ClusterOptions):
 class Launcher:
     """A way to launch jobs.
 
-    `help`: of its command; `shared`: additional folders of templates; `wheel`: whether its machines
-    install raysearch from a wheel of this code, rather than have it already.
+    `help`: of its command; `next`: the command that uses what was written to `folder`; `shared`:
+    additional folders of templates; `wheel`: whether its machines install raysearch from a wheel of
+    this code, rather than have it already.
     """
 
     options: type[ClusterOptions]
     help: str
+    next: str
     shared: tuple[str, ...] = ()
     wheel: bool = False
 
 
 LAUNCHERS: Mapping[str, Launcher] = {
     "slurm": Launcher(
-        Slurm, "A script for sbatch, which is requeued at its time limit and goes on."
+        Slurm,
+        "A script for sbatch, which is requeued at its time limit and goes on.",
+        "sbatch {folder}/raysearch.sbatch",
     ),
     "kuberay": Launcher(
         Kuberay,
         "Kustomizations for KubeRay: the job, or a cluster that stays, with MLflow on PostgreSQL.",
+        "kubectl apply -k {folder}/overlays/gpu/job (or cpu, spot), once its secrets are there "
+        "(deploy/README.md)",
     ),
     "compose": Launcher(
         Compose,
         "Docker compose: Ray, MLflow on PostgreSQL, Prometheus, Grafana.",
+        "cd {folder} && (umask 077; ./secrets.sh > .env) && docker compose up -d",
         shared=("prometheus", "grafana"),
     ),
-    "ray": Launcher(RayUp, "A cluster file for `ray up`, on machines of one's own.", wheel=True),
+    "ray": Launcher(
+        RayUp,
+        "A cluster file for `ray up`, on machines of one's own.",
+        "ray up {folder}/cluster.yaml",
+        wheel=True,
+    ),
 }
 """Launchers by the name of their command and folder of templates."""

@@ -16,7 +16,7 @@ from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.answer_scores import Scoring
 from raysearch.engine.execution.evaluate import Evaluator
 from raysearch.engine.execution.evaluate_swaps import SwapEvaluator
-from raysearch.engine.execution.executors import PlainExecutor, ReplayExecutor
+from raysearch.engine.execution.executors import PlainExecutor
 from raysearch.engine.execution.known_executor import (
     check_key,
     recall_choice,
@@ -25,6 +25,7 @@ from raysearch.engine.execution.known_executor import (
 from raysearch.engine.execution.memory import RowLimit, capture_bytes, room_on_host
 from raysearch.engine.execution.predict import NEAR_TIE
 from raysearch.engine.execution.read_spans import ReadSpans
+from raysearch.engine.execution.replay_executor import ReplayExecutor
 from raysearch.engine.execution.selfcheck import (
     TRIED,
     ExecutorChoice,
@@ -103,7 +104,10 @@ class ModelRunner:
         self.tolerance, self.near_tie = choice.tolerance, choice.near_tie
         self.evaluator = Evaluator(self.executor, plain, self.cache, limit, self.near_tie)
         self.swaps = (
-            SwapEvaluator(self.evaluator, self.executor, self.cache, limit, self.near_tie)
+            SwapEvaluator(
+                *(self.evaluator, self.executor, self.cache, limit),
+                *(self.near_tie, self.tolerance),
+            )
             if isinstance(self.executor, ReplayExecutor)
             else None
         )

@@ -15,7 +15,7 @@ from typing import Any, Self
 from raysearch.core.records import Snapshot
 from raysearch.runner.frontend import RunOutcome
 from raysearch.runner.interrupt import Interrupt
-from raysearch.runner.progress import BEFORE, ProgressDisplay
+from raysearch.runner.progress import ProgressDisplay, stage_of
 from raysearch.store.run_folder import RunFolder
 from raysearch.visible_text import visible
 
@@ -52,21 +52,20 @@ class CellProgress(PythonProgress):
         self._show = show
         self._clock_here = clock
         self._said: list[str] = []
-        self._now = self._text = ""
+        self._line = self._text = ""
         self._shown = clock() - SECONDS
 
     def __enter__(self) -> Self:
         return self
 
     def __call__(self, snapshot: Snapshot) -> None:
-        if self._first_pairs is None and snapshot.stage not in BEFORE:
-            self._first_pairs = self._clock(), snapshot.pairs
-        self._now = f"{snapshot.stage:9} {self.words(snapshot)}"
+        self.follow(snapshot)
+        self._line = f"{stage_of(snapshot):11} {self.words(snapshot)}"
         if self._clock_here() - self._shown >= SECONDS:
             self._write()
 
     def stop(self) -> None:
-        self._now = ""
+        self._line = ""
         self._write()
 
     def say(self, text: str) -> None:
@@ -74,7 +73,7 @@ class CellProgress(PythonProgress):
         self._write()
 
     def _write(self) -> None:
-        text = "\n".join([*self._said, *([self._now] if self._now else [])])
+        text = "\n".join([*self._said, *([self._line] if self._line else [])])
         self._shown = self._clock_here()
         if text != self._text and not self._quiet:
             self._text = text

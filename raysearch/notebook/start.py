@@ -136,7 +136,7 @@ def sync(
     """
     from raysearch.runner.sync import sync_run
 
-    return sync_run(find_run(str(store), _place(run)), tracking_uri, children)
+    return str(sync_run(find_run(str(store), _place(run)), tracking_uri, children))
 
 
 def submit(

@@ -4,10 +4,11 @@ Invariants: the words are those of the run itself (core/pair_counts.py); runs ol
 give no lines.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from raysearch.core.pair_counts import PairCount, describe_counts
+from raysearch.causal import Split
+from raysearch.core.pair_counts import PairCount, describe_counts, summarise_counts
 from raysearch.report.results_table import read_table
 from raysearch.storage.open import FolderLike
 
@@ -17,9 +18,20 @@ def describe_dropped(run: FolderLike) -> list[str]:
 
     Raises: StoreError.
     """
+    return _described(run, describe_counts)
+
+
+def summarise_dropped(run: FolderLike) -> list[str]:
+    """Returns the same in a line or two over all variables. Raises: StoreError."""
+    return _described(run, summarise_counts)
+
+
+def _described(
+    run: FolderLike, describe: Callable[[Sequence[PairCount], Split], list[str]]
+) -> list[str]:
     rows: list[dict[str, Any]] = read_table(run, "dropped").to_pylist()
     counts = [*_dropped_counts(rows), *_used_counts(rows)]
-    return [*describe_counts(counts, "test"), *describe_counts(counts, "holdout")]
+    return [*describe(counts, "test"), *describe(counts, "holdout")]
 
 
 def _dropped_counts(rows: Sequence[dict[str, Any]]) -> list[PairCount]:

@@ -27,6 +27,7 @@ from raysearch.report.margins import read_margins
 from raysearch.report.population import earlier_population
 from raysearch.report.query import ROW, rows_of
 from raysearch.report.rows import Rows
+from raysearch.report.undecided import with_reasons
 from raysearch.report.warnings import PAIR_COLUMNS, PairFacts, warnings_of
 from raysearch.storage.digests import TABLES, each_checked, read_checked
 from raysearch.storage.folder import Folder
@@ -42,12 +43,6 @@ _ORDER = (
     "verdict = 'accept' DESC NULLS LAST, iia DESC NULLS LAST, "
     "variable, layer, component, position, head, hypothesis"
 )
-MAIN_COLUMNS = (
-    "variable", "layer", "component", "head", "position", "subspace", "units",
-    "verdict", "set", "iia", "low", "high", "fcr_low", "fcr_high", "n", "distinct", "holdout_iia",
-    "keep_iia", "population", "warnings", "reason",
-)  # fmt: skip
-"""The columns that matter most to people; `subspace` and `units` are shown in words."""
 TEXT_COLUMNS = {"subspace", "warnings"} | {
     field.name
     for table in ("hypotheses", "verdicts", "selection", "sets")
@@ -76,6 +71,7 @@ def read_verdicts(run: FolderLike) -> pa.Table:
             f"on, or `resume` it"
         )
     joined = _join(_clear_wrong_layers(hypotheses), read_table(run, "verdicts"))
+    joined = with_reasons(joined, read_job(open_folder(run)))
     return _join(_with_population(run, joined), read_table(run, "selection"))
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from raysearch.core.events import Continued, Encoded
-from raysearch.errors import JobError, PairsError, ResumeError
+from raysearch.errors import JobError, PairsError, RaysearchError, ResumeError
 from raysearch.job.keys import MOST_PAIRS
-from raysearch.runner.given_objects import GivenObjects
+from raysearch.runner.given_objects import NO_OBJECTS, GivenObjects
+from raysearch.runner.reopen import reopened_job
 from raysearch.runner.resolve import SPARE, with_more_pairs
 from raysearch.runner.resolved_job import ResolvedJob, is_open
 from raysearch.search.search import Search
@@ -55,6 +56,23 @@ def check_request(pairs: int | None, retry: bool) -> None:
             "more pairs and a retry of what failed are two requests; retry what failed first, and "
             "continue the run when that is done"
         )
+
+
+def can_continue(run: RunFolder) -> bool:
+    """Whether what is undecided in a run that is done can have further pairs, as far as it shows
+    without its search."""
+    try:
+        with reopened_job(run) as (stored, resolved):
+            _check_rules(run, resolved)
+            _check_draws(run, resolved, NO_OBJECTS, 0)
+    except RaysearchError:
+        return False
+    test = [p.index for p in resolved.pairs if p.split == "test"]
+    screened = {s.pair: s for s in stored.screened or ()}
+    blocked = sum(p in screened and screened[p].block is not None for p in test)
+    if resolved.population.fixed or blocked > resolved.job.test.most_pairs:
+        return blocked > resolved.job.test.most_pairs
+    return resolved.job.problem.use is not None or any(p not in screened for p in test)
 
 
 def continuation(

@@ -16,15 +16,15 @@ import pyarrow as pa
 
 from raysearch.core.codec import from_json_values
 from raysearch.core.hypothesis import Intervention
-from raysearch.errors import JobError, StoreError
+from raysearch.errors import StoreError
 from raysearch.interventions.card import Finding, ModelOrigin
 from raysearch.interventions.saved import SavedIntervention, push_intervention, save_intervention
 from raysearch.job import Job
 from raysearch.job.named_files import is_beside
 from raysearch.report.population import population_words
-from raysearch.report.results_table import results
 from raysearch.report.warnings import WARNINGS
 from raysearch.runner.export_tensors import tensors
+from raysearch.runner.pick import pick
 from raysearch.runner.stored_job import job_of
 from raysearch.store.run_folder import RunFolder
 
@@ -37,7 +37,7 @@ def export(run: RunFolder, hypothesis: str, to: Path) -> SavedIntervention:
     read or the folder not be written; ModelError where a subspace is drawn for the model's width
     and the model is not there.
     """
-    return save_intervention(found(run, row_of(run, hypothesis), job_of(run)), to)
+    return save_intervention(found(run, pick(run, hypothesis, {}), job_of(run)), to)
 
 
 def found(run: RunFolder, row: Mapping[str, Any], job: Job) -> SavedIntervention:
@@ -87,24 +87,6 @@ def found(run: RunFolder, row: Mapping[str, Any], job: Job) -> SavedIntervention
 def push(folder: Path, hub_id: str, private: bool | None) -> str:
     """Puts what was exported to `folder` on the hub; the commit's id. Raises: HubError."""
     return push_intervention(folder, hub_id, private=private)
-
-
-def row_of(run: RunFolder, hypothesis: str) -> dict[str, Any]:
-    """The one row of the results whose hypothesis begins so. Raises: JobError, StoreError."""
-    rows: list[dict[str, Any]] = results(run.folder, controls=True).to_pylist()
-    found = [row for row in rows if row["hypothesis"].startswith(hypothesis)]
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        example = f"such as {rows[0]['hypothesis']}" if rows else "none yet"
-        raise JobError(
-            f"{hypothesis}: no hypothesis of run {run.info.id} begins so; `raysearch results "
-            f"{run.place} -o json` has their ids, {example}"
-        )
-    shown = ", ".join(row["hypothesis"] for row in found[:3])
-    raise JobError(
-        f"{hypothesis!r}: {len(found)} hypotheses begin so ({shown}, ...); give more of the id"
-    )
 
 
 def _intervention(row: Mapping[str, Any], run: RunFolder) -> Intervention:

@@ -20,8 +20,9 @@ from raysearch.interventions.saved import SavedIntervention, save_intervention
 from raysearch.interventions.tensors import tensors_of_width
 from raysearch.job import Job
 from raysearch.report.results_table import results
-from raysearch.runner.export import export, found, row_of
+from raysearch.runner.export import export, found
 from raysearch.runner.export_tensors import tokens_at, width_at
+from raysearch.runner.pick import pick
 from raysearch.runner.stored_job import job_of
 from raysearch.store.run_folder import RunFolder
 
@@ -66,7 +67,7 @@ def export_mib(
     be; StoreError.
     """
     job = job_of(run)
-    rows = _accepted(run) if hypothesis is None else [row_of(run, hypothesis)]
+    rows = _accepted(run) if hypothesis is None else [pick(run, hypothesis, {})]
     task = task or _task(job)
     model_name = model_name or re.sub(
         r"[^A-Za-z0-9.-]+", "-", job.model.path.rstrip("/").rpartition("/")[2]
@@ -87,7 +88,7 @@ def export_mib(
 def export_pyvene(run: RunFolder, hypothesis: str, to: Path) -> None:
     """Writes the hypothesis to the folder `to` as pyvene loads it. Raises: JobError, ModelError
     where it cannot be; StoreError."""
-    save_pyvene(_of_one_token(run, row_of(run, hypothesis), job_of(run)), to)
+    save_pyvene(_of_one_token(run, pick(run, hypothesis, {}), job_of(run)), to)
 
 
 def import_mib(folder: Path, to: Path) -> Iterator[Path]:

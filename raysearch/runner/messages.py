@@ -2,7 +2,7 @@
 
 from raysearch.causal import SPLITS
 from raysearch.core.events import Opened
-from raysearch.core.pair_counts import describe_counts
+from raysearch.core.pair_counts import summarise_counts
 from raysearch.core.records import Snapshot
 from raysearch.report.run_data import cost_of
 from raysearch.runner.frontend import Frontend
@@ -48,7 +48,7 @@ def report_screening(search: Search, frontend: Frontend) -> None:
         if screened:
             usable = len(search.screening.usable(split))
             short = f"; {wanted} were wanted" if usable < wanted else ""
-            counted = describe_counts(search.preparation.counts, split) if split != "fit" else []
+            counted = summarise_counts(search.preparation.counts, split) if split != "fit" else []
             used = "" if counted else f", {usable} are used"
             frontend.say(
                 f"screened  {screened} {split} pairs: the model solves "

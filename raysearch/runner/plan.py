@@ -23,6 +23,7 @@ from raysearch.job import Job
 from raysearch.proposers.base import Proposer, judged_at
 from raysearch.runner.example_pairs import example_lines
 from raysearch.runner.given_objects import NO_OBJECTS, GivenObjects
+from raysearch.runner.hopeless import hopeless_words
 from raysearch.runner.memory_estimate import MemoryEstimate, footprint
 from raysearch.runner.plan_report import GRID, PlanReport
 from raysearch.runner.resolve import resolve
@@ -72,6 +73,7 @@ def _facts(resolved: ResolvedJob, summary: ModelSummary) -> PlanReport:
     splits: tuple[Split, ...] = ("fit", "test", "holdout")
     weighed_on = proposer.fit_pairs or weight_pairs(job, len(space))
     used = _used(resolved, encoded, weighed_on)
+    powers, hopeless = _powers(resolved, proposer, space, len(test), bool(weighed_on))
     return PlanReport(
         job=job,
         name=job.name,
@@ -103,7 +105,8 @@ def _facts(resolved: ResolvedJob, summary: ModelSummary) -> PlanReport:
             p.baseline for v in resolved.variables for p in policies_of(expected, v, resolved.kinds)
         ),
         weighed_on=weighed_on,
-        powers=_powers(resolved, proposer, space, len(test)),
+        powers=powers,
+        hopeless=hopeless,
         memory=_footprint(
             *(resolved, summary, used, [p.index for p in _first(resolved) if p.split == "test"]),
             len(space),
@@ -223,10 +226,14 @@ def _sites_words(grid: Grid) -> str:
 
 
 def _powers(
-    resolved: ResolvedJob, proposer: Proposer, space: HypothesisSpace, test_pairs: int
-) -> tuple[Power, ...]:
+    resolved: ResolvedJob,
+    proposer: Proposer,
+    space: HypothesisSpace,
+    test_pairs: int,
+    weighed: bool,
+) -> tuple[tuple[Power, ...], str | None]:
     """Computes the chances of a verdict at this job's claim, K and looks, as if the model solved
-    every pair and every pair were a change pair.
+    every pair and every pair were a change pair; and why nothing can be accepted, if so.
 
     Of a test on a score, as if every score were 0 or 1: of all scores of one mean these spread
     most, and so are told latest. Of a claim about new values, as if by one matching of them; that
@@ -249,7 +256,13 @@ def _powers(
     kind = ExactTest if isinstance(test, ExactTest) else MatchTest
     test = kind(*rates, population=size, futility=futility)
     found = (power(test, iia, last, job.test.use == "fixed") for iia in GRID)
-    return tuple(replace(p, pairs=p.pairs * matchings) for p in found)
+    powers = tuple(replace(p, pairs=p.pairs * matchings) for p in found)
+    if matchings > 1:
+        return powers, None  # too few values are refused before
+    asked = f"K = {test.hypotheses} hypotheses"
+    # One that weighs more, or is accepted beside others (e-BH), spends all at the most.
+    most = replace(test, hypotheses=1) if weighed or job.test.control == "fdr" else test
+    return powers, hopeless_words(most, last, job, asked)
 
 
 def _fits(space: HypothesisSpace, job: Job, most: int | None) -> int:

@@ -44,7 +44,8 @@ class PlanReport:
     the share that tells them apart. `baselines`: by variable what pure policies score on its pairs,
     the best first. `weighed_on`: fit pairs whose effects weigh the hypotheses (0: all spend alike).
     `examples`: lines that show two test pairs. `powers`: chances of each verdict at the true IIAs
-    of `GRID`, and `seconds` of the search at each, by `calibration` (None: not measured).
+    of `GRID`; `hopeless`: why nothing can be accepted, if so; `seconds`: of the search at each IIA,
+    by `calibration` (None: not measured).
     """
 
     job: Job
@@ -81,6 +82,7 @@ class PlanReport:
     unused: tuple[str, ...] = ()
     quantised: str | None = None
     examples: tuple[str, ...] = ()
+    hopeless: str | None = None
 
     @property
     def at_most(self) -> int:
@@ -96,6 +98,8 @@ class PlanReport:
 
 
 def _horizon_words(job: Job) -> str:
+    if not job.test.is_exact and job.test.claim == "these_pairs":
+        return "the pairs at hand: what stays undecided has no others to go on on"
     if not job.test.is_exact:
         return "open: what stays undecided may go on on further pairs (resume --more-pairs)"
     kept = f"{job.test.reserve:g} of both chances of error is kept for more pairs"
@@ -105,6 +109,8 @@ def _horizon_words(job: Job) -> str:
 def _text(facts: PlanReport) -> str:
     job = facts.job
     lines = _question_lines(facts) + _dropped_words(facts)
+    if facts.hopeless:
+        lines += ["", f"warning: {facts.hopeless}"]
     if facts.examples:
         lines += [
             "",

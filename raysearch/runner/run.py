@@ -1,35 +1,27 @@
-"""A run from its job to its results: pool, run folder, ledger, tracker; begun anew or gone on with.
+"""A run from its job to its results: begun anew, or gone on with from where its journal ends.
 
 Invariants: no run folder is made before the model is loaded and the job has proved to fit it;
 whatever ends a search early, who asked is told that it can be gone on with, where that can help.
 """
 
-import os
-import time
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from raysearch import driver
 from raysearch.core.codec import to_json_values
-from raysearch.core.events import Encoded
+from raysearch.core.events import Opened
 from raysearch.core.model_facts import ModelFacts
-from raysearch.core.records import Snapshot
-from raysearch.errors import JobError, StoreError, TakenOverError
 from raysearch.job import Job
 from raysearch.job.job_files import kept_beside
 from raysearch.proposers.base import Proposer
-from raysearch.report.control_comparison import RunResults
-from raysearch.runner.continuation import Continuation, check_request, continuation
+from raysearch.runner.continuation import check_request, continuation
 from raysearch.runner.fresh_pairs import with_fresh_pairs
 from raysearch.runner.frontend import Frontend, RunOptions, RunOutcome
 from raysearch.runner.given_objects import NO_OBJECTS, GivenObjects
-from raysearch.runner.interrupt import Interrupt
 from raysearch.runner.job_code import code_of
-from raysearch.runner.messages import report_end, report_model, report_screening
-from raysearch.runner.pools import RunPool, pool_of
-from raysearch.runner.recorded_proposals import Recording, recording
+from raysearch.runner.messages import report_model
+from raysearch.runner.pools import pool_of
+from raysearch.runner.recorded_proposals import recording
 from raysearch.runner.reopen import as_stored, reopened_job
 from raysearch.runner.resolve import resolve
 from raysearch.runner.resolved_job import ResolvedJob
@@ -45,10 +37,10 @@ from raysearch.runner.resume_checks import (
     stored_job,
     tracking_of,
 )
-from raysearch.runner.retry import concluded, retry_failed
-from raysearch.runner.tracking import finish_tracking, start_tracking
+from raysearch.runner.retry import concluded
+from raysearch.runner.run_session import RunSession
+from raysearch.runner.tracking import start_tracking
 from raysearch.search.search import EVIDENCE_VERSION, Search
-from raysearch.store.ledger import RunLedger
 from raysearch.store.locations import writable_store
 from raysearch.store.pairs_table import pairs_digest, read_pairs, write_pairs
 from raysearch.store.run_folder import RunFolder, find_run
@@ -56,11 +48,6 @@ from raysearch.store.used_pairs import EarlierRun, earlier_runs, used_before, us
 from raysearch.tracking.registry import tracker_of
 from raysearch.tracking.tracker import Tracker
 from raysearch.tracking.uris import tracking_uri
-from raysearch.viewer.live_page import LivePage
-from raysearch.viewer.page import write_page
-
-HEATMAPS = "RAYSEARCH_HEATMAPS"
-"""The variable that switches off the pictures of a run, whose page has the same as tables."""
 
 
 def begin(
@@ -87,10 +74,7 @@ def begin(
     stored = resolved.job if sent is None else kept_beside(resolved.job, sent)
     with pool_of(resolved, where, frontend, sent, given=given) as pool:
         opened = pool.open()
-        proposer = recording(
-            resolved.proposer(resolved.space(opened.facts), opened.facts), resolved
-        )
-        search = resolved.search(opened.facts, opened.encoded, proposer)
+        proposer, search = _search_of(resolved, opened)
         report_model(opened, resolved, frontend)
         digest = pairs_digest(resolved.pairs)
         before = _used_before(resolved, tested, opened.facts.digest, frontend)
@@ -106,21 +90,39 @@ def begin(
         with run.lock():
             if sent is not None:
                 keep_files(sent, run)
-            run.update(
-                model_digest=opened.facts.digest,
-                facts=to_json_values(opened.facts),
-                k=proposer.max_hypotheses or 0,
-                used_before=before,
-            )
-            write_pairs(
-                run.folder,
-                resolved.pairs,
-                opened.encoded,
-                left_out=resolved.left_out,
-                population=resolved.population,
-            )
+            _write_facts(run, resolved, opened, proposer, before)
             tracker = _tracker(run, resolved, opened.facts, digest, uri)
-            return _search(run, search, proposer, pool, where, frontend, tracker)
+            return RunSession(run, search, proposer, pool, where, frontend, tracker).drive()
+
+
+def _search_of(resolved: ResolvedJob, opened: Opened) -> tuple[Proposer, Search]:
+    """Returns the proposer, which is recorded, and the search that asks it."""
+    proposer = resolved.proposer(resolved.space(opened.facts), opened.facts)
+    proposer = recording(proposer, resolved)
+    return proposer, resolved.search(opened.facts, opened.encoded, proposer)
+
+
+def _write_facts(
+    run: RunFolder,
+    resolved: ResolvedJob,
+    opened: Opened,
+    proposer: Proposer,
+    before: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Writes what a new run begins with: facts of its model, and its pairs."""
+    run.update(
+        model_digest=opened.facts.digest,
+        facts=to_json_values(opened.facts),
+        k=proposer.max_hypotheses or 0,
+        used_before=before,
+    )
+    write_pairs(
+        run.folder,
+        resolved.pairs,
+        opened.encoded,
+        left_out=resolved.left_out,
+        population=resolved.population,
+    )
 
 
 def _used_before(
@@ -162,36 +164,50 @@ def go_on(
                 return _as_it_is(run, done, NOTHING_UNDECIDED, frontend, given)
         check_version(run)
         check_journal(run)
-        stored = read_pairs(run.folder)
         with files_of(run) as files:
-            resolved = as_stored(stored_job(run, files), stored)
-            check_given(run, resolved, stored, given)
-            for line in code_of(resolved.job, with_problem=more_pairs is not None):
-                frontend.say(line)
-            more = None
-            if more_pairs:
-                more = continuation(run, resolved, stored, done, more_pairs, given)
-                resolved = more.resolved
-            with pool_of(resolved, where, frontend, files, send=True, given=given) as pool:
-                opened = pool.open()
-                check_same(run, resolved, stored, opened)
-                proposer = recording(
-                    resolved.proposer(resolved.space(opened.facts), opened.facts), resolved
-                )
-                run.update(  # what runs of earlier versions lack
-                    facts=to_json_values(opened.facts), k=proposer.max_hypotheses or 0
-                )
-                search = resolved.search(opened.facts, opened.encoded, proposer)
-                if more is not None:  # for what a tracker is told; a ledger puts it right
-                    known = dict(list(run.info.continued.items())[: more.number - 1])
-                    run.update(continued={**known, str(more.number): more.event.pairs})
-                uri = tracking_of(run, where.tracking_uri)
-                tracker = _tracker(run, resolved, opened.facts, pairs_digest(stored.pairs), uri)
-                before = resolved.search(opened.facts, opened.encoded) if retry else None
-                encoded = opened.encoded
-                return _search(
-                    run, search, proposer, pool, where, frontend, tracker, before, more, encoded
-                )
+            return _go_on(run, files, where, frontend, retry, given, done, more_pairs)
+
+
+def _go_on(
+    run: RunFolder,
+    files: Path | None,
+    where: RunOptions,
+    frontend: Frontend,
+    retry: bool,
+    given: GivenObjects,
+    done: Search | None,
+    more_pairs: int | None,
+) -> RunOutcome:
+    """Goes on with a run that has something left to do.
+
+    Args:
+        files: the folder of the files that it keeps; None if it keeps none.
+        done: its search at the end; None if it has none.
+    """
+    stored = read_pairs(run.folder)
+    resolved = as_stored(stored_job(run, files), stored)
+    check_given(run, resolved, stored, given)
+    for line in code_of(resolved.job, with_problem=more_pairs is not None):
+        frontend.say(line)
+    more = None
+    if more_pairs:
+        more = continuation(run, resolved, stored, done, more_pairs, given)
+        resolved = more.resolved
+    with pool_of(resolved, where, frontend, files, send=True, given=given) as pool:
+        opened = pool.open()
+        check_same(run, resolved, stored, opened)
+        proposer, search = _search_of(resolved, opened)
+        run.update(  # what runs of earlier versions lack
+            facts=to_json_values(opened.facts), k=proposer.max_hypotheses or 0
+        )
+        if more is not None:  # for what a tracker is told; a ledger puts it right
+            known = dict(list(run.info.continued.items())[: more.number - 1])
+            run.update(continued={**known, str(more.number): more.event.pairs})
+        uri = tracking_of(run, where.tracking_uri)
+        tracker = _tracker(run, resolved, opened.facts, pairs_digest(stored.pairs), uri)
+        before = resolved.search(opened.facts, opened.encoded) if retry else None
+        session = RunSession(run, search, proposer, pool, where, frontend, tracker)
+        return session.drive(before, more, opened.encoded)
 
 
 NOTHING_FAILED = " and nothing in it failed: there is nothing to try again"
@@ -217,173 +233,7 @@ def _as_it_is(
     return ended
 
 
-def _search(
-    run: RunFolder,
-    search: Search,
-    proposer: Proposer,
-    pool: RunPool,
-    where: RunOptions,
-    frontend: Frontend,
-    tracker: Tracker | None,
-    before: Search | None = None,
-    more: Continuation | None = None,
-    encoded: tuple[Encoded, ...] = (),
-) -> RunOutcome:
-    """Drives the search to its end, or to an interrupt. `before`: one more, where what failed is
-    tried again (`retry_failed`); `more`: what it is continued with, on pairs as `encoded`."""
-    # Before there is a journal, so that whoever sees it and interrupts is told how to go on.
-    with frontend.interrupt() as interrupt:
-        ledger = RunLedger(
-            run, tracker, suggested=proposer.recorded if isinstance(proposer, Recording) else ()
-        )
-        for line in ledger.messages:
-            frontend.say(line)
-        frontend.say(f"run       {run.place}")
-        pool.on_lost(lambda: frontend.left("failed", run))
-        page = LivePage(run.folder, frontend.say)
-        try:
-            if before is not None:
-                retry_failed(ledger, before, frontend)
-            if more is not None:
-                ledger.request(more.event, more.pairs(encoded))
-                frontend.say(more.words)
-            run.update(continued={str(n): p for n, p in enumerate(ledger.continued, start=1)})
-            seconds = _drive(run, search, pool, ledger, frontend, interrupt, page)
-            ledger.close("done")
-        except KeyboardInterrupt:
-            frontend.stop()
-            ledger.close("interrupted")
-            page.end()
-            frontend.left("interrupted", run)
-            _give(tracker, "interrupted", run, where, frontend)
-            return RunOutcome(run, "interrupted", search.snapshot())
-        except BaseException as e:
-            frontend.stop()
-            _end_badly(e, ledger, run, frontend)
-            if not isinstance(e, StoreError):  # such a store would only refuse the page, too
-                page.end()
-            if isinstance(e, StoreError) and tracker is not None:
-                tracker.close("failed")  # and no files, for the same reason
-            else:
-                _give(tracker, "failed", run, where, frontend)
-            raise
-        frontend.stop()
-        return _conclude(
-            RunOutcome(run, "done", search.snapshot()),
-            seconds,
-            where,
-            frontend,
-            tracker,
-        )
-
-
-def _drive(
-    run: RunFolder,
-    search: Search,
-    pool: RunPool,
-    ledger: RunLedger,
-    frontend: Frontend,
-    interrupt: Interrupt,
-    page: LivePage,
-) -> float:
-    """Runs a search from what is journalled to its end. Returns the seconds that it took."""
-    began = time.monotonic()
-    screening = True
-
-    def show(snapshot: Snapshot) -> None:
-        nonlocal screening
-        ledger.snapshot(snapshot)
-        pool.show(run.info.id, snapshot)
-        if screening and snapshot.stage != "screening":
-            screening = False
-            report_screening(search, frontend)
-            if search.preparation.score_scale is not None:
-                run.update(scale=search.preparation.score_scale.scale)
-        frontend(snapshot)
-        page.tick()
-        interrupt.check()
-
-    def show_training(step: int, fits: int, loss: float) -> None:
-        now = search.snapshot()
-        if now.training is not None:
-            now = replace(now, training=now.training.at(step, fits, loss))
-            ledger.snapshot(now)
-            frontend(now)
-
-    driver.replay(search, ledger.replay(), ledger)
-    pool.on_step(show_training)
-    if ledger.past_events:
-        frontend.say(f"replayed  {ledger.past_events} events: {frontend.words(search.snapshot())}")
-    driver.drive(search, pool, ledger, show)
-    ledger.snapshot(search.snapshot())
-    return time.monotonic() - began
-
-
-def _conclude(
-    ended: RunOutcome,
-    seconds: float,
-    where: RunOptions,
-    frontend: Frontend,
-    tracker: Tracker | None,
-) -> RunOutcome:
-    """Pictures and summary of a search that is done."""
-    run = ended.run
-    try:
-        pictures = _heatmaps(run)
-        report_end(run, ended.snapshot, seconds, frontend)
-        write_page(run.folder, ended.results)
-        frontend.ended(ended)
-        _give(tracker, "done", run, where, frontend, pictures, ended.results)
-    except BaseException:
-        if tracker is not None:
-            tracker.close("done")  # the search is, whatever became of its pictures
-        frontend.left("the search is done, its pictures and summary are not", run)
-        raise
-    return ended
-
-
-def _heatmaps(run: RunFolder) -> list[str]:
-    """Draws the heat maps, unless they are switched off; returns the files' names."""
-    if os.environ.get(HEATMAPS, "").lower() == "off":
-        return []
-    from raysearch.report.heatmap import heatmaps  # matplotlib, which takes a second to import
-
-    return heatmaps(run.folder, run.heatmaps)
-
-
-def _end_badly(error: BaseException, ledger: RunLedger, run: RunFolder, frontend: Frontend) -> None:
-    """Closes the books as far as that can be done. An error that a resume would only meet again
-    gets no hint to resume."""
-    if isinstance(error, StoreError):
-        ledger.abandon()
-    else:
-        ledger.close("failed")
-    if not isinstance(error, JobError | TakenOverError):
-        frontend.left("failed", run)
-
-
 def _tracker(
     run: RunFolder, resolved: ResolvedJob, facts: ModelFacts, digest: str, uri: str | None
 ) -> Tracker | None:
     return None if uri is None else start_tracking(run, resolved, facts, digest, uri)
-
-
-def _give(
-    tracker: Tracker | None,
-    status: str,
-    run: RunFolder,
-    where: RunOptions,
-    frontend: Frontend,
-    pictures: Sequence[str] = (),
-    results: RunResults | None = None,
-) -> None:
-    """Gives the tracker what the run has left, and waits for it (a bounded time)."""
-    if tracker is not None:
-        name = tracker_of(run.info.tracking_uri or "").name
-
-        def say() -> None:
-            frontend.say(f"{name:<9} finishing")
-
-        finish_tracking(tracker, status, run, where.tracked_children, pictures, results, say=say)
-        if page := getattr(tracker, "address", None):
-            frontend.say(f"{name:<9} {page}")

@@ -5,10 +5,12 @@ Invariants: what is made runs as it is; users' text is quoted for the language i
 
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from raysearch.causal import SPLITS, Split
 from raysearch.errors import JobError
 from raysearch.job.error_messages import WORDS
 from raysearch.job.job import NAME
@@ -31,6 +33,8 @@ class PairsFacts:
         positions: those that each input has.
         classes: whether the inputs are tensors.
         pairs: how many pairs may be used.
+        wanted: how many test and holdout pairs a job of them asks for.
+        given: how many pairs of each split the file then gives.
     """
 
     path: Path
@@ -38,6 +42,8 @@ class PairsFacts:
     positions: tuple[str, ...]
     classes: bool
     pairs: int
+    wanted: Mapping[Split, int]
+    given: Mapping[Split, int]
 
 
 def pairs_facts(path: Path) -> PairsFacts:
@@ -46,12 +52,17 @@ def pairs_facts(path: Path) -> PairsFacts:
     inputs = [each for pair in pairs for each in (pair.base, *pair.sources.values())]
     first, *others = inputs
     positions = [p for p in first.positions if all(p in other.positions for other in others)]
+    holdout = min(128, len(pairs) // 4)
+    wanted: dict[Split, int] = {"test": min(256, len(pairs) - holdout), "holdout": holdout}
+    given = Counter(pair.split for pair in read_sample(path, wanted, seed=0).pairs)
     return PairsFacts(
         path,
         tuple(pairs[0].counterfactual),
         tuple(positions),
         first.stimulus is not None,
         len(pairs),
+        {split: n if given[split] else 0 for split, n in wanted.items()},
+        given,
     )
 
 
@@ -90,15 +101,14 @@ def starter_files(
 
 
 def _of_pairs(pairs: PairsFacts, folder: Path) -> Mapping[str, object]:
-    holdout = min(128, pairs.pairs // 4)
     place = os.path.relpath(pairs.path, folder)
     return {
         "pairs": place,
         "shown": repr(place)[1:-1],
         "classes": pairs.classes,
         "lines": pairs.pairs,
-        "test": min(256, pairs.pairs - holdout),
-        "holdout": holdout,
+        "wanted": pairs.wanted,
+        "given": {split: pairs.given.get(split, 0) for split in SPLITS},
         "variables": pairs.variables,
         "positions": (*pairs.positions, "last"),
     }

@@ -17,6 +17,7 @@ from raysearch.report.results_table import read_parts
 from raysearch.runner.progress import training_words
 from raysearch.storage.digests import check_parts
 from raysearch.storage.local import LocalFolder
+from raysearch.store.journal import drivers
 from raysearch.store.progress import read_progress
 from raysearch.store.run_folder import RunFolder
 from raysearch.store.run_history import LastDriver, last_driver
@@ -29,6 +30,8 @@ _VERDICTS = {
     "failed": "failed",
 }
 """Counts of hypotheses, and their verdict in the tables."""
+KILLED = "its driver was killed"
+RESUMABLE = ("interrupted", "failed", KILLED)
 _COUNTS = ("stage", "alive", *_VERDICTS, "fitting", "training", "pairs", "at_most")
 """The fields of a search's snapshot that are reported."""
 
@@ -36,11 +39,16 @@ _COUNTS = ("stage", "alive", *_VERDICTS, "fitting", "training", "pairs", "at_mos
 def local_status(run: RunFolder) -> list[str]:
     """Returns lines on the state of `run`. Raises: StoreError where a file of it is damaged."""
     now = local_facts(run)
-    lines = [f"run       {now['run']}", f"status    {now['status']}"]
+    hint = next_command(run) if now["status"] in RESUMABLE else ""
+    lines = [
+        f"run       {now['run']}",
+        f"status    {now['status']}{f'; go on with: {hint}' * bool(hint)}",
+    ]
     if words := continued_words(run.info.continued):
         lines.append(words)
-    if now["started"] is not None:
-        lines.append(f"started   {now['started']}")
+    lines.append(f"began     {now['began']}")
+    if now["drivers"] > 1:
+        lines.append(f"resumed   {now['started']}, by driver {now['drivers']} of it")
     if now["last_event"] is not None:
         lines.append(f"last      event at {now['last_event']}")
     if now["alive"] is not None:
@@ -68,6 +76,8 @@ def local_facts(run: RunFolder) -> dict[str, Any]:
         "run": run.place,
         "status": _status(run, last),
         "continued": dict(run.info.continued),
+        "began": run.info.created,
+        "drivers": len(drivers(run.journal)),
         "started": None if last is None else last.started.at,
         "last_event": _last_written(run),
         "counted": None if progress is None else progress.at,
@@ -87,8 +97,15 @@ def _status(run: RunFolder, last: LastDriver | None) -> str:
         return "its driver works, or was killed (an object store cannot say which)"
     if ended == "done":
         return "done"
-    why = ended or "its driver was killed"
-    return f"{why}; go on with: raysearch resume {shlex.quote(run.place)}"
+    return ended or KILLED
+
+
+def next_command(run: RunFolder) -> str:
+    """Returns the command that goes on with a run, as it is now. Raises: StoreError."""
+    status, place = _status(run, last_driver(run)), shlex.quote(run.place)
+    if status in RESUMABLE:
+        return f"raysearch resume {place}"
+    return f"raysearch results {place}" if status == "done" else f"raysearch view {place} --open"
 
 
 def _in_tables(run: RunFolder) -> dict[str, int]:

@@ -29,7 +29,7 @@ from raysearch.errors import JobError, StoreError
 from raysearch.runner.entrypoint import entrypoint
 from raysearch.runner.frontend import RunOptions
 from raysearch.runner.upload import JOB_FILE, MIB, pack
-from raysearch.storage.uris import without_credentials
+from raysearch.storage.uris import is_uri, without_credentials
 from raysearch.store.locations import kind_of
 from raysearch.store.run_folder import find_run
 from raysearch.tracking.registry import tracker_of
@@ -252,8 +252,13 @@ def _variables(names: Sequence[str]) -> dict[str, str]:
 
 
 def _whole_name(run: str, store: str) -> str:
-    """Resolves "latest" to a run's name. Raises: StoreError if the store cannot be read."""
-    return find_run(store, run).info.id if run == "latest" else run
+    """Returns the whole name of a run of the store ("latest", a beginning); a path or a whole name
+    as it is.
+
+    Raises: StoreError if the store cannot be read, or has no such run.
+    """
+    is_whole = "/" in run or _RUN_NAME.fullmatch(run)
+    return run if is_whole or is_uri(run) else find_run(store, run).info.id
 
 
 def _id(name: str, digest: str) -> str:

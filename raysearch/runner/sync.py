@@ -5,6 +5,7 @@ is written; however often it is said, the tracker has one run, and each point on
 knows no times but those at which drivers started: the points between have the time of theirs.
 """
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from raysearch.core.events import JournalledEvent
@@ -33,6 +34,24 @@ POINTS = 500
 """Points of each metric, about; a search of a million events has no more to show."""
 
 
+@dataclass(frozen=True)
+class Synced:
+    """The place where a tracker shows a run; as text, a line that says so.
+
+    `address`: of its page; None where the tracker has none.
+    """
+
+    tracking_uri: str
+    tracking_run_id: str
+    experiment: str
+    address: str | None = None
+
+    def __str__(self) -> str:
+        name = tracker_of(self.tracking_uri).name
+        where = f"experiment {self.experiment} at {self.address or self.tracking_uri}"
+        return f"{name:<9} run {self.tracking_run_id} of {where}"
+
+
 class _Time:
     """The time of the event that is mirrored now, by the start of its driver."""
 
@@ -48,9 +67,9 @@ class _Time:
 
 def sync_run(
     run: RunFolder, uri: str | None = None, children: int = RunOptions.tracked_children
-) -> str:
-    """Reports the run to the tracker at `uri` (None: the run's own, credentials aside); returns a
-    line that says where it is. Raises: TrackingError, ResumeError, StoreError."""
+) -> Synced:
+    """Reports the run to the tracker at `uri` (None: the run's own, credentials aside); returns
+    where it is. Raises: TrackingError, ResumeError, StoreError."""
     at = run.info.tracking_uri if uri is None else tracking_uri(uri)
     if at is None or uri == "none":
         raise TrackingError(
@@ -61,7 +80,7 @@ def sync_run(
         return _sync(run, at, children)
 
 
-def _sync(run: RunFolder, uri: str, children: int) -> str:
+def _sync(run: RunFolder, uri: str, children: int) -> Synced:
     check_parts(run.folder)
     check_journal(run)
     with reopened_job(run) as (stored, resolved):
@@ -97,8 +116,7 @@ def _sync(run: RunFolder, uri: str, children: int) -> str:
     if own:
         run.update(tracking_uri=shown)
     page = getattr(tracker, "address", None)
-    where = f"experiment raysearch/{resolved.job.name} at {page or shown}"
-    return f"{kind.name:<9} run {tracker.run_id} of {where}"
+    return Synced(shown, tracker.run_id or "", f"raysearch/{resolved.job.name}", page)
 
 
 def _report(

@@ -228,6 +228,8 @@ class Search:
             conflicts=self._conflicts,
             fitting=halving.running,
             training=halving.training,
+            controls=verdicts.alive - verdicts.alive_without_controls,
+            estimates=self._estimates.open,
         )
 
     @property

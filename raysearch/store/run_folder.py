@@ -39,6 +39,7 @@ _ID = re.compile(r"[A-Za-z0-9._-]+")
 _OLD_NAMES = {"mlflow_run_id": "tracking_run_id"}
 """Fields of run.json in runs before 2026-11-29, and their names now."""
 _RUN_NAME = re.compile(r"-(\d{8}T\d{6}Z)-[0-9a-f]{8}$")
+_LATEST = re.compile(r"latest(?:~(\d{1,9}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,39 +210,60 @@ class RunFolder:
 
 
 def find_run(store: str | Path | Folder, name_or_place: str | Path) -> RunFolder:
-    """Returns the run at a path or URI, or of that name in the store, or for "latest" the newest
-    one.
+    """Returns the run at a path or URI, or the one of the store that `named` finds.
 
     Raises:
-        StoreError: there is none; the text names the nearest.
+        StoreError: there is none, and the text names the nearest; or there are several.
     """
     text = str(name_or_place)
-    if is_uri(text) or Path(text).is_dir():
+    if is_uri(text) or (Path(text) / _INFO_FILE).is_file():
         return RunFolder.open(text)
     root = open_folder(store)
     names = run_names(root)
-    if text == "latest" and names:
-        return RunFolder.open(root.at(names[-1]))
-    if text in names:
-        return RunFolder.open(root.at(text))
+    found = named(text, names)
+    if len(found) == 1:
+        return RunFolder.open(root.at(found[0]))
+    if found:
+        raise StoreError(
+            f"{text!r}: {len(found)} runs of store {root.place} are called so, the newest "
+            f"{', '.join(found[:-4:-1])}{', ...' * (len(found) > 3)}; give more of the name"
+        )
+    if Path(text).is_dir():
+        return RunFolder.open(text)  # says what is missing
     raise StoreError(
         f"there is no run {text!r}, neither as a path nor in store {root.place}; "
         f"{_hint(text, names)}"
     )
 
 
+def named(text: str, names: Sequence[str]) -> Sequence[str]:
+    """Returns those of a store's runs that `text` may stand for: a whole name; "latest", or
+    "latest~2" for the one that is two older; the name of a job; or the beginning of a name.
+
+    Args:
+        names: as `run_names` returns them.
+    """
+    if text in names:
+        return [text]
+    if at := _LATEST.fullmatch(text):
+        older = int(at[1] or 0)
+        return names[-1 - older : len(names) - older] if older < len(names) else []
+    of_job = [name for name in names if name.rsplit("-", 2)[0] == text]
+    return of_job or [name for name in names if text and name.startswith(text)]
+
+
 def _hint(text: str, names: Sequence[str]) -> str:
-    """Suggests a run: the newest whose name starts with the text, or a similar one."""
+    """Suggests a similar run, or the newest."""
     if not names:
         return "that store holds no runs; is --store right?"
-    newest_first = names[::-1]
-    by_prefix = [name for name in newest_first if text and name.startswith(text)]
     by_job = {name.rsplit("-", 2)[0]: name for name in names}
-    by_job_name = difflib.get_close_matches(text, by_job, n=1) or difflib.get_close_matches(
+    near = difflib.get_close_matches(text, by_job, n=1) or difflib.get_close_matches(
         text, names, n=1
     )
-    near = by_prefix or [by_job.get(found, found) for found in by_job_name]
-    return f"did you mean {near[0]!r}?" if near else f"its newest is {names[-1]!r}"
+    if near:
+        return f"did you mean {by_job.get(near[0], near[0])!r}?"
+    older = f" and its oldest {names[0]!r}" * (bool(_LATEST.fullmatch(text)) and len(names) > 1)
+    return f"its newest is {names[-1]!r}{older}"
 
 
 def run_names(store: str | Path | Folder) -> list[str]:

@@ -113,7 +113,7 @@ def test_plan_says_what_shows_before_a_run(tmp_path: Path) -> None:
         "v: 1 test pairs: the variable leaves the base's answer as it is (pairs.kinds: both"
         in _call("plan", str(job))
     )
-    facts = json.loads(_call("plan", str(job), "-o", "json"))
+    facts = json.loads(CliRunner().invoke(cli, ["plan", str(job), "-o", "json"]).stdout)
     (keep,) = (c for c in facts["dropped"] if c["reason"] == "keep")
     assert (keep["variable"], keep["split"], keep["set"], keep["pairs"]) == (
         "v",

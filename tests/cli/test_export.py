@@ -51,7 +51,8 @@ def test_an_exported_hypothesis_is_the_one_of_the_run_with_its_figures(
 ) -> None:
     rows = _rows(run, shell)
     for row in (rows[0], rows[-1]):
-        done = shell("export", str(run), row["hypothesis"][:12], "--to", "out/it")
+        flags = ("--to", "out/it", *(("--force",) if row is rows[-1] else ()))
+        done = shell("export", str(run), row["hypothesis"][:12], *flags)
         assert (done.returncode, done.stdout) == (0, "out/it\n"), done.stderr
         saved = load_intervention(shell.folder / "out/it")
         assert saved.intervention.id == row["intervention"]
@@ -165,10 +166,10 @@ def test_an_export_is_pushed_to_the_hub_that_the_environment_names(run: Path, sh
             "--private",
         )
         done = shell(*arguments, **at, HF_TOKEN=TOKEN)
-        assert (done.returncode, done.stderr) == (0, "")
+        assert done.returncode == 0, done.stderr
         assert done.stdout == f"it\nann/it@{hub.repositories['ann/it'].head}\n"
         assert hub.repositories["ann/it"].private
-        refused = shell(*arguments, **at, HF_TOKEN=READER)
+        refused = shell(*arguments, "--force", **at, HF_TOKEN=READER)
         assert (refused.returncode, len(refused.stderr.splitlines())) == (4, 1)
         assert "does not allow you to write it" in refused.stderr
 
@@ -217,7 +218,7 @@ def test_a_fitted_subspace_is_exported_as_the_run_kept_it_and_swaps_in_a_noteboo
     for name in ("svd", "pca", "das"):
         row = _one(rows, featurizer=name, position="c")
         done = shell("export", str(trained), row["hypothesis"], "--to", name)
-        assert (done.returncode, done.stderr) == (0, "")
+        assert done.returncode == 0, done.stderr
         saved = load_intervention(shell.folder / name)
         assert saved.intervention.id == row["intervention"]
         assert (saved.variable, saved.intervention.variable, saved.intervention.fit) == (
@@ -239,7 +240,7 @@ def test_a_random_subspace_is_exported_as_the_replicas_drew_it(trained: Path, sh
 
     row = _one(_rows(trained, shell), featurizer="random", position="last")
     done = shell("export", str(trained), row["hypothesis"], "--to", "it")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
     saved = load_intervention(shell.folder / "it")
     kind = Featurizers(torch.device("cpu")).kind_of(
         saved.intervention, saved.intervention.units[0], 64
@@ -272,7 +273,8 @@ def test_an_alignment_is_a_submission_of_mib_and_back(trained: Path, shell: Shel
     assert done.returncode == 0, done.stderr
     unit = "add_three_model_c/ResidualStream(Layer-1,Token-c)"
     assert done.stdout == f"sub/{unit}\n"
-    left_out = done.stderr.splitlines()
+    *left_out, last = done.stderr.splitlines()
+    assert last.startswith("raysearch: go on with: raysearch import sub")
     assert len(left_out) == len(accepted) - 1
     assert all(line.startswith("raysearch: left out: ") for line in left_out)
     (read,) = load_mib(shell.folder / "sub")
@@ -287,7 +289,7 @@ def test_an_alignment_is_a_submission_of_mib_and_back(trained: Path, shell: Shel
         theirs.interchange(base, source), ours.interchange(base, source), atol=1e-6
     )
     done = shell("import", "sub", "--to", "back")
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"back/{unit}\n", "")
+    assert (done.returncode, done.stdout) == (0, f"back/{unit}\n"), done.stderr
     back = load_intervention(shell.folder / "back" / unit)
     assert back.intervention == read.intervention
     assert torch.equal(back.tensors["directions"], read.tensors["directions"])
@@ -305,7 +307,7 @@ def test_one_hypothesis_becomes_a_submission_under_the_names_that_are_given(
             else _one(rows, position="last", featurizer=name)
         )
         done = shell("export", str(trained), row["hypothesis"], "--to", name, *names)
-        assert (done.returncode, done.stderr) == (0, "")
+        assert done.returncode == 0, done.stderr
         assert (
             done.stdout
             == f"{name}/arithmetic_LlamaForCausalLM_c/ResidualStream(Layer-1,Token-last_token)\n"
@@ -334,7 +336,7 @@ def test_a_hypothesis_is_exported_for_pyvene_or_refused_in_one_line(
         "--to",
         "pv",
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "pv\n", "")
+    assert (done.returncode, done.stdout) == (0, "pv\n"), done.stderr
     key = "layer_1_comp_block_output_unit_pos_nunit_1#0"
     assert {p.name for p in (shell.folder / "pv").iterdir()} == {"config.json", f"intkey_{key}.bin"}
     assert json.loads((shell.folder / "pv/config.json").read_text())["sorted_keys"] == [key]

@@ -82,6 +82,22 @@ def test_a_position_that_some_pairs_lack_is_left_out(tmp_path: Path) -> None:
     assert space.positions == ("a", "plus1", "plus2", "c", "last")
 
 
+def test_the_counts_of_a_job_are_those_that_the_file_gives(tmp_path: Path) -> None:
+    pairs = rs.draw_pairs(add_three(), ("a", "sum_ab"), {"test": 90}, seed=0)
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(_line, pairs)))
+    started(tmp_path / "job", "--pairs", tmp_path / "pairs.jsonl")
+    job = tmp_path / "job" / "job.yaml"
+    found = rs.plan(job).pairs
+    text = job.read_text()
+    assert f"of {sum(found.values())} pairs the file gives {found['test']}\n" in text
+    assert f"accepted; the file gives {found['holdout']}\n" in text
+    lines = [json.dumps(json.loads(_line(p)) | {"split": "test"}) for p in pairs]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(lines))
+    started(tmp_path / "own", "--pairs", tmp_path / "pairs.jsonl")
+    assert "the file gives 0\n" in (tmp_path / "own" / "job.yaml").read_text()
+    assert Job.load(tmp_path / "own" / "job.yaml").pairs.holdout == 0
+
+
 def test_each_starter_is_a_kind_to_begin_from() -> None:
     assert {path.name for path in STARTERS.iterdir()} == set(KINDS)
 
@@ -100,6 +116,8 @@ def test_nothing_is_written_over_and_nothing_is_written_then(tmp_path: Path) -> 
         (["--from", "network", "--model", "gpt2"], "leave it out"),
         (["--from", "network", "--pairs", "."], "takes no file of pairs"),
         (["--name", "a b"], "should be letters, digits"),
+        (["--model", "nosuch/"], "there is no nosuch/; give a folder"),
+        (["--model", "./nosuch"], "there is no ./nosuch; give a folder"),
     ],
 )
 def test_what_does_not_go_together_is_refused_in_one_line(

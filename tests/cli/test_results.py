@@ -1,82 +1,149 @@
-"""The table of results: only the columns that say something."""
+"""The table of results: what is the same in all rows stands once above, and it fits the terminal."""
 
 import io
 from dataclasses import asdict
+from typing import Any
 
 import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from raysearch.cli.results import print_table
+from raysearch.cli.table import print_table
 from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
 from raysearch.core.records import Proposed
+from raysearch.report.warnings import WARNINGS
 from raysearch.store.schemas import HYPOTHESES, VERDICTS
 from raysearch.store.table_rows import hypothesis_row
 
 RESIDUAL = Unit(Site(3, "residual", "last"))
 HEAD = Unit(Site(4, "head", "last", 7))
+SCHEMA = pa.unify_schemas([HYPOTHESES, VERDICTS]).append(pa.field("warnings", pa.string()))
+for _name in ("fcr_low", "fcr_high"):
+    SCHEMA = SCHEMA.append(pa.field(_name, pa.float64()))
 
 
-def _table(*sets: tuple[Unit, ...]) -> list[str]:
-    rows = [
-        hypothesis_row(Proposed(Hypothesis("v", Intervention(units)), "exhaustive", 0))
-        for units in sets
-    ]
-    schema = pa.unify_schemas([HYPOTHESES, VERDICTS])
-    whole = [{name: row.get(name) for name in schema.names} | {"verdict": "accept"} for row in rows]
-    console = Console(file=io.StringIO(), width=200, no_color=True)
-    print_table(pa.Table.from_pylist(whole, schema=schema), console)
-    return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+def _row(*units: Unit, variable: str = "v", **values: Any) -> dict[str, Any]:
+    row = hypothesis_row(Proposed(Hypothesis(variable, Intervention(units)), "exhaustive", 0))
+    return {name: row.get(name) for name in SCHEMA.names} | {"verdict": "accept"} | values
+
+
+def _printed(rows: list[dict[str, Any]], width: int = 200) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=True)
+    print_table(pa.Table.from_pylist(rows, schema=SCHEMA), console)
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
-    ("sets", "columns"),
+    ("sets", "above", "columns"),
     [
-        (((RESIDUAL,),), ["variable", "layer", "position"]),
-        (((RESIDUAL,), (HEAD,)), ["variable", "layer", "component", "head", "position"]),
-        (((HEAD,), (Unit(Site(4, "head", "a", 8)),)), ["variable", "layer", "head", "position"]),
+        (((RESIDUAL,),), "component residual, verdict accept", "layer position"),
+        (((RESIDUAL,), (HEAD,)), "verdict accept", "layer component head position"),
+        (
+            ((HEAD,), (Unit(Site(4, "head", "a", 8)),)),
+            "component head, verdict accept",
+            "layer head position",
+        ),
         (
             ((RESIDUAL,), (RESIDUAL, Unit(Site(4, "residual", "a")))),
-            ["variable", "layer", "position", "units"],
+            "component residual, verdict accept",
+            "layer position units",
         ),
         (
             ((Unit(RESIDUAL.site, Subspace(coordinates=(1, 2))),),),
-            ["variable", "layer", "position", "subspace"],
+            "component residual, verdict accept",
+            "layer position subspace",
         ),
         (
             ((Unit(RESIDUAL.site, source_site=HEAD.site),),),
-            ["variable", "layer", "position", "units"],
+            "component residual, verdict accept",
+            "layer position units",
         ),
     ],
 )
 def test_a_column_is_there_where_it_tells_rows_apart(
-    sets: tuple[tuple[Unit, ...], ...], columns: list[str]
+    sets: tuple[tuple[Unit, ...], ...], above: str, columns: str
 ) -> None:
-    assert _table(*sets)[0].split() == [
-        *columns,
-        "iia",
-        "low",
-        "high",
-        "n",
-        "holdout_iia",
-        "keep_iia",
+    said, heads, *_ = _printed([_row(*units) for units in sets])
+    assert said == above
+    assert heads.split() == ["id", "variable", *columns.split()]
+
+
+def test_reasons_and_warnings_stand_below_once_for_all_rows_that_have_them() -> None:
+    failed = {"verdict": "failed", "reason": "RankError: too large"}
+    rows = [
+        _row(RESIDUAL, **failed),
+        _row(HEAD, **failed),
+        _row(HEAD, variable="w", warnings="small_n, copies_answer"),
     ]
+    heads, first, second, third, *below = _printed(rows)
+    assert heads.endswith("note")
+    assert (first[-1], second[-1]) == ("1", "1")
+    assert third.endswith("2,3")
+    assert below == [
+        "note 1  failed: RankError: too large",
+        f"note 2  warning: small_n: {WARNINGS['small_n']}",
+        f"note 3  warning: copies_answer: {WARNINGS['copies_answer']}",
+    ]
+    assert _printed([]) == ["No hypothesis to show."]
 
 
-def test_the_reason_stands_beside_what_failed_and_an_empty_table_says_so() -> None:
-    schema = pa.unify_schemas([HYPOTHESES, VERDICTS])
-    row = hypothesis_row(Proposed(Hypothesis("v", Intervention((RESIDUAL,))), "exhaustive", 0))
-    failed = {name: row.get(name) for name in schema.names} | {
-        "verdict": "failed",
-        "reason": "RankError: too large",
-    }
-    console = Console(file=io.StringIO(), width=200, no_color=True)
-    print_table(pa.Table.from_pylist([failed], schema=schema), console)
-    print_table(schema.empty_table(), console)
-    heads, told, empty = map(str.rstrip, console.file.getvalue().splitlines())  # type: ignore[attr-defined]
-    assert heads.endswith("reason")
-    assert told.endswith("RankError: too large")
-    assert empty == "No hypothesis to show."
+FIGURES = {
+    "iia": 0.9,
+    "low": 0.8,
+    "high": 1.0,
+    "n": 40,
+    "distinct": 40,
+    "keep_iia": 0.5,
+    "fcr_low": 0.7,
+    "fcr_high": 1.0,
+    "verdict": "accept",
+    "population": "sampler",
+}
+
+
+def _many() -> list[dict[str, Any]]:
+    """Rows of two variables, out of order; one is rejected."""
+    sites = [Unit(Site(layer, "residual", "last")) for layer in (12, 3)]
+    rows = [_row(site, variable=v, **FIGURES) for site in sites for v in ("relation", "country")]
+    return [*rows, _row(HEAD, variable="country", **(FIGURES | {"verdict": "reject"}))]
+
+
+def test_rows_are_by_variable_then_layer() -> None:
+    said, _, *rows = _printed(_many())
+    assert said == "keep 0.500, population sampler, all n pairs are different"
+    assert [row.split()[1:3] for row in rows] == [
+        ["country", "3"],
+        ["country", "4"],
+        ["country", "12"],
+        ["relation", "3"],
+        ["relation", "12"],
+    ]
+    assert "0.80–1.00  0.70–1.00  40" in rows[0]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 200])
+def test_no_line_is_wider_than_the_terminal_and_no_cell_is_cut(width: int) -> None:
+    lines = _printed(_many(), width)
+    assert max(map(len, lines)) <= width
+    assert not any("…" in line for line in lines)
+    text = " ".join(" ".join(lines).split())
+    left_out = text.partition("left out, for the width: ")[2].partition(";")[0].split(", ")
+    for name in ("low–high", "corrected"):
+        assert (name in left_out) != (name in text.partition("left out")[0])
+    if width >= 80:
+        assert "0.80–1.00" in text
+
+
+def test_where_it_is_narrow_a_variable_is_a_line_above_its_rows() -> None:
+    lines = _printed(_many(), 70)
+    assert [line for line in lines if line in ("country", "relation")] == ["country", "relation"]
+    assert not any("variable" in line for line in lines)
+
+
+def test_pairs_that_are_not_all_different_are_said_in_their_column() -> None:
+    said, heads, row, *_ = _printed([_row(RESIDUAL, **(FIGURES | {"distinct": 7}))])
+    assert "different" not in said
+    assert heads.split().index("distinct") == row.split().index("7")
 
 
 def test_several_units_are_told_one_by_one() -> None:
@@ -84,8 +151,5 @@ def test_several_units_are_told_one_by_one() -> None:
         Site(5, "head", "a", 2), Subspace(coordinates=(0, 1, 2, 9)), Site(6, "head", "a", 3)
     )
     assert asdict(lent)["subspace"]["coordinates"] == (0, 1, 2, 9)
-    _, alone, together = _table((RESIDUAL,), (RESIDUAL, lent))
-    assert (
-        "3: residual at last + 5: head 2 at a, coordinates 0–2, 9, from +1 head 3 at a" in together
-    )
-    assert alone.split()[:5] == ["v", "3", "residual", "last", "-"]
+    text = " ".join(" ".join(_printed([_row(RESIDUAL), _row(RESIDUAL, lent)])).split())
+    assert "3: residual at last + 5: head 2 at a, coordinates 0–2, 9, from +1 head 3 at a" in text

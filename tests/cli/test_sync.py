@@ -20,7 +20,15 @@ from raysearch.store.run_folder import find_run
 from tests.cli.conftest import QUICKSTART, Shell
 from tests.once import Once
 
-SMALL = ("--set", "pairs.test=64", "--set", "test.max_pairs=64", "--set", "space.layers=[0, 1]")
+SMALL = tuple(
+    f"--set={key}"
+    for key in (
+        "pairs.test=64",
+        "test.max_pairs=64",
+        "space.layers=[0, 1]",
+        "space.variables=[a, sum_ab]",
+    )
+)
 RUN = ("run", str(QUICKSTART), *SMALL, "--pool", "local", "-q")
 pytestmark = pytest.mark.timeout(600)
 

@@ -21,7 +21,7 @@ from raysearch.cluster import ray_pool
 from raysearch.cluster.ray_pool import PoolShape, RayPool
 from raysearch.cluster.replica_spec import ReplicaSpec
 from raysearch.core.events import Event, Fitted, Measured, Screened
-from raysearch.runner import run
+from raysearch.runner import run_session
 from raysearch.store.ledger import RunLedger
 
 PART_SECONDS = 1.0
@@ -84,6 +84,6 @@ def _otherwise(event: Measured | Fitted | Screened) -> Event:
 if __name__ == "__main__":
     folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
     ray_pool.RayPool = partial(Stuttering, folder, seconds)  # type: ignore[misc, assignment]
-    run.RunLedger = partial(RunLedger, max_seconds=PART_SECONDS)  # type: ignore[misc, assignment]
+    run_session.RunLedger = partial(RunLedger, max_seconds=PART_SECONDS)  # type: ignore[misc, assignment]
     sys.argv = ["raysearch", *sys.argv[3:]]
     main.main()

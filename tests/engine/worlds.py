@@ -43,8 +43,9 @@ from raysearch.core.hypothesis import Intervention, Site, Unit
 from raysearch.core.space import COMPONENTS
 from raysearch.engine.encoding.encode import encode
 from raysearch.engine.execution.activation_cache import ActivationCache
-from raysearch.engine.execution.executors import BatchedExecutor, Executor, ReplayExecutor
+from raysearch.engine.execution.executors import BatchedExecutor, Executor
 from raysearch.engine.execution.memory import RowLimit
+from raysearch.engine.execution.replay_executor import ReplayExecutor
 from raysearch.engine.loading.loaded_model import LoadedModel
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import LanguageModel

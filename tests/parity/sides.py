@@ -20,8 +20,9 @@ from transformers import PreTrainedModel
 
 from raysearch.core.events import Ids
 from raysearch.engine.execution.activation_cache import ActivationCache
-from raysearch.engine.execution.executors import BatchedExecutor, ReplayExecutor
+from raysearch.engine.execution.executors import BatchedExecutor
 from raysearch.engine.execution.memory import RowLimit
+from raysearch.engine.execution.replay_executor import ReplayExecutor
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import LanguageModel, Network
 from raysearch.engine.networks.point import Point

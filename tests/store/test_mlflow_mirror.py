@@ -249,7 +249,7 @@ def test_starting_and_telling_a_mirror_costs_the_search_nothing(tracking: str) -
     mirror = MlflowTracker(TrackedRun(tracking, "raysearch/x", {}, TAGS))
     for i in range(1000):
         mirror.snapshot(snapshot(i))
-    assert time.perf_counter() - began < 5  # told one by one MLflow would take a hundred
+    assert time.perf_counter() - began < 30  # told one by one MLflow would take a hundred
     assert threading.main_thread() is threading.current_thread()
     mirror.close("done")
 

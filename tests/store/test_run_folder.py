@@ -177,9 +177,7 @@ def test_a_run_is_found_by_place_by_name_and_as_the_latest(store: Folder) -> Non
     assert find_run(store, "latest").place == new.place
     assert run_names(store) == [old.folder.name, new.folder.name]
     with pytest.raises(StoreError, match=f"did you mean '{old.folder.name}'"):
-        find_run(store, old.folder.name[:-1])
-    with pytest.raises(StoreError, match=f"did you mean '{old.folder.name}'"):
-        find_run(store, "zzz")
+        find_run(store, "zzy")
     with pytest.raises(
         StoreError, match=f"there is no run '0', neither .* its newest is '{new.folder.name}'"
     ):
@@ -188,6 +186,44 @@ def test_a_run_is_found_by_place_by_name_and_as_the_latest(store: Folder) -> Non
         find_run(store.at("empty"), "latest")
     new.folder.delete("run.json")
     assert find_run(store, "latest").place == old.place
+
+
+def test_a_run_is_called_by_a_beginning_by_its_job_and_by_how_many_are_newer(store: Folder) -> None:
+    first = make(store, "cap", at=NOON)
+    second = make(store, "capitals", at=NOON.replace(hour=13))
+    third = make(store, "sums", at=NOON.replace(hour=14))
+    for text, run in {
+        first.folder.name[:-1]: first,
+        "cap": first,  # the whole name of its job, though another begins so
+        "capi": second,
+        "su": third,
+        "sums": third,
+        "latest~0": third,
+        "latest~1": second,
+        "latest~2": first,
+    }.items():
+        assert find_run(store, text).place == run.place, text
+    fourth = make(store, "sums", at=NOON.replace(hour=15))
+    with pytest.raises(StoreError) as e:
+        find_run(store, "sums")
+    assert "'sums': 2 runs of store" in str(e.value)
+    assert f"the newest {fourth.folder.name}, {third.folder.name}; give more" in str(e.value)
+    assert find_run(store, fourth.folder.name[:-4]).place == fourth.place
+    for text in ("latest~4", "latest~", "latest~x"):
+        with pytest.raises(StoreError, match="there is no run"):
+            find_run(store, text)
+
+
+def test_a_folder_that_is_no_run_hides_none_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = make(tmp_path / "runs", "sums")
+    (tmp_path / "sums").mkdir()  # as `raysearch init sums` makes it
+    assert find_run("runs", "sums").info == run.info
+    (tmp_path / "other").mkdir()
+    with pytest.raises(StoreError, match=r"run\.json is missing|no such folder"):
+        find_run("runs", "other")
 
 
 def test_a_run_is_found_by_its_path_and_by_its_uri(tmp_path: Path, s3: S3) -> None:

@@ -69,6 +69,11 @@ def one(opened: Any, selector: str) -> Any:
     return wait(opened, lambda: all_of(opened, selector))[0]
 
 
+def text(opened: Any, selector: str) -> str:
+    """The text of the first element, though it may be drawn anew at any time."""
+    return str(wait(opened, lambda: [e.text for e in all_of(opened, selector)][:1])[0])
+
+
 def hash_of(opened: Any) -> str:
     return str(opened.execute_script("return location.hash"))
 
@@ -87,11 +92,11 @@ def test_a_cell_opens_its_pairs_on_a_disk_without_any_request(
     wait(opened, lambda: all_of(opened, "#cell .pair"))
     shown = all_of(opened, "#cell .pair")
     assert {"miss" in p.get_attribute("class") for p in shown} == {True}, "failures first"
-    assert one(opened, "#cell .chip.miss[aria-current]").text.endswith("failures")
+    assert text(opened, "#cell .chip.miss[aria-current]").endswith("failures")
     assert len(all_of(opened, "#cell .pair mark")) >= 2 * len(shown), "base and source are marked"
     for name in ("expected", "said", "the base alone"):
         assert name in shown[0].text
-    assert "Evidence over" in one(opened, "#cell").text
+    assert "Evidence over" in text(opened, "#cell")
     address = hash_of(opened)
     assert address.startswith("#/cell/")
     picture = Path(os.environ.get("RAYSEARCH_SCREENSHOT") or tmp_path / "viewer.png")
@@ -130,7 +135,7 @@ def test_the_keyboard_walks_over_cells_opens_one_and_goes_back(
     wait(opened, lambda: opened.switch_to.active_element.tag_name == "h2")
     press(Keys.ESCAPE)
     wait(opened, lambda: press() == below)
-    assert not one(opened, "#cell").is_displayed()
+    wait(opened, lambda: not one(opened, "#cell").is_displayed())
 
 
 def test_texts_of_users_are_texts(opened: Any, tmp_path: Path) -> None:
@@ -140,11 +145,11 @@ def test_texts_of_users_are_texts(opened: Any, tmp_path: Path) -> None:
     title = opened.title
     for view in ("maps", "table", "compare"):
         look(opened, f"{(run.path / FILE).as_uri()}#/{view}")
-        assert HOSTILE in one(opened, "body").text
+        assert HOSTILE in text(opened, "body")
     look(opened, (run.path / FILE).as_uri())
     all_of(opened, "td[data-h].accept")[0].click()
     wait(opened, lambda: all_of(opened, "#cell .pair"))
-    assert one(opened, "#cell").text.count(HOSTILE) > 5
+    assert text(opened, "#cell").count(HOSTILE) > 5
     assert all_of(opened, "img, #main b b, #cell b b") == []
     assert opened.title == title
     assert opened.get_log("browser") == []
@@ -162,7 +167,7 @@ def test_data_beside_the_page_are_read_from_a_disk_too(
     assert opened.get_log("browser") == []
     shutil.rmtree(run.path / "view")
     look(opened, (run.path / FILE).as_uri())
-    assert "send the whole folder of the run" in one(opened, "[role=alert]").text
+    assert "send the whole folder of the run" in text(opened, "[role=alert]")
 
 
 def test_a_store_is_listed_filtered_sorted_and_compared(opened: Any, tmp_path: Path) -> None:
@@ -182,7 +187,7 @@ def test_a_store_is_listed_filtered_sorted_and_compared(opened: Any, tmp_path: P
         wait(opened, lambda: len(all_of(opened, ".heat td.accept")) == 2)
         next(a for a in all_of(opened, "nav a") if a.text == "Compare").click()
         one(opened, ".others a").click()
-        wait(opened, lambda: "Two runs" in one(opened, "#main").text)
+        wait(opened, lambda: "Two runs" in text(opened, "#main"))
         cells = wait(opened, lambda: all_of(opened, ".difference td[data-h]"))
         assert [c.text for c in cells] == ["0.00", "+0.67", "0.00"]
         assert len(all_of(opened, ".difference td.accept")) == 1, "outlined: another verdict"
@@ -205,11 +210,11 @@ def test_a_run_that_goes_on_fills_its_cells_before_the_eye(opened: Any, tmp_path
         ledger = RunLedger(run, max_seconds=0.0)
         address = f"http://127.0.0.1:{server.port}/runs/{run.info.id}/"
         look(opened, address)
-        assert "Nothing is proposed yet" in one(opened, "#main").text
+        assert "Nothing is proposed yet" in text(opened, "#main")
         ledger.write_records([*proposed(h), measured(h[0], 2)])
         wait(opened, lambda: len(all_of(opened, "td.alive")) == 2)
-        assert sorted(c.text for c in all_of(opened, "td.alive")) == ["", "0.67"], "so far"
-        assert one(opened, "#head .badge").text == "running"
+        wait(opened, lambda: sorted(c.text for c in all_of(opened, "td.alive")) == ["", "0.67"])
+        assert text(opened, "#head .badge") == "running"
         ledger.write_records([decided(h[0], "reject")])
         wait(opened, lambda: len(all_of(opened, "td.decided")) == 1)
         assert len(all_of(opened, "td.alive")) == 1
@@ -235,7 +240,7 @@ def test_a_page_of_an_earlier_state_is_read_again_before_a_cell_is_opened(
         all_of(opened, "td[data-h='0']")[0].click()
         # before the page is loaded again, running as it is
         wait(opened, lambda: len(all_of(opened, "#cell .pair.miss")) == 3, seconds=20)
-        assert "1 rejected" in one(opened, "#head").text, "the index is of the same state"
+        assert "1 rejected" in text(opened, "#head"), "the index is of the same state"
         assert all_of(opened, "[role=alert]") == []
         ledger.close("interrupted")
     assert opened.get_log("browser") == []
@@ -251,7 +256,7 @@ def test_a_text_that_is_being_typed_outlives_what_changes_meanwhile(
         field = one(opened, "input[type=search]")
         field.send_keys("capitals", Keys.ARROW_LEFT)
         few(tmp_path, name="second")
-        wait(opened, lambda: "2 runs" in one(opened, ".filters").text)
+        wait(opened, lambda: "2 runs" in text(opened, ".filters"))
         assert not all_of(opened, "input[data-first]"), "the list is drawn anew"
         opened.switch_to.active_element.send_keys("x")
         assert one(opened, "input[type=search]").get_attribute("value") == "capitalxs"
@@ -271,7 +276,7 @@ def test_half_a_text_in_the_table_of_a_run_that_goes_on_is_left_alone(
         time.sleep(4)
         assert opened.switch_to.active_element.get_attribute("value") == "layer 1"
         opened.switch_to.active_element.send_keys(Keys.ENTER)
-        wait(opened, lambda: "1 rejected" in one(opened, "#head").text)
+        wait(opened, lambda: "1 rejected" in text(opened, "#head"))
         assert len(all_of(opened, ".all tbody tr")) == 1
         ledger.close("done")
 
@@ -282,12 +287,12 @@ def test_a_page_of_a_run_that_was_done_sees_that_it_goes_on(opened: Any, tmp_pat
             run = few(tmp_path, name="goes" if path else "listed")
             path = path.format(run.info.id)
             look(opened, f"http://127.0.0.1:{server.port}/{path}")
-            assert one(opened, badge).text == "done"
+            assert text(opened, badge) == "done"
             with run.lock():
                 ledger = RunLedger(run)
-                wait(opened, lambda: one(opened, badge).text == "running")  # noqa: B023
+                wait(opened, lambda: text(opened, badge) == "running")  # noqa: B023
                 ledger.close("interrupted")
-            wait(opened, lambda: one(opened, badge).text == "interrupted")  # noqa: B023
+            wait(opened, lambda: text(opened, badge) == "interrupted")  # noqa: B023
 
 
 def test_a_list_that_is_cut_says_so(
@@ -301,7 +306,7 @@ def test_a_list_that_is_cut_says_so(
     monkeypatch.setattr(run_list, "MOST_RUNS", 1)
     with serving(tmp_path) as server:
         look(opened, f"http://127.0.0.1:{server.port}/")
-        assert one(opened, ".cut").text == "Only the first 1 of 2 are shown."
+        assert text(opened, ".cut") == "Only the first 1 of 2 are shown."
 
 
 def test_a_narrow_screen_needs_no_scrolling_sideways(opened: Any, quickstart: Path) -> None:
@@ -319,9 +324,9 @@ def test_a_map_of_many_cells_is_walked_over_as_well(opened: Any, tmp_path: Path)
     look(opened, (run.path / FILE).as_uri())
     canvas = one(opened, "canvas")
     canvas.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_DOWN)
-    wait(opened, lambda: "country ~ layer 30" in one(opened, ".told").text)
+    wait(opened, lambda: "country ~ layer 30" in text(opened, ".told"))
     canvas.send_keys(Keys.ENTER)
-    wait(opened, lambda: "30: residual at p1" in one(opened, "#cell h2").text)
+    wait(opened, lambda: "30: residual at p1" in text(opened, "#cell h2"))
     opened.execute_script("document.querySelector('#cell .close').click()")
     wait(opened, lambda: not one(opened, "#cell").is_displayed())
     assert opened.get_log("browser") == []

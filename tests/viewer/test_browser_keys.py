@@ -14,7 +14,7 @@ from raysearch.viewer.page import FILE, write_page
 from tests.browser import browser
 from tests.store.books import new_run
 from tests.viewer.books import closed, decided, few, hypothesis, measured, proposed
-from tests.viewer.test_browser import all_of, hash_of, look, one, wait
+from tests.viewer.test_browser import all_of, hash_of, look, one, text, wait
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -34,7 +34,7 @@ def test_keys_go_to_each_view_and_from_cell_to_cell(opened: Any, tmp_path: Path)
     write_page(run.folder)
     look(opened, (run.path / FILE).as_uri())
     press(opened, "?")
-    assert "compare with another run" in one(opened, "dialog.keys").text
+    assert "compare with another run" in text(opened, "dialog.keys")
     press(opened, "?")
     wait(opened, lambda: not all_of(opened, "dialog.keys"))
     for key, view in (("t", "table"), ("r", "report"), ("c", "compare"), ("m", "maps")):
@@ -88,10 +88,10 @@ def test_a_cell_of_a_run_from_a_chosen_file_opens_beside_the_maps(
     all_of(opened, ".two section:last-child td[data-h]")[0].click()
     wait(opened, lambda: one(opened, "#cell").is_displayed())
     if not inside:
-        wait(opened, lambda: "open it there" in one(opened, "#cell").text)
+        wait(opened, lambda: "open it there" in text(opened, "#cell"))
         return
     wait(opened, lambda: all_of(opened, "#cell .pair.miss"))
-    assert "rejected" in one(opened, "#cell .verdict").text
+    assert "rejected" in text(opened, "#cell .verdict")
     next(c for c in all_of(opened, "#cell .chip") if c.text.endswith("matches")).click()
     wait(opened, lambda: all_of(opened, "#cell .pair.match"))
     assert all_of(opened, ".maps.difference td[data-h]"), "the comparison is still there"

@@ -25,6 +25,7 @@ from transformers import DynamicCache
 from raysearch.engine.execution.answer_scores import Scoring
 from raysearch.engine.execution.cached_runs import (
     CachedRun,
+    RunTable,
     StoredBatch,
 )
 from raysearch.engine.execution.capture import Capture
@@ -83,6 +84,8 @@ class ActivationCache:
         self._held: Counter[StoredBatch] = Counter()  # cached runs of each batch
         self.wanted = Wanted(hook_points)
         self._runs: OrderedDict[Row, CachedRun] = OrderedDict()  # least recently used first
+        self._table: tuple[Sequence[Row], RunTable] | None = None
+        self._too_many: Sequence[Row] | None = None  # they did not fit together
         self._shallow: set[Row] = set()  # sources that were run up to some block
         self._predictions: dict[Row, Prediction] = {}
         self._near_ties: set[Row] = (
@@ -158,6 +161,20 @@ class ActivationCache:
         if new:
             made |= self._run_all(new, max(blocks[row] for row in new))
         return made
+
+    @detached()
+    def table(self, rows: Sequence[Row]) -> RunTable | None:
+        """Returns the runs of `rows` as a table; None if they do not fit into the cache together.
+        While no run is dropped, the table of the same sequence is not made again."""
+        if self._too_many is rows:
+            return None
+        if self._table is None or self._table[0] is not rows:
+            found = self.runs(rows) if len(rows) <= self.room else {}
+            if not all(row in self._runs for row in rows):
+                self._too_many = rows
+                return None
+            self._table = rows, RunTable.of([found[row] for row in rows])
+        return self._table[1]
 
     def at(self, run: CachedRun, point: Point) -> Float[Tensor, "token width"]:
         """Returns the activation of a run at a point whose component was wanted."""
@@ -293,6 +310,7 @@ class ActivationCache:
         """Forgets a run; the memory of its batch is free when the last one is forgotten."""
         if run is None:
             return
+        self._table = None
         self._held[run.batch] -= 1
         if not self._held[run.batch]:
             del self._held[run.batch]

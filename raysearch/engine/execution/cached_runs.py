@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -48,6 +48,15 @@ class StoredBatch:
         stored = [*self.activations.values(), self.keys, self.values]
         parts = (t for layers in stored if layers is not None for t in unstacked(layers))
         object.__setattr__(self, "nbytes", sum(t.nbytes for t in parts))
+
+    def shapes(self, tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields tensors in the shape of keys and values (1, head, token, d_head) of `tokens`
+        tokens of each layer."""
+        assert self.keys is not None, "a run without keys and values cannot be replayed on"
+        assert self.values is not None
+        both = list(zip(unstacked(self.keys), unstacked(self.values), strict=True))
+        for some in [both[0]] * self.first_layer + both:
+            yield tuple(t.new_zeros(()).expand(1, t.shape[1], tokens, t.shape[3]) for t in some)  # type: ignore[misc]
 
     def part(self, runs: "Sequence[CachedRun]") -> "list[CachedRun]":
         """Returns some runs with a copy of their activations."""
@@ -104,16 +113,6 @@ class CachedRun:
             return found[self.pad :]
         return torch.cat((found.new_full((-self.pad, found.shape[1]), torch.nan), found))
 
-    def shapes(self, tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields tensors in the shape of keys and values (1, head, token, d_head) of `tokens`
-        tokens of each layer."""
-        keys, values = self.batch.keys, self.batch.values
-        assert keys is not None, "a run without keys and values cannot be replayed on"
-        assert values is not None
-        both = list(zip(unstacked(keys), unstacked(values), strict=True))
-        for some in [both[0]] * self.batch.first_layer + both:
-            yield tuple(t.new_zeros(()).expand(1, t.shape[1], tokens, t.shape[3]) for t in some)  # type: ignore[misc]
-
 
 def _of_rows(layers: Layers, rows: Sequence[int]) -> Layers:
     return layers[:, rows] if isinstance(layers, Tensor) else [layer[rows] for layer in layers]
@@ -130,8 +129,43 @@ def stacked(layers: Sequence[Tensor]) -> Layers:
     return torch.stack(list(layers)) if alike else layers
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class RunTable:
+    """Many runs as arrays: of each the index of its batch, and its fields as in `CachedRun`."""
+
+    batches: Sequence[StoredBatch]
+    batch: Int[Indices, "run"]
+    row: Int[Indices, "run"]
+    pad: Int[Indices, "run"]
+    base: Int[Indices, "run"]
+    key_pad: Int[Indices, "run"]
+    keys: Int[Indices, "run"]
+
+    @staticmethod
+    def of(runs: Sequence[CachedRun]) -> "RunTable":
+        """Returns the table of `runs`, at least one."""
+        batches = {id(run.batch): run.batch for run in runs}
+        number = {key: at for at, key in enumerate(batches)}
+        fields = [(number[id(r.batch)], r.row, r.pad, r.base, r.key_pad, r.span.keys) for r in runs]
+        return RunTable(list(batches.values()), *np.array(fields, dtype=np.int64).T)
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    def take(self, at: Indices) -> "RunTable":
+        """Returns the runs of these indices."""
+        fields = self.batch, self.row, self.pad, self.base, self.key_pad, self.keys
+        return RunTable(self.batches, *(field[at] for field in fields))
+
+    def by_batch(self, pads: Indices) -> Iterator[tuple[StoredBatch, int, Indices]]:
+        """Yields each batch and padding with the indices of its runs."""
+        first, which = np.unique(np.stack((self.batch, pads)), axis=1, return_inverse=True)
+        for at, (batch, pad) in enumerate(first.T.tolist()):
+            yield self.batches[batch], pad, np.flatnonzero(which.reshape(-1) == at)
+
+
 def gather(
-    runs: Sequence[CachedRun], run_of: Indices, component: str, layer_of: Indices, tokens: Tokens
+    runs: RunTable, run_of: Indices, component: str, layer_of: Indices, tokens: Tokens
 ) -> Float[Tensor, "item token width"]:
     """Returns activations of many runs in one tensor: for each item those of its run (an index in
     `runs`) and layer (an index among those of `component`) at its tokens.
@@ -139,41 +173,37 @@ def gather(
     A few operations for each batch that the runs are of.
     """
     parts, items_of = [], []
-    for (batch, pad), of_batch in _by_batch(runs, lambda run: run.pad).items():
-        row_in = np.full(len(runs), -1)
-        row_in[of_batch] = [runs[at].row for at in of_batch]
-        items = np.flatnonzero(row_in[run_of] >= 0)
-        if len(items):
-            columns = _shifted(tokens, pad) if isinstance(tokens, slice) else tokens[items] + pad
-            stored, rows = batch.activations[component], row_in[run_of[items]]
-            places = batch.places[component][layer_of[items]]
-            assert (places >= 0).all(), f"{component} is not stored in every layer"
-            assert isinstance(columns, slice) or (columns >= 0).all(), "tokens are not stored"
-            parts.append(_picked(stored, places, rows, columns))
-            items_of.append(items)
+    of_items = runs.take(run_of)
+    for batch, pad, items in of_items.by_batch(of_items.pad):
+        columns = _shifted(tokens, pad) if isinstance(tokens, slice) else tokens[items] + pad
+        stored, rows = batch.activations[component], of_items.row[items]
+        places = batch.places[component][layer_of[items]]
+        assert (places >= 0).all(), f"{component} is not stored in every layer"
+        assert isinstance(columns, slice) or (columns >= 0).all(), "tokens are not stored"
+        parts.append(_picked(stored, places, rows, columns))
+        items_of.append(items)
     return _in_order(parts, items_of, 0)
 
 
 def prefixes(
-    runs: Sequence[CachedRun], of: Callable[[StoredBatch], Layers | None], tokens: int, layer: int
+    runs: RunTable, of: Callable[[StoredBatch], Layers | None], tokens: int, layer: int
 ) -> Layers:
     """Returns keys or values (layer, run, head, token, d_head) of the first tokens of runs, from a
-    layer on. `of`: returns those of a batch. A few operations for each batch."""
-    by_batch = _by_batch(runs, lambda run: run.key_pad)
-    places = list(by_batch.values())
+    layer on. `of`: returns those of a batch. A few operations for each batch; nothing is copied if
+    the runs follow each other in one."""
+    assert (runs.keys >= tokens).all(), "keys of earlier tokens are stored"
+    places: list[Indices] = []
     parts: list[Layers] = []
-    for (batch, pad), at in by_batch.items():
-        assert all(runs[place].span.keys >= tokens for place in at), "keys of earlier tokens"
-        layers, rows = of(batch), torch.tensor([runs[place].base for place in at])
+    for batch, pad, at in runs.by_batch(runs.key_pad):
+        layers, rows = of(batch), runs.base[at]
         assert layers is not None, "a run without keys and values cannot be replayed on"
         columns, above = slice(pad, pad + tokens), slice(layer - batch.first_layer, None)
         assert above.start >= 0, "keys of lower layers are not stored"
         if isinstance(layers, Tensor):
-            some = layers[above, :, :, columns]
-            parts.append(some.index_select(1, rows.to(some.device)))
+            parts.append(_of_bases(layers[above, :, :, columns], rows, 1))
         else:
-            picked = [t[:, :, columns].index_select(0, rows.to(t.device)) for t in layers[above]]
-            parts.append(picked)
+            parts.append([_of_bases(t[:, :, columns], rows, 0) for t in layers[above]])
+        places.append(at)
     stacks = [part for part in parts if isinstance(part, Tensor)]
     if len(stacks) == len(parts):
         return _in_order(stacks, places, 1)
@@ -181,24 +211,25 @@ def prefixes(
     return [_in_order(of_layer, places, 0) for of_layer in of_layers]
 
 
-def _by_batch(
-    runs: Sequence[CachedRun], pad: Callable[[CachedRun], int]
-) -> dict[tuple[StoredBatch, int], list[int]]:
-    """Returns the indices of runs by their batch and padding."""
-    found: dict[tuple[StoredBatch, int], list[int]] = {}
-    for at, run in enumerate(runs):
-        found.setdefault((run.batch, pad(run)), []).append(at)
-    return found
+def _of_bases(stored: Tensor, rows: Indices, dimension: int) -> Tensor:
+    """Returns some entries along a dimension; those that follow each other are not copied."""
+    if (np.diff(rows) == 1).all():
+        return stored.narrow(dimension, int(rows[0]), len(rows))
+    return stored.index_select(dimension, on_device(rows, stored.device))
 
 
-def _in_order(
-    parts: Sequence[Tensor], places: Sequence[Sequence[int] | Indices], dimension: int
-) -> Tensor:
+def on_device(numbers: Tensor | Indices, device: torch.device) -> Tensor:
+    """Returns numbers of the host on a device, without waiting for it."""
+    tensor = numbers if isinstance(numbers, Tensor) else torch.from_numpy(numbers)
+    return tensor.to(device, non_blocking=True)
+
+
+def _in_order(parts: Sequence[Tensor], places: Sequence[Indices], dimension: int) -> Tensor:
     """Joins parts along a dimension, each of whose entries goes to its place."""
     if len(parts) == 1:
         return parts[0]
     joined = torch.cat([part.to(parts[0].device) for part in parts], dimension)
-    back = torch.from_numpy(np.argsort(np.concatenate(places))).to(joined.device)
+    back = on_device(np.argsort(np.concatenate(places)), joined.device)
     return joined.index_select(dimension, back)
 
 
@@ -212,10 +243,10 @@ def _picked(
 ) -> Float[Tensor, "item token width"]:
     """Returns of each item the tokens of a layer and a run."""
     if isinstance(layers, Tensor):
-        layer_at, row_at = (torch.from_numpy(of).to(layers.device) for of in (layer_of, row_of))
+        layer_at, row_at = (on_device(of, layers.device) for of in (layer_of, row_of))
         if isinstance(tokens, slice):
             return layers[layer_at, row_at, tokens]
-        columns = torch.from_numpy(tokens).to(layers.device)
+        columns = on_device(tokens, layers.device)
         return layers[layer_at[:, None], row_at[:, None], columns]
     items = range(len(layer_of))
     chosen = [

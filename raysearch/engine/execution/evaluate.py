@@ -109,7 +109,7 @@ class Evaluator:
         for item in items:
             sharing.setdefault(item.row, []).append(item)
         free = [row for row in sharing if self._executor.is_free(row)]
-        self._run(free, self._predict_unchanged, sharing, outcome)
+        self._run(free, self.unchanged, sharing, outcome)
         for batch in self._executor.batches(
             [row for row in sharing if not self._executor.is_free(row)]
         ):
@@ -160,10 +160,6 @@ class Evaluator:
         return [replace(d, was_near_tie=True) for d in self._predict_by(self._oracle, rows)]
 
     def unchanged(self, rows: Sequence[Row]) -> list[Prediction]:
-        """Returns the predictions of rows that equal their base's run up to rounding."""
-        return self._predict_unchanged(rows)
-
-    def _predict_unchanged(self, rows: Sequence[Row]) -> list[Prediction]:
         """Predicts rows that equal their base's run up to rounding; near-ties are decided by the
         canonical computation."""
         predictions = self._cache.predictions([row.unpatched for row in rows])

@@ -5,104 +5,56 @@ here, and is for the caller to run by itself, which says why.
 """
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
-from numpy.typing import NDArray
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from raysearch.engine.execution.activation_cache import ActivationCache
-from raysearch.engine.execution.answer_scores import AnswerLogits, read_logits
+from raysearch.engine.execution.answer_scores import read_logits
 from raysearch.engine.execution.cached_runs import Indices
 from raysearch.engine.execution.evaluate import Evaluator
-from raysearch.engine.execution.executors import NextToken, ReplayExecutor
 from raysearch.engine.execution.memory import RowLimit, halving
-from raysearch.engine.execution.outputs import Outputs
+from raysearch.engine.execution.outputs import SwapOutputs
 from raysearch.engine.execution.predict import (
-    NEAR_TIE,
-    Prediction,
     choices_of,
     gap_error,
     only,
     predict,
     predictions_of,
 )
+from raysearch.engine.execution.wave_executor import NextToken, WaveExecutor
 from raysearch.engine.patching.swaps import Swaps, distinct
+from raysearch.visible_text import one_line
 
 log = logging.getLogger(__name__)
 
-TRIED = 8
-"""Rows of the first wave whose second token is also computed anew."""
-
-
-@dataclass(frozen=True, slots=True)
-class SwapOutputs:
-    """Outputs of swaps. Rows without one are `failed`.
-
-    `near`: whether a token of a row was too close to call. `answer_logits`: what scores read at the
-    first token; empty if the job declares none.
-    """
-
-    ids: Int[Indices, "row token"]
-    near: Bool[NDArray[np.bool_], "row"]
-    failed: Bool[NDArray[np.bool_], "row"]
-    answer_logits: list[AnswerLogits | None]
-
-    @staticmethod
-    def empty(rows: int, tokens: int, scored: bool) -> "SwapOutputs":
-        """Returns room for so many rows."""
-        ids, no = np.zeros((rows, tokens), dtype=np.int64), np.zeros(rows, dtype=bool)
-        return SwapOutputs(ids, no, no.copy(), [None] * rows if scored else [])
-
-    def by_column(self, columns: int) -> list[Outputs | None]:
-        """Returns the outputs of every `columns`-th row, from each of the first rows on; None if
-        one of them has none."""
-        found: list[Outputs | None] = []
-        for column in range(columns):
-            rows = slice(column, None, columns)
-            ids = list(map(tuple, self.ids[rows].tolist()))
-            scores = self.answer_logits[rows] or [None] * len(ids)
-            outputs = Outputs(ids, self.near[rows].tolist(), scores)
-            found.append(None if self.failed[rows].any() else outputs)
-        return found
-
-    def take(self, at: Indices) -> "SwapOutputs":
-        """Returns those of the rows of these indices."""
-        scores = [self.answer_logits[row] for row in at] if self.answer_logits else []
-        return SwapOutputs(self.ids[at], self.near[at], self.failed[at], scores)
-
-    def put(self, at: Indices, token: int, predictions: Sequence[Prediction]) -> None:
-        """Writes predictions of a token that were made row by row."""
-        self.ids[at, token] = [d.id for d in predictions]
-        self.near[at] |= [d.was_near_tie for d in predictions]
-        self.failed[at] |= [not d.finite for d in predictions]
-        if self.answer_logits and not token:
-            for row, prediction in zip(at, predictions, strict=True):
-                self.answer_logits[row] = prediction.answer_logits
+TRIED = 64
+"""Most rows of the first wave whose second token is also computed anew."""
 
 
 class SwapEvaluator:
     """Runs swaps by `executor`, and what a wave cannot decide by `evaluator`; halves waves that do
-    not fit into memory. `tolerance` (logits): a row with a smaller gap is a near-tie."""
+    not fit into memory. In logits, `near_tie`: a row with a smaller gap is a near-tie; `tolerance`:
+    how far two ways of computing a row may be apart in a gap."""
 
     def __init__(
         self,
         evaluator: Evaluator,
-        executor: ReplayExecutor,
+        executor: WaveExecutor,
         cache: ActivationCache,
         limit: RowLimit,
+        near_tie: float,
         tolerance: float,
     ) -> None:
         self._evaluator = evaluator
         self._executor = executor
         self._cache = cache
         self._limit = limit
-        self._tolerance = tolerance
-        self._goes_on = executor.goes_on
-        self._is_tried = False
+        self._near_tie, self._tolerance = near_tie, tolerance
+        self._goes_on, self._is_tried = True, False
+        self._has_warned = False
 
     def measure(self, every: Swaps, tokens: int = 1) -> SwapOutputs:
         """Returns the outputs, of so many tokens. Equal rows are run once."""
@@ -127,8 +79,7 @@ class SwapEvaluator:
             try:
                 found = self._cache.predictions(rows)
             except Exception as error:  # noqa: BLE001  the caller runs these rows one by one
-                log.info("runs without intervention fail together: %s", error)
-                outputs.failed[at] = True
+                self._fail(at, error, outputs)
                 return
             of_rows = [found[run] for run in which]
             near = [place for place, d in enumerate(of_rows) if d.was_near_tie]
@@ -148,8 +99,19 @@ class SwapEvaluator:
             for _ in parts:
                 pass
         except Exception as error:  # noqa: BLE001  as above
-            log.info("a wave of %d rows fails: %s", len(wave), error)
-            outputs.failed[wave] = True
+            self._fail(wave, error, outputs)
+
+    def _fail(self, rows: Indices, error: Exception, outputs: SwapOutputs) -> None:
+        """Leaves rows that fail together without outputs; warns the first time."""
+        outputs.failed[rows] = True
+        self._cache.meter.failed(len(rows))
+        log.log(
+            logging.INFO if self._has_warned else logging.WARNING,
+            "a wave of %d rows fails (%s: %s), so its rows are run one by one, slowly; answers stay"
+            " the same (further waves that fail are counted in the metric raysearch_failed_rows)",
+            *(len(rows), type(error).__name__, one_line(error)),
+        )
+        self._has_warned = True
 
     @torch.inference_mode()
     def _predict(self, swaps: Swaps, at: Indices, outputs: SwapOutputs) -> None:
@@ -157,7 +119,7 @@ class SwapEvaluator:
         table = choices_of(swaps.choices, self._cache.device)
         choices = None if table is None else table[torch.from_numpy(rows.choice).to(table.device)]
         asked, go_on = None if scoring.names else choices, None
-        with self._cache.meter.phase(self._executor.name):
+        with self._cache.meter.phase("replay"):
             if tokens > 1 and self._goes_on:
                 logits, go_on = self._executor.begin_swaps(rows, asked)
             else:
@@ -172,7 +134,7 @@ class SwapEvaluator:
         for token in range(1, tokens):
             ids = outputs.ids[at, token - 1]
             rows = rows.after(ids)
-            with self._cache.meter.phase(self._executor.name):
+            with self._cache.meter.phase("replay"):
                 logits = self._after(rows, ids, choices, go_on)
                 self._decide(rows, token, logits, choices, at, outputs)
 
@@ -190,7 +152,7 @@ class SwapEvaluator:
             logits = only(logits, rows.choices, rows.choice)
         found = predictions_of(logits, choices)
         ids, finite = found.ids.cpu().numpy(), found.finite.cpu().numpy()
-        unsure = found.unsure(self._tolerance)
+        unsure = found.unsure(self._near_tie)
         self._cache.meter.ran(int(rows.lengths().sum()))
         outputs.ids[at, token] = ids
         finite[unsure] = True  # decided below
@@ -206,19 +168,34 @@ class SwapEvaluator:
         choices: Int[Tensor, "row choice"] | None,
         go_on: NextToken | None,
     ) -> Float[Tensor, "row vocab"]:
-        """Computes the logits of rows that `ids` have made longer: from their own keys and values,
-        if that agrees with running them anew on the first rows."""
-        if go_on is not None and self._goes_on:
-            logits = go_on(torch.from_numpy(ids), choices)
-            if self._is_tried:
-                return logits
-            some = np.arange(min(len(rows), TRIED))
-            anew = self._executor.swap_logits(rows.take(some), None)
-            among = [rows.choices[choice] for choice in rows.choice[some]]
-            both = zip(predict(logits[: len(some)], among), predict(anew, among), strict=True)
-            error = max(gap_error(one, other) for one, other in both)
-            self._is_tried, self._goes_on = True, error <= NEAR_TIE["float32"] / 2
-            if self._goes_on:
-                return logits
-            log.warning("further tokens differ by up to %.2g in a gap: rows are run anew", error)
-        return self._executor.swap_logits(rows, choices)
+        """Computes the logits of rows that `ids` have made longer, from their own keys and values.
+
+        That is another shape of run than a row by itself has. So rows that this might decide
+        otherwise are run anew, and all rows are if the two differ by more than rounding on the
+        first ones.
+        """
+        if go_on is None or not self._goes_on:
+            return self._executor.swap_logits(rows, choices)
+        logits = go_on(torch.from_numpy(ids), choices)
+        sure = logits if choices is not None else only(logits, rows.choices, rows.choice)
+        unsure = predictions_of(sure, choices).unsure(self._near_tie + self._tolerance)
+        if not self._is_tried:
+            unsure = np.union1d(unsure, np.arange(min(len(rows), TRIED)))
+        if len(unsure):
+            some = rows.take(unsure)
+            anew = self._executor.swap_logits(
+                some, None if choices is None else choices[torch.from_numpy(unsure)]
+            )
+            at = torch.from_numpy(unsure).to(logits.device)
+            if not self._is_tried:
+                among = [rows.choices[choice] for choice in some.choice]
+                both = zip(predict(logits[at], among), predict(anew, among), strict=True)
+                error = max(gap_error(one, other) for one, other in both)
+                self._is_tried, self._goes_on = True, error <= self._tolerance / 2
+                if not self._goes_on:
+                    log.warning(
+                        "further tokens differ by up to %.2g in a gap: rows are run anew", error
+                    )
+                    return self._executor.swap_logits(rows, choices)
+            logits[at] = anew
+        return logits

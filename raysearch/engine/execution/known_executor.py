@@ -18,13 +18,9 @@ import torch
 from raysearch.core.codec import from_json_values, to_json_values
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.answer_scores import Scoring
-from raysearch.engine.execution.executors import (
-    BatchedExecutor,
-    Executor,
-    PlainExecutor,
-    ReplayExecutor,
-)
+from raysearch.engine.execution.executors import BatchedExecutor, Executor, PlainExecutor
 from raysearch.engine.execution.memory import RowLimit
+from raysearch.engine.execution.replay_executor import ReplayExecutor
 from raysearch.engine.execution.selfcheck import ExecutorChoice
 from raysearch.engine.execution.usage import UsageMeter
 from raysearch.engine.networks.components import Components

@@ -3,9 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from jaxtyping import Bool, Int
+from numpy.typing import NDArray
+
 from raysearch.core.events import Ids
 from raysearch.engine.execution.answer_scores import AnswerLogits
-from raysearch.engine.execution.predict import Prediction
+from raysearch.engine.execution.predict import Indices, Prediction
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +34,49 @@ class Outputs:
     def part(self, start: int, stop: int) -> "Outputs":
         """Returns those of the rows start..stop-1."""
         return Outputs(self.ids[start:stop], self.near[start:stop], self.answer_logits[start:stop])
+
+
+@dataclass(frozen=True, slots=True)
+class SwapOutputs:
+    """Outputs of swaps. Rows without one are `failed`.
+
+    `near`: whether a token of a row was too close to call. `answer_logits`: what scores read at the
+    first token; empty if the job declares none.
+    """
+
+    ids: Int[Indices, "row token"]
+    near: Bool[NDArray[np.bool_], "row"]
+    failed: Bool[NDArray[np.bool_], "row"]
+    answer_logits: list[AnswerLogits | None]
+
+    @staticmethod
+    def empty(rows: int, tokens: int, scored: bool) -> "SwapOutputs":
+        """Returns room for so many rows."""
+        ids, no = np.zeros((rows, tokens), dtype=np.int64), np.zeros(rows, dtype=bool)
+        return SwapOutputs(ids, no, no.copy(), [None] * rows if scored else [])
+
+    def by_column(self, columns: int) -> list[Outputs | None]:
+        """Returns the outputs of every `columns`-th row, from each of the first rows on; None if
+        one of them has none."""
+        found: list[Outputs | None] = []
+        for column in range(columns):
+            rows = slice(column, None, columns)
+            ids = list(map(tuple, self.ids[rows].tolist()))
+            scores = self.answer_logits[rows] or [None] * len(ids)
+            outputs = Outputs(ids, self.near[rows].tolist(), scores)
+            found.append(None if self.failed[rows].any() else outputs)
+        return found
+
+    def take(self, at: Indices) -> "SwapOutputs":
+        """Returns those of the rows of these indices."""
+        scores = [self.answer_logits[row] for row in at] if self.answer_logits else []
+        return SwapOutputs(self.ids[at], self.near[at], self.failed[at], scores)
+
+    def put(self, at: Indices, token: int, predictions: Sequence[Prediction]) -> None:
+        """Writes predictions of a token that were made row by row."""
+        self.ids[at, token] = [d.id for d in predictions]
+        self.near[at] |= [d.was_near_tie for d in predictions]
+        self.failed[at] |= [not d.finite for d in predictions]
+        if self.answer_logits and not token:
+            for row, prediction in zip(at, predictions, strict=True):
+                self.answer_logits[row] = prediction.answer_logits

@@ -16,12 +16,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+Indices = NDArray[np.int64]
 Heads = Float[Tensor, "batch head query d_head"]
+Groups = Float[Tensor, "batch group own d_head"]
+"""Keys or values; consecutive heads share one group of them."""
+
 _CPU = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _CPU_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 _GPU_HALF = torch.ops.aten._scaled_dot_product_flash_attention
@@ -41,29 +47,34 @@ class RowsByBase:
     place: Int[Tensor, "all_rows"] | None
     bases: Int[Tensor, "piece"] | None
 
-    @classmethod
-    def of(cls, bases: Int[Tensor, "all_rows"], count: int) -> "RowsByBase":
+    @staticmethod
+    def of(
+        bases: Int[Indices, "all_rows"], count: int, device: torch.device | str = "cpu"
+    ) -> "RowsByBase":
         """Returns the rows by their bases, which are `bases` of 0..`count` - 1. There are at most
         twice as many pieces as bases that have a row."""
-        rows_of = torch.bincount(bases, minlength=count)
-        most = -(-len(bases) // int((rows_of > 0).sum()))
+        rows_of = np.bincount(bases, minlength=count)
+        most = -(-len(bases) // np.count_nonzero(rows_of))
         pieces_of = -(-rows_of // most)
-        by_base = bases.argsort(stable=True)
-        within = torch.arange(len(bases)) - (rows_of.cumsum(0) - rows_of)[bases[by_base]]
-        first_piece = (pieces_of.cumsum(0) - pieces_of)[bases[by_base]]
-        place = torch.empty_like(bases)
+        by_base = bases.argsort(kind="stable")
+        within = np.arange(len(bases)) - (rows_of.cumsum() - rows_of)[bases[by_base]]
+        first_piece = (pieces_of.cumsum() - pieces_of)[bases[by_base]]
+        place = np.empty_like(bases)
         place[by_base] = (first_piece + within // most) * most + within % most
-        pieces = torch.arange(count).repeat_interleave(pieces_of)
-        order = torch.zeros(len(pieces) * most, dtype=torch.long)
-        order[place] = torch.arange(len(bases))
-        every = torch.equal(pieces, torch.arange(count))
-        in_order = torch.equal(place, torch.arange(len(order)))
-        return cls(order.view(-1, most), None if in_order else place, None if every else pieces)
+        pieces = np.repeat(np.arange(count), pieces_of)
+        order = np.zeros(len(pieces) * most, dtype=np.int64)
+        order[place] = np.arange(len(bases))
+        every = np.array_equal(pieces, np.arange(count))
+        in_order = np.array_equal(place, np.arange(len(order)))
 
-    def to(self, device: torch.device) -> "RowsByBase":
-        """Returns the same on `device`."""
-        place, bases = (None if at is None else at.to(device) for at in (self.place, self.bases))
-        return RowsByBase(self.order.to(device), place, bases)
+        def there(numbers: Indices) -> Tensor:
+            return torch.from_numpy(numbers).to(device, non_blocking=True)
+
+        return RowsByBase(
+            there(order.reshape(-1, most)),
+            None if in_order else there(place),
+            None if every else there(pieces),
+        )
 
     def fold(self, rows: Heads, groups: int) -> Float[Tensor, "piece group folded d_head"]:
         """Returns the vectors of all rows, heads of a group and tokens of a piece as one

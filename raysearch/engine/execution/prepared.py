@@ -7,7 +7,7 @@ Invariants: the logits are those of `Executor.logits` for the same rows and vect
 """
 
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -20,11 +20,14 @@ from torch import Tensor
 from raysearch.core.events import Ids
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.executors import Executor
+from raysearch.engine.execution.replay_executor import ReplayExecutor
+from raysearch.engine.execution.wave_executor import parts_of_runs
 from raysearch.engine.networks.components import Components, HookPoint, hook_at
 from raysearch.engine.networks.hooks import HookCall, owned_hooks
 from raysearch.engine.networks.network import ModelInput, Network
 from raysearch.engine.networks.point import Point
 from raysearch.engine.networks.tensor_network import TensorNetwork
+from raysearch.engine.patching.build_swaps import swaps_of
 from raysearch.engine.patching.edits import hook_columns
 from raysearch.engine.patching.rows import FeatureIndices, Patch, Row
 
@@ -83,6 +86,8 @@ def prepare(
     rows: Sequence[Row],
 ) -> PreparedRows:
     """Returns `rows`, ready to be run as `executor` runs them."""
+    if isinstance(executor, ReplayExecutor):
+        return WaveRows(executor, cache, rows)
     if executor.name == "batched" and isinstance(network, TensorNetwork):
         places = {_place(row): row for row in rows}
         once = (
@@ -95,14 +100,15 @@ def prepare(
 
 
 class ListedRows:
-    """Rows of any executor, as one Python object each."""
+    """Rows of any executor, as one Python object each: where a network's modules run several times,
+    or patches lie outside of the blocks of a language model."""
 
     def __init__(self, executor: Executor, cache: ActivationCache, rows: Sequence[Row]) -> None:
         self._executor = executor
         self._cache = cache
         self._rows = rows
         batch_keys = [executor.batch_key(row) for row in rows]
-        self.order = RunOrder(rows, batch_keys, [executor.entry_layer(row) for row in rows])
+        self.order = RunOrder(rows, batch_keys, [executor.entry(row) for row in rows])
 
     def parts(self, rows: Indices, most: int) -> Iterator[range]:
         start = 0
@@ -118,6 +124,41 @@ class ListedRows:
             for vector in vectors.unbind()
         ]
         return self._executor.logits(rows, replacements)
+
+
+class WaveRows(ListedRows):
+    """Rows of a language model, which run in waves. `batches`: for each row its batch key's number;
+    those patched outside of the blocks are run one by one."""
+
+    def __init__(
+        self, executor: ReplayExecutor, cache: ActivationCache, rows: Sequence[Row]
+    ) -> None:
+        super().__init__(executor, cache, rows)
+        self._replay = executor
+        inside = [at for at, row in enumerate(rows) if executor.shape_of(row) is not None]
+        self._number = np.full(len(rows), -1)
+        self._number[inside] = np.arange(len(inside))
+        executor.want_rows([rows[at] for at in inside])
+        own = [replace(rows[at].patches[0], sources=()) for at in inside]
+        unread = [Row(rows[at].base, (patch,)) for at, patch in zip(inside, own, strict=True)]
+        self._swaps = swaps_of(unread) if unread else None
+
+    def parts(self, rows: Indices, most: int) -> Iterator[range]:
+        if self._swaps is None or (self._number[rows] < 0).any():
+            yield from super().parts(rows, most)
+            return
+        bases = self._swaps.base[self._number[rows]][:, None]
+        fits = self._cache.table(self._swaps.runs) is not None
+        for part in parts_of_runs(bases, len(rows) if fits else self._cache.room):
+            for start in range(0, len(part), most):
+                at = part[start : start + most]
+                yield range(int(at[0]), int(at[-1]) + 1)
+
+    def logits(self, written: WrittenRows) -> Float[Tensor, "row answer"]:
+        numbers = self._number[written.here]
+        if self._swaps is None or numbers[0] < 0:
+            return super().logits(written)
+        return self._replay.written_logits(self._swaps.take(numbers), written.vectors)
 
 
 class StackedInputs:

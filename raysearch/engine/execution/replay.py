@@ -17,45 +17,33 @@ on them, are not touched and never receive dummy inputs.
 """
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
-from transformers import Cache, DynamicCache
+from torch import Tensor
+from transformers import DynamicCache
 
-from raysearch.engine.execution.activation_cache import ActivationCache
-from raysearch.engine.execution.cached_runs import CachedRun, gather
-from raysearch.engine.execution.decode_cache import DecodeCache
-from raysearch.engine.execution.predict import choices_of
-from raysearch.engine.execution.prefix import Prefix, SharedLayers, is_causal
-from raysearch.engine.execution.wave import EntryPoint, RowWaves, Wave, WaveShape
+from raysearch.engine.execution.cached_runs import StoredBatch, gather, on_device
+from raysearch.engine.execution.shared_layers import SharedLayers
+from raysearch.engine.execution.template import Template
+from raysearch.engine.execution.wave import EntryPoint, Wave, WaveShape
+from raysearch.engine.execution.wave_cache import WaveCache
 from raysearch.engine.networks.answer_head import AnswerHead
 from raysearch.engine.networks.block_stubs import Stub, stubbed
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.detached import detached
 from raysearch.engine.networks.hooks import (
-    Edit,
     HookCall,
-    as_rows_and_tokens,
-    output_activation,
     owned_hooks,
 )
 from raysearch.engine.networks.network import LanguageModel
-from raysearch.engine.networks.point import Point
-from raysearch.engine.patching.edits import Replacements
-from raysearch.engine.patching.rows import Row
 
 TEMPLATES = 64
 """Number of templates that are cached, least recently used first out. Each costs a forward pass
 without blocks and holds a mask of suffix x length."""
-
-SMALL = 8
-"""A prefix of fewer tokens than one in this many of the suffix is copied for each row: that is less
-than the second kernel of a shared one costs."""
 
 
 class Replay:
@@ -65,98 +53,57 @@ class Replay:
         self,
         network: LanguageModel,
         hook_points: Components,
-        cache: ActivationCache,
         shares_prefix: bool = True,
     ) -> None:
         self._network = network
         self._model = network.model
         self._layers = network.layers
         self._hook_points = hook_points
-        self.waves = RowWaves(hook_points)
-        self._cache = cache
         self._answers = AnswerHead(network)
         self._shared = SharedLayers.of(network) if shares_prefix else SharedLayers()
-        self._templates: OrderedDict[WaveShape, _Template] = (
+        self._templates: OrderedDict[WaveShape, Template] = (
             OrderedDict()
         )  # least recently used first
 
-    def entry_components(self, components: Collection[str]) -> set[str]:
-        """Returns the components of the bases' runs that rows patched at `components` start
-        with."""
-        points = [
-            Point(layer, component)
-            for component in components
-            for layer in self._hook_points.of(component)
-            if layer is not None
-        ]
-        return {self.waves.entry_point(point).point.component for point in points}
-
-    def logits(
-        self,
-        rows: Sequence[Row],
-        runs: Mapping[Row, CachedRun],
-        replacements: Replacements | None = None,
-        choices_only: bool = False,
-    ) -> Float[Tensor, "row vocab"]:
-        """Computes the logits (float32) at the answer of every row, in the order of `rows`, which
-        have one shape. `choices_only`: as in `Executor.logits`.
-
-        `runs` holds the run of each row's base, with keys and values, and, without `replacements`
-        (see `Executor.logits`), the run of each source.
-        """
-        own = self.waves.of(
-            rows, lambda source: self._cache.at(runs[source.run], source.point), replacements
-        )
-        among = [row.among for row in rows] if choices_only else []
-        ids = choices_of(among, self._network.device)
-        return self.run(own, runs, ids)
-
     def run(
-        self,
-        wave: Wave,
-        runs: Mapping[Row, CachedRun],
-        choices: Int[Tensor, "row choice"] | None = None,
+        self, wave: Wave, choices: Int[Tensor, "row choice"] | None = None
     ) -> Float[Tensor, "row vocab"]:
-        """Computes the logits (float32) at the answer of every row, in the order in which rows were
-        given to the wave. `runs`: those of its bases, with keys and values. `choices`: ids outside
-        of which logits may be -inf.
-        """
-        return self._answer(wave, self._walk(wave, self._prefix(wave, runs), runs), choices)
+        """Computes the logits (float32) at the answer of every row. `choices`: ids outside of which
+        logits may be -inf."""
+        return self._answer(wave, self._walk(wave, self._cache_of(wave, None)), choices)
 
     def begin(
-        self,
-        wave: Wave,
-        runs: Mapping[Row, CachedRun],
-        choices: Int[Tensor, "row choice"] | None = None,
-    ) -> tuple[Float[Tensor, "row vocab"], DecodeCache]:
-        """Computes the logits as `run` does, of rows in the order of the wave, and what `go_on`
-        needs."""
-        prefix, bases = self._prefix(wave, runs, keeps=True), [runs[base] for base in wave.bases]
-        logits = self._answer(wave, self._walk(wave, prefix, runs), choices)
-        shape = wave.shape
-        return logits, DecodeCache(bases, wave.base, prefix.own, shape.start, shape.length)
+        self, wave: Wave, choices: Int[Tensor, "row choice"] | None = None
+    ) -> tuple[Float[Tensor, "row vocab"], WaveCache]:
+        """Computes the logits as `run` does, and what `go_on` needs."""
+        rows = self._cache_of(wave, wave.shape.length)
+        logits = self._answer(wave, self._walk(wave, rows), choices)
+        rows.complete(len(self._layers))
+        return logits, rows
 
     def go_on(
         self,
-        rows: DecodeCache,
-        run: CachedRun,
+        rows: WaveCache,
         ids: Int[Tensor, "row"],
         choices: Int[Tensor, "row choice"] | None = None,
     ) -> Float[Tensor, "row vocab"]:
-        """Computes the logits (float32) after one more token of each row, `ids`. `run`: of a
-        base."""
-        blocks = list(self._layers)
-        template = self._template(WaveShape(rows.length, rows.length + 1), run)
-        suffix = rows.length - rows.start
-        shared = template.shared if SMALL * rows.start > suffix else frozenset[int]()
+        """Computes the logits (float32) after one more token of each row, `ids`."""
+        blocks, length = list(self._layers), rows.length
+        assert length is not None, "rows that go on keep their keys and values"
+        template = self._template(WaveShape(length, length + 1), rows.batch)
+        rows.shared = template.shared & rows.shared
 
         def block(layer: int, given: Tensor, *_: Any) -> Tensor:
-            with rows.attending(layer in shared, self._shared.configs):
+            with rows.attending(layer, self._shared.configs):
                 return template.call(blocks[layer], layer, given, rows)
 
-        logits = self._logits(ids[:, None], rows.length, block, choices)
-        rows.length += 1
+        logits = self._logits(ids[:, None], length, block, choices)
+        rows.length = length + 1
         return logits
+
+    def _cache_of(self, wave: Wave, length: int | None) -> WaveCache:
+        shared = self._template(wave.shape, wave.bases.batches[0]).shared
+        return WaveCache(wave.bases, wave.base, wave.shape.start, wave.first_layer, shared, length)
 
     def _answer(
         self,
@@ -164,65 +111,56 @@ class Replay:
         hidden: Float[Tensor, "row suffix d_model"],
         choices: Int[Tensor, "row choice"] | None,
     ) -> Float[Tensor, "row vocab"]:
-        hidden, last = hidden[wave.place.to(hidden.device), -1:], len(self._layers) - 1
+        last = len(self._layers) - 1
         ids = torch.zeros((len(hidden), 1), dtype=torch.long)
 
         def block(layer: int, given: Tensor, *_: Any) -> Tensor:
-            return hidden if layer == last else given
+            return hidden[:, -1:] if layer == last else given
 
         return self._logits(ids, wave.shape.length - 1, block, choices)
 
-    def _prefix(self, wave: Wave, runs: Mapping[Row, CachedRun], keeps: bool = False) -> Prefix:
-        bases, start = [runs[base] for base in wave.bases], wave.shape.start
-        shared = self._template(wave.shape, bases[0]).shared
-        return Prefix(bases, wave.base, start, wave.first_layer, shared, keeps)
-
-    def _walk(
-        self, wave: Wave, prefix: Prefix, runs: Mapping[Row, CachedRun]
-    ) -> Float[Tensor, "row suffix d_model"]:
+    def _walk(self, wave: Wave, cache: WaveCache) -> Float[Tensor, "row suffix d_model"]:
         """Computes the residual after the last layer."""
-        start, bases = wave.shape.start, [runs[base] for base in wave.bases]
-        template = self._template(wave.shape, bases[0])
-        entering = self._entering(wave, bases)
+        start, template = wave.shape.start, self._template(wave.shape, cache.batch)
+        entering = self._entering(wave)
         hidden: Tensor | None = None
         for layer in range(wave.first_layer, len(self._layers)):
             before, after = EntryPoint(layer, after=False), EntryPoint(layer, after=True)
             hidden = _joined(hidden, entering.get(before))
             if hidden is not None:
-                prefix.rows = len(hidden)
+                cache.rows = len(hidden)
                 hooks = [
                     hook_point.hook(edit, first=start)
                     for hook_point, edit in wave.edits.get(before, ())
                 ]
-                with owned_hooks(hooks), prefix.attending(layer, self._shared.configs):
-                    hidden = template.call(self._layers[layer], layer, hidden, prefix)
+                with owned_hooks(hooks), cache.attending(layer, self._shared.configs):
+                    hidden = template.call(self._layers[layer], layer, hidden, cache)
             hidden = _joined(hidden, entering.get(after))
-            if hidden is not None:
-                edits = [edit for _, edit in wave.edits.get(after, ())]
-                hidden = _apply_edits(hidden, edits, start)
+            for _, edit in wave.edits.get(after, ()):
+                assert hidden is not None, "rows enter before they are edited"
+                edited = edit(hidden, HookCall(start, True))
+                hidden = hidden if edited is None else edited
         assert hidden is not None, "a wave has rows"
         return hidden
 
-    def _entering(
-        self, wave: Wave, bases: Sequence[CachedRun]
-    ) -> dict[EntryPoint, Float[Tensor, "_row suffix d_model"]]:
+    def _entering(self, wave: Wave) -> dict[EntryPoint, Float[Tensor, "_row suffix d_model"]]:
         """Returns the residual with which rows enter, by entry point."""
         entering: dict[EntryPoint, Tensor] = {}
         for component in {entry.point.component for entry in wave.entries}:
             here = [entry for entry in wave.entries if entry.point.component == component]
-            rows = np.concatenate([np.arange(*wave.rows_of(entry)) for entry in here])
-            counts = [wave.entries[entry] for entry in here]
+            rows = np.concatenate([wave.entries[entry] for entry in here])
+            counts = [len(wave.entries[entry]) for entry in here]
             layers = np.repeat([self._hook_points.place(entry.point) for entry in here], counts)
-            base_of, suffix = wave.base.numpy()[rows], slice(wave.shape.start, None)
-            found = gather(bases, base_of, component, layers, suffix)
+            suffix = slice(wave.shape.start, None)
+            found = gather(wave.bases, wave.base[rows], component, layers, suffix)
             entering |= dict(zip(here, torch.split(found, counts), strict=True))
         return entering
 
-    def _template(self, shape: WaveShape, run: CachedRun) -> "_Template":
+    def _template(self, shape: WaveShape, batch: StoredBatch) -> "Template":
         found = self._templates.pop(shape, None)
         if found is None:
             with detached():
-                found = _Template(self._network, shape, run, self._shared.at(shape.length))
+                found = Template(self._network, shape, batch, self._shared.at(shape.length))
         self._templates[shape] = found
         if len(self._templates) > TEMPLATES:
             self._templates.popitem(last=False)
@@ -240,12 +178,13 @@ class Replay:
         some and the head can be computed for them alone."""
         device = self._model.device
         if choices is not None:
-            choices = choices.to(device) if self._answers.serves(choices.shape[1]) else None
+            choices = on_device(choices, device) if self._answers.serves(choices.shape[1]) else None
         head = nullcontext() if choices is None else self._answers.at(choices)
         with head, stubbed(self._layers, block, self._network.tuples):
             logits = self._network.run(
-                input_ids=ids.to(device),
+                input_ids=on_device(ids, device),
                 position_ids=torch.full(ids.shape, position, device=device),
+                past_key_values=DynamicCache(),  # without one, position ids are read on the host
                 use_cache=False,
                 logits_to_keep=1,
             )[:, -1].float()
@@ -253,69 +192,6 @@ class Replay:
             return logits
         whole = logits.new_full((len(logits), self._answers.size), -torch.inf)
         return whole.scatter(1, choices, logits)
-
-
-class _Template:
-    """The arguments that the model gives each block for tokens start..length-1, with earlier tokens
-    in the cache.
-
-    `run`: any run of at least `start` tokens; only the shape of its keys and values matters.
-    `shareable`: layers that can share a prefix; `shared` are those that do, for rows of this shape.
-    """
-
-    def __init__(
-        self,
-        network: LanguageModel,
-        shape: WaveShape,
-        run: CachedRun,
-        shareable: frozenset[int],
-    ) -> None:
-        layers, device = network.layers, network.device
-        self._arguments: list[tuple[tuple[Any, ...], dict[str, Any]]] = [((), {})] * len(layers)
-        self._cache = _cache_of(run, shape.start)
-
-        def stub(
-            layer: int, given: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
-        ) -> Tensor:
-            self._arguments[layer] = args, kwargs
-            return given
-
-        with stubbed(layers, stub, network.tuples):
-            network.run(
-                input_ids=torch.zeros(
-                    (1, shape.length - shape.start), dtype=torch.long, device=device
-                ),
-                attention_mask=torch.ones((1, shape.length), dtype=torch.long, device=device),
-                position_ids=torch.arange(shape.start, shape.length, device=device)[None],
-                past_key_values=self._cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-        self._cache.layers.clear()  # from now on only its identity is used
-        self.shared = frozenset(
-            layer
-            for layer in shareable
-            if SMALL * shape.start > shape.length - shape.start
-            and is_causal(
-                self._arguments[layer][1].get("attention_mask"), shape.start, shape.length
-            )
-        )
-
-    def call(
-        self,
-        block: nn.Module,
-        layer: int,
-        hidden: Float[Tensor, "row suffix d_model"],
-        prefix: Cache,
-    ) -> Float[Tensor, "row suffix d_model"]:
-        """Returns the output of `block` for `hidden`, with the keys and values of the prefix."""
-        args, kwargs = self._arguments[layer]
-        out = block(
-            hidden,
-            *(prefix if a is self._cache else a for a in args),
-            **{k: prefix if a is self._cache else a for k, a in kwargs.items()},
-        )
-        return as_rows_and_tokens(output_activation(out))
 
 
 def _joined(
@@ -326,21 +202,3 @@ def _joined(
     if entering is None or hidden is None:
         return hidden if entering is None else entering
     return torch.cat((hidden, entering.to(hidden.device)))
-
-
-def _apply_edits(
-    hidden: Float[Tensor, "row suffix d_model"], edits: Sequence[Edit], start: int
-) -> Float[Tensor, "row suffix d_model"]:
-    for edit in edits:
-        new = edit(hidden, HookCall(start, True))
-        hidden = hidden if new is None else new
-    return hidden
-
-
-def _cache_of(run: CachedRun, tokens: int) -> DynamicCache:
-    """Returns a cache in the shape of `tokens` tokens of `run`."""
-    cache = DynamicCache()
-    if tokens:
-        for layer, (keys, values) in enumerate(run.shapes(tokens)):
-            cache.update(keys, values, layer)
-    return cache

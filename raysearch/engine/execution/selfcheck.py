@@ -34,7 +34,6 @@ from raysearch.engine.execution.executors import (
     Executor,
     ExecutorName,
     PlainExecutor,
-    ReplayExecutor,
 )
 from raysearch.engine.execution.memory import RowLimit
 from raysearch.engine.execution.predict import (
@@ -45,6 +44,7 @@ from raysearch.engine.execution.predict import (
     predict,
     with_scores,
 )
+from raysearch.engine.execution.replay_executor import ReplayExecutor
 from raysearch.engine.execution.usage import UsageMeter
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import LanguageModel, Network

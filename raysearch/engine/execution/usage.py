@@ -37,12 +37,14 @@ class Usage:
     """Usage since the last report. `phases`: seconds by phase.
 
     `tokens`: input tokens of all rows run, each counted in full although a replay computes only
-    those after the patch; a tensor counts as one.
+    those after the patch; a tensor counts as one. `failed_rows`: rows of waves that failed, which
+    were then run one by one.
     """
 
     phases: Mapping[Phase, float]
     tokens: int
     memory: Memory
+    failed_rows: int = 0
 
     @property
     def seconds(self) -> float:
@@ -56,7 +58,8 @@ loss; reading it waits for the device."""
 
 
 class UsageMeter:
-    """Counts seconds and tokens until they are taken; `on_step` follows training as it goes on."""
+    """Counts seconds, tokens and failed rows until they are taken; `on_step` follows training as
+    it goes on."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.on_step: OnStep = lambda *_: None
@@ -64,7 +67,7 @@ class UsageMeter:
         self._phases: dict[Phase, float] = {}
         self._within: list[Phase] = []
         self._since = 0.0
-        self._tokens = 0
+        self._tokens = self._failed = 0
 
     @contextmanager
     def phase(self, name: Phase) -> Iterator[None]:
@@ -81,10 +84,14 @@ class UsageMeter:
         """Adds `tokens`."""
         self._tokens += tokens
 
+    def failed(self, rows: int) -> None:
+        """Adds rows of a wave that failed."""
+        self._failed += rows
+
     def take(self, memory: Memory) -> Usage:
         """Returns the usage since the last call and resets the counts."""
-        usage = Usage(self._phases, self._tokens, memory)
-        self._phases, self._tokens = {}, 0
+        usage = Usage(self._phases, self._tokens, memory, self._failed)
+        self._phases, self._tokens, self._failed = {}, 0, 0
         return usage
 
     def _charge(self) -> None:

@@ -7,6 +7,7 @@ into them, or refused; the model is in evaluation mode, without gradients, in th
 """
 
 import importlib
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -42,6 +43,7 @@ from raysearch.errors import ModelError, check_memory
 from raysearch.storage.digests import sha256
 from raysearch.visible_text import one_line
 
+_log = logging.getLogger(__name__)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -276,6 +278,25 @@ def _unloadable(source: ModelSource, what: str, error: Exception) -> ModelError:
             else " without remote code (model.trust_remote_code: true runs the model's own)"
         )
     )
+
+
+class _HubInOneLine(logging.Filter):
+    """Says once that the hub does not answer, in the place of two lines for each retry."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        if "thrown while requesting" in text and not self._said:
+            self._said = True
+            why = one_line(text.partition(" thrown")[0], 100)
+            _log.warning("the model hub does not answer (%s); it is asked again for a minute", why)
+        return not ("thrown while requesting" in text or "Retrying in" in text)
+
+
+logging.getLogger("huggingface_hub.utils._http").addFilter(_HubInOneLine())
 
 
 @contextmanager

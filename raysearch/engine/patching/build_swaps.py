@@ -82,12 +82,7 @@ class SwapBuilder:
             return None, []
         places = list(dict.fromkeys(found.values()))
         number = {place: at for at, place in enumerate(places)}
-        patches = [patch for place in places for patch in place]
-        most = (
-            max(map(len, places)),
-            max(1, *(patch.sources for patch in patches)),
-            max(patch.tokens for patch in patches),
-        )
+        most = _most(places)
         columns = {key: _columns(spots[key], most) for key in {*map(_positions, found)}}
         base, choice, same, source, tokens, source_tokens = (
             np.stack(parts, 1).reshape(len(pairs) * len(found), *parts[0].shape[1:])
@@ -110,6 +105,8 @@ class SwapBuilder:
         points += [(of.point, of.run.base) for patch in row.patches for of in patch.sources]
         if any(at.layer is None or self.hook_points.last(at, on) is not None for at, on in points):
             return None
+        if any(of.run.patches for patch in row.patches for of in patch.sources):
+            return None
         places = [PatchPlace.of(patch) for patch in row.patches]
         found = tuple(place for place in places if place is not None)
         return found if len(found) == len(places) else None
@@ -126,18 +123,11 @@ class SwapBuilder:
         return [known[pair.index] for pair in pairs]
 
     def _spot(self, row: Row) -> Spot:
-        assert isinstance(row.base, tuple), "a language model is given token ids"
-        choice = self._choices.setdefault(row.among, len(self._choices))
-        return Spot(
-            self._number(Row(row.base)),
-            choice,
-            all(self._is_same(row.base, patch) for patch in row.patches),
-            tuple(tuple(self._number(of.run) for of in patch.sources) for patch in row.patches),
-            tuple(patch.tokens for patch in row.patches),
-            tuple(tuple(of.tokens for of in patch.sources) for patch in row.patches),
-        )
+        same = all(self._is_same(row.base, patch) for patch in row.patches)
+        return _spot_of(row, self._numbers, self._choices, same)
 
-    def _is_same(self, ours: Ids, patch: Patch) -> bool:
+    def _is_same(self, ours: ModelInput, patch: Patch) -> bool:
+        assert isinstance(ours, tuple), "a language model is given token ids"
         last = max(patch.tokens)
         assert last < len(ours), "positions are of the base"
         assert all(max(of.tokens) < len(of.run.base) for of in patch.sources), (  # type: ignore[arg-type]
@@ -149,8 +139,54 @@ class SwapBuilder:
         assert isinstance(theirs, tuple), "a language model is given token ids"
         return ours[: last + 1] == theirs[: last + 1] and self.share(ours, theirs)
 
-    def _number(self, run: Row) -> int:
-        return self._numbers.setdefault(run, len(self._numbers))
+
+def swaps_of(rows: Sequence[Row]) -> Swaps:
+    """Returns rows as arrays. Each has a patch, and the sources of a patch are read at one place
+    (`PatchPlace.of`)."""
+    runs: dict[Row, int] = {}
+    choices: dict[Ids, int] = {}
+    places: dict[Place, int] = {}
+    spots = [_spot_of(row, runs, choices, same=False) for row in rows]
+    of_rows = [tuple(map(PatchPlace.of, row.patches)) for row in rows]
+    place_of = np.array([places.setdefault(of, len(places)) for of in of_rows])  # type: ignore[arg-type]
+    most = _most(list(places))
+    found: dict[int, tuple[Indices, ...]] = {}
+    for place in range(len(places)):
+        at = np.flatnonzero(place_of == place)
+        columns = _columns([spots[row] for row in at], most)
+        found |= zip(at.tolist(), zip(*columns, strict=True), strict=True)
+    base, choice, same, source, tokens, source_tokens = map(
+        np.array, zip(*(found[row] for row in range(len(rows))), strict=True)
+    )
+    return Swaps(
+        *(list(runs), list(choices), list(places), place_of, base, source, choice),
+        *(same.astype(bool), tokens, source_tokens),
+    )
+
+
+def _spot_of(row: Row, runs: dict[Row, int], choices: dict[Ids, int], same: bool) -> Spot:
+    """Returns the spot of a row, whose runs and choices are numbered."""
+    return Spot(
+        runs.setdefault(Row(row.base), len(runs)),
+        choices.setdefault(row.among, len(choices)),
+        same,
+        tuple(
+            tuple(runs.setdefault(of.run, len(runs)) for of in patch.sources)
+            for patch in row.patches
+        ),
+        tuple(patch.tokens for patch in row.patches),
+        tuple(tuple(of.tokens for of in patch.sources) for patch in row.patches),
+    )
+
+
+def _most(places: Sequence[Place]) -> tuple[int, int, int]:
+    """Returns the most patches of a place, and the most sources and tokens of a patch."""
+    patches = [patch for place in places for patch in place]
+    return (
+        max(map(len, places)),
+        max(1, *(patch.sources for patch in patches)),
+        max(patch.tokens for patch in patches),
+    )
 
 
 def _positions(intervention: Intervention) -> Hashable:

@@ -7,8 +7,10 @@ only; equal patches (same point, kind, features, number of tokens) are computed 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from raysearch.engine.networks.components import Components, HookPoint
@@ -17,6 +19,8 @@ from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.operations import Operation
 from raysearch.engine.patching.rows import FeatureIndices, Patch, Row, Source
 from raysearch.errors import PositionError
+
+Indices = NDArray[np.int64]
 
 ReadSource = Callable[[Source], Float[Tensor, "token width"]]
 """Returns the component that a source refers to, at all tokens of its run."""
@@ -35,8 +39,8 @@ class Writes:
     hook_point: HookPoint
     kind: Operation
     features: FeatureIndices
-    rows: Int[Tensor, "item token"]
-    columns: Int[Tensor, "item token"]
+    rows: Int[Indices, "item token"]
+    columns: Int[Indices, "item token"]
     replacements: Float[Tensor, "item token feature"] | None
 
 
@@ -57,8 +61,8 @@ class _Collected:
             self.hook_point,
             self.kind,
             self.features,
-            torch.tensor(self.rows),
-            torch.tensor(self.columns),
+            np.array(self.rows),
+            np.array(self.columns),
             torch.stack(self.replacements) if self.replacements else None,
         )
 
@@ -118,14 +122,13 @@ def _write(edited: Float[Tensor, "row token width"], writes: Writes, first: int)
     if replacements is not None:
         replacements = replacements.to(device=device, dtype=edited.dtype)
     now = (columns >= 0) & (columns < edited.shape[1])
-    if not bool(now.all()):
+    if not now.all():
         rows, columns, tokens = rows[now], columns[now], 1
-        replacements = (
-            None if replacements is None else replacements.flatten(0, 1)[now.to(device), None]
-        )
+        if replacements is not None:
+            replacements = replacements.flatten(0, 1)[torch.from_numpy(now).to(device), None]
         if not len(rows):
             return
-    where = rows.to(device), columns.to(device)
+    where = tuple(torch.from_numpy(at).to(device, non_blocking=True) for at in (rows, columns))
     vector = hook_columns(writes.hook_point, writes.features)
     base = _items(edited[where], vector, tokens)
     new = writes.kind.forward(base, replacements).flatten(0, 1)

@@ -1,18 +1,19 @@
-"""Swaps: rows whose sources are not patched, as arrays, without a Python object for each row.
+"""Swaps: rows as arrays, without a Python object for each row.
 
 Most rows of a search are swaps: one intervention on thousands of pairs differs in tokens and runs
 alone, and one pair under thousands of interventions in places alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
 from numpy.typing import NDArray
 
 from raysearch.core.events import Ids
-from raysearch.engine.networks.network import tokens_of
+from raysearch.engine.networks.network import ModelInput, tokens_of
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.operations import Featurized, Interchange, Operation
 from raysearch.engine.patching.rows import FeatureIndices, Patch, Row, Source
@@ -35,10 +36,9 @@ class PatchPlace:
 
     @staticmethod
     def of(patch: Patch) -> "PatchPlace | None":
-        """Returns the place of a patch; None if its sources are read at several places, or are
-        patched."""
+        """Returns the place of a patch; None if its sources are read at several places."""
         read = {(source.point, source.features) for source in patch.sources}
-        if len(read) > 1 or any(source.run.patches for source in patch.sources):
+        if len(read) > 1:
             return None
         point, features = next(iter(read), (None, None))
         counts = len(patch.tokens), len(patch.sources)
@@ -64,7 +64,7 @@ class Swaps:
     """Rows, each with the patches of its place.
 
     Args:
-        runs: the distinct runs without intervention that are bases or sources.
+        runs: the distinct runs that are bases or sources.
         choices: the distinct sets of ids that answers are chosen from.
         places: the distinct places; `place`, `base`, `source` and `choice` are indices.
         source: -1 where a place has fewer patches or sources.
@@ -123,6 +123,41 @@ class Swaps:
         sources = self.source.reshape(len(self), -1)
         return np.column_stack((self.base, np.where(sources < 0, self.base[:, None], sources)))
 
+    def of_places(self, value: Callable[[Place], Any]) -> NDArray[Any]:
+        """Returns the value of each row's place, which is computed once for each place."""
+        used, which = np.unique(self.place, return_inverse=True)
+        return np.array([value(self.places[at]) for at in used])[which.reshape(-1)]
+
+    def reads(self) -> Iterator[tuple[ModelInput, int, int, bool]]:
+        """Yields each input with the first and last token that is read of it as a source, or from
+        which its rows start, and whether it is a base."""
+        starts, has = self.starts(), self.source >= 0
+        tokens = self.source_tokens[has]
+        for number, first, last, is_base in (
+            (self.base, starts, starts, True),
+            (self.source[has], tokens.min(1), tokens.max(1), False),
+        ):
+            runs, which = np.unique(number, return_inverse=True)
+            low, high = np.full(len(runs), np.iinfo(np.int64).max), np.zeros(len(runs), np.int64)
+            np.minimum.at(low, which.reshape(-1), first)
+            np.maximum.at(high, which.reshape(-1), last)
+            for run, *ends in zip(runs.tolist(), low.tolist(), high.tolist(), strict=True):
+                yield self.runs[run].base, *ends, is_base
+
+    def sources(self) -> dict[Row, list[Point]]:
+        """Returns the source runs, each with a point in the deepest layer that is read of it."""
+        patches = self.source.shape[1]
+
+        def depths_of(place: Place) -> list[int]:
+            layers = [-1 if p.source_point is None else p.source_point.layer or 0 for p in place]
+            return [*layers, *[-1] * (patches - len(place))]
+
+        depths = np.broadcast_to(self.of_places(depths_of)[..., None], self.source.shape)
+        deepest = np.full(len(self.runs) + 1, -1)  # the last one takes what is no source
+        np.maximum.at(deepest, self.source, depths)
+        found = np.flatnonzero(deepest[:-1] >= 0).tolist()
+        return {self.runs[at]: [Point(int(deepest[at]), "residual")] for at in found}
+
     def distinct(self) -> tuple[Indices, Indices]:
         """Returns the first index of each distinct row, in order, and for each row which of these
         it equals."""
@@ -165,3 +200,20 @@ def distinct(keys: Int[Indices, "row column"]) -> tuple[Indices, Indices]:
     _, first, inverse = np.unique(as_one, return_index=True, return_inverse=True)
     order = np.argsort(first)
     return first[order], np.argsort(order)[inverse.reshape(-1)]
+
+
+def is_identity(row: Row, patch: Patch) -> bool:
+    """Returns whether the patch writes the value that is already there: an interchange with its own
+    activation, from the same point after the same tokens."""
+    if not isinstance(patch.kind, Interchange | Featurized) or len(patch.sources) != 1:
+        return False
+    (source,) = patch.sources
+    if source.run.patches or source.point != patch.point or source.features != patch.features:
+        return False
+    ours, theirs = row.base, source.run.base
+    if not isinstance(ours, tuple) or not isinstance(theirs, tuple):
+        return False
+    return (
+        source.tokens == patch.tokens
+        and ours[: max(patch.tokens) + 1] == theirs[: max(patch.tokens) + 1]
+    )

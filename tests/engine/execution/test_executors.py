@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from raysearch.core.events import Ids
 from raysearch.engine.execution.evaluate import Evaluator, RowRequest
-from raysearch.engine.execution.executors import PlainExecutor, ReplayExecutor
+from raysearch.engine.execution.executors import PlainExecutor
 from raysearch.engine.execution.memory import RowLimit
 from raysearch.engine.execution.predict import NEAR_TIE, predict
+from raysearch.engine.execution.replay_executor import ReplayExecutor
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.operations import (
     Interchange,

@@ -18,7 +18,7 @@ from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.batch_invariance import is_batch_invariant
 from raysearch.engine.execution.canonical import CanonicalRunner
 from raysearch.engine.execution.evaluate import Evaluator, RowRequest
-from raysearch.engine.execution.executors import PlainExecutor, ReplayExecutor
+from raysearch.engine.execution.executors import PlainExecutor
 from raysearch.engine.execution.memory import RowLimit
 from raysearch.engine.execution.predict import (
     NEAR_TIE,
@@ -28,6 +28,7 @@ from raysearch.engine.execution.predict import (
     near_ties,
     predict,
 )
+from raysearch.engine.execution.replay_executor import ReplayExecutor
 from raysearch.engine.execution.selfcheck import (
     ExecutorChoice,
     error_of,

@@ -10,9 +10,10 @@ from transformers import PreTrainedModel
 
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.evaluate import Evaluator, RowRequest
-from raysearch.engine.execution.executors import BatchedExecutor, PlainExecutor, ReplayExecutor
+from raysearch.engine.execution.executors import BatchedExecutor, PlainExecutor
 from raysearch.engine.execution.memory import RowLimit, capture_bytes, halving
 from raysearch.engine.execution.predict import NEAR_TIE, predict
+from raysearch.engine.execution.replay_executor import ReplayExecutor
 from raysearch.engine.networks.blocks import layers_of
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.rows import Patch, Row, Source, swap

@@ -3,6 +3,7 @@ refused."""
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,8 +14,8 @@ from transformers import LlamaConfig
 
 from raysearch.engine.execution import partial_attention
 from raysearch.engine.execution.partial_attention import RowsByBase, attend
-from raysearch.engine.execution.prefix import SharedLayers, is_causal
 from raysearch.engine.execution.replay import Replay
+from raysearch.engine.execution.shared_layers import SharedLayers, is_causal
 from raysearch.engine.patching.rows import Row, swap
 from tests.engine.worlds import World, model_from, shared_world, world_of
 
@@ -56,7 +57,7 @@ def test_attention_in_two_parts_and_its_gradients_equal_attention_over_all_keys(
     of_rows, of_bases, base = given
     for tensor in of_rows:
         tensor.requires_grad_()
-    rows = RowsByBase.of(base, len(of_bases[0]))
+    rows = RowsByBase.of(base.numpy(), len(of_bases[0]))
     out = attend(*of_rows, (of_bases[0], of_bases[1]), rows, scale)
     wanted = plain_attention(of_rows, of_bases, base, scale)
     weights = torch.linspace(-1, 1, out.numel()).view_as(out)
@@ -90,7 +91,7 @@ def test_the_formulas_for_devices_without_a_kernel_equal_the_kernel(
 def test_rows_are_dealt_to_at_most_twice_as_many_pieces_as_there_are_bases(
     bases: list[int],
 ) -> None:
-    rows = RowsByBase.of(torch.tensor(bases), 6)
+    rows = RowsByBase.of(np.array(bases), 6)
     of_piece = range(6) if rows.bases is None else rows.bases.tolist()
     place = range(len(bases)) if rows.place is None else rows.place.tolist()
     flat = rows.order.flatten().tolist()
@@ -116,7 +117,7 @@ class _Written(TorchDispatchMode):
 
 def _written(world: World, rows: Sequence[Row], shares: bool, before: int) -> int:
     path = world.replayed()
-    path._replay = Replay(world.network, world.taps, path._cache, shares_prefix=shares)
+    path._replay = Replay(world.network, world.taps, shares_prefix=shares)
     with torch.inference_mode():
         path.logits(rows)  # runs and templates are made
         with _Written(before, len(rows[0].base)) as written:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from raysearch.core.events import Ids, Measured, Task
-from raysearch.engine.execution.executors import ReplayExecutor
 from raysearch.engine.execution.predict import NEAR_TIE, predict
 from raysearch.engine.execution.replay import TEMPLATES
+from raysearch.engine.execution.replay_executor import ReplayExecutor
 from raysearch.engine.loading.loaded_model import LoadedModel
 from raysearch.engine.networks.blocks import layers_of
 from raysearch.engine.networks.point import Point
@@ -50,7 +50,7 @@ def row_of(base: Ids, source: Ids, *places: Place) -> Row:
 
 def runs_of(path: ReplayExecutor, rows: Sequence[Row]) -> None:
     """Makes all the runs that the rows need."""
-    path._want(rows)
+    path.want_rows(rows)
     path._cache.runs(
         [
             run
@@ -187,14 +187,14 @@ def test_templates_are_kept_for_the_last_shapes_only_and_hold_no_keys() -> None:
         for length in range(20, 24)
         for at in range(length)
     ]
-    assert len({path._replay.waves.shape_of(row) for row in asked}) > TEMPLATES
+    assert len({path.shape_of(row) for row in asked}) > TEMPLATES
     for row in asked:
         path.logits([row])
     templates = path._replay._templates
-    assert list(templates) == [path._replay.waves.shape_of(row) for row in asked[-TEMPLATES:]]
+    assert list(templates) == [path.shape_of(row) for row in asked[-TEMPLATES:]]
     assert not any(template._cache.layers for template in templates.values())
     first = next(iter(templates))
-    path.logits([row for row in asked if path._replay.waves.shape_of(row) == first])
+    path.logits([row for row in asked if path.shape_of(row) == first])
     assert list(templates)[-1] == first  # used last
 
 

@@ -2,12 +2,10 @@
 row."""
 
 import random
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -22,9 +20,12 @@ from raysearch.core.events import Event, Failed, Ids, Measured, Task
 from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
 from raysearch.core.prompt_format import PromptFormat
 from raysearch.core.runner_settings import RunnerSettings
-from raysearch.engine.execution.executors import ReplayExecutor, parts_of_runs
+from raysearch.engine.execution.replay_executor import ReplayExecutor
+from raysearch.engine.execution.wave_executor import parts_of_runs
 from raysearch.engine.loading.loaded_model import LoadedModel
+from raysearch.engine.networks.blocks import layers_of
 from raysearch.engine.replica import Replica
+from tests.engine.bytecodes import bytecodes
 from tests.engine.test_replica import BLOCKS, PLACES, Counter, measure, replica_of
 from tests.engine.worlds import POSITIONS, blocks_of, model_of, random_pairs, word_tokenizer
 
@@ -39,6 +40,7 @@ WORLDS = (
     ("mistral", "bfloat16", "one layer planned"),
     ("gemma2", "bfloat16", "three tokens"),
     ("gemma2", "float32", "one layer planned"),
+    ("llama", "float16", "three tokens"),
 )
 """Family, type and name in SETTINGS: each setting in both types, for a replica costs more than an
 example."""
@@ -161,12 +163,11 @@ def test_most_rows_are_swaps_and_each_is_that_of_build_row() -> None:
 
 
 def bytecodes_of(pairs: int, subspaces: int, choices: Ids = ()) -> tuple[int, int]:
-    """How many rows a task has, and how many bytecodes of ours run for it. Calls alone would not
-    show a comprehension over rows."""
+    """How many rows a task has, and how many bytecodes of ours run for it."""
     every = random_pairs(0, pairs, shortest=7, longest=8)
     replica = replica_of(model_of("llama"), every, rows=100_000)
     assert replica._runner.swaps is not None
-    replica._runner.swaps._tolerance = 0.0  # near-ties are decided one by one
+    replica._runner.swaps._near_tie = 0.0  # near-ties are decided one by one
     if choices:  # every second pair has fewer
         replica._pairs = {
             at: replace(pair, choices=choices[at % 2 :]) for at, pair in replica._pairs.items()
@@ -179,33 +180,24 @@ def bytecodes_of(pairs: int, subspaces: int, choices: Ids = ()) -> tuple[int, in
     ]
     blocks = blocks_of(every, pairs)
     measure(replica, asked, blocks)  # captures, templates and tokens of positions
-    count = 0
-
-    def traced(frame: FrameType, event: str, _: object) -> Any:
-        nonlocal count
-        if event == "call" and "/raysearch/" not in frame.f_code.co_filename:
-            return None
-        frame.f_trace_lines, frame.f_trace_opcodes = False, True
-        count += event == "opcode"
-        return traced
-
-    before = sys.gettrace()
-    sys.settrace(traced)
-    try:
-        events = measure(replica, asked, blocks)
-    finally:
-        sys.settrace(before)
+    events, count = bytecodes(lambda: measure(replica, asked, blocks))
     return sum(event.rows for event in events if isinstance(event, Measured)), count
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2"])
+@pytest.mark.parametrize(
+    ("family", "dtype"),
+    [("llama", "float32"), ("gemma2", "float32"), ("llama", "bfloat16"), ("gpt2", "float16")],
+)
 @pytest.mark.parametrize("count", [6, 18])
-def test_further_tokens_of_an_answer_run_one_token_of_each_row(family: str, count: int) -> None:
+def test_further_tokens_of_an_answer_run_one_token_of_each_row(
+    family: str, dtype: str, count: int
+) -> None:
     """They go on from the wave's keys and values: a block runs once for each layer and token, and
-    no longer text is run, but for the rows that are tried and for near-ties."""
-    model, pairs = model_of(family), random_pairs(5, count, shortest=6, longest=7)
+    no longer text is run, but for the rows that are tried and for those that are nearly a tie."""
+    model = model_of(family).to(getattr(torch, dtype))
+    pairs = random_pairs(5, count, shortest=6, longest=7)
     one, three = replica_on(model, pairs), replica_on(model, pairs, answer=3)
-    blocks, layers = blocks_of(pairs, count), len(model.model.layers)
+    blocks, layers = blocks_of(pairs, count), len(layers_of(model))
     counter, ran = Counter(model), []
     for replica in (one, three):
         swaps = replica._runner.swaps
@@ -213,7 +205,7 @@ def test_further_tokens_of_an_answer_run_one_token_of_each_row(family: str, coun
         replica.do(Task(1, "screen", (), blocks))
         measure(replica, PLACES, blocks)
         assert swaps._goes_on
-        swaps._tolerance, replica._runner.evaluator._tolerance = 0.0, 0.0
+        swaps._tolerance = swaps._near_tie = replica._runner.evaluator._tolerance = 0.0
         replica._runner.cache.set_tolerance(0.0)
         measure(replica, PLACES, blocks)
         counter.since()

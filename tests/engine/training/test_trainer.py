@@ -21,13 +21,9 @@ from raysearch.core.events import Encoded, Ids
 from raysearch.core.fit_keys import FitKeys
 from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
 from raysearch.engine.execution.activation_cache import ActivationCache
-from raysearch.engine.execution.executors import (
-    BatchedExecutor,
-    Executor,
-    PlainExecutor,
-    ReplayExecutor,
-)
+from raysearch.engine.execution.executors import BatchedExecutor, Executor, PlainExecutor
 from raysearch.engine.execution.memory import RowLimit
+from raysearch.engine.execution.replay_executor import ReplayExecutor
 from raysearch.engine.featurizers.make import from_bytes, untrained
 from raysearch.engine.featurizers.rotation import Rotation, random_directions
 from raysearch.engine.networks.components import Components
@@ -255,7 +251,8 @@ def trainer_holding(held: int, rows: RowLimit) -> Trainer:
     """One whose device holds `held` rows at once."""
     world = shared_world("llama")
     captures = world.captures(keys=True)
-    path = _Small(ReplayExecutor(world.network, world.taps, captures), held)
+    path = _Small(world.network, world.taps, captures)
+    path.most = held
     return Trainer(world.network, world.taps, path, captures, RECIPE, 0.0, rows)
 
 
@@ -270,21 +267,15 @@ def test_micro_batches_change_nothing_and_what_memory_does_not_hold_is_halved(
     assert limit.rows == rows if rows == held else limit.rows <= held
 
 
-class _Small:
+class _Small(ReplayExecutor):
     """A path on a device that holds few rows."""
 
-    name = "replay"
+    most = 0
 
-    def __init__(self, path: ReplayExecutor, most: int) -> None:
-        self._path, self._most = path, most
-
-    def __getattr__(self, name: str):
-        return getattr(self._path, name)
-
-    def logits(self, rows, lent=None):
-        if len(rows) > self._most:
+    def written_logits(self, swaps, written):
+        if len(swaps) > self.most:
             raise torch.OutOfMemoryError("it does not fit")
-        return self._path.logits(rows, lent)
+        return super().written_logits(swaps, written)
 
 
 @pytest.mark.slow_unless(optimizer=["adam"])

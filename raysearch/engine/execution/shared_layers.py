@@ -1,7 +1,7 @@
-"""The keys and values of the tokens before a wave, which its rows share with their bases.
+"""Finds the layers of a model in which rows can share the keys and values of a prefix.
 
-A model whose attention goes through transformers' `AttentionInterface` attends to one copy of each
-base's prefix, whatever the number of rows (`partial_attention`). In any other model, and where more
+A model whose attention goes through transformers' `AttentionInterface` can attend to one copy of
+each base's prefix, whatever the number of rows (`wave_cache`). In any other model, and where more
 than causality is masked (a sliding window that is full, a bias by distance), each row gets a copy.
 
 Invariants: the model has its own attention again however a call ends; no module is changed.
@@ -14,13 +14,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import AttentionInterface, Cache, PretrainedConfig
+from transformers import AttentionInterface, PretrainedConfig
 
-from raysearch.engine.execution.cached_runs import CachedRun, prefixes
-from raysearch.engine.execution.partial_attention import RowsByBase, attend
+from raysearch.engine.execution.partial_attention import Groups, Heads, RowsByBase, attend
 from raysearch.engine.networks.detached import detached
 from raysearch.engine.networks.network import LanguageModel
 
@@ -34,10 +34,6 @@ HARMLESS = frozenset(
 )
 """Arguments of an attention function that leave the formula as it is; `sliding_window` as long as
 the input is no longer."""
-
-Heads = Float[Tensor, "row head token d_head"]
-Groups = Float[Tensor, "row group own d_head"]
-"""Keys or values; consecutive heads share one group of them."""
 
 
 class _Attends(Protocol):
@@ -148,91 +144,10 @@ class _Probe:
                 self.found.configs.append(config)
         first = key[:, :, :1], value[:, :, :1]
         rest = [part[:, :, 1:] for part in (query, key, value)]
-        rows = RowsByBase.of(torch.arange(len(query)), len(query)).to(query.device)
+        rows = RowsByBase.of(np.arange(len(query)), len(query), query.device)
         after = attend(rest[0], rest[1], rest[2], first, rows, scale)
         repeated = value[:, :, :1].repeat_interleave(query.shape[1] // value.shape[1], 1)
         return torch.cat((repeated, after), 2)
-
-
-class Prefix(Cache):
-    """A cache that supplies the bases' keys and values of the tokens before the suffix and stores
-    nothing.
-
-    `base_of`: the base of each row. `rows`: number of rows that have entered. `shared`: layers in
-    which rows share one copy. `keeps`: whether the rows' own keys and values are kept (`own`).
-    """
-
-    def __init__(
-        self,
-        bases: Sequence[CachedRun],
-        base_of: Int[Tensor, "row"],
-        start: int,
-        first_layer: int,
-        shared: frozenset[int],
-        keeps: bool = False,
-    ) -> None:
-        self._keeps = keeps
-        self._start, self._first_layer, self._shared = start, first_layer, shared
-        if start:
-            self._keys = prefixes(bases, lambda batch: batch.keys, start, first_layer)
-            self._values = prefixes(bases, lambda batch: batch.values, start, first_layer)
-        self._count = len(bases)
-        self._base = base_of
-        self._by_base: dict[tuple[int, torch.device], RowsByBase] = {}
-        self._layer = first_layer
-        self.rows = 0
-        self.own: dict[int, tuple[Tensor, Tensor]] = {}  # keys and values of rows that have entered
-
-    def update(
-        self,
-        key_states: Heads,
-        value_states: Float[Tensor, "row head token _d_value"],
-        layer_idx: int,
-        *_: Any,
-        **__: Any,
-    ) -> tuple[
-        Float[Tensor, "row head all_tokens d_head"], Float[Tensor, "row head all_tokens _d_value"]
-    ]:
-        self._layer = layer_idx
-        if self._keeps:
-            self.own[layer_idx] = key_states, value_states
-        if layer_idx in self._shared or not self._start:
-            return key_states, value_states
-        keys, values = self._of_layer(layer_idx)
-        base = self._base[: self.rows].to(key_states.device)
-        return torch.cat((keys[base], key_states), -2), torch.cat((values[base], value_states), -2)
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        return self._start
-
-    def attend(
-        self, module: nn.Module, query: Heads, key: Groups, value: Groups, scale: float, more: Any
-    ) -> Heads:
-        """Returns the attention of the rows that have entered, in the layer that was updated
-        last."""
-        return attend(
-            query, key, value, self._of_layer(self._layer), self._rows(query.device), scale
-        )
-
-    @contextmanager
-    def attending(self, layer: int, configs: Sequence[PretrainedConfig]) -> Iterator[None]:
-        """Makes the model's attention in `layer` read this prefix, if rows share it there."""
-        if layer not in self._shared:
-            yield
-            return
-        with attended(configs, self):
-            yield
-
-    def _of_layer(self, layer: int) -> tuple[Tensor, Tensor]:
-        at = layer - self._first_layer
-        return self._keys[at], self._values[at]
-
-    def _rows(self, device: torch.device) -> RowsByBase:
-        found = self._by_base.get((self.rows, device))
-        if found is None:
-            found = RowsByBase.of(self._base[: self.rows], self._count).to(device)
-            self._by_base[self.rows, device] = found
-        return found
 
 
 def is_causal(mask: Any, start: int, length: int) -> bool:

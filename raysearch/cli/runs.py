@@ -1,0 +1,47 @@
+"""`raysearch runs`: the runs of a store, a line each."""
+
+import shlex
+from typing import Any
+
+import click
+
+from raysearch.cli import flags
+from raysearch.store.locations import DEFAULT_STORE
+
+
+@click.command()
+@click.argument("store", default=DEFAULT_STORE, envvar="RAYSEARCH_STORE", metavar="[STORE]")
+@flags.output("table", "json")
+@flags.loudness
+def runs(store: str, output: str, quiet: bool, no_color: bool, **given: Any) -> int:
+    """List the runs of STORE, the newest first: state, verdicts so far, chance of a false
+    accept."""
+    from raysearch.cli.json_output import JSON_KEYS, emit_value
+    from raysearch.cli.table import print_cells
+    from raysearch.cli.terminal import console, lead, say
+    from raysearch.storage.open import open_folder
+    from raysearch.store.run_folder import run_names
+    from raysearch.viewer.run_state import run_line
+
+    flags.set_verbosity(given)
+    folder = open_folder(store)
+    lines = [run_line(folder, name) for name in reversed(run_names(folder))]
+    keys = JSON_KEYS["runs"][1]
+    rows = [{key: line.get(key) for key in keys} for line in lines]
+    if output == "json":
+        emit_value(rows)
+    elif rows:
+        numbers = ("accepted", "rejected", "undecided", "failed", "alive")
+        cells = [{k: "-" if row[k] is None else str(row[k]) for k in keys} for row in rows]
+        columns = ["id", "state", *numbers, "level", "model"]
+        shown = [c for c in columns if c != "failed" or any(row[c] for row in rows)]
+        last = ("model", "level", "alive", "failed")
+        print_cells(cells, shown, console(no_color), right=(*numbers, "level"), last=last)
+        for line in lines:
+            if "error" in line:
+                say(f"{line['id']}: {line['error']}")
+    else:
+        say(f"store {folder.place}: holds no runs yet")
+    here = "" if store == DEFAULT_STORE else f" --store {shlex.quote(store)}"
+    lead(f"raysearch results latest{here}" if rows else "raysearch submit JOB.yaml", quiet)
+    return 0
