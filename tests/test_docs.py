@@ -144,7 +144,9 @@ def test_decisions_have_context_decision_and_consequence() -> None:
 
 def test_pictures_are_small() -> None:
     pictures = sorted((ROOT / "docs" / "pictures").glob("*.png"))
-    assert {"mlflow-runs.png", "mlflow-run.png", "mlflow-artifacts.png"} <= {p.name for p in pictures}
+    assert {"mlflow-runs.png", "mlflow-run.png", "mlflow-artifacts.png"} <= {
+        p.name for p in pictures
+    }
     for picture in pictures:
         assert picture.stat().st_size < 300_000, picture
         with Image.open(picture) as opened:
