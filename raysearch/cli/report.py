@@ -81,8 +81,8 @@ def report(
         drawn = [str(figures / name) for name in names]
         if lacking := paper_figure.unshown(folder, tokens):
             click.echo(
-                f"warning   no font here has {visible(lacking[:20])}: boxes in the PDFs; install one, such "
-                "as fonts-noto-cjk, and draw them again",
+                f"warning   no font here has {visible(lacking[:20])}: boxes in the PDFs; "
+                "install one, such as fonts-noto-cjk, and draw them again",
                 err=True,
             )
     if output == "json":
