@@ -36,10 +36,13 @@ def hopeless_words(test: MatchTest, pairs: int, job: Job, asked: str) -> str | N
 
 def nothing_accepted(ended: RunOutcome) -> str | None:
     """Returns the same of a run that is done; None where something was, or could be, accepted, and
-    where that is not known: about new values, and in runs of earlier versions."""
+    where that is not known: about new values, in runs that were continued or are of earlier
+    versions."""
     rows, job = ended.results.hypotheses, job_of(ended.run)
     levels = [level for level in rows.values("level") if level is not None]
-    if ended.snapshot.accepted or not levels or job.test.generalise == "values":
+    if ended.run.info.continued or job.test.generalise == "values":
+        return None
+    if ended.snapshot.accepted or not levels:
         return None
     level = job.test.false_accept if job.test.control == "fdr" else max(levels)
     sizes = [n for n in rows.values("population_size") if n is not None]

@@ -42,7 +42,8 @@ def test_a_run_that_is_done_is_said_to_be_and_shown_without_a_ray_or_a_model(
     said = shown.stderr.splitlines()
     assert said[0] == f"raysearch: run {done_run.name} is done"
     assert not [line for line in said if line.startswith(("ray ", "loading"))]
-    assert said[-1].split() == ["more", "raysearch", "results", str(done_run)]
+    assert said[-2].split() == ["more", "raysearch", "results", str(done_run)]
+    assert said[-1].startswith("raysearch: go on with: raysearch export ")
     assert "Alignment: accepted hypotheses" in shown.stdout
     assert _files(done_run) == before
 
