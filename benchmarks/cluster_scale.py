@@ -36,13 +36,14 @@ from raysearch.cluster.ray_pool import PoolShape, RayPool
 from raysearch.cluster.replica_spec import ReplicaSpec
 from raysearch.cluster.worker import ReplicaReady, Worker
 from raysearch.core.events import Event, Measured, Task
+from raysearch.core.evidence_version import EVIDENCE_VERSION
 from raysearch.core.model_source import ModelSource
 from raysearch.core.records import Snapshot
 from raysearch.engine.execution.usage import Memory, Usage
 from raysearch.problems import load_problem
 from raysearch.report.results_table import results
 from raysearch.search.pair_blocks import even_blocks
-from raysearch.search.search import EVIDENCE_VERSION, Search
+from raysearch.search.search import Search
 from raysearch.store.ledger import RunLedger
 from raysearch.store.pairs_table import write_pairs
 from raysearch.store.run_folder import RunFolder

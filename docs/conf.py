@@ -1,7 +1,6 @@
 """How Sphinx builds these pages: `make docs`. The whole repository is the source, so that a link to
 a job or a script is checked too. Pages are plain Markdown: what the site adds is added here."""
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +32,6 @@ html_static_path = ["site/static"]
 html_extra_path = ["site/top"]
 html_favicon = "site/static/favicon.svg"
 html_css_files = ["site.css"]
-html_baseurl = os.environ.get("RAYSEARCH_DOCS_URL", "")
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#0b5394", "color-brand-content": "#0b5394"},
     "dark_css_variables": {"color-brand-primary": "#7cb7f5", "color-brand-content": "#7cb7f5"},

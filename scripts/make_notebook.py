@@ -26,13 +26,12 @@ def cells() -> nbformat.NotebookNode:
     _, *parts = re.split(r"(?m)^# %%", CELLS.read_text())
     made = []
     for i, part in enumerate(parts):
-        kind, _, text = part.partition("\n")
-        if "markdown" in kind:
-            made.append(
-                nbformat.v4.new_markdown_cell(re.sub(r"(?m)^# ?", "", text).strip(), id=f"cell-{i}")
-            )
+        before, marker, words = part.partition("[markdown]")
+        if marker and not before.strip():  # words may begin on the marker's line
+            text = re.sub(r"(?m)^# ?", "", words).strip()
+            made.append(nbformat.v4.new_markdown_cell(text, id=f"cell-{i}"))
         else:
-            made.append(nbformat.v4.new_code_cell(text.strip(), id=f"cell-{i}"))
+            made.append(nbformat.v4.new_code_cell(part.strip(), id=f"cell-{i}"))
     about = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     return nbformat.v4.new_notebook(cells=made, metadata=about)
 

@@ -8,6 +8,7 @@ tests/test_reference.py holds the pages that are in the repository to what this 
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -142,7 +143,7 @@ def _sentence(name: str) -> str:
     """The first sentence of a docstring, on one line."""
     value = getattr(raysearch, name)
     if not getattr(value, "__module__", "").startswith("raysearch."):
-        return f"A type: `{_assignment(name).splitlines()[0].partition(' = ')[2]}`."
+        return f"A type: `{_alias(name)[0].partition(' = ')[2]}`."
     words = " ".join((inspect.getdoc(value) or "").split())
     return (words.partition(". ")[0].rstrip(".") + ".").replace("|", "&#124;")
 
@@ -150,8 +151,11 @@ def _sentence(name: str) -> str:
 def _sections(name: str) -> Iterator[str]:
     """A section for a name, and one for each method of a class, so that each has an address."""
     value = getattr(raysearch, name)
-    if not (inspect.isclass(value) and value.__module__.startswith("raysearch.")):
-        yield _section(f"## `rs.{name}`", _stub(name))
+    if not getattr(value, "__module__", "").startswith("raysearch."):
+        yield _section(f"## `rs.{name}`", *_alias(name))
+        return
+    if inspect.isfunction(value):
+        yield _method(f"## `rs.{name}`", _without_body(_definition(value)))
         return
     bases = [c for c in value.__mro__ if c.__module__.startswith("raysearch.")]
     node = _definition(value)
@@ -160,22 +164,34 @@ def _sections(name: str) -> Iterator[str]:
     methods = [line for line in body if isinstance(line, ast.FunctionDef)]
     made = [line for line in methods if line.name == "__init__"]
     fields = [line for line in body if line not in methods]
-    node.body = [*_doc(node), *fields, *made] or [ast.Expr(ast.Constant(...))]
-    yield _section(f"## `rs.{name}`", _formatted(ast.unparse(node)))
+    words = [ast.get_docstring(part) or "" for part in (node, *made)]
+    for line in made:
+        line.body = [ast.Expr(ast.Constant(...))]
+    node.body = [*fields, *made] or [ast.Expr(ast.Constant(...))]
+    yield _section(f"## `rs.{name}`", ast.unparse(node), "\n\n".join(filter(None, words)))
     for method in methods:
         if method not in made:
-            yield _section(f"### `{name}.{method.name}`", _formatted(ast.unparse(method)))
+            yield _method(f"### `{name}.{method.name}`", method)
 
 
-def _section(heading: str, stub: str) -> str:
-    return f"{heading}\n\n```python\n{stub}```\n"
+def _method(heading: str, node: Any) -> str:
+    words = ast.get_docstring(node) or ""
+    node.body = [ast.Expr(ast.Constant(...))]
+    return _section(heading, ast.unparse(node), words)
 
 
-def _stub(name: str) -> str:
-    value = getattr(raysearch, name)
-    if inspect.isfunction(value):
-        return _formatted(ast.unparse(_without_body(_definition(value))))
-    return _formatted(_assignment(name))
+def _section(heading: str, code: str, words: str) -> str:
+    """A heading, a signature, and the docstring as text, with a list for what it lists."""
+    listed = re.sub(r"(?m)^(Args|Raises): *\n((?:(?: {4}.*)?\n?)+)", _listed, words)
+    parts = [heading, f"```python\n{_formatted(code)}```", listed.strip()]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _listed(section: re.Match[str]) -> str:
+    """The items of a section of a docstring as a list: "name: meaning", whose further lines stand
+    deeper."""
+    items = re.sub(r"(?m)^(\w+):", r"- `\1`:", inspect.cleandoc(section[2]))
+    return f"{section[1]}:\n\n{items}\n\n"
 
 
 def _definition(value: Any) -> Any:
@@ -210,14 +226,14 @@ def _without_body(node: Any) -> Any:
     return node
 
 
-def _assignment(name: str) -> str:
-    """The line that defines a type alias, with the words beneath it."""
+def _alias(name: str) -> tuple[str, str]:
+    """The line that defines a type alias, and the words beneath it."""
     home = sys.modules[_home(name)]
     lines = ast.parse(inspect.getsource(home)).body
     for line, after in zip(lines, [*lines[1:], ast.Pass()], strict=True):
         if isinstance(line, ast.Assign) and getattr(line.targets[0], "id", "") == name:
-            words = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-            return "\n".join(ast.unparse(part) for part in ([line, after] if words else [line]))
+            words = after.value.value if isinstance(after, ast.Expr) else ""  # type: ignore[attr-defined]
+            return ast.unparse(line), inspect.cleandoc(words)
     raise AssertionError(f"no line defines {name}")
 
 

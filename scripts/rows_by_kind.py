@@ -4,12 +4,13 @@ A row is one pair under one intervention. Screening, which runs inputs without a
 the folder of a Llama-like MODEL the multiply-adds are reckoned too, as the engine needs them where
 nothing is free: each distinct prompt once, whole; a row from the layer and the first token that it
 changes on, and the head at one token; effects on fit pairs as three runs of the base, and one of
-the source.
+the source. Subspaces that are trained are not counted.
 """
 
 import json
 import sys
 from collections import Counter, defaultdict
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -65,13 +66,25 @@ class Work:
         return (self._layers - 1 - layer) * (tokens * self._linear + scores) + self._head
 
 
+def names_of(row: Rows) -> list[str]:
+    """Returns the names of a row's intervention and of its controls on the holdout."""
+    of = {"units": json.loads(row["units"]), "kind": "interchange", "variable": None}
+    for site in (s for u in of["units"] for s in (u["site"], u["source_site"]) if s):
+        site["layer"] = site["layer"] or 0
+    texts = (
+        json.dumps({**of, "control": name}, sort_keys=True, separators=(",", ":"))
+        for name in ("self_swap", "random_source")
+    )
+    return [row["intervention"], *(sha256(text.encode()).hexdigest()[:16] for text in texts)]
+
+
 def multiply_adds(run: Path, config: Rows) -> dict[str, float]:
     """Returns the multiply-adds by kind."""
     work, found, prompts = Work(config), defaultdict[str, float](float), set[tuple[int, ...]]()
     pairs = {row["index"]: row for row in pq.read_table(run / "pairs.parquet").to_pylist()}
     hypotheses = table(run, "hypotheses", ["intervention", "control", "units"])
     controls = {row["intervention"]: row["control"] for row in hypotheses}
-    sites = {row["intervention"]: json.loads(row["units"]) for row in hypotheses}
+    sites = {name: json.loads(row["units"]) for row in hypotheses for name in names_of(row)}
     for entry in entries(run):
         if entry["type"] == "attributed":
             for pair in (pairs[p] for p in entry["pairs"]):
@@ -86,9 +99,7 @@ def multiply_adds(run: Path, config: Rows) -> dict[str, float]:
             found[kind.partition(":")[0] + ": prompts, once"] += sum(work.of(len(p)) for p in new)
             prompts |= new
             if entry["type"] == "measured":
-                # A control that is no hypothesis of its own changes the site that it stands for;
-                # where its name does not tell, it is taken to be whole.
-                units = sites.get(entry["intervention"].partition("@")[0], [])
+                units = sites[entry["intervention"].partition("@")[0]]
                 at = [token_of(pair, u["site"]["position"]) for u in units]
                 layer = min((u["site"]["layer"] for u in units), default=-1)
                 found[kind] += work.of(len(pair["base_ids"]), min(at, default=0), layer)

@@ -21,13 +21,14 @@ import yaml
 
 from raysearch import Input, Pair
 from raysearch.core.events import Continued, Encoded, Event, Retried
+from raysearch.core.evidence_version import EVIDENCE_VERSION
 from raysearch.core.hypothesis import Subspace
 from raysearch.core.population import SAMPLER, THESE_PAIRS
 from raysearch.proposers.base import Proposer
 from raysearch.proposers.refine import Refine
 from raysearch.search.criteria import DecisionRule
 from raysearch.search.screening import GENERATIONS
-from raysearch.search.search import EVIDENCE_VERSION, Search
+from raysearch.search.search import Search
 from raysearch.storage.local import LocalFolder
 from raysearch.store import codec
 from raysearch.store.compact import compact

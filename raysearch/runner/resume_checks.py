@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 from raysearch.cluster.job_environment import job_environment
 from raysearch.core.events import Encoded, Opened
+from raysearch.core.evidence_version import EVIDENCE_VERSION
 from raysearch.errors import ResumeError, StoreError
 from raysearch.job import Job
 from raysearch.job.job_files import kept_beside
@@ -20,7 +21,6 @@ from raysearch.proposers.registry import added
 from raysearch.runner.given_objects import GivenObjects
 from raysearch.runner.resolve import resolve
 from raysearch.runner.resolved_job import ResolvedJob
-from raysearch.search.search import EVIDENCE_VERSION
 from raysearch.storage.digests import read_digests
 from raysearch.storage.folder import Folder
 from raysearch.storage.local import LocalFolder

@@ -10,6 +10,7 @@ from typing import Any
 
 from raysearch.core.codec import to_json_values
 from raysearch.core.events import Opened
+from raysearch.core.evidence_version import EVIDENCE_VERSION
 from raysearch.core.model_facts import ModelFacts
 from raysearch.job import Job
 from raysearch.job.job_files import kept_beside
@@ -40,7 +41,7 @@ from raysearch.runner.resume_checks import (
 from raysearch.runner.retry import concluded
 from raysearch.runner.run_session import RunSession
 from raysearch.runner.tracking import start_tracking
-from raysearch.search.search import EVIDENCE_VERSION, Search
+from raysearch.search.search import Search
 from raysearch.store.locations import writable_store
 from raysearch.store.pairs_table import pairs_digest, read_pairs, write_pairs
 from raysearch.store.run_folder import RunFolder, find_run

@@ -49,11 +49,6 @@ from raysearch.search.trial_registry import TrialRegistry
 from raysearch.search.verdicts import Ending
 from raysearch.stats.e_process import AnytimeTest
 
-EVIDENCE_VERSION = 9
-"""Raised when numerics, tests, looks or proposers change: verdicts of two versions do not mix in a
-run.
-"""
-
 
 class Search:
     """A search over the hypotheses that `proposer` proposes.

@@ -47,7 +47,7 @@ def done_run(once: Once, tmp_path: Path) -> Path:
     return tmp_path / "runs" / made.name
 
 
-@pytest.mark.slow_unless(lacks=["psutil", "pydantic"])
+@pytest.mark.slow_unless(lacks=["pydantic"])
 @pytest.mark.parametrize("lacks", ["psutil", "packaging", "pydantic", "yaml"])
 def test_doctor_says_what_is_missing_in_any_environment(lacks: str, tmp_path: Path) -> None:
     done = python(WITHOUT, lacks, "doctor", "--tracking-uri", "none", cwd=tmp_path)

@@ -17,7 +17,7 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM
 
-from raysearch.search.search import EVIDENCE_VERSION
+from raysearch.core.evidence_version import EVIDENCE_VERSION
 from raysearch.store.run_folder import find_run
 from tests.cli.conftest import QUICKSTART, ROOT, Shell
 from tests.cluster.worlds import true_cells

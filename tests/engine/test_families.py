@@ -114,7 +114,7 @@ def refused(world: World, component: str) -> str:
     return str(error.value)
 
 
-@pytest.mark.slow_unless(family=["llama", "gpt_neox"])
+@pytest.mark.slow_unless(family=["gpt_neox"])
 @pytest.mark.parametrize("family", FIRST_TIER)
 def test_the_first_tier_is_replayed_with_all_its_components(family: str) -> None:
     components = shared_world(family).components()

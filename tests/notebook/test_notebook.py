@@ -8,7 +8,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from scripts.make_notebook import NOTEBOOK, beside_jobs, cells, executed
+from scripts.make_notebook import CELLS, NOTEBOOK, beside_jobs, cells, executed
 from tests.notebook.kernel import hide_ipywidgets
 
 VOLATILE = re.compile(r"-\d{8}T\d{6}Z-[0-9a-f]{8}| in \d+\.\d s|\S*/\S*")
@@ -34,6 +34,15 @@ def test_the_notebook_has_the_cells_that_are_written_beside_it(kept: Any) -> Non
     assert [(c["cell_type"], c["source"]) for c in kept["cells"]] == [
         (c["cell_type"], c["source"]) for c in cells()["cells"]
     ]
+
+
+def test_no_word_of_the_cells_is_lost(kept: Any) -> None:
+    """A text may begin on the line that begins its cell."""
+    words = " ".join(" ".join(c["source"].split()) for c in kept["cells"])
+    for line in CELLS.read_text().partition("# %%")[2].splitlines():
+        text = line.removeprefix("# %%").strip().removeprefix("[markdown]").strip()
+        shown = " ".join(text.removeprefix("# ").removeprefix("#").split())
+        assert shown in words
 
 
 @pytest.mark.slow

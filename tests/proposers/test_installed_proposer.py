@@ -72,6 +72,7 @@ def said_of(use: dict[str, Any], folder: Path) -> str:
     return said.strip().splitlines()[-1]
 
 
+@pytest.mark.slow  # a whole job, several times
 def test_it_searches_resumes_and_is_looked_at(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

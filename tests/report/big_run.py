@@ -12,6 +12,7 @@ from itertools import count, islice
 from pathlib import Path
 
 from raysearch.core.events import Measured
+from raysearch.core.evidence_version import EVIDENCE_VERSION
 from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
 from raysearch.core.records import (
     Counted,
@@ -22,7 +23,6 @@ from raysearch.core.records import (
     Snapshot,
 )
 from raysearch.job import Job
-from raysearch.search.search import EVIDENCE_VERSION
 from raysearch.store.ledger import RunLedger
 from raysearch.store.run_folder import RunFolder
 from tests.store.books import new_run, screened_pairs

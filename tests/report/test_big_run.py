@@ -89,6 +89,7 @@ def test_few_rows_are_python_objects_at_once(runs: tuple[RunFolder, RunFolder]) 
     assert rows.values("variable") == ["country", "relation"]
 
 
+@pytest.mark.slow  # 13,000 hypotheses
 def test_a_page_is_small_whatever_is_in_it(tmp_path: Path) -> None:
     """Long names, long texts, a long job."""
     run = big_run(tmp_path, 13_000, 0, 90 * "&<é")

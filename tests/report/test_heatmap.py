@@ -71,6 +71,7 @@ def test_every_variable_has_a_png_that_grows_with_its_cells(
     assert width >= len(positions) * 130
 
 
+@pytest.mark.slow  # thousands of cells
 def test_a_picture_of_thousands_of_cells_is_drawn_without_words_and_can_be_looked_at(
     tmp_path: Path,
 ) -> None:

@@ -9,9 +9,9 @@ import pytest
 from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
 from raysearch.core.records import Decided, Estimated, Proposed, Record
 from raysearch.errors import JobError, StoreError
-from raysearch.report.results_table import MAIN_COLUMNS, results
+from raysearch.report.results_table import results
 from raysearch.storage.parquet import from_parquet, to_parquet
-from raysearch.store.evidence_schemas import SELECTION, SETS
+from raysearch.store.evidence_schemas import SELECTION
 from raysearch.store.ledger import RunLedger
 from raysearch.store.run_folder import RunFolder
 from raysearch.store.schemas import HYPOTHESES, VERDICTS
@@ -54,13 +54,10 @@ def run(tmp_path: Path) -> RunFolder:
     return made
 
 
-def test_the_columns_are_those_of_the_tables_and_the_shown_ones_are_among_them(
-    run: RunFolder,
-) -> None:
+def test_the_columns_are_those_of_the_tables(run: RunFolder) -> None:
     tables = HYPOTHESES, VERDICTS, SELECTION
     wanted = [*dict.fromkeys(name for table in tables for name in table.names), "warnings"]
     assert results(run.path).column_names == wanted
-    assert set(MAIN_COLUMNS) - {"subspace"} <= {*wanted, *SETS.names}
 
 
 def test_a_column_that_an_earlier_version_did_not_write_is_null(run: RunFolder) -> None:

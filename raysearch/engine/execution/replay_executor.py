@@ -13,9 +13,9 @@ from raysearch.engine.execution.predict import choices_of
 from raysearch.engine.execution.wave import WaveShape, entry_of
 from raysearch.engine.execution.wave_executor import WaveExecutor
 from raysearch.engine.networks.components import Components
-from raysearch.engine.networks.network import LanguageModel
+from raysearch.engine.networks.network import LanguageModel, tokens_of
 from raysearch.engine.patching.build_swaps import swaps_of
-from raysearch.engine.patching.edits import Replacements
+from raysearch.engine.patching.edits import Replacements, check_has_tokens
 from raysearch.engine.patching.rows import Row
 from raysearch.engine.patching.swaps import PatchPlace, is_identity
 from raysearch.errors import PositionError
@@ -108,4 +108,6 @@ class ReplayExecutor(WaveExecutor):
                 f"the base has {len(row.base)} tokens, and no token {max(tokens)} (from 0); name "
                 f"one it has"
             )
+        for source in (source for patch in row.patches for source in patch.sources):
+            check_has_tokens(source, tokens_of(source.run.base))
         return WaveShape(min(tokens), len(row.base))

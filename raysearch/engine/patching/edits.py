@@ -163,14 +163,19 @@ def replacement_of(patch: Patch, read_source: ReadSource) -> Float[Tensor, "toke
     )
 
 
+def check_has_tokens(source: Source, count: int) -> None:
+    """Raises: PositionError if the source's run, of so many tokens, lacks one that is read."""
+    if max(source.tokens) >= count:
+        raise PositionError(
+            f"the source has {count} tokens; token {max(source.tokens)} (from 0) is to be "
+            f"lent; name one that it has"
+        )
+
+
 def _source_tokens(
     source: Source, seen: Float[Tensor, "token width"]
 ) -> Float[Tensor, "chosen feature"]:
-    if max(source.tokens) >= len(seen):
-        raise PositionError(
-            f"the source has {len(seen)} tokens; token {max(source.tokens)} (from 0) is to be "
-            f"lent; name one that it has"
-        )
+    check_has_tokens(source, len(seen))
     tokens = seen[list(source.tokens)]
     return tokens if source.features is None else tokens[:, list(source.features)]
 

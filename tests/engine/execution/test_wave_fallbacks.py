@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from raysearch.core.events import Task
+from raysearch.engine.execution.wave_executor import WaveExecutor
 from raysearch.engine.replica import Replica
 from tests.engine.execution.test_swaps import replica_on, row_by_row, told
 from tests.engine.test_replica import BLOCKS, PLACES, measure, replica_of
@@ -21,6 +22,18 @@ def fails(*_: Any) -> Any:
     raise RuntimeError("no such\nluck")
 
 
+class _Failing:
+    """An executor whose waves fail, but not its rows."""
+
+    swap_logits = staticmethod(fails)
+
+    def __init__(self, executor: WaveExecutor) -> None:
+        self._executor = executor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._executor, name)
+
+
 def test_a_wave_that_fails_is_said_once_with_its_reason_and_counted(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -29,7 +42,7 @@ def test_a_wave_that_fails_is_said_once_with_its_reason_and_counted(
     assert replica.usage().failed_rows == 0
     swaps = replica._runner.swaps
     assert swaps is not None
-    monkeypatch.setattr(swaps._executor, "swap_logits", fails)
+    monkeypatch.setattr(swaps, "_executor", _Failing(swaps._executor))
     with caplog.at_level(logging.WARNING, "raysearch"):
         assert told(measure(replica)) == wanted
         assert told(measure(replica, blocks=BLOCKS[:1])) == wanted[:: len(BLOCKS)]
