@@ -40,6 +40,10 @@ def tokens_at(text: str, tokens: TokenizedText, position: PositionSpec) -> Ids:
                 f"0..{count - 1}, -1 is the last"
             )
         return (position % count,)
+    if not isinstance(position, str):
+        raise PositionError(
+            f"{position!r} is no position; give the index of a token or a piece of the text"
+        )
     piece = position.strip()
     if not piece or text.count(piece) != 1:
         raise PositionError(

@@ -124,6 +124,8 @@ def test_a_position_is_an_index_or_a_piece_of_the_text(tiny: rs.Model) -> None:
         tiny.swap(BASE, SOURCE, 1, "w9")
     with pytest.raises(PositionError, match=r"has 5 tokens; 5 is none of them; it has 0\.\.4"):
         tiny.swap(BASE, SOURCE, 1, 5)
+    with pytest.raises(PositionError, match=r"\[1, 3\] is no position; give the index"):
+        tiny.swap(BASE, SOURCE, 1, [1, 3])  # type: ignore[arg-type]
     with pytest.raises(PositionError, match="no token 4"):
         tiny.swap(BASE, "w1 w2", 1, 4)
     with pytest.raises(PositionError, match="a scan needs as many"):
