@@ -149,7 +149,9 @@ def test_the_page_the_maps_and_the_tables_show_no_layer(own: Path) -> None:
     said = (own / "said").read_text()
     assert re.search(r"a\s+embed.output\s+last", said)
     shell = Shell(own)
-    assert re.search(r"-\s+sum.output\s+last", shell("results", "latest").stdout)
+    said = shell("results", "latest").stdout
+    assert re.search(r"[0-9a-f]{6}\s+sum.output\s+last", said)
+    assert "layer" not in said.splitlines()[1]
     (run,) = (own / "runs").iterdir()
     page = (run / "report.html").read_text()
     assert "embed.output at last" in page

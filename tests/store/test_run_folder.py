@@ -46,7 +46,7 @@ def test_a_run_is_named_by_name_time_and_job_hash(store: Folder) -> None:
     raw = json.loads(run.folder.read("run.json"))
     assert raw["id"] == run.folder.name
     assert (raw["schema_version"], raw["evidence_version"]) == (1, 3)
-    assert set(raw["versions"]) == {"raysearch", "torch", "transformers", "ray"}
+    assert set(raw["versions"]) - {"commit"} == {"raysearch", "torch", "transformers", "ray"}
     assert raw["store_uri"] == store.at("deep").at("store").place
 
 
