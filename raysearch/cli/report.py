@@ -46,6 +46,7 @@ def report(
     from raysearch.storage.local import LocalFolder
     from raysearch.store.run_folder import find_run
     from raysearch.viewer.page import page, write_page
+    from raysearch.visible_text import visible
 
     flags.set_verbosity(given)
     found = find_run(store, run)
@@ -80,8 +81,8 @@ def report(
         drawn = [str(figures / name) for name in names]
         if lacking := paper_figure.unshown(folder, tokens):
             click.echo(
-                f"warning   no font here has {lacking[:20]}: boxes in the PDFs; install one, such "
-                "as fonts-noto-cjk, and draw them again",
+                f"warning   no font here has {visible(lacking[:20])}: boxes in the PDFs; "
+                "install one, such as fonts-noto-cjk, and draw them again",
                 err=True,
             )
     if output == "json":

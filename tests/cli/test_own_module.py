@@ -147,7 +147,7 @@ def test_what_is_found_is_where_it_was_put_and_at_no_layer(own: Path) -> None:
 
 def test_the_page_the_maps_and_the_tables_show_no_layer(own: Path) -> None:
     said = (own / "said").read_text()
-    assert re.search(r"a\s+-\s+embed.output\s+last", said)
+    assert re.search(r"a\s+embed.output\s+last", said)
     shell = Shell(own)
     assert re.search(r"-\s+sum.output\s+last", shell("results", "latest").stdout)
     (run,) = (own / "runs").iterdir()
