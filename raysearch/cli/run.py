@@ -51,7 +51,8 @@ def begin(job_file: Path, sets: Sequence[str], where: CommandOptions) -> int:
     """Starts a new run of a job; returns the exit code. Raises: RaysearchError in one line."""
     job = Job.load(job_file, sets)
     with named(job_file, job), _Terminal(where) as terminal:
-        return _finish(run.begin(job, where, terminal, sent_with(job_file)), where)
+        ended = run.begin(job, where, terminal, sent_with(job_file), job_file=job_file)
+        return _finish(ended, where)
 
 
 def go_on(

@@ -87,6 +87,13 @@ def _raw(job: Any) -> tuple[dict[str, Any], str, Path | None]:
     )
 
 
+def file_of(job: Any) -> Path | None:
+    """The file of a job that is given by its path; None for any other."""
+    if isinstance(job, Path) or (isinstance(job, str) and not _is_yaml(job)):
+        return Path(job).expanduser()
+    return None
+
+
 def _is_yaml(text: str) -> bool:
     """A path has no line ends, no `key: value` and no braces at its beginning."""
     return (

@@ -19,7 +19,7 @@ from raysearch.causal import Problem
 from raysearch.core.choices import PoolName
 from raysearch.errors import JobError
 from raysearch.job import Job
-from raysearch.notebook.job_from import given_of, job_and_objects
+from raysearch.notebook.job_from import file_of, given_of, job_and_objects
 from raysearch.notebook.progress import follow
 from raysearch.notebook.run import Run
 from raysearch.runner import run as running
@@ -94,9 +94,10 @@ def run(
     }
     _check_keys("rs.run", unknown, keys, ("store", "pool", "address", "tracking_uri", "quiet"))
     where = _where(store, pool, address, tracking_uri)
+    job_file = file_of(job)
     job, given = job_and_objects(job, keys)
     with follow(quiet) as frontend:
-        return _run(running.begin(job, where, frontend, given=given))
+        return _run(running.begin(job, where, frontend, given=given, job_file=job_file))
 
 
 def plan(

@@ -13,7 +13,8 @@ from raysearch.core.events import Opened
 from raysearch.core.evidence_version import EVIDENCE_VERSION
 from raysearch.core.model_facts import ModelFacts
 from raysearch.job import Job
-from raysearch.job.job_files import kept_beside
+from raysearch.job.job_files import kept_beside, named_files
+from raysearch.job.named_files import PAIRS
 from raysearch.proposers.base import Proposer
 from raysearch.runner.continuation import check_request, continuation
 from raysearch.runner.fresh_pairs import with_fresh_pairs
@@ -45,6 +46,7 @@ from raysearch.search.search import Search
 from raysearch.store.locations import writable_store
 from raysearch.store.pairs_table import pairs_digest, read_pairs, write_pairs
 from raysearch.store.run_folder import RunFolder, find_run
+from raysearch.store.source_commit import source_commit
 from raysearch.store.used_pairs import EarlierRun, earlier_runs, used_before, used_words
 from raysearch.tracking.registry import tracker_of
 from raysearch.tracking.tracker import Tracker
@@ -57,9 +59,10 @@ def begin(
     frontend: Frontend,
     sent: Path | None = None,
     given: GivenObjects = NO_OBJECTS,
+    job_file: Path | None = None,
 ) -> RunOutcome:
     """A new run of a job, driven to its end or to an interrupt. `sent`: the folder that was sent
-    along with it (`resume_checks.sent_with`).
+    along with it (`resume_checks.sent_with`). `job_file`: the file that the job is of, if any.
 
     `given`: what was given as an object in the place of what the job names. Raises: RaysearchError
     in one line.
@@ -87,6 +90,7 @@ def begin(
             job_text=stored.to_yaml(),
             evidence_version=EVIDENCE_VERSION,
             tracking_uri=uri,
+            commit=_commit(job, job_file),
         )
         with run.lock():
             if sent is not None:
@@ -94,6 +98,15 @@ def begin(
             _write_facts(run, resolved, opened, proposer, before)
             tracker = _tracker(run, resolved, opened.facts, digest, uri)
             return RunSession(run, search, proposer, pool, where, frontend, tracker).drive()
+
+
+def _commit(job: Job, job_file: Path | None) -> dict[str, str]:
+    """Returns the git commit of the folder of the job, else of what it names, else of the working
+    directory."""
+    named = [f for f in named_files(job) if f.is_code or f.key == PAIRS]
+    files = [] if job_file is None else [job_file.resolve()]
+    files += [Path(f.path) for f in named if not f.is_remote and Path(f.path).is_file()]
+    return source_commit(files[0].parent if files else None, files)
 
 
 def _search_of(resolved: ResolvedJob, opened: Opened) -> tuple[Proposer, Search]:

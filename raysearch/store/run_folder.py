@@ -10,7 +10,6 @@ on an object store the later one counts (journal.py).
 import difflib
 import json
 import re
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -26,6 +25,7 @@ from raysearch.storage.folder import Folder
 from raysearch.storage.local import LocalFolder
 from raysearch.storage.open import open_folder
 from raysearch.storage.uris import is_uri, without_credentials
+from raysearch.store.source_commit import source_commit
 
 SCHEMA_VERSION = 1
 """Version of run.json, the journal and the tables."""
@@ -121,10 +121,12 @@ class RunFolder:
         evidence_version: int,
         tracking_uri: str | None = None,
         now: Callable[[], datetime] | None = None,
+        commit: Mapping[str, str] | None = None,
     ) -> "RunFolder":
         """Makes a new run folder with run.json and job.yaml.
 
-        A second run in the same second takes the next free second.
+        A second run in the same second takes the next free second. `commit`: as `source_commit`
+        gives it; None: that of the working directory.
 
         Raises:
             StoreError: the store cannot be written.
@@ -141,7 +143,7 @@ class RunFolder:
             created=at.isoformat(),
             store_uri=root.place,
             tracking_uri=without_credentials(tracking_uri) if tracking_uri else None,
-            versions=installed_versions() | source_commit(),
+            versions=installed_versions() | dict(source_commit() if commit is None else commit),
             job_sha256=sha256(job_text.encode()),
         )
         run = cls(folder, info)
@@ -282,21 +284,6 @@ def installed_versions() -> dict[str, str]:
     "none" stands for a package that is not installed.
     """
     return {package: _version(package) for package in PACKAGES}
-
-
-def source_commit() -> dict[str, str]:
-    """Returns the git commit of the working directory as `commit`; nothing where git knows none."""
-    try:
-        said = subprocess.run(
-            ["git", "rev-parse", "--verify", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return {}
-    return {} if said.returncode else {"commit": said.stdout.strip()}
 
 
 def _version(package: str) -> str:
