@@ -23,7 +23,7 @@ def import_early(uri: str) -> Thread:
     names = list(_AT_THE_END)
     with suppress(RaysearchError):  # reported when the tracker is opened
         where = tracking_uri(uri)
-        names += () if where is None else getattr(tracker_of(where), "imports", ())
+        names += () if where is None else tracker_of(where).imports
     thread = Thread(target=_import, args=(names,), name="early-imports")
     thread.start()
     return thread

@@ -187,7 +187,7 @@ class RunSession:
         finish_tracking(
             self.tracker, status, self.run, children, pictures, results, say=say_finishing
         )
-        if page := getattr(self.tracker, "address", None):
+        if page := self.tracker.address:
             say(f"{name:<9} {page}")
 
 

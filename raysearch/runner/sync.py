@@ -115,7 +115,7 @@ def _sync(run: RunFolder, uri: str, children: int) -> Synced:
         )
     if own:
         run.update(tracking_uri=shown)
-    page = getattr(tracker, "address", None)
+    page = tracker.address
     return Synced(shown, tracker.run_id or "", f"raysearch/{resolved.job.name}", page)
 
 

@@ -25,7 +25,7 @@ from raysearch.store.pairs_schema import PAIRS
 from raysearch.store.pairs_table import FILE as PAIRS_FILE
 from raysearch.store.run_folder import JOB_FILE, RunFolder
 from raysearch.tracking.child_runs import accepted
-from raysearch.tracking.description import describe
+from raysearch.tracking.description import best_means, describe
 from raysearch.tracking.registry import tracker_of
 from raysearch.tracking.tracker import Artifact, ChildRun, PairsInput, TrackedRun, Tracker, flatten
 from raysearch.viewer.page import FILE as PAGE
@@ -139,9 +139,9 @@ def finish_tracking(
                 "alignment": results.accepted.table.to_pydict(),
                 "results": results.hypotheses.table.to_pydict(),
             }
-            if (take := getattr(tracker, "describe", None)) is not None:
-                score = score_label(read_job(run.folder)).name
-                take(describe(results, read_claim(run.folder), score))
+            score = score_label(read_job(run.folder)).name
+            tracker.describe(describe(results, read_claim(run.folder), score))
+            tracker.show_best(best_means(results))
         say()
         arrived = tracker.close(status, artifacts, tables, seconds, given)
     if tracker.run_id and remember:  # a short search can end before the tracker has made its run

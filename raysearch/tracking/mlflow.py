@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from raysearch.core.hypothesis import Intervention, is_in_layers
@@ -19,6 +20,7 @@ from raysearch.core.records import Decided, Record, Snapshot
 from raysearch.errors import TrackingError
 from raysearch.storage.uris import without_credentials
 from raysearch.store.table_rows import iia_of, shared_layer
+from raysearch.tracking.best_sites import BestSite, standing
 from raysearch.tracking.mlflow_client import THREAD, connect
 from raysearch.tracking.mlflow_log import (
     MAX_CHARS,
@@ -47,10 +49,15 @@ _log = logging.getLogger("raysearch.mlflow")
 
 @dataclass(frozen=True, slots=True)
 class _Point:
+    """A point of a metric. `before`: of a replay, so that a run that was there has it; `last`: what
+    the metric is to end with, whatever it has at that step."""
+
     name: str
     value: float
     milliseconds: int
     step: int
+    before: bool = False
+    last: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +79,7 @@ class MlflowTracker:
         self.why: str | None = None
         self._run = run
         self._run_id = run.run_id
-        self._steps: dict[str, int] = {}
+        self._known: dict[str, tuple[int, int, float]] = {}
         described = {DESCRIPTION: run.description} if run.description else {}
         source = {"mlflow.source.name": run.source, "mlflow.source.git.commit": run.commit}
         known = {name: value for name, value in source.items() if value}
@@ -82,8 +89,11 @@ class MlflowTracker:
         self._stopped = threading.Event()
         self._last: tuple[float, Snapshot] | None = None
         self._latest: Snapshot | None = None
-        self._best: dict[str, float] = {}
-        self._new_best: set[str] = set()
+        self._best: dict[str, BestSite] = {}
+        self._new_best: dict[str, bool] = {}
+        self._last_best: Mapping[str, float] = {}
+        self._made = False
+        self._at = 0
         self._lock = threading.Lock()
         self._made_run_id: str | None = None
         self._described = ""
@@ -105,36 +115,35 @@ class MlflowTracker:
         """Takes the description, in Markdown, that `close` sends."""
         self._described = text
 
+    def show_best(self, means: Mapping[str, float]) -> None:
+        """Takes the mean that `close` sends as iia/VARIABLE, by the variable."""
+        self._last_best = {f"iia/{as_word(variable)}": mean for variable, mean in means.items()}
+
     @property
     def failed(self) -> bool:
         """Whether the tracker gave up."""
         return self._stopped.is_set()
 
     def write_records(self, records: Sequence[Record], replayed: bool = False) -> None:
-        """Keeps the best IIA per variable, and per variable and layer, or component outside of all
-        layers.
+        """Keeps the mean of the best site per variable, and per variable and layer, or component
+        outside of all layers.
 
-        `replayed` records are in MLflow already and are not sent again.
+        `replayed` records are in MLflow already, and are sent to a run that is made anew alone.
         """
         for record in records:
-            if (
-                not isinstance(record, Decided)
-                or not record.n
-                or record.hypothesis.intervention.control
-            ):
-                continue
-            if (
-                record.verdict == "failed"
-            ):  # its IIA is from before it failed, and a retry may withdraw it
+            if not isinstance(record, Decided) or record.hypothesis.intervention.control:
                 continue
             where, iia = _where(record.hypothesis.intervention), iia_of(record)
             variable = as_word(record.hypothesis.variable)
             names = [f"iia/{variable}", *([f"best_iia/{variable}/{where}"] if where else [])]
+            # The mean of a failed one is from before it failed, and a retry may withdraw it.
+            known = bool(record.n) and iia is not None and record.verdict != "failed"
+            found = standing(record.verdict, record.low, iia or 0.0) if known else None
             for name in names:
-                if iia is not None and iia > self._best.get(name, -1.0):
-                    self._best[name] = iia
-                    if not replayed:
-                        self._new_best.add(name)
+                self._best.setdefault(name, BestSite()).take(
+                    record.hypothesis.id, record.verdict, found
+                )
+                self._new_best[name] = replayed and self._new_best.get(name, True)
 
     def snapshot(self, snapshot: Snapshot) -> None:
         """Records the search's progress and sends it at most every 2 s. Cheap enough for every
@@ -165,9 +174,9 @@ class MlflowTracker:
         warning.
         """
         if self._latest is not None and (
-            self._new_best or self._last is None or self._last[1] != self._latest
+            self._last_best or self._new_best or self._last is None or self._last[1] != self._latest
         ):
-            self._send(self._latest)
+            self._send(self._latest, last=self._last_best)
         pairs = tuple(a if isinstance(a, tuple) else (a, None) for a in artifacts)
         self._queue.put(_End(status, pairs, tables or {}, children, self._described))
         seconds = CLOSE_SECONDS if timeout is None else timeout
@@ -176,7 +185,12 @@ class MlflowTracker:
             self._give_up(f"did not finish within {seconds:.0f} s")
         return not self._stopped.is_set()
 
-    def _send(self, snapshot: Snapshot, rate: bool = True) -> None:
+    def _send(
+        self,
+        snapshot: Snapshot,
+        rate: bool = True,
+        last: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
         now = self._clock()
         values = {
             name: float(getattr(snapshot, name))
@@ -186,13 +200,19 @@ class MlflowTracker:
             values["pairs_per_second"] = (snapshot.pairs - self._last[1].pairs) / (
                 now - self._last[0]
             )
-        values.update((name, self._best[name]) for name in sorted(self._new_best))
-        self._new_best.clear()
+        new, self._new_best = self._new_best, {}
+        best = {name: self._best[name].mean for name in sorted(new)}
+        values.update({name: mean for name, mean in best.items() if mean is not None})
+        values.update(last)
         self._last = now, snapshot
         if not self._stopped.is_set():
-            at = self._milliseconds()
+            # Of two points at one step MLflow shows the later one, at one time the higher one.
+            self._at = at = max(self._milliseconds(), self._at + 1)
             self._queue.put(
-                [_Point(name, value, at, snapshot.pairs) for name, value in values.items()]
+                [
+                    _Point(name, value, at, snapshot.pairs, new.get(name, False), name in last)
+                    for name, value in values.items()
+                ]
             )
 
     def _mirror(self) -> None:
@@ -236,11 +256,12 @@ class MlflowTracker:
                 tags=self._chopped_tags(),
             )
             self._made_run_id = self._run_id = made.info.run_id
+            self._made = True
             known: Mapping[str, str] = {}
         else:
             self._run_id, known = there.info.run_id, there.data.params
             if self._run.again:
-                self._steps = {name: self._last_step(client, name) for name in there.data.metrics}
+                self._known = {name: self._last_point(client, name) for name in there.data.metrics}
             client.update_run(self._run_id, status="RUNNING")
             for key, value in self._chopped_tags().items():
                 client.set_tag(self._run_id, key, value)
@@ -284,10 +305,10 @@ class MlflowTracker:
             raise
         return there if there.info.lifecycle_stage == "active" else None
 
-    def _last_step(self, client: Any, name: str) -> int:
-        return max(
-            (point.step for point in client.get_metric_history(self._run_id, name)), default=-1
-        )
+    def _last_point(self, client: Any, name: str) -> tuple[int, int, float]:
+        """Returns step, time and value of the point that MLflow shows."""
+        history = client.get_metric_history(self._run_id, name)
+        return max(((p.step, p.timestamp, p.value) for p in history), default=(-1, 0, 0.0))
 
     def _log_params(self, client: Any, known: Mapping[str, str]) -> None:
         wanted = {
@@ -299,8 +320,12 @@ class MlflowTracker:
     def _log_points(self, client: Any, points: list[_Point]) -> None:
         from mlflow.entities import Metric
 
-        new = [p for p in points if p.step > self._steps.get(p.name, -1)]
-        metrics = [Metric(p.name, p.value, p.milliseconds, p.step) for p in new]
+        metrics = []
+        for p in points:
+            step, at, value = self._known.get(p.name, (-1, 0, 0.0))
+            other = p.last and p.step == step and p.value != value
+            if (p.step > step or other) and (self._made or p.last or not p.before):
+                metrics.append(Metric(p.name, p.value, max(p.milliseconds, at + 1), p.step))
         log_metrics(client, self._made_run_id, metrics)
 
     def _finish(self, client: Any, end: _End) -> None:
@@ -327,7 +352,7 @@ class Mlflow:
 
     name = "mlflow"
     title = "MLflow"
-    imports = ("mlflow", "mlflow.store.tracking.sqlalchemy_store")
+    imports: Sequence[str] = ("mlflow", "mlflow.store.tracking.sqlalchemy_store")
     example = (
         "a server (http://mlflow:5000), an absolute path that the head node has "
         "(sqlite:////shared/mlflow.db)"

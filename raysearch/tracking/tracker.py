@@ -76,14 +76,28 @@ class TrackedRun:
 class Tracker(SearchObserver, Protocol):
     """Shows one run, starting at once. `run_id` is None until the tracker has created its run.
 
-    It may have `address`, where people see the run (None: nowhere yet), and `describe(text)`, which
-    takes what was found, in Markdown, before `close`.
+    A class that derives from it inherits the members that have a default here; one that does not
+    has them all.
     """
 
     @property
     def why(self) -> str | None:
         """The reason why the tracker gave up, in one line, or None."""
         ...
+
+    @property
+    def address(self) -> str | None:
+        """The address where people see the run; None, the default, where there is none yet."""
+        return None
+
+    def describe(self, text: str) -> None:
+        """Takes what was found, in Markdown, before `close`. By default it is not shown."""
+        return
+
+    def show_best(self, means: Mapping[str, float]) -> None:
+        """Takes the mean of each variable's best site, by the variable, before `close`. By default
+        it is not shown."""
+        return
 
     def replayed(self, snapshot: Snapshot) -> None:
         """Shows the search's progress at the time of `TrackedRun.at`."""
@@ -109,14 +123,16 @@ class TrackerKind(Protocol):
     """A program that shows runs: MLflow, or an object of an installed package with these members.
 
     `name`: one word, shown before its lines; `title`: its name in a sentence; `example`: valid
-    URIs; `credentials`: how to give a password. The last two are for errors. It may have `imports`,
-    the names of modules that are imported while a run waits for its replicas.
+    URIs; `credentials`: how to give a password. The last two are for errors. `imports`: modules
+    that are imported while a run waits for its replicas. A class that derives from it inherits
+    `imports`; one that does not has it too.
     """
 
     name: str
     title: str
     example: str
     credentials: str
+    imports: Sequence[str] = ()
 
     def open(self, run: TrackedRun) -> Tracker:
         """Starts to show a run. Never raises."""

@@ -122,10 +122,11 @@ def test_a_description_says_what_was_found_of_each_variable() -> None:
     )
     assert text.split("\n\n") == [
         "**1 accepted, 1 rejected, 1 undecided, 1 not decided yet**, of 4 hypotheses. The "
-        "best site of each variable:",
+        "best site of each variable (accepted before undecided ones, then by the lower end of the "
+        "interval; chosen among many, so that its mean tends to be too high: go by the holdout):",
         "- **country**: 1 of 2 accepted; 3: residual at last: IIA 0.97 (0.50 to 1.00) of 12 pairs, "
         "holdout 0.90\n"
-        "- **relation**: none of 1 accepted; 3: residual at last: IIA 0.70 (0.50 to 1.00) of 12 "
+        "- **relation**: 0 of 1 accepted; 3: residual at last: IIA 0.70 (0.50 to 1.00) of 12 "
         "pairs, undecided\n"
         "- **answer**: 0 of 1 accepted",
         "Accepted: a claim.",
