@@ -94,6 +94,18 @@ def operations(ablates: Collection[bool]) -> tuple[OperationWords, ...]:
     return (*swaps, ABLATION) if True in ablates else tuple(swaps)
 
 
+def question(ablates: Collection[bool], variables: str, model: str, one: bool = True) -> str:
+    """Returns what a search, or a figure of it, asks. `one`: whether `variables` names one."""
+    if operations(ablates) == (ABLATION,):
+        return f"Which sites of {model} are needed where {variables} matters?"
+    return f"Where {'is' if one else 'are'} {variables} in {model}?"
+
+
+def scored(ablates: Collection[bool]) -> str:
+    """Says what a share of matches is."""
+    return ", or of an ablation ".join(words.score for words in operations(ablates))
+
+
 def not_shown(ablates: Collection[bool]) -> str:
     """Returns what an accept of a run does not show, as the end of "it does not say"."""
     found = operations(ablates)

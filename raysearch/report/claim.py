@@ -12,6 +12,7 @@ from raysearch.proposers.registry import family_words
 from raysearch.report.labels import score_label
 from raysearch.report.population import population_name, population_words
 from raysearch.report.results_table import read_table
+from raysearch.report.run_facts import ChartFacts
 from raysearch.storage.open import FolderLike, open_folder
 from raysearch.store.job_file import read_job
 from raysearch.store.run_folder import RunFolder
@@ -36,7 +37,27 @@ def claim_words(
     continued: Mapping[str, int] | None = None,
     name: PopulationName = "sampler",
 ) -> str:
-    """Returns what an accept says, at which level, and what it does not say.
+    """Returns what an accept says, at which level, what it does not say, and what its intervals
+    are; arguments as in `claim_sentences`."""
+    said = claim_sentences(job, population, hypotheses, ablates, continued, name)
+    return (
+        f"Accepted: {' '.join(said)} "
+        "Intervals from low to high hold for each hypothesis by itself at 95 %; of those from "
+        "fcr_low to fcr_high, corrected for the selection of what was accepted, at most 5 % are "
+        "expected to miss."
+    )
+
+
+def claim_sentences(
+    job: Mapping[str, Any],
+    population: str,
+    hypotheses: int,
+    ablates: Collection[bool] = (),
+    continued: Mapping[str, int] | None = None,
+    name: PopulationName = "sampler",
+) -> list[str]:
+    """Returns what an accept says, at which level, and what it does not say, and what is wrong with
+    the means.
 
     Args:
         job: the keys of the job.
@@ -51,15 +72,36 @@ def claim_words(
     family = "over all hypotheses that it may propose"
     if hypotheses:
         family = family_words((job.get("propose") or {}).get("use"), hypotheses)
-    went_on = f" {words[0].upper()}{words[1:]}." if (words := continued_words(continued)) else ""
-    return (
-        f"Accepted: {_shown(ablates, score_label(job).name, tau)} "
-        f"{population}; {error_words(test)}, {family}.{went_on} It does not say "
-        f"{not_shown(ablates)}, nor anything {BEYOND[name]}. {mean_words(test, bool(continued))} "
-        "Intervals from low to high hold for each hypothesis by itself at 95 %; of those from "
-        "fcr_low to fcr_high, corrected for the selection of what was accepted, at most 5 % are "
-        "expected to miss."
+    words = continued_words(continued)
+    return [
+        f"{_shown(ablates, score_label(job).name, tau)} {population}; {error_words(test)}, "
+        f"{family}.",
+        *([f"{words[0].upper()}{words[1:]}."] if words else []),
+        f"It does not say {not_shown(ablates)}, nor anything {BEYOND[name]}.",
+        mean_words(test, bool(continued)),
+    ]
+
+
+def figure_claim(facts: ChartFacts, ablates: Collection[bool]) -> list[str]:
+    """Returns what the outlined cells of a figure say, and what is wrong with its means.
+
+    A run whose job does not say its level has the threshold and the population alone.
+    """
+    use = {"use": "fixed" if facts.fixed else "sequential"}
+    test = {**(facts.job.get("test") or {}), **use}
+    tau = "" if facts.threshold is None else f" at threshold τ = {facts.threshold:g}"
+    if "false_accept" not in test or facts.threshold is None:
+        of = f", about {facts.population}" if facts.population else ""
+        return [f"Outlined: accepted{tau}{of}.", mean_words(test, bool(facts.continued))]
+    first, *rest = claim_sentences(
+        {**facts.job, "test": test},
+        facts.population or "its pairs",
+        facts.hypotheses,
+        ablates,
+        facts.continued,
+        facts.population_name,
     )
+    return [f"Outlined: accepted{tau}: {first}", *rest]
 
 
 def _shown(ablates: Collection[bool], score: str, tau: float) -> str:

@@ -14,7 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patches import Patch, Rectangle
 
+from raysearch.core import claims
 from raysearch.report.cell_style import blend, ink
+from raysearch.report.claim import ablations, figure_claim
 from raysearch.report.figure import Picture, without_glyphs
 from raysearch.report.heatmap import each_panel
 from raysearch.report.panels import Panel
@@ -228,18 +230,15 @@ def caption(panel: Panel, facts: ChartFacts) -> str:
     of = "/".join((facts.model or "the model").split("/")[-1:])
     shared = f" ({', '.join(panel.shared)})" if panel.shared else ""
     score = facts.score
+    ablates = ablations(row.get("units") for row in panel.cells.values())
+    scored = claims.scored(ablates) if score.counted else score.description
     said = [
-        f"Where is {panel.variable} in {of}{shared}? {score.name[:1].upper()}{score.name[1:]} "
-        f"({score.description}) by layer and {panel.axis}, white 0 to blue 1."
+        f"{claims.question(ablates, panel.variable, f'{of}{shared}')} "
+        f"{score.name[:1].upper()}{score.name[1:]} ({scored}) by layer and {panel.axis}, white 0 "
+        "to blue 1.",
+        *figure_claim(facts, ablates),
+        f"Intervals and holdout are in the report. Run {facts.run}.",
     ]
-    if facts.threshold is not None:
-        said.append(f"Outlined: accepted at threshold τ = {facts.threshold:g}.")
-    if facts.population:
-        said.append(f"About {facts.population}.")
-    said.append(
-        "A mean at an early stop is of few pairs, and biased away from the threshold: intervals "
-        f"and holdout are in the report. Run {facts.run}."
-    )
     if panel.left_out:
         said.append(f"Not shown: {panel.left_out} hypotheses over several layers.")
     return visible(" ".join(said))

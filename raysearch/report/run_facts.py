@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from raysearch.core.population import PopulationName
 from raysearch.report.labels import MATCHES, ScoreLabel, score_label
-from raysearch.report.population import population_words
+from raysearch.report.population import population_name, population_words
 from raysearch.report.results_table import read_table
 from raysearch.storage.digests import read_checked
 from raysearch.storage.folder import Folder
@@ -22,7 +23,8 @@ from raysearch.store.job_file import read_job
 @dataclass(frozen=True, slots=True)
 class ChartFacts:
     """Facts of a run. `pairs`: change pairs in test blocks, by variable; `fixed`: every hypothesis
-    used all of them."""
+    used all of them; `job`: its keys; `hypotheses`: how many were proposed, controls apart;
+    `continued`: as in `RunInfo`."""
 
     run: str
     model: str | None = None
@@ -32,6 +34,10 @@ class ChartFacts:
     fixed: bool = False
     score: ScoreLabel = MATCHES
     pairs: Mapping[str, int] = field(default_factory=dict)
+    job: Mapping[str, Any] = field(default_factory=dict)
+    hypotheses: int = 0
+    continued: Mapping[str, int] = field(default_factory=dict)
+    population_name: PopulationName = "sampler"
 
 
 def chart_facts(run: FolderLike) -> ChartFacts:
@@ -41,19 +47,21 @@ def chart_facts(run: FolderLike) -> ChartFacts:
     info = json.loads(_text(folder, "run.json") or "{}")
     job = read_job(folder)
     model, test = job.get("model") or {}, job.get("test") or {}
+    found = read_table(folder, "verdicts", ("population", "population_size"))
+    controls = read_table(folder, "hypotheses", ("control",))["control"]
     return ChartFacts(
         run=str(info.get("id") or folder.name),
         model=model.get("path") if isinstance(model, dict) else str(model),
         threshold=test.get("threshold"),
         claim=test.get("claim"),
-        population=population_words(
-            job, read_table(folder, "verdicts", ("population", "population_size"))
-        )
-        if test
-        else None,
+        population=population_words(job, found) if test else None,
         fixed=test.get("use") == "fixed",
         score=score_label(job),
         pairs=_change_pairs(folder),
+        job=job,
+        hypotheses=controls.null_count,
+        continued=info.get("continued") or {},
+        population_name=population_name(job, found),
     )
 
 

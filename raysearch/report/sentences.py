@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from raysearch.core import claims
 from raysearch.core.choices import PAIR_KINDS
 from raysearch.core.claims import BEYOND, mean_words, operations
 from raysearch.proposers.registry import family_words
@@ -21,9 +22,7 @@ def title(data: RunData) -> str:
     named = [*variables[:6], f"{len(variables) - 6} more"] if len(variables) > 7 else variables
     listed = " and ".join(filter(None, [", ".join(named[:-1]), named[-1]]))
     model = "/".join(Path(data.facts.model or "the model").parts[-2:])
-    if False not in data.ablates and data.ablates:
-        return f"Which sites of {model} are needed where {listed} matters?"
-    return f"Where {'is' if len(variables) == 1 else 'are'} {listed} in {model}?"
+    return claims.question(data.ablates, listed, model, len(variables) == 1)
 
 
 def question(data: RunData) -> list[str]:

@@ -9,9 +9,12 @@ import pytest
 
 from raysearch.core.claims import BEYOND, FIXED, STOPPED
 from raysearch.core.population import POPULATIONS, PopulationName, about
-from raysearch.report.claim import claim_words
+from raysearch.report.claim import claim_words, figure_claim
+from raysearch.report.panels import Panel
+from raysearch.report.paper_figure import caption
 from raysearch.report.rows import Rows
 from raysearch.report.run_data import RunData, read_run
+from raysearch.report.run_facts import ChartFacts, chart_facts
 from raysearch.report.sentences import claim, limitations, question, title
 from raysearch.viewer.notes import described, none_accepted
 from tests.cli.conftest import QUICKSTART
@@ -70,6 +73,45 @@ def page(
     return "\n".join(lines)
 
 
+def figure(
+    ablates: list[bool], population: PopulationName, test: Mapping[str, Any],
+    continued: dict[str, int] | None, control: str = "fwer",
+) -> str:  # fmt: skip
+    """The caption of a figure."""
+    cells = {
+        (0, x): {"verdict": "accept", "iia": 0.9, "position": "p", "units": ABLATED if of else "[]"}
+        for x, of in enumerate(ablates)
+    }
+    labels = tuple(f"p{x}" for x in range(len(cells)))
+    facts = ChartFacts(
+        "run-1", "models/small", 0.8, population=about(population), fixed=test["use"] == "fixed",
+        job={"test": {**TEST, **test, "control": control}, "propose": {"use": "exhaustive"}},
+        hypotheses=3, continued=continued or {}, population_name=population,
+    )  # fmt: skip
+    return caption(Panel("v", (), "position", (0,), labels, cells), facts)
+
+
+def test_a_figure_says_its_error_level_and_asks_what_its_operation_asks() -> None:
+    said = figure([True], "sampler", SEQUENTIAL, None, control="fdr")
+    assert "false discovery rate) is at most 0.05, which bounds no single accept" in said
+    assert "K = 3" in said
+    assert said.startswith("Which sites of small are needed where v matters?")
+    assert "share of pairs whose output is no longer the base's answer" in said
+    old = ChartFacts("run-1", "models/small", 0.8, population="all pairs", fixed=True)
+    cells = {(0, 0): {"verdict": "accept", "iia": 0.9, "position": "p"}}
+    bare = caption(Panel("v", (), "position", (0,), ("p",), cells), old)
+    assert (FIXED in bare, STOPPED in bare) == (True, False)
+    assert "τ = 0.8, about all pairs" in bare
+
+
+def test_a_figure_of_a_run_knows_its_job(once: Once) -> None:
+    facts = chart_facts(once.searched(QUICKSTART))
+    said = " ".join(figure_claim(facts, [False]))
+    assert f"K = {facts.hypotheses}" in said
+    assert facts.hypotheses > 1
+    assert "the chance of any false accept is at most" in said
+
+
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("population", POPULATIONS)
 @pytest.mark.parametrize("horizon", HORIZONS)
@@ -82,7 +124,9 @@ def test_each_combination_of_operation_population_and_horizon_has_a_right_senten
     texts = (
         claim_words(job, words, 3, ablates, continued, population),
         page(data, ablates, population, test, continued),
+        figure(ablates, population, test, continued),
     )
+    assert ("K = 3" in texts[2], "at most 0.05" in texts[2]) == (True, True)
     for text in texts:
         assert ("sufficient under interchange" in text) == (False in ablates)
         assert ("necessary for the base's answer" in text) == (True in ablates)
