@@ -29,6 +29,7 @@ from raysearch.store.pairs_table import read_pairs
 from raysearch.store.progress import read_progress
 from raysearch.store.run_folder import RunFolder
 from raysearch.viewer.cell import Cell, cell_of, intervention_of
+from raysearch.viewer.closest import closest, why
 from raysearch.viewer.maps import effects_of, maps_of
 from raysearch.viewer.observed import Observed
 from raysearch.viewer.outcomes import MATCH, MISS, PairOutcomes
@@ -88,6 +89,10 @@ class RunView:
         )
         mapped = {h for m in maps for h in m["cells"]}
         at = {v: i for i, v in enumerate(variables)}
+        of = [at.get(v, -1) for v in rows.table["variable"].to_pylist()]
+        verdicts, figures = rows.table["verdict"].to_pylist(), self._figures()
+        own = len(data.proposed)
+        best = closest(of[:own], verdicts[:own], figures["iia"][:own])
         return {
             "run": self._about(),
             "variables": [visible(v) for v in variables],
@@ -99,10 +104,11 @@ class RunView:
             "hypotheses": {
                 "id": ids,
                 "intervention": self._of.tolist(),
-                "variable": [at.get(v, -1) for v in rows.table["variable"].to_pylist()],
-                "verdict": "".join(_VERDICTS[v] for v in rows.table["verdict"].to_pylist()),
-                **self._figures(),
+                "variable": of,
+                "verdict": "".join(_VERDICTS[v] for v in verdicts),
+                **figures,
             },
+            "reasons": {h: visible(why(rows[h], data.job)) for h in best},
             "effects": effects_of(data),
             "elsewhere": [
                 [number[row["hypothesis"]], visible(words(row["units"]))]

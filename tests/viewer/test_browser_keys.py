@@ -100,6 +100,37 @@ def test_a_cell_of_a_run_from_a_chosen_file_opens_beside_the_maps(
     assert opened.get_log("browser") == []
 
 
+def test_an_error_in_a_comparison_is_shown_and_a_file_that_is_no_run_is_told(
+    opened: Any, tmp_path: Path
+) -> None:
+    run, other = few(tmp_path / "a"), few(tmp_path / "b", accepted=0)
+    write_page(run.folder)
+    write_page(other.folder)
+    look(opened, f"{(run.path / FILE).as_uri()}#/compare")
+    (wrong := tmp_path / "wrong.html").write_text("<p>no run</p>")
+    one(opened, "input[type=file]").send_keys(str(wrong))
+    wait(opened, lambda: "that file holds no run" in text(opened, "#main [role=alert]"))
+    page = (other.path / FILE).read_text()
+    at = page.index(">", page.index('id="cells-0"')) + 1
+    (broken := tmp_path / "broken.html").write_text(f"{page[:at]}no JSON{page[at:]}")
+    one(opened, "input[type=file]").send_keys(str(broken))
+    wait(opened, lambda: len(all_of(opened, ".two .heat td[data-h]")) == 6)
+    all_of(opened, ".two section:last-child td[data-h]")[0].click()
+    wait(opened, lambda: "This cannot be shown" in text(opened, "#cell [role=alert]"))
+    assert "open it there" not in text(opened, "#cell")
+
+
+def test_an_undecided_best_is_named_with_the_reason_of_its_row(opened: Any, tmp_path: Path) -> None:
+    h = hypothesis("country", 0)
+    high = replace(decided(h, "undecided", 3), low=0.84, high=1.0, reason="K asks for more")
+    run = closed(new_run(tmp_path), [*proposed([h]), measured(h, 3), high])
+    write_page(run.folder)
+    look(opened, (run.path / FILE).as_uri())
+    said = text(opened, "#main .warning")
+    assert "on 3 pairs: K asks for more: 3 pairs" in said
+    assert "on both sides" not in said
+
+
 def test_the_scores_of_a_pair_stand_at_it(opened: Any, tmp_path: Path) -> None:
     h = hypothesis("country", 0)
     counted = measured(h)

@@ -82,13 +82,16 @@ async function openBeside(run, h) {
       },
     });
     draw(new URLSearchParams());
-  } catch {
+  } catch (error) {
+    const missing = error instanceof Missing;
     const [title, ...words] = run.words(h);
     drawer.replaceChildren(
       closeButton(),
       el("h2", { tabindex: -1 }, title),
       ...words.map((text) => el("p", {}, text)),
-      el("p", { class: "soft" }, "Its pairs lie beside the page of that run: open it there."),
+      missing
+        ? el("p", { class: "soft" }, "Its pairs lie beside the page of that run: open it there.")
+        : trouble(error),
     );
   }
   $("h2", drawer).focus({ preventScroll: true });
@@ -130,7 +133,9 @@ function differenceLook(run, other) {
 
 function compareStart(place, run) {
   const take = async (event) => {
-    const text = await event.target.files[0].text();
+    const [file] = event.target.files;
+    if (!file) return;
+    const text = await file.text();
     const other = new Run(fromPage(text, "index"), null, (name) => fromPage(text, name));
     compareView(place, run, other, route().query);
   };

@@ -23,6 +23,9 @@ function parsed(text) {
   return stamped(values, stamp);
 }
 
+// What is not where the page looks for it, as told from all else that may go wrong.
+class Missing extends Error {}
+
 function load(name, folder = "") {
   const key = folder + name;
   if (!known.has(key)) {
@@ -41,6 +44,7 @@ async function own(name) {
 
 async function fetched(path) {
   const answer = await fetch(path, { cache: "no-cache" });
+  if (answer.status === 404) throw new Missing(`${path} is not there`);
   if (!answer.ok) throw new Error(`${path}: ${answer.status} ${answer.statusText}`);
   return parsed(await answer.text());
 }
@@ -50,7 +54,7 @@ function fromScript(name) {
     waiting.set(name, take);
     const made = el("script", { src: `view/${name}.js` });
     made.addEventListener("error", () =>
-      refuse(new Error(`view/${name}.js is not beside this page; send the whole folder of the run`)),
+      refuse(new Missing(`view/${name}.js is not beside this page; send the whole folder of the run`)),
     );
     document.head.append(made);
   });
@@ -61,6 +65,7 @@ async function other(name, folder) {
   try {
     return await fetched(`${folder}view/${name}.js`);
   } catch (error) {
+    if (!(error instanceof Missing)) throw error;
     const answer = await fetch(`${folder}report.html`);
     if (!answer.ok) throw error;
     return fromPage(await answer.text(), name);
@@ -72,6 +77,6 @@ function fromPage(text, name) {
   if (text.startsWith(`raysearch("${name}"`)) return parsed(text);
   const page = new DOMParser().parseFromString(text, "text/html");
   const found = page.getElementById(name);
-  if (!found) throw new Error("that file holds no run; choose its report.html or view/index.js");
+  if (!found) throw new Missing("that file holds no run; choose its report.html or view/index.js");
   return stamped(JSON.parse(found.textContent), JSON.parse(page.getElementById("mode").textContent).stamp);
 }

@@ -171,16 +171,10 @@ function mapsView(place, run, query) {
 function nothingAccepted(run, variable) {
   const best = run.best(variable);
   if (best === undefined || run.h.verdict[best] === "a") return "";
-  const { iia, low, high, n, verdict } = run.h,
-    threshold = run.index.run.threshold;
+  const { iia, n, verdict } = run.h;
   const alive = run.index.run.state === "running" || verdict[best] === ".";
-  const why = {
-    r: `its pairs show that it is below the threshold ${threshold}`,
-    u:
-      `its interval, ${share(low[best], 3)} – ${share(high[best], 3)}, is on both sides of ${threshold}; ` +
-      "more pairs may decide",
-    ".": "it has no verdict yet",
-  }[verdict[best]];
+  const why =
+    verdict[best] === "." ? "it has no verdict yet" : run.index.reasons?.[best] || VERDICTS[verdict[best]];
   return el(
     "p",
     { class: "warning" },
