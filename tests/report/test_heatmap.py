@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from raysearch.report.heat_cells import fade
 
 from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit, canonical_json
 from raysearch.core.records import Blocked, Decided, PairScreened, Proposed, Record
 from raysearch.errors import StoreError
-from raysearch.report.heat_cells import fade
 from raysearch.report.heatmap import heatmaps
 from raysearch.report.panels import panels
 from raysearch.report.run_facts import chart_facts
