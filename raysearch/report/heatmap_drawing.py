@@ -14,10 +14,12 @@ from typing import Any
 from unicodedata import bidirectional
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch, PathPatch, Rectangle
+from matplotlib.path import Path
 from matplotlib.text import Text
 
 from raysearch.report.cell_style import blend, ink
@@ -28,6 +30,7 @@ from raysearch.report.rows import Row
 from raysearch.report.run_facts import ChartFacts
 from raysearch.visible_text import shorten, visible
 
+Floats = npt.NDArray[np.float64]
 COLUMN, PAGE = 3.3, 6.9
 """Inches of a column, and of a page with two: for maps of more than MAX_NARROW columns."""
 MAX_NARROW = 48
@@ -120,11 +123,16 @@ class _Drawing:
                 6 / (room + 12), 1, "\n".join(lines), size=size, weight=weight, va="top",
                 linespacing=1.25, color=_INK if weight == "bold" else "#444444",
             )  # fmt: skip
-            box = self.picture.box_of(text)
-            assert box is not None
-            text.set_fontsize(size * min(1, room / 72 * self.picture.dpi / box.width))
-            drawn.append((text, float(box.height) / self.picture.dpi + 0.06))
+            while (box := self._inches(text))[0] > room / 72:
+                size *= 0.95
+                text.set_fontsize(size)
+            drawn.append((text, box[1] + 0.06))
         return drawn
+
+    def _inches(self, text: Text) -> tuple[float, float]:
+        """Returns the width and height of a text in inches."""
+        box, dots = self.picture.box_of(text), self.picture.dpi
+        return (0.0, 0.0) if box is None else (box.width / dots, box.height / dots)
 
     def _place(
         self, axes: Axes, left: float, above: float, width: float, height: float, whole: float
@@ -162,31 +170,33 @@ class _Drawing:
         cells, edge = self._panel.cells, 0.4 if min(self._cell) > 5 else 0.0
         at = {v: [c for c, row in cells.items() if row["verdict"] == v] for v in VERDICT_WORDS}
         colours = [_colour(row) for row in cells.values()]
-        squares = {"facecolors": colours, "edgecolors": _GREY, "linewidths": edge}
-        self._add_squares(axes, list(cells), 0.0, **squares)
-        hatched = {"facecolors": "none", "edgecolors": _LINE, "linewidths": 0.0, "hatch": "////"}
-        self._add_squares(axes, at[None], 0.0, **hatched)
+        squares = PolyCollection(
+            [*self._corners([*cells])], facecolors=colours, edgecolors=_GREY, linewidths=edge
+        )
+        axes.add_collection(squares, autolim=False)
+        self._mark(axes, at[None], 0.0, edgecolor=_LINE, hatch="////")
         for verdict, points, line in (("accept", 1.1, "-"), ("undecided", 0.7, ":")):
             points = min(points, 0.2 * min(self._cell))
-            frame = {"facecolors": "none", "edgecolors": _INK, "linewidths": points}
-            self._add_squares(axes, at[verdict], points, linestyles=line, zorder=3, **frame)
+            self._mark(axes, at[verdict], points, edgecolor=_INK, linestyle=line, zorder=3)
         size = min(_FONT, 0.62 * self._cell[1], self._cell[0] / 1.75)
         if size >= MIN_FONT and self._panel.area <= MAX_VALUES:
             self._draw_values(axes, size)
         axes.set_xlim(-0.5, max(len(self._panel.labels), 1) - 0.5)
         axes.set_ylim(-0.5, max(len(self._panel.layers), 1) - 0.5)
 
-    def _add_squares(
-        self, axes: Axes, at: Sequence[tuple[int, int]], line: float, **look: Any
-    ) -> None:
-        """Adds squares as one artist, inside of their cells by half the width in points of their
-        line."""
-        if not at:
-            return
+    def _corners(self, at: Sequence[tuple[int, int]], line: float = 0.0) -> Floats:
+        """Returns the corners (cells, 4, 2) of squares that lie inside of their cells by half the
+        width of a line, in points."""
         dx, dy = (0.5 - min(line / side, 0.4) / 2 for side in self._cell)
-        corners = np.array([(-dx, -dy), (dx, -dy), (dx, dy), (-dx, dy)])
-        middles = np.array([(x, y) for y, x in at], dtype=float)
-        axes.add_collection(PolyCollection(middles[:, None] + corners, **look), autolim=False)
+        corners: Floats = np.array([(-dx, -dy), (dx, -dy), (dx, dy), (-dx, dy)])
+        middles: Floats = np.array([(x, y) for y, x in at], dtype=float).reshape(-1, 1, 2)
+        return middles + corners
+
+    def _mark(self, axes: Axes, at: Sequence[tuple[int, int]], line: float, **look: Any) -> None:
+        """Frames or hatches cells as one artist, since each costs a hundredth of a second."""
+        if at:
+            path = Path.make_compound_path_from_polys(self._corners(at, line))
+            axes.add_artist(PathPatch(path, fill=False, linewidth=line, **look))
 
     def _draw_values(self, axes: Axes, size: float) -> None:
         for (y, x), row in self._panel.cells.items():

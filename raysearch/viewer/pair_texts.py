@@ -97,10 +97,7 @@ def example_tokens(pairs: Sequence[Row], texts: TokenTexts) -> dict[str, str]:
 
 def pair_rows(run: Folder) -> list[Row]:
     """Returns the rows of pairs.parquet; none before there are pairs. Raises: StoreError."""
-    if not run.exists(FILE):
-        return []
-    found: list[Row] = from_parquet(read_checked(run, FILE)).to_pylist()
-    return found
+    return list(from_parquet(read_checked(run, FILE)).to_pylist()) if run.exists(FILE) else []
 
 
 def read_tokens(run: FolderLike) -> dict[str, str]:

@@ -59,15 +59,11 @@ def test_a_value_stands_where_there_is_room_alone_and_what_is_accepted_is_outlin
     texts = {text.get_text() for text in few.axes[0].texts}
     assert {"0", "1.0", ".70"} <= texts
     assert not many.axes[0].texts
-    cells, hatched, accepted, undecided = few.axes[0].collections
-    assert (len(cells.get_paths()), len(accepted.get_paths()), len(undecided.get_paths())) == (
-        24,
-        5,
-        5,
-    )
-    assert (hatched.get_hatch(), len(hatched.get_paths())) == ("////", 4), "no verdict yet"
-    assert accepted.get_linestyle()[0][1] is None
-    assert undecided.get_linestyle()[0][1] is not None
+    hatched, accepted, undecided = few.axes[0].patches
+    corners = [len(patch.get_path().vertices) / 5 for patch in (hatched, accepted, undecided)]
+    assert corners == [4, 5, 5]
+    assert hatched.get_hatch(), "no verdict yet"
+    assert (accepted.get_linestyle(), undecided.get_linestyle()) == ("-", ":")
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (30, 20), (4, 6)])
@@ -84,11 +80,8 @@ def test_below_a_title_every_value_can_be_read_and_no_text_is_cut_off(
     for text in drawn.texts:
         box = drawn.box_of(text)
         assert box is not None
-        assert (box.x0, box.x1, box.y1) == (
-            pytest.approx(box.x0, abs=0),
-            min(box.x1, width + 1e-6),
-            min(box.y1, height),
-        )
+        assert 0 < box.x0 < box.x1 < width
+        assert box.y1 < height
         assert box.y0 >= map_top
 
 
