@@ -7,7 +7,6 @@ from typing import Any
 import click
 
 from raysearch.cli import flags
-from raysearch.viewer.pair_texts import read_tokens
 
 
 @click.command()
@@ -75,6 +74,7 @@ def report(
     drawn: list[str] = []
     if figures is not None:
         from raysearch.report import heatmap  # matplotlib, for figures alone
+        from raysearch.viewer.pair_texts import read_tokens
 
         tokens = read_tokens(folder)
         names = heatmap.figures(folder, LocalFolder(figures.absolute()), tokens)

@@ -1,4 +1,4 @@
-"""Figures for a paper: a column wide, values where they can be read, text as text."""
+"""Heat maps: values where they can be read, text as text, a column wide or below a title."""
 
 import re
 import struct
@@ -18,7 +18,7 @@ from raysearch.report.panels import Panel
 from raysearch.report.run_facts import ChartFacts
 from tests.report.big_run import big_run
 
-FACTS = ChartFacts("run-1", "models/small", 0.8, None, "all pairs")
+FACTS = ChartFacts("run-1", "models/small", 0.8, "all pairs")
 VERDICTS = ("accept", "reject", "undecided", "failed", None)
 
 
@@ -64,6 +64,19 @@ def test_a_value_stands_where_there_is_room_alone_and_what_is_accepted_is_outlin
     assert corners == [4, 5, 5]
     assert hatched.get_hatch(), "no verdict yet"
     assert (accepted.get_linestyle(), undecided.get_linestyle()) == ("-", ":")
+
+
+def test_a_map_without_a_cell_says_what_is_not_shown() -> None:
+    empty = Panel("v", (), "position", (), (), {}, left_out=7)
+    (_, about) = draw(empty, FACTS, titled=True).texts
+    assert "Not shown: 7 hypotheses over several layers." in about.get_text().replace("\n", " ")
+
+
+def test_labels_that_differ_at_their_ends_are_not_shortened_to_the_same() -> None:
+    labels = tuple(f"last residual coordinates {i}" for i in range(14))
+    for titled in (True, False):
+        axes, _ = draw(a_panel(4, 14, labels), FACTS, titled=titled).axes
+        assert tuple(text.get_text() for text in axes.get_xticklabels()) == labels
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (30, 20), (4, 6)])
