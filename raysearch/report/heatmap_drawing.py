@@ -280,7 +280,7 @@ def _size_below_a_title(rows: int, columns: int, flat: float) -> tuple[float, fl
 def sentences(panel: Panel, facts: ChartFacts) -> list[str]:
     """Returns the caption's sentences: first where is what, then how it is shown, of what, at
     which threshold."""
-    of = "/".join((facts.model or "the model").split("/")[-1:])
+    of = "/".join((facts.model or "the model").split("/")[-2:]).removeprefix("models/")
     shared = f" ({', '.join(panel.shared)})" if panel.shared else ""
     score = facts.score
     said = [
