@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 _STDOUT = "raysearch.stdout"
-"""Where a command's context has the stream for its data."""
+"""The key under which a command's context has the stream for its data."""
 _RUN = {"run": "path or URI of the run"}
 _FILES = {"files": "paths that were written"}
 _JOB = {
@@ -171,7 +171,7 @@ JSON_KEYS: Mapping[str, tuple[str, Mapping[str, str]]] = {
         {"address": "to open, with its token", "store": "that it shows"},
     ),
 }
-"""For each command the form of its JSON, and its keys with their meaning."""
+"""The form of each command's JSON, and its keys with their meaning."""
 
 
 def data_alone(context: click.Context, _: click.Parameter, output: str) -> str:

@@ -170,7 +170,7 @@ def _cells(row: Row, length: int, notes: "_Notes") -> dict[str, str]:
 
 
 class _Notes:
-    """What is said below a table: a number for each text, which its rows have in a column."""
+    """The notes below a table: each text once, with the number that rows have in a column."""
 
     def __init__(self) -> None:
         self._texts: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""What an accept shows and what it does not: one list of sentences, by what is done to a site, by
+"""Sentences on what an accept shows and what it does not: one list, by what is done to a site, by
 the population, and by whether a test may stop early.
 
 Pages, command line, notebooks, trackers and model cards take their words from here. Invariants: an
@@ -77,7 +77,7 @@ BEYOND: Mapping[PopulationName, str] = {
     "these_pairs": "of any other pair, which rests on the holdout",
     "test_part": "of pairs outside of that part",
 }
-"""What verdicts about a population say nothing of."""
+"""The limits of verdicts, by population."""
 
 STOPPED = "A mean at a stopping time is biased away from the threshold"
 FIXED = (

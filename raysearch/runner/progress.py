@@ -26,7 +26,7 @@ BLOCKS = {
 }
 """Stages in which no pair is evaluated yet, and what they count."""
 STAGES = (*BLOCKS, "training", "testing", "controls", "holdout")
-"""In the order in which they are shown."""
+"""The stages, in the order in which they are shown."""
 _NAMES = {"attributing": "attribution", "estimating": "holdout"}
 _BAR, _SHORTEST = 40, 6
 """The greatest width of a bar, and the least."""
@@ -47,7 +47,7 @@ def stage_of(snapshot: Snapshot) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """How far a stage is: `done` of `total`, as far as the search knows by now."""
+    """The progress of a stage: `done` of `total`, as far as the search knows by now."""
 
     stage: str
     done: int

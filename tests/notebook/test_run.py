@@ -239,7 +239,7 @@ def test_a_cell_shows_one_output_that_is_written_anew() -> None:
             cell(start)
         cell.stop()
         cell.say("searched  all")
-    waiting = "screening 5 blocks of pairs are left to be run without intervention"
+    waiting = "screening   0 of 5 blocks of pairs run without intervention"
     assert shown == [
         "loading   model",
         f"loading   model\n{waiting}",

@@ -126,7 +126,7 @@ def told(events: list[Event]) -> list[tuple[Any, ...]]:
 
 @settings(max_examples=10, deadline=None)
 @given(
-    world=st.sampled_from(WORLDS),
+    world=st.sampled_from(WORLDS[::2]),
     seed=st.integers(0, 2**20),
     size=st.sampled_from((3, 8, 24)),
 )
