@@ -37,15 +37,15 @@ BUDGETS = {
     "notebook": 10_200,
     "problems": 18_400,
     "proposers": 4_200,
-    "report": 21_400,
-    "runner": 38_900,
+    "report": 19_600,
+    "runner": 39_000,
     "search": 27_700,
     "stats": 6_600,
     "storage": 6_300,
     "store": 17_000,
     "testing": 1_200,
     "tracking": 6_600,
-    "viewer": 15_000,
+    "viewer": 15_100,
 }
 
 _LAYOUT = {

@@ -10,8 +10,8 @@ import pytest
 from raysearch.core.claims import BEYOND, FIXED, STOPPED
 from raysearch.core.population import POPULATIONS, PopulationName, about
 from raysearch.report.claim import claim_words, figure_claim
+from raysearch.report.heatmap_drawing import sentences as drawn
 from raysearch.report.panels import Panel
-from raysearch.report.paper_figure import caption
 from raysearch.report.rows import Rows
 from raysearch.report.run_data import RunData, read_run
 from raysearch.report.run_facts import ChartFacts, chart_facts
@@ -88,18 +88,18 @@ def figure(
         job={"test": {**TEST, **test, "control": control}, "propose": {"use": "exhaustive"}},
         hypotheses=3, continued=continued or {}, population_name=population,
     )  # fmt: skip
-    return caption(Panel("v", (), "position", (0,), labels, cells), facts)
+    return " ".join(drawn(Panel("v", (), "position", (0,), labels, cells), facts))
 
 
 def test_a_figure_says_its_error_level_and_asks_what_its_operation_asks() -> None:
     said = figure([True], "sampler", SEQUENTIAL, None, control="fdr")
     assert "false discovery rate) is at most 0.05, which bounds no single accept" in said
     assert "K = 3" in said
-    assert said.startswith("Which sites of small are needed where v matters?")
+    assert said.startswith("Which sites of small are needed where “v” matters?")
     assert "share of pairs whose output is no longer the base's answer" in said
     old = ChartFacts("run-1", "models/small", 0.8, population="all pairs", fixed=True)
     cells = {(0, 0): {"verdict": "accept", "iia": 0.9, "position": "p"}}
-    bare = caption(Panel("v", (), "position", (0,), ("p",), cells), old)
+    bare = " ".join(drawn(Panel("v", (), "position", (0,), ("p",), cells), old))
     assert (FIXED in bare, STOPPED in bare) == (True, False)
     assert "τ = 0.8, about all pairs" in bare
 
