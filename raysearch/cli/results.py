@@ -76,8 +76,8 @@ def next_command(run: RunFolder, table: pa.Table) -> str:
         return f"raysearch status {place}"
     verdicts = table["verdict"].to_pylist()
     if "accept" in verdicts:
-        name = table["hypothesis"][verdicts.index("accept")].as_py()
-        return f"raysearch export {place} {name[: short_ids(run.folder)]} --to FOLDER"
+        name = table["hypothesis"][verdicts.index("accept")].as_py()[: short_ids(run.folder)]
+        return f"raysearch export {place} {name} --to intervention-{name}"
     if "failed" in verdicts:
         return f"raysearch resume {place} --retry-failed"
     if "undecided" in verdicts and can_continue(run):
