@@ -95,8 +95,8 @@ class Launcher:
     """A way to launch jobs.
 
     `help`: of its command; `next`: the command that uses what was written to `folder`; `why`: what
-    it needs before; `shared`: additional folders of templates; `wheel`: whether its machines install raysearch from a wheel of
-    this code, rather than have it already.
+    it needs before; `shared`: additional folders of templates; `wheel`: whether its machines
+    install raysearch from a wheel of this code, rather than have it already.
     """
 
     options: type[ClusterOptions]

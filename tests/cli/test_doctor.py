@@ -1,8 +1,8 @@
 """`raysearch doctor` on this machine: what is well, and what is not, each with what would mend it."""
 
 import json
-import re
 import os
+import re
 from pathlib import Path
 from typing import Any
 
