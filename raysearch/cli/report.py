@@ -92,5 +92,5 @@ def report(
             tell(path)
     if show:
         webbrowser.open(Path(place).absolute().as_uri())
-    lead(f"raysearch view {typed(found.place)} --open, which follows it", quiet)
+    lead(f"raysearch view {typed(found.place)} --open", quiet, "for a page that follows the run")
     return 0
