@@ -3,8 +3,8 @@ wide for a paper, or with its caption as a title above.
 
 Invariants: text is text, of at least MIN_FONT points, and nothing is cut off; accepted cells are
 outlined, which a grey print shows too; a cell's colour is its score alone, so the caption says what
-is wrong with a mean, in the words of core/claims.py; pyplot is not used, so that no global figure or backend of
-the user's is touched.
+is wrong with a mean, in the words of core/claims.py; pyplot is not used, so that no global figure
+or backend of the user's is touched.
 """
 
 import textwrap
