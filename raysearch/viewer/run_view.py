@@ -28,13 +28,14 @@ from raysearch.store.pairs_table import FILE as PAIRS
 from raysearch.store.pairs_table import read_pairs
 from raysearch.store.progress import read_progress
 from raysearch.store.run_folder import RunFolder
+from raysearch.store.run_history import run_state
 from raysearch.viewer.cell import Cell, cell_of, intervention_of
 from raysearch.viewer.maps import effects_of, maps_of
 from raysearch.viewer.observed import Observed
 from raysearch.viewer.outcomes import MATCH, MISS, PairOutcomes
 from raysearch.viewer.pair_texts import pair_texts, position_spans
 from raysearch.viewer.report import sections
-from raysearch.viewer.run_state import model_name, run_state
+from raysearch.viewer.run_state import model_name
 from raysearch.viewer.token_texts import TokenTexts
 from raysearch.visible_text import visible
 
