@@ -50,9 +50,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 class _HubInOneLine(logging.Filter):
     """Says once that the hub does not answer, in the place of two lines for each retry."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._said = False
+    _said = False
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
