@@ -57,7 +57,7 @@ def _flag(option: Field[Any]) -> Any:
     about, default = option.metadata, option.default
     shown = f" Default: {default}." if default and not isinstance(default, tuple) else ""
     return click.option(
-        f"--{about.get('flag', option.name.replace('_', '-'))}",
+        f"--{_option_name(option)}",
         option.name,
         multiple=isinstance(default, tuple),
         type=click.IntRange(min=about["least"]) if "least" in about else str,
@@ -94,7 +94,7 @@ def _write(
         else:
             for path in written:
                 tell(str(path))
-        lead(launcher.next.format(folder=shlex.quote(str(to / name))))
+        lead(launcher.next.format(folder=shlex.quote(str(to / name))), why=launcher.why)
         return 0
     files = {file: text for file, text in files.items() if "/wheels/" not in file}
     if output == "json":
@@ -104,8 +104,23 @@ def _write(
     else:
         for file, text in files.items():
             click.echo(f"# ---- {file}\n{text}")
-    lead("the same with --to FOLDER, which writes the files")
+    words = ["raysearch", "deploy", "render", name, str(job), *_typed(launcher, given)]
+    lead(shlex.join([*words, "--to", "deployed"]), why="to write the files")
     return 0
+
+
+def _typed(launcher: Launcher, given: dict[str, Any]) -> Iterator[str]:
+    """Yields the flags that were given, as they are typed."""
+    for option in fields(launcher.options):
+        if option.name in given:
+            value = given[option.name]
+            for each in value if isinstance(value, tuple) else (value,):
+                yield f"--{_option_name(option)}"
+                yield str(each)
+
+
+def _option_name(option: Field[Any]) -> str:
+    return str(option.metadata.get("flag", option.name.replace("_", "-")))
 
 
 for _name, _launcher in LAUNCHERS.items():

@@ -2,11 +2,13 @@
 
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from raysearch.cli.flags import no_color, output, store, tracking
 from raysearch.cli.json_output import emit_value
@@ -38,10 +40,19 @@ def doctor(output: str, **flags: Any) -> int:
     if output == "json":
         emit_value([asdict(f) for f in findings])
     is_well = all(f.ok for f in findings)
-    given = flags["job"]
-    job = "JOB.yaml" if given is None else shlex.quote(str(given))
-    lead(f"raysearch plan {job}" if is_well else "raysearch doctor, once that is mended")
+    given = None if (job := flags["job"]) is None else shlex.quote(str(job))
+    if is_well:
+        lead("raysearch example" if given is None else f"raysearch plan {given}")
+    else:
+        lead(shlex.join(["raysearch", "doctor", *_typed(flags)]), why="mend that")
     return 0 if is_well else 1
+
+
+def _typed(flags: Mapping[str, Any]) -> list[str]:
+    """Returns the flags that were typed, as they were."""
+    source = click.get_current_context().get_parameter_source
+    typed = [name for name in flags if source(name) is ParameterSource.COMMANDLINE]
+    return [w for name in typed for w in (f"--{name.replace('_', '-')}", str(flags[name]))]
 
 
 def _print(finding: CheckResult, no_color: bool) -> None:

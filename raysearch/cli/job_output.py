@@ -44,10 +44,8 @@ def follow(server: JobServer, id: str, show: Callable[[str], None] = tell) -> in
         return exit_code_of(job)
     except KeyboardInterrupt:
         address = _at(server.address)
-        say(
-            f"{id} goes on; follow it with: raysearch logs -f {id}{address}; stop it with: "
-            f"raysearch stop {id}{address}"
-        )
+        say(f"{id} goes on; follow it with: raysearch logs -f {id}{address}")
+        say(f"to stop it: raysearch stop {id}{address}")
         return INTERRUPTED
 
 
@@ -96,7 +94,7 @@ def show_status(address: str, text: str, output: str, quiet: bool = False) -> in
 def show_jobs(address: str, output: str, no_color: bool, quiet: bool = False) -> int:
     """Prints all our jobs."""
     jobs = [job_facts(job) for job in JobServer(address).jobs()]
-    last = f"status {jobs[0]['id']}{_at(address)}" if jobs else f"submit JOB.yaml{_at(address)}"
+    last = f"status {jobs[0]['id']}{_at(address)}" if jobs else "example"
     if output == "json":
         emit_value(jobs)
         lead(f"raysearch {last}", quiet)

@@ -23,8 +23,11 @@ def show_plan(
     report = planned(path, sets, with_trial)
     emit_text(written(report, output))
     again = shlex.join([str(path), *(word for each in sets for word in ("--set", each))])
-    why = ", once the job is changed: nothing can be accepted as it is"
-    lead(f"raysearch plan {again}{why}" if report.hopeless else f"raysearch submit {again}", quiet)
+    if report.hopeless:
+        why = "nothing can be accepted until the job is changed"
+        lead(f"raysearch plan {again}", quiet, why)
+    else:
+        lead(f"raysearch submit {again}", quiet)
 
 
 def plan_job(path: Path, sets: Sequence[str], output: str) -> str:

@@ -60,7 +60,8 @@ def report(
             tell(path)
     if show:
         webbrowser.open(Path(place).absolute().as_uri())
-    lead(f"raysearch view {typed(found.place)} --open, which follows it", given["quiet"])
+    why = "for a page that follows the run"
+    lead(f"raysearch view {typed(found.place)} --open", given["quiet"], why)
     return 0
 
 
@@ -97,14 +98,14 @@ def _write(folder: "Folder", to: Path | None) -> str:
 
 def _draw(folder: "Folder", figures: Path) -> list[str]:
     """Draws the figures for a paper into a folder; returns their paths."""
-    from raysearch.report import paper_figure  # matplotlib, for figures alone
+    from raysearch.report import heatmap  # matplotlib, for figures alone
     from raysearch.storage.local import LocalFolder
-    from raysearch.viewer.run_view import RunView
+    from raysearch.viewer.pair_texts import read_tokens
     from raysearch.visible_text import visible
 
-    tokens = RunView(folder).example_tokens()
-    names = paper_figure.figures(folder, LocalFolder(figures.absolute()), tokens)
-    if lacking := paper_figure.unshown(folder, tokens):
+    tokens = read_tokens(folder)
+    names = heatmap.figures(folder, LocalFolder(figures.absolute()), tokens)
+    if lacking := heatmap.unshown(folder, tokens):
         click.echo(
             f"warning   no font here has {visible(lacking[:20])}: boxes in the PDFs; "
             "install one, such as fonts-noto-cjk, and draw them again",

@@ -17,13 +17,13 @@ from raysearch.cli.json_output import emit_text, to_json
 from raysearch.cli.table import TABLE_ROWS, place_cells, print_cells, print_line, print_table
 from raysearch.cli.terminal import console, lead, say, typed
 from raysearch.core.controls import JOB_CONTROLS
+from raysearch.errors import RaysearchError
 from raysearch.report.claim import continued_words, read_claim
 from raysearch.report.control_rows import COLUMNS, ControlComparison
 from raysearch.report.dropped_pairs import summarise_dropped
 from raysearch.report.results_table import results
 from raysearch.report.rows import Rows
-from raysearch.report.undecided import most_pairs
-from raysearch.runner.continuation import can_continue
+from raysearch.runner.more_pairs import pairs_for_verdicts
 from raysearch.runner.pick import short_ids
 from raysearch.store.job_file import read_job
 from raysearch.store.run_folder import RunFolder
@@ -66,23 +66,36 @@ def show_results(
             import pyarrow.parquet as pq
 
             pq.write_table(table, sys.stdout.buffer)
-    lead(next_command(run, table), quiet)
+    command, why = next_command(run, table)
+    lead(command, quiet, why)
 
 
-def next_command(run: RunFolder, table: pa.Table) -> str:
-    """Returns the command that goes on from these results of a run."""
+def next_command(run: RunFolder, table: pa.Table) -> tuple[str, str]:
+    """Returns the command that goes on from these results of a run, and what is to be known before
+    it is typed, if anything."""
     place = typed(run.place)
     if (last := last_driver(run)) is None or last.ended != "done":
-        return f"raysearch status {place}"
+        return f"raysearch status {place}", ""
     verdicts = table["verdict"].to_pylist()
     if "accept" in verdicts:
-        name = table["hypothesis"][verdicts.index("accept")].as_py()
-        return f"raysearch export {place} {name[: short_ids(run.folder)]} --to FOLDER"
+        name = table["hypothesis"][verdicts.index("accept")].as_py()[: short_ids(run.folder)]
+        return f"raysearch export {place} {name} --to intervention-{name}", ""
     if "failed" in verdicts:
-        return f"raysearch resume {place} --retry-failed"
-    if "undecided" in verdicts and can_continue(run):
-        return f"raysearch resume {place} --more-pairs {most_pairs(read_job(run.folder)) or 'N'}"
-    return f"raysearch view {place} --open"
+        return f"raysearch resume {place} --retry-failed", ""
+    return further(run) if "undecided" in verdicts else (f"raysearch view {place} --open", "")
+
+
+def further(run: RunFolder) -> tuple[str, str]:
+    """Returns the command that tests what is undecided on further pairs, and what it rests on; or,
+    where the run cannot be continued, the one that shows it, and why."""
+    place = typed(run.place)
+    try:
+        pairs = pairs_for_verdicts(run)
+    except RaysearchError as e:
+        return f"raysearch view {place} --open", f"no further pairs: {e}"
+    drawn = read_job(run.folder).get("problem", {}).get("use")
+    why = "if the problem still draws the same pairs" if drawn else ""
+    return f"raysearch resume {place} --more-pairs {pairs}", why
 
 
 def print_claim(run: RunFolder, console: Console) -> None:

@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raysearch.cli.json_output import emit
-from raysearch.cli.results import next_command, print_claim, print_controls
+from raysearch.cli.results import further, next_command, print_claim, print_controls
 from raysearch.cli.table import print_table
 from raysearch.cli.terminal import console, lead, line_of_ours, say
 from raysearch.cluster.job_environment import job_environment
 from raysearch.job import Job
 from raysearch.report.control_comparison import compare_controls
-from raysearch.report.undecided import most_pairs
 from raysearch.runner import frontend, run
-from raysearch.runner.continuation import can_continue
 from raysearch.runner.error_context import named
 from raysearch.runner.frontend import RunOutcome
 from raysearch.runner.hopeless import nothing_accepted
@@ -27,7 +25,6 @@ from raysearch.runner.interrupt import INTERRUPTED, Interrupt
 from raysearch.runner.pick import short_ids
 from raysearch.runner.progress import ProgressDisplay
 from raysearch.runner.resume_checks import sent_with
-from raysearch.store.job_file import read_job
 from raysearch.store.run_folder import RunFolder
 from raysearch.viewer.page import FILE as PAGE
 
@@ -94,9 +91,11 @@ class _Terminal(ProgressDisplay):
             self._print_alignment(ended)
         if ended.snapshot.undecided:
             self.say(f"undecided raysearch results {place} --where \"verdict = 'undecided'\"")
-            if can_continue(run):
-                pairs = most_pairs(read_job(run.folder)) or "N"
-                self.say(f"          raysearch resume {place} --more-pairs {pairs}")
+            command, why = further(run)
+            if why:
+                self.say(f"          {why}")
+            if "--more-pairs" in command:
+                self.say(f"          {command}")
         if run.heatmaps.names():
             self.say(f"heat maps {run.heatmaps.place}")
         self.say(f"page      {run.place}/{PAGE}")
@@ -131,7 +130,8 @@ def _finish(ended: RunOutcome, where: CommandOptions) -> int:
             page=f"{ended.run.place}/{PAGE}" if done else None,
         )
     if ended.status == "done" and not code:
-        lead(next_command(ended.run, ended.results.hypotheses.table), where.quiet)
+        command, why = next_command(ended.run, ended.results.hypotheses.table)
+        lead(command, where.quiet, why)
     return code
 
 

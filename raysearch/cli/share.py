@@ -13,6 +13,7 @@ from raysearch.cli import flags
 from raysearch.core.choices import ExportFormat
 from raysearch.errors import JobError
 
+IN_PYTHON = "in Python"
 _to = click.option(
     "--to",
     type=click.Path(path_type=Path, file_okay=False),
@@ -164,12 +165,21 @@ def _refuse_full(to: Path, force: bool) -> None:
 def _lead(form: str, to: Path, quiet: bool) -> None:
     from raysearch.cli.terminal import lead
 
+    back = f"raysearch import {shlex.quote(str(to))} --to {shlex.quote(f'{to}-read')}"
     ways = {
-        "raysearch": f"raysearch.load_intervention({str(to)!r}) in Python",
-        "mib": f"raysearch import {shlex.quote(str(to))} --to FOLDER, which reads it back",
-        "pyvene": f"pyvene.IntervenableModel.load({str(to)!r}, model) in Python",
+        "raysearch": (IN_PYTHON, _load(to)),
+        "mib": ("to read it back", back),
+        "pyvene": (
+            "in Python, where `model` is the model that was searched",
+            f"import pyvene; pyvene.IntervenableModel.load({str(to)!r}, model)",
+        ),
     }
-    lead(ways[form], quiet)
+    why, command = ways[form]
+    lead(command, quiet, why)
+
+
+def _load(folder: object) -> str:
+    return f"import raysearch; raysearch.load_intervention({str(folder)!r})"
 
 
 @click.command("import")
@@ -194,5 +204,5 @@ def import_(folder: Path, to: Path, force: bool, output: str, quiet: bool, **lou
         for path in folders:
             tell(path)
     if folders:
-        lead(f"raysearch.load_intervention({folders[0]!r}) in Python", quiet)
+        lead(_load(folders[0]), quiet, IN_PYTHON)
     return 0

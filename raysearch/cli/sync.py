@@ -1,6 +1,5 @@
 """`raysearch sync`: a run once more into its tracker, by its journal."""
 
-import shlex
 from dataclasses import asdict
 from typing import Any
 
@@ -44,9 +43,5 @@ def sync(
         emit("sync", run=found.place, **asdict(synced))
     elif not quiet:
         click.echo(visible(synced), err=True)
-    shown = f"mlflow ui --backend-store-uri {shlex.quote(synced.tracking_uri)}"
-    lead(
-        shown if "://" in synced.tracking_uri else f"raysearch results {typed(found.place)}",
-        quiet,
-    )
+    lead(f"raysearch results {typed(found.place)}", quiet)
     return 0

@@ -179,9 +179,7 @@ class _Notes:
         """Returns the numbers of the notes of a row."""
         texts = [f"warning: {code}" for code in (row.get("warnings") or "").split(", ") if code]
         if row.get("reason"):
-            numbered = row["verdict"] == "undecided"  # its figures stand in the row
-            reason = row["reason"].partition(": ")[0] if numbered else row["reason"]
-            texts.append(f"{row['verdict']}: {reason}")
+            texts.append(f"{row['verdict']}: {row['reason']}")
         return ",".join(
             map(str, sorted(self._texts.setdefault(t, len(self._texts) + 1) for t in texts))
         )

@@ -28,10 +28,10 @@ def line_of_ours(text: str) -> str:
     return f"raysearch: {visible(text)}"
 
 
-def lead(command: str, quiet: bool = False) -> None:
-    """Names the command to go on with, on stderr."""
+def lead(command: str, quiet: bool = False, why: str = "") -> None:
+    """Names the command to go on with, on stderr, as it can be pasted; `why` stands before it."""
     if not quiet:
-        say(f"go on with: {command}")
+        say(f"{why}{'; ' if why else ''}go on with: {command}")
 
 
 def typed(place: str) -> str:

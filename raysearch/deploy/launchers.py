@@ -94,14 +94,15 @@ class RayUp(ClusterOptions):
 class Launcher:
     """A way to launch jobs.
 
-    `help`: of its command; `next`: the command that uses what was written to `folder`; `shared`:
-    additional folders of templates; `wheel`: whether its machines install raysearch from a wheel of
-    this code, rather than have it already.
+    `help`: of its command; `next`: the command that uses what was written to `folder`; `why`: what
+    it needs before; `shared`: additional folders of templates; `wheel`: whether its machines
+    install raysearch from a wheel of this code, rather than have it already.
     """
 
     options: type[ClusterOptions]
     help: str
     next: str
+    why: str = ""
     shared: tuple[str, ...] = ()
     wheel: bool = False
 
@@ -115,8 +116,8 @@ LAUNCHERS: Mapping[str, Launcher] = {
     "kuberay": Launcher(
         Kuberay,
         "Kustomizations for KubeRay: the job, or a cluster that stays, with MLflow on PostgreSQL.",
-        "kubectl apply -k {folder}/overlays/gpu/job (or cpu, spot), once its secrets are there "
-        "(deploy/README.md)",
+        "kubectl apply -k {folder}/overlays/gpu/job",
+        why="with its secrets there (deploy/README.md; cpu and spot lie beside gpu)",
     ),
     "compose": Launcher(
         Compose,

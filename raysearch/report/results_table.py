@@ -71,7 +71,8 @@ def read_verdicts(run: FolderLike) -> pa.Table:
             f"on, or `resume` it"
         )
     joined = _join(_clear_wrong_layers(hypotheses), read_table(run, "verdicts"))
-    joined = with_reasons(joined, read_job(open_folder(run)))
+    job = read_job(folder := open_folder(run))
+    joined = with_reasons(joined, job, RunFolder.open(folder).info.continued if job else None)
     return _join(_with_population(run, joined), read_table(run, "selection"))
 
 

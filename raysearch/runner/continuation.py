@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from raysearch.core.events import Continued, Encoded
-from raysearch.errors import JobError, PairsError, RaysearchError, ResumeError
+from raysearch.errors import JobError, PairsError, ResumeError
 from raysearch.job.keys import MOST_PAIRS
-from raysearch.runner.given_objects import NO_OBJECTS, GivenObjects
-from raysearch.runner.reopen import reopened_job
+from raysearch.runner.given_objects import GivenObjects
 from raysearch.runner.resolve import SPARE, with_more_pairs
 from raysearch.runner.resolved_job import ResolvedJob, is_open
 from raysearch.search.search import Search
@@ -58,23 +57,6 @@ def check_request(pairs: int | None, retry: bool) -> None:
         )
 
 
-def can_continue(run: RunFolder) -> bool:
-    """Whether what is undecided in a run that is done can have further pairs, as far as it shows
-    without its search."""
-    try:
-        with reopened_job(run) as (stored, resolved):
-            _check_rules(run, resolved)
-            _check_draws(run, resolved, NO_OBJECTS, 0)
-    except RaysearchError:
-        return False
-    test = [p.index for p in resolved.pairs if p.split == "test"]
-    screened = {s.pair: s for s in stored.screened or ()}
-    blocked = sum(p in screened and screened[p].block is not None for p in test)
-    if resolved.population.fixed or blocked > resolved.job.test.most_pairs:
-        return blocked > resolved.job.test.most_pairs
-    return resolved.job.problem.use is not None or any(p not in screened for p in test)
-
-
 def continuation(
     run: RunFolder,
     resolved: ResolvedJob,
@@ -99,7 +81,7 @@ def continuation(
             "first, without more pairs"
         )
     event = done.continuation(pairs)
-    _check_rules(run, resolved)
+    check_rules(run, resolved)
     number = 1 + done.continuations
     kept = [p for p in resolved.pairs if p.added < number]  # and not of one that was cut off
     resolved = replace(resolved, pairs=tuple(kept), continued=True)
@@ -109,11 +91,11 @@ def continuation(
         lacking = unasked = 0
     wanted = (SPARE if resolved.job.pairs.solved_only else 1) * lacking
     if resolved.job.problem.use is not None and wanted > unasked:
-        _check_draws(run, resolved, given, left + unasked)
+        check_draws(run, resolved, given, left + unasked)
         resolved = with_more_pairs(resolved, wanted - unasked, number, given)
     more = len(resolved.pairs) - len(kept) + min(unasked, wanted)
     if not left + more:
-        raise PairsError(_used_up(run, resolved))
+        raise PairsError(used_up(run, resolved))
     begin = (
         f"continuing {len(event.hypotheses)} undecided hypotheses, on at most {pairs} further test "
         f"pairs each: {_which_pairs(left, min(lacking, more), more)}"
@@ -163,7 +145,7 @@ def _used_before(run: RunFolder, resolved: ResolvedJob, stored: PairsTable) -> l
     return lines
 
 
-def _check_rules(run: RunFolder, resolved: ResolvedJob) -> None:
+def check_rules(run: RunFolder, resolved: ResolvedJob) -> None:
     """Raises: ResumeError where the bound on errors would not hold."""
     test, name = resolved.job.test, run.info.id
     if test.control == "fdr":
@@ -195,7 +177,7 @@ def _check_rules(run: RunFolder, resolved: ResolvedJob) -> None:
         )
 
 
-def _check_draws(run: RunFolder, resolved: ResolvedJob, given: GivenObjects, at_hand: int) -> None:
+def check_draws(run: RunFolder, resolved: ResolvedJob, given: GivenObjects, at_hand: int) -> None:
     """Raises: ResumeError where its problem cannot draw further pairs of the same population."""
     problem, name = resolved.job.problem, run.info.id
     if any(left.reason == "used_before" for left in resolved.left_out):
@@ -212,7 +194,8 @@ def _check_draws(run: RunFolder, resolved: ResolvedJob, given: GivenObjects, at_
         )
 
 
-def _used_up(run: RunFolder, resolved: ResolvedJob) -> str:
+def used_up(run: RunFolder, resolved: ResolvedJob) -> str:
+    """Says that no pair is left, and what would do."""
     test = sum(p.split == "test" for p in resolved.pairs)
     of = Path(str(resolved.job.problem.pairs or resolved.job.problem.use)).name
     beyond = sum(left.pairs for left in resolved.left_out if left.reason == "beyond")

@@ -259,10 +259,9 @@ def _powers(
     powers = tuple(replace(p, pairs=p.pairs * matchings) for p in found)
     if matchings > 1:
         return powers, None  # too few values are refused before
-    asked = f"K = {test.hypotheses} hypotheses"
     # One that weighs more, or is accepted beside others (e-BH), spends all at the most.
     most = replace(test, hypotheses=1) if weighed or job.test.control == "fdr" else test
-    return powers, hopeless_words(most, last, job, asked)
+    return powers, hopeless_words(most, last, job, test.hypotheses, weighed)
 
 
 def _fits(space: HypothesisSpace, job: Job, most: int | None) -> int:

@@ -274,7 +274,7 @@ def test_an_alignment_is_a_submission_of_mib_and_back(trained: Path, shell: Shel
     unit = "add_three_model_c/ResidualStream(Layer-1,Token-c)"
     assert done.stdout == f"sub/{unit}\n"
     *left_out, last = done.stderr.splitlines()
-    assert last.startswith("raysearch: go on with: raysearch import sub")
+    assert last.endswith("; go on with: raysearch import sub --to sub-read")
     assert len(left_out) == len(accepted) - 1
     assert all(line.startswith("raysearch: left out: ") for line in left_out)
     (read,) = load_mib(shell.folder / "sub")

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
+from raysearch.errors import ResumeError
 from raysearch.job import Job
 from raysearch.report.results_table import results
-from raysearch.runner.continuation import can_continue
 from raysearch.runner.hopeless import hopeless_words
+from raysearch.runner.more_pairs import pairs_for_verdicts
 from raysearch.runner.plan import plan
 from raysearch.runner.status import local_facts, local_status, next_command
 from raysearch.stats.match_test import MatchTest
@@ -50,8 +51,8 @@ def test_a_plan_says_it_before_the_run(tmp_path: Path) -> None:
     code, stdout, said = finished.raysearch("plan", str(tmp_path / "job.yaml"))
     assert code == 0
     assert "warning: nothing can be accepted: K = 8 hypotheses" in stdout
-    assert "go on with: raysearch plan" in said
-    assert "once the job is changed" in said
+    why = "raysearch: nothing can be accepted until the job is changed; go on with: "
+    assert said.splitlines()[-1] == f"{why}raysearch plan {tmp_path / 'job.yaml'}"
     enough = finished.JOB | {"pairs": {"test": 128}, "test": {"max_pairs": 128}}
     report = plan(Job.model_validate(enough))
     assert report.hopeless is None
@@ -63,8 +64,8 @@ def test_it_is_hopeless_just_below_the_fewest_pairs(k: int) -> None:
     test = MatchTest(0.8, 0.05, 0.05, k)
     least = fewest_pairs(test)
     job = Job.model_validate(JOB)
-    assert hopeless_words(test, least, job, "it") is None
-    words = hopeless_words(test, least - 1, job, "it")
+    assert hopeless_words(test, least, job, k) is None
+    words = hopeless_words(test, least - 1, job, k)
     assert words is not None
     assert f"need {least} pairs that all match, and a test has at most {least - 1};" in words
 
@@ -76,17 +77,18 @@ def test_each_undecided_row_names_its_pairs_interval_threshold_and_limit(
     rows = results(run.folder, where="verdict = 'undecided'").to_pylist()
     assert rows
     for row in rows:
-        assert f"{row['n']} pairs of at most {FEW} (test.max_pairs, pairs.test)" in row["reason"]
+        assert f"{row['n']} pairs of at most {FEW} (test.max_pairs) give" in row["reason"]
         interval = f"95 % interval {row['low']:.3f} to {row['high']:.3f}, threshold 0.8"
         assert interval in row["reason"]
+        need = f"needs evidence at level {0.05 / 8:.3g}: test.false_accept 0.05 over K = 8 hypoth"
+        assert need in row["reason"]
     others = results(run.folder, where="verdict != 'undecided'")
     assert set(others["reason"].to_pylist()) <= {None}
 
 
 def test_the_next_command_is_the_one_that_helps(ended: tuple[RunFolder, str, str]) -> None:
     run, _, said = ended
-    assert can_continue(run)
-    assert f"--more-pairs {FEW}" in said.splitlines()[-1]
+    assert f"--more-pairs {pairs_for_verdicts(run)}" in said.splitlines()[-1]
     assert next_command(run).startswith("raysearch results ")
     code, stdout, told = finished.raysearch("status", run.place, "-o", "json")
     assert (code, json.loads(stdout)["state"]) == (0, "done")
@@ -98,10 +100,14 @@ def test_a_run_of_fixed_pairs_is_not_said_to_go_on(
 ) -> None:
     test: dict[str, Any] = {"use": "fixed", "pairs": FEW, "reserve": 0.0}
     run = RunFolder.open(finished.make(tmp_path, finished.JOB | {"test": test}))
-    assert not can_continue(run)
+    with pytest.raises(ResumeError, match=r"test\.reserve: 0"):
+        pairs_for_verdicts(run)
     _, _, said = finished.raysearch("results", run.place, "--where", "verdict = 'undecided'")
     assert "--more-pairs" not in said
+    assert "test.reserve: 0" in said
     assert "go on with: raysearch view" in said
+    (row, *_) = results(run.folder, where="verdict = 'undecided'").to_pylist()
+    assert f"of at most {FEW} (test.pairs)" in row["reason"]
 
 
 def test_a_status_names_when_a_run_began_and_when_it_was_resumed(tmp_path: Path) -> None:
