@@ -174,7 +174,7 @@ def _power_lines(facts: PlanReport) -> list[str]:
         f"{truth} P(accept)  P(reject)  P(undecided)  expected pairs"
         + "  if all are so" * any(took),
         *(
-            f"{p.iia:8.2f}   {p.accept:9.3f}  {p.reject:9.3f}  {p.undecided:12.3f}  "
+            f"{p.iia:8.3f}   {p.accept:9.3f}  {p.reject:9.3f}  {p.undecided:12.3f}  "
             f"{p.pairs:14.0f}{time}"
             for p, time in zip(facts.powers, took, strict=True)
         ),

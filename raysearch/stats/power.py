@@ -41,9 +41,11 @@ def power(
     """Returns the chances of each verdict for a hypothesis of true IIA `iia` in [0, 1].
 
     The test looks up to `last` pairs (at `ends` if they are given), or only then (`at_end`), and
-    stops undecided once no verdict is likely. With a population, `iia` is rounded to the nearest
-    share that the population can have.
+    stops undecided once no verdict is likely. With a population, the IIA is the nearest share that
+    the population can have, and returned as that.
     """
+    if test.population is not None:
+        iia = round(iia * test.population) / test.population
     alive = np.ones(1)
     seen = 0
     accept = reject = undecided = pairs = 0.0
