@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1] / "raysearch"
 BUDGETS = {
     ".": 6_100,
     "causal": 6_800,
-    "cli": 15_400,
+    "cli": 16_300,
     "cluster": 14_800,
     "core": 10_700,
     "deploy": 3_000,
@@ -38,7 +38,7 @@ BUDGETS = {
     "problems": 18_400,
     "proposers": 4_200,
     "report": 20_000,
-    "runner": 39_100,
+    "runner": 40_100,
     "search": 27_700,
     "stats": 6_600,
     "storage": 6_300,

@@ -284,6 +284,14 @@ PARTS = (
         TRANSFORMERS,
     ),
     PrivatePart(
+        "huggingface_hub",
+        "huggingface_hub.utils._http",
+        (LOADING + "load.py",),
+        "a logger that says each retry in two lines, in place of which one says all",
+        _says("huggingface_hub.utils._http", "thrown while requesting", "Retrying in "),
+        "2.4.0",
+    ),
+    PrivatePart(
         "torch",
         "_forward_hooks",
         (LOADING + "given_model.py",),
@@ -386,7 +394,9 @@ def private_names(tree: ast.Module, own: set[str]) -> Iterator[str]:
                 imported = [f"{module}.{alias.name}" for alias in names] if inner else [module]
                 yield from filter(_is_private_module, imported)
             case ast.Constant(value=str(text)):
-                if re.fullmatch(r"(ray|transformers)(\.\w+){2,}|transformers\.modeling\w+", text):
+                if re.fullmatch(
+                    rf"({'|'.join(LEANED_ON)})(\.\w+){{2,}}|transformers\.modeling\w+", text
+                ):
                     yield text
 
 
@@ -444,6 +454,7 @@ def test_the_table_has_no_part_that_the_code_does_without(trees: dict[str, ast.M
         ("getattr(model, '_tied_weights_keys', None)", "_tied_weights_keys"),
         ("ray.init(_temp_dir='/x')", "_temp_dir"),
         ("logging.getLogger('ray._private.services')", "ray._private.services"),
+        ("logging.getLogger('huggingface_hub.utils._http')", "huggingface_hub.utils._http"),
     ],
 )
 def test_the_grep_finds_private_parts_of_each_kind(code: str, name: str) -> None:

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 from click.core import ParameterSource
@@ -17,6 +17,9 @@ from raysearch.cli.json_output import data_alone
 from raysearch.core.choices import PoolName
 from raysearch.errors import RaysearchError
 from raysearch.store.locations import DEFAULT_STORE
+
+if TYPE_CHECKING:
+    from raysearch.storage.folder import Folder
 
 _WORD = re.compile(r"[\w.][\w.~-]*")
 
@@ -52,6 +55,11 @@ store = click.option(
     metavar="URI",
     help="Where runs are kept: a folder, or s3://BUCKET/PREFIX, gs://..., abfs://....",
 )
+in_store = flags(
+    click.argument("place", required=False, metavar="[STORE]"),
+    store,
+)
+"""A store as an argument or as --store; `store_of` says which."""
 tracking = click.option(
     "--tracking-uri",
     envvar="RAYSEARCH_TRACKING_URI",
@@ -157,6 +165,27 @@ def is_given(name: str) -> bool:
     """Returns whether a flag or argument was given, by the command line or the environment."""
     source = click.get_current_context().get_parameter_source(name)
     return source not in (ParameterSource.DEFAULT, None)
+
+
+def store_of(place: str | None, store: str) -> "Folder":
+    """Returns the folder of a store that is given as an argument or as --store.
+
+    Raises: UsageError where both are; RaysearchError where a folder is given that is not there.
+    """
+    from raysearch.storage.local import LocalFolder
+    from raysearch.storage.open import open_folder
+
+    source = click.get_current_context().get_parameter_source("store")
+    if place is not None and source is ParameterSource.COMMANDLINE:
+        raise click.UsageError(f"STORE {place} and --store {store} are the same; give one of both")
+    folder = open_folder(store if place is None else place)
+    is_default = place is None and not is_given("store")
+    if isinstance(folder, LocalFolder) and not folder.path.is_dir() and not is_default:
+        raise RaysearchError(
+            f"there is no store {folder.place}; give the folder that holds the runs, or the store "
+            "that `raysearch submit --store` was given"
+        )
+    return folder
 
 
 def without_job(given: dict[str, Any]) -> dict[str, Any]:

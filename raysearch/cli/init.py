@@ -7,11 +7,13 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from raysearch.cli.flags import output
+from raysearch.errors import JobError
 
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 KINDS = {
@@ -58,35 +60,64 @@ def init(
     """
     from raysearch.cli.json_output import emit
     from raysearch.cli.terminal import lead, tell
-    from raysearch.errors import JobError
     from raysearch.runner.starter import JOB, job_name, pairs_facts, starter_files
-    from raysearch.storage.atomic_write import refused, write_below
 
-    ask = sys.stdin.isatty() and kind is None and pairs is None and output != "json"
-    kind = kind or ("pairs" if pairs else _asked_kind() if ask else next(iter(KINDS)))
-    if kind == "pairs" and pairs is None and ask:
-        pairs = click.prompt(
-            "file of pairs", type=click.Path(exists=True, path_type=Path), err=True
-        )
+    if sys.stdin.isatty() and kind is None and pairs is None and output != "json":
+        kind, pairs, model = _asked(model)
+    kind = kind or ("pairs" if pairs else next(iter(KINDS)))
+    _check(kind, pairs, model)
+    facts = None if pairs is None else pairs_facts(pairs)
+    files = starter_files(kind, folder, name or job_name(folder), _place(model, folder), facts)
+    _write(folder, files)
+    if output == "json":
+        emit("init", job=str(folder / JOB), files=[str(folder / place) for place in files])
+    else:
+        for place in dict.fromkeys(Path(place).parts[0] for place in files):
+            tell(str(folder / place))
+    lead(f"raysearch plan {shlex.quote(str(folder / JOB))}")
+    return 0
+
+
+def _asked(model: str | None) -> tuple[str, Path | None, str | None]:
+    """Asks for the kind, its file of pairs and its model; returns them."""
+    kind = _asked_kind()
+    pairs = None
+    if kind == "pairs":
+        path = click.Path(exists=True, path_type=Path)
+        pairs = click.prompt("file of pairs", type=path, err=True)
+    if kind != "network" and model is None:
+        words, small = "model: a folder, a .gguf file or a hub id", "a small one"
+        model = click.prompt(words, default=small, err=True)
+        model = None if model == small else model
+    return kind, pairs, model
+
+
+def _check(kind: str, pairs: Path | None, model: str | None) -> None:
+    """Raises: JobError for flags that do not go together."""
     if kind == "pairs" and pairs is None:
         raise JobError("--from pairs: no file is given; give --pairs FILE")
     if kind != "pairs" and pairs is not None:
         raise JobError(f"--pairs: a search from a {kind} takes no file of pairs; give one of both")
     if kind == "network" and model is not None:
         raise JobError("--model: the network is written in network.py; leave it out")
-    if ask and kind != "network" and model is None:
-        words = "model: a folder, a .gguf file or a hub id"
-        model = click.prompt(words, default="a small one", err=True)
-        model = None if model == "a small one" else model
-    facts = None if pairs is None else pairs_facts(pairs)
+
+
+def _place(model: str | None, folder: Path) -> str | None:
+    """Returns a model as a job in `folder` names it. Raises: JobError for one that is not there."""
     if model is not None and os.path.exists(model):
-        model = os.path.relpath(model, folder)
-    elif model is not None and not _HUB_ID.fullmatch(model):
+        return os.path.relpath(model, folder)
+    if model is not None and not _HUB_ID.fullmatch(model):
         raise JobError(
             f"--model: there is no {model}; give a folder with a model, a .gguf file or a hub id "
             "(owner/name)"
         )
-    files = starter_files(kind, folder, name or job_name(folder), model, facts)
+    return model
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Writes all files. Raises: JobError where one is there already."""
+    from raysearch.storage.atomic_write import refused, write_below
+
     for place in files:
         if os.path.lexists(folder / place):
             raise JobError(f"{folder / place}: is there already; give another folder")
@@ -94,14 +125,6 @@ def init(
         folder.mkdir(parents=True, exist_ok=True)
     for place, content in files.items():
         write_below(folder, Path(place).parts, content)
-    if output == "json":
-        written = [str(folder / place) for place in files]
-        emit("init", job=str(folder / JOB), files=written)
-    else:
-        for place in dict.fromkeys(Path(place).parts[0] for place in files):
-            tell(str(folder / place))
-    lead(f"raysearch plan {shlex.quote(str(folder / JOB))}")
-    return 0
 
 
 def _asked_kind() -> str:

@@ -59,7 +59,7 @@ def status(id: str, address: str, store: str, output: str, **given: Any) -> int:
             emit("status", **facts)
         else:
             click.echo(in_lines(local_status(run)))
-        said = output != "json" and facts["status"] in RESUMABLE
+        said = output != "json" and facts["state"] in RESUMABLE
         lead(next_command(run), given["quiet"] or said)
         return 0
     from raysearch.cli.job_output import show_status

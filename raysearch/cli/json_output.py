@@ -15,6 +15,7 @@ import click
 
 _STDOUT = "raysearch.stdout"
 """The key under which a command's context has the stream for its data."""
+_STATE = "done, running, interrupted, failed, killed"
 _RUN = {"run": "path or URI of the run"}
 _FILES = {"files": "paths that were written"}
 _JOB = {
@@ -114,7 +115,8 @@ JSON_KEYS: Mapping[str, tuple[str, Mapping[str, str]]] = {
             "name": "of its job",
             "created": "in ISO 8601",
             "model": "end of its path",
-            "state": "done, running, interrupted, failed, killed or unreadable",
+            "state": f"{_STATE} or unreadable",
+            "error": "why it is unreadable; else null",
             "stage": "of the search",
             "level": "chance of any false accept (test.false_accept)",
             "threshold": "test.threshold",
@@ -130,7 +132,9 @@ JSON_KEYS: Mapping[str, tuple[str, Mapping[str, str]]] = {
         "a document; of a Ray job: the keys of `jobs`, and `says`, its last line",
         _RUN
         | {
-            "status": "done, interrupted, failed, its driver was killed, or who works on it",
+            "state": f"{_STATE}, as `runs` has it; running too where an object store's run has no "
+            "end",
+            "says": "the same in words: who works on it, for one",
             "continued": "further pairs of each continuation, by its number",
             "began": "when the run was made, in ISO 8601",
             "drivers": "how often it was begun or resumed",

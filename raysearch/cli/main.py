@@ -63,6 +63,8 @@ def main() -> None:
     except click.exceptions.Abort:  # click's exception for Ctrl-C before a search has begun
         click.echo("raysearch: interrupted", err=True)
         code = INTERRUPTED
+    except click.exceptions.Exit as e:  # of a broken pipe: `raysearch ... | head`
+        code = e.exit_code
     except click.ClickException as e:
         e.show(
             shown := io.StringIO()
@@ -306,10 +308,6 @@ def results(
 ) -> int:
     """The hypotheses of RUN and their verdicts, on stdout."""
     from raysearch.cli.results import show_results
-
-    signal.signal(
-        signal.SIGPIPE, signal.SIG_DFL
-    )  # `results ... | head` ends like other shell tools
     from raysearch.store.run_folder import find_run
 
     flags.set_verbosity({"verbose": verbose})

@@ -2,11 +2,14 @@
 
 import webbrowser
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from raysearch.cli import flags
+
+if TYPE_CHECKING:
+    from raysearch.storage.folder import Folder
 
 
 @click.command()
@@ -34,7 +37,6 @@ def report(
     show: bool,
     output: str,
     store: str,
-    quiet: bool,
     **given: Any,
 ) -> int:
     """Write RUN as one HTML page that needs no network: question, alignment, heat maps, cost,
@@ -42,17 +44,31 @@ def report(
     from raysearch.cli.json_output import emit
     from raysearch.cli.terminal import lead, tell, typed
     from raysearch.runner.stored_job import job_of
-    from raysearch.storage.atomic_write import refused
-    from raysearch.storage.local import LocalFolder
     from raysearch.store.run_folder import find_run
-    from raysearch.viewer.page import page, write_page
-    from raysearch.visible_text import visible
 
     flags.set_verbosity(given)
     found = find_run(store, run)
     if found.info.sealed:  # else an earlier version wrote job.yaml
         job_of(found)
-    folder = found.folder
+    _check(found.folder, to, show)
+    place = _write(found.folder, to)
+    drawn = [] if figures is None else _draw(found.folder, figures)
+    if output == "json":
+        emit("report", run=found.place, page=place, figures=drawn)
+    elif not given["quiet"]:
+        for path in (place, *drawn):
+            tell(path)
+    if show:
+        webbrowser.open(Path(place).absolute().as_uri())
+    why = "for a page that follows the run"
+    lead(f"raysearch view {typed(found.place)} --open", given["quiet"], why)
+    return 0
+
+
+def _check(folder: "Folder", to: Path | None, show: bool) -> None:
+    """Raises: UsageError for a page that cannot be shown, or written where --to says."""
+    from raysearch.storage.local import LocalFolder
+
     if show and to is None and not isinstance(folder, LocalFolder):
         raise click.UsageError(
             f"--open: {folder.place} is no folder of this machine; give --to FILE too"
@@ -61,36 +77,38 @@ def report(
         raise click.UsageError(
             f"--to {to}: there is no folder {to.parent}; make it first, or choose another one"
         )
-    if to is None:
-        place = folder.shown(write_page(folder))
-    else:
-        content = page(folder).encode()
-        if to.is_symlink() or (to.exists() and not to.is_file()):  # /dev/stdout, a pipe
-            with refused(f"{to}: cannot be written", "give another --to"):
-                to.write_bytes(content)
-        else:
-            LocalFolder(to.absolute().parent).write(to.name, content)
-        place = str(to)
-    drawn: list[str] = []
-    if figures is not None:
-        from raysearch.report import heatmap  # matplotlib, for figures alone
-        from raysearch.viewer.pair_texts import read_tokens
 
-        tokens = read_tokens(folder)
-        names = heatmap.figures(folder, LocalFolder(figures.absolute()), tokens)
-        drawn = [str(figures / name) for name in names]
-        if lacking := heatmap.unshown(folder, tokens):
-            click.echo(
-                f"warning   no font here has {visible(lacking[:20])}: boxes in the PDFs; "
-                "install one, such as fonts-noto-cjk, and draw them again",
-                err=True,
-            )
-    if output == "json":
-        emit("report", run=found.place, page=place, figures=drawn)
-    elif not quiet:
-        for path in (place, *drawn):
-            tell(path)
-    if show:
-        webbrowser.open(Path(place).absolute().as_uri())
-    lead(f"raysearch view {typed(found.place)} --open", quiet, "for a page that follows the run")
-    return 0
+
+def _write(folder: "Folder", to: Path | None) -> str:
+    """Writes the page into the run, or to a file; returns its place."""
+    from raysearch.storage.atomic_write import refused
+    from raysearch.storage.local import LocalFolder
+    from raysearch.viewer.page import page, write_page
+
+    if to is None:
+        return folder.shown(write_page(folder))
+    content = page(folder).encode()
+    if to.is_symlink() or (to.exists() and not to.is_file()):  # /dev/stdout, a pipe
+        with refused(f"{to}: cannot be written", "give another --to"):
+            to.write_bytes(content)
+    else:
+        LocalFolder(to.absolute().parent).write(to.name, content)
+    return str(to)
+
+
+def _draw(folder: "Folder", figures: Path) -> list[str]:
+    """Draws the figures for a paper into a folder; returns their paths."""
+    from raysearch.report import heatmap  # matplotlib, for figures alone
+    from raysearch.storage.local import LocalFolder
+    from raysearch.viewer.pair_texts import read_tokens
+    from raysearch.visible_text import visible
+
+    tokens = read_tokens(folder)
+    names = heatmap.figures(folder, LocalFolder(figures.absolute()), tokens)
+    if lacking := heatmap.unshown(folder, tokens):
+        click.echo(
+            f"warning   no font here has {visible(lacking[:20])}: boxes in the PDFs; "
+            "install one, such as fonts-noto-cjk, and draw them again",
+            err=True,
+        )
+    return [str(figures / name) for name in names]

@@ -10,21 +10,22 @@ from raysearch.store.locations import DEFAULT_STORE
 
 
 @click.command()
-@click.argument("store", default=DEFAULT_STORE, envvar="RAYSEARCH_STORE", metavar="[STORE]")
+@flags.in_store
 @flags.output("table", "json")
 @flags.loudness
-def runs(store: str, output: str, quiet: bool, no_color: bool, **given: Any) -> int:
+def runs(
+    place: str | None, store: str, output: str, quiet: bool, no_color: bool, **given: Any
+) -> int:
     """List the runs of STORE, the newest first: state, verdicts so far, chance of a false
     accept."""
     from raysearch.cli.json_output import JSON_KEYS, emit_value
     from raysearch.cli.table import print_cells
     from raysearch.cli.terminal import console, lead, say
-    from raysearch.storage.open import open_folder
     from raysearch.store.run_folder import run_names
     from raysearch.viewer.run_state import run_line
 
     flags.set_verbosity(given)
-    folder = open_folder(store)
+    folder, store = flags.store_of(place, store), place or store
     lines = [run_line(folder, name) for name in reversed(run_names(folder))]
     keys = JSON_KEYS["runs"][1]
     rows = [{key: line.get(key) for key in keys} for line in lines]

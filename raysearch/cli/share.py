@@ -85,47 +85,47 @@ def export(
     form: Any,
     task: str | None,
     model_name: str | None,
-    push_to_hub: str | None,
-    private: bool | None,
     output: str,
     store: str,
-    quiet: bool,
-    verbose: bool,
-    no_color: bool,
-    **place: Any,
+    **given: Any,
 ) -> int:
     """Write the intervention of HYPOTHESIS (its id, or the beginning of it) in RUN to a folder that
     can be shared; --variable, --layer and the like pick one by its place."""
     if prefix is not None and hypothesis is not None:
         raise click.UsageError(f"--id {prefix} is HYPOTHESIS, and {hypothesis} is too; give one")
-    picked = {name: value for name, value in place.items() if value is not None}
     hypothesis = prefix if hypothesis is None else hypothesis
-    _check(form, hypothesis is None and not picked, task or model_name, push_to_hub, private)
-    flags.set_verbosity({"verbose": verbose})
+    from raysearch.runner.pick import PLACE, pick
+
+    picked = {name: given[name] for name in PLACE if given[name] is not None}
+    hub, private = given["push_to_hub"], given["private"]
+    _check(form, hypothesis is None and not picked, task or model_name, hub, private)
+    flags.set_verbosity(given)
     _refuse_full(to, force)
     from raysearch.runner.export import push
     from raysearch.runner.export_mib import export_as
-    from raysearch.runner.pick import pick
     from raysearch.store.run_folder import find_run
 
     found = find_run(store, run)
     if hypothesis is not None or picked:
         hypothesis = pick(found, hypothesis, picked)["hypothesis"]
-    folders = export_as(form, found, hypothesis, to, task, model_name)
-    hub = None if push_to_hub is None else f"{push_to_hub}@{push(to, push_to_hub, private)}"
-    if output == "json":
-        written = [str(folder) for folder in folders]
-        whole = hypothesis if hypothesis is None else str(hypothesis)
-        from raysearch.cli.json_output import emit
-
-        emit("export", run=found.place, hypothesis=whole, format=form, folders=written, hub=hub)
-    else:
-        from raysearch.cli.terminal import tell
-
-        for line in (*map(str, folders), *([] if hub is None else [hub])):
-            tell(line)
-    _lead(form, to, quiet)
+    folders = [str(path) for path in export_as(form, found, hypothesis, to, task, model_name)]
+    pushed = None if hub is None else f"{hub}@{push(to, hub, private)}"
+    _say_written(output, found.place, hypothesis, form, folders, pushed)
+    _lead(form, to, given["quiet"])
     return 0
+
+
+def _say_written(
+    output: str, run: str, hypothesis: str | None, form: str, folders: list[str], hub: str | None
+) -> None:
+    from raysearch.cli.json_output import emit
+    from raysearch.cli.terminal import tell
+
+    if output == "json":
+        emit("export", run=run, hypothesis=hypothesis, format=form, folders=folders, hub=hub)
+    else:
+        for line in (*folders, *([] if hub is None else [hub])):
+            tell(line)
 
 
 def _check(

@@ -1,14 +1,18 @@
 """Keeps a command honest where its streams are closed or full, memory is, or a package is missing.
 
 Invariants: no file that is opened later gets the number of a closed stream, so nothing that is
-printed lands in it; what could not be printed is said on stderr, with exit code 1.
+printed lands in it; what could not be printed is said on stderr, with exit code 1, except where its
+reader has ended, such as `head`: then the command ends without a word.
 """
 
 import errno
 import os
+import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+import click
 
 from raysearch.errors import is_out_of_memory
 from raysearch.visible_text import one_line, shorten
@@ -28,12 +32,17 @@ _OF_PLACES = (
     *NAMES,
 )
 """Errors of a file that come of its place or its name, and never of a program."""
-_UNWRITABLE = (errno.EBADF, errno.ENOSPC, errno.EIO, errno.EPIPE)
+_UNWRITABLE = (errno.EBADF, errno.ENOSPC, errno.EIO)
+BROKEN_PIPE = 141
+"""The exit code that a shell sees of a program whose reader has ended: 128 and SIGPIPE."""
 
 
 @contextmanager
 def open_streams() -> Iterator[None]:
-    """Makes stdin, stdout and stderr usable, and writes out stdout at the end."""
+    """Makes stdin, stdout and stderr usable, and writes out stdout at the end.
+
+    Raises: Exit with BROKEN_PIPE where the reader of stdout or stderr has ended.
+    """
     for number in range(3):
         try:
             os.fstat(number)
@@ -46,8 +55,32 @@ def open_streams() -> Iterator[None]:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     if sys.stdout is None:
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
-    yield
-    sys.stdout.flush()
+    try:
+        yield
+        sys.stdout.flush()
+    except (SystemExit, BrokenPipeError) as e:
+        if not _reader_ended(e):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # takes what waits in sys.stdout
+        raise click.exceptions.Exit(BROKEN_PIPE) from None
+
+
+def _reader_ended(error: BaseException) -> bool:
+    """Returns whether `error` comes of a stdout or stderr that is a pipe without a reader.
+
+    click and rich make a SystemExit of that; rich sends stdout to the null device first.
+    """
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    raiser = "" if frame is None else str(frame.tb_frame.f_globals.get("__name__"))
+    package = raiser.partition(".")[0]
+    if isinstance(error, SystemExit) and package != "click":
+        return package == "rich"
+    asked = select.poll()
+    for number in (1, 2):
+        asked.register(number, 0)
+    return any(seen & (select.POLLERR | select.POLLHUP) for _, seen in asked.poll(0))
 
 
 def fault(error: MemoryError | OSError) -> str | None:

@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from raysearch.cli import flags
-from raysearch.store.locations import DEFAULT_STORE
 
 EVERYWHERE = ("0.0.0.0", "::", "")
 """Hosts to listen on that are no address to open."""
@@ -17,7 +16,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @click.command()
-@click.argument("store", default=DEFAULT_STORE, envvar="RAYSEARCH_STORE", metavar="[STORE]")
+@flags.in_store
 @click.option("--open", "show", is_flag=True, help="Show it in a browser.")
 @click.option(
     "--host",
@@ -29,7 +28,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 @flags.output()
 @flags.loudness
 def view(
-    store: str, show: bool, host: str, port: int, output: str, quiet: bool, **given: Any
+    place: str | None, store: str, show: bool, host: str, port: int, output: str, **given: Any
 ) -> int:
     """Show the runs of STORE (or of the store that a run is in) in a browser, while they go on and
     after: maps whose cells open their pairs. Ends with Ctrl-C."""
@@ -42,7 +41,7 @@ def view(
 
     flags.set_verbosity(given)
     token = "" if host in LOOPBACK else secrets.token_urlsafe(24)
-    folder, run = open_folder(store), ""
+    folder, run = flags.store_of(place, store), ""
     if folder.exists("run.json"):
         folder, run = open_folder(folder.place.rpartition("/")[0]), f"runs/{folder.name}/"
     if not run_names(folder):
@@ -66,5 +65,5 @@ def view(
                 webbrowser.open(address)
             server.serve_forever()
         except KeyboardInterrupt:
-            lead(f"raysearch runs {shlex.quote(folder.place)}", quiet)
+            lead(f"raysearch runs {shlex.quote(folder.place)}", given["quiet"])
     return 0

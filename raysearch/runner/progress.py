@@ -121,11 +121,12 @@ class ProgressDisplay:
             total = max(left, 0 if before is None else before.total)
             self._gauge(stage, total - left, total, "blocks")
             return
-        for over in [g for g in self._gauges.values() if g.stage in BLOCKS and g.done < g.total]:
-            self._gauge(over.stage, over.total, over.total, over.of)
         if snapshot.training is not None:
             steps = snapshot.training
             self._gauge("training", steps.done, steps.done + steps.left, "steps")
+        ended = (*BLOCKS, *["training"] * (not snapshot.fitting))
+        for over in [g for g in self._gauges.values() if g.stage in ended and g.done < g.total]:
+            self._gauge(over.stage, over.total, over.total, over.of)
         decided = snapshot.decided
         self._gauge("testing", decided, snapshot.alive + decided, "hypotheses")
         known = self._gauges.get("controls")

@@ -176,20 +176,17 @@ class RunSession:
         if self.tracker is None:
             return
         uri, say = self.run.info.tracking_uri or "", self.frontend.say
-        name = tracker_of(uri).name
+        kind = tracker_of(uri)
 
         def say_finishing() -> None:
-            say(
-                f"{name:<9} finishing, at {uri} (another tracking URI places it elsewhere, none "
-                "keeps it out)"
-            )
+            say(f"{kind.name:<9} writing to {uri} (--tracking-uri none: no {kind.title})")
 
         children = self.where.tracked_children
         finish_tracking(
             self.tracker, status, self.run, children, pictures, results, say=say_finishing
         )
         if page := self.tracker.address:
-            say(f"{name:<9} {page}")
+            say(f"{kind.name:<9} {page}")
 
 
 def _heatmaps(run: RunFolder) -> list[str]:

@@ -20,7 +20,7 @@ from raysearch.storage.local import LocalFolder
 from raysearch.store.journal import drivers
 from raysearch.store.progress import read_progress
 from raysearch.store.run_folder import RunFolder
-from raysearch.store.run_history import LastDriver, last_driver
+from raysearch.store.run_history import last_driver, run_state
 from raysearch.tracking.registry import tracker_of
 
 _VERDICTS = {
@@ -30,8 +30,8 @@ _VERDICTS = {
     "failed": "failed",
 }
 """Counts of hypotheses, and their verdict in the tables."""
-KILLED = "its driver was killed"
-RESUMABLE = ("interrupted", "failed", KILLED)
+RESUMABLE = ("interrupted", "failed", "killed")
+"""States (`run_state`) in which a run can be resumed."""
 _COUNTS = ("stage", "alive", *_VERDICTS, "fitting", "training", "pairs", "at_most")
 """The fields of a search's snapshot that are reported."""
 
@@ -39,10 +39,10 @@ _COUNTS = ("stage", "alive", *_VERDICTS, "fitting", "training", "pairs", "at_mos
 def local_status(run: RunFolder) -> list[str]:
     """Returns lines on the state of `run`. Raises: StoreError where a file of it is damaged."""
     now = local_facts(run)
-    hint = next_command(run) if now["status"] in RESUMABLE else ""
+    hint = next_command(run) if now["state"] in RESUMABLE else ""
     lines = [
         f"run       {now['run']}",
-        f"status    {now['status']}{f'; go on with: {hint}' * bool(hint)}",
+        f"status    {now['says']}{f'; go on with: {hint}' * bool(hint)}",
     ]
     if words := continued_words(run.info.continued):
         lines.append(words)
@@ -74,7 +74,8 @@ def local_facts(run: RunFolder) -> dict[str, Any]:
         counts = _in_tables(run)
     return {
         "run": run.place,
-        "status": _status(run, last),
+        "state": (state := run_state(run)),
+        "says": _says(run, state),
         "continued": dict(run.info.continued),
         "began": run.info.created,
         "drivers": len(drivers(run.journal)),
@@ -87,25 +88,23 @@ def local_facts(run: RunFolder) -> dict[str, Any]:
     }
 
 
-def _status(run: RunFolder, last: LastDriver | None) -> str:
-    ended = None if last is None else last.ended
+def _says(run: RunFolder, state: str) -> str:
+    """Returns the words on a state."""
+    if state == "killed":
+        return "its driver was killed"
+    if state != "running":
+        return state
     if isinstance(run.folder, LocalFolder):
-        holder = run.folder.holder()
-        if holder is not None:
-            return f"{holder} works on it"
-    elif last is not None and ended is None:
-        return "its driver works, or was killed (an object store cannot say which)"
-    if ended == "done":
-        return "done"
-    return ended or KILLED
+        return f"{run.folder.holder() or 'a driver'} works on it"
+    return "its driver works, or was killed (an object store cannot say which)"
 
 
 def next_command(run: RunFolder) -> str:
     """Returns the command that goes on with a run, as it is now. Raises: StoreError."""
-    status, place = _status(run, last_driver(run)), shlex.quote(run.place)
-    if status in RESUMABLE:
+    state, place = run_state(run), shlex.quote(run.place)
+    if state in RESUMABLE:
         return f"raysearch resume {place}"
-    return f"raysearch results {place}" if status == "done" else f"raysearch view {place} --open"
+    return f"raysearch results {place}" if state == "done" else f"raysearch view {place} --open"
 
 
 def _in_tables(run: RunFolder) -> dict[str, int]:

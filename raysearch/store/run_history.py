@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from raysearch.errors import StoreError
+from raysearch.storage.local import LocalFolder, this_process
 from raysearch.store.codec import OF_DRIVERS, Ended, JournalEntry, Started, decode
 from raysearch.store.journal import JournalLine, drivers, ends_of, history, read_journal
 from raysearch.store.run_folder import RunFolder
@@ -72,6 +73,24 @@ def last_driver(run: RunFolder) -> LastDriver | None:
                 raise StoreError(f"{run.journal.at(driver).place}: does not begin with its start")
             return LastDriver(started, last.status if isinstance(last, Ended) else None)
     return None
+
+
+def run_state(run: RunFolder) -> str:
+    """Returns "done", "running", or how a run ended otherwise: "interrupted", "failed", "killed".
+    Of a run on an object store without an end it is "running", for nothing there says otherwise.
+
+    Raises: StoreError if its journal is damaged.
+    """
+    last = last_driver(run)
+    ended = None if last is None else last.ended
+    if ended == "done":
+        return "done"
+    if not isinstance(run.folder, LocalFolder):
+        return ended or "running"
+    holder = run.folder.holder()
+    if holder is None or (ended and holder == this_process()):  # a driver's last act: its page
+        return ended or "killed"
+    return "running"
 
 
 def journal_summary(run: RunFolder) -> JournalSummary:

@@ -25,9 +25,9 @@ from raysearch.storage.folder import Folder
 from raysearch.storage.open import FolderLike, open_folder
 from raysearch.store.progress import FILE as PROGRESS
 from raysearch.store.run_folder import RunFolder
+from raysearch.store.run_history import run_state
 from raysearch.store.schemas import TABLES
 from raysearch.viewer.plain import call, to_json
-from raysearch.viewer.run_state import run_state
 from raysearch.viewer.run_view import RunView
 
 FILE = "report.html"

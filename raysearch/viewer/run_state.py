@@ -9,32 +9,13 @@ from typing import Any
 
 from raysearch.errors import RaysearchError
 from raysearch.storage.folder import Folder
-from raysearch.storage.local import LocalFolder, this_process
 from raysearch.store.job_file import read_job
 from raysearch.store.progress import read_progress
 from raysearch.store.run_folder import RunFolder
-from raysearch.store.run_history import last_driver
+from raysearch.store.run_history import run_state
 from raysearch.visible_text import visible
 
 COUNTS = ("alive", "accepted", "rejected", "undecided", "failed")
-
-
-def run_state(run: RunFolder) -> str:
-    """Returns "done", "running", or how a run ended otherwise: "interrupted", "failed", "killed".
-    Of a run on an object store without an end it is "running", for nothing there says otherwise.
-
-    Raises: StoreError if its journal is damaged.
-    """
-    last = last_driver(run)
-    ended = None if last is None else last.ended
-    if ended == "done":
-        return "done"
-    if not isinstance(run.folder, LocalFolder):
-        return ended or "running"
-    holder = run.folder.holder()
-    if holder is None or (ended and holder == this_process()):  # a driver's last act: its page
-        return ended or "killed"
-    return "running"
 
 
 def run_line(store: Folder, name: str) -> dict[str, Any]:

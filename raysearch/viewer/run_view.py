@@ -25,6 +25,7 @@ from raysearch.store.job_file import read_job
 from raysearch.store.pairs_table import read_pairs
 from raysearch.store.progress import read_progress
 from raysearch.store.run_folder import RunFolder
+from raysearch.store.run_history import run_state
 from raysearch.viewer.cell import Cell, cell_of, intervention_of
 from raysearch.viewer.closest import closest, why
 from raysearch.viewer.maps import effects_of, maps_of
@@ -32,7 +33,7 @@ from raysearch.viewer.observed import Observed
 from raysearch.viewer.outcomes import MATCH, MISS, PairOutcomes
 from raysearch.viewer.pair_texts import example_tokens, pair_rows, pair_texts
 from raysearch.viewer.report import sections
-from raysearch.viewer.run_state import model_name, run_state
+from raysearch.viewer.run_state import model_name
 from raysearch.viewer.token_texts import TokenTexts
 from raysearch.visible_text import visible
 

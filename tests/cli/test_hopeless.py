@@ -91,7 +91,7 @@ def test_the_next_command_is_the_one_that_helps(ended: tuple[RunFolder, str, str
     assert f"--more-pairs {pairs_for_verdicts(run)}" in said.splitlines()[-1]
     assert next_command(run).startswith("raysearch results ")
     code, stdout, told = finished.raysearch("status", run.place, "-o", "json")
-    assert (code, json.loads(stdout)["status"]) == (0, "done")
+    assert (code, json.loads(stdout)["state"]) == (0, "done")
     assert told == f"raysearch: go on with: raysearch results {run.place}\n"
 
 

@@ -1,10 +1,13 @@
 """Every command speaks JSON: with `-o json` stdout has that alone, under keys that are listed."""
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import click
@@ -14,9 +17,8 @@ from click.testing import CliRunner, Result
 
 from raysearch.cli import json_output
 from raysearch.cli.main import cli
-from raysearch.cluster.jobs import RayJob
+from raysearch.cluster.jobs import NAME_KEY
 from raysearch.report.results_table import results
-from raysearch.runner.ray_jobs import job_facts
 from tests.cli.conftest import QUICKSTART, ROOT, Shell
 from tests.command import environment
 from tests.edited import unended
@@ -32,8 +34,7 @@ def problem():
     print("printed when it is called")
     return add_three()
 """
-OF_A_CLUSTER = {"jobs", "logs", "stop"}
-"""Commands that ask a job server, whose facts are held to the list below."""
+TEXT = Path(__file__).read_text()
 
 
 def leaves(command: click.Command, name: str = "") -> Iterator[tuple[str, click.Command]]:
@@ -57,11 +58,16 @@ def called(*words: object) -> Result:
 
 
 def spoken(*words: object) -> Any:
-    """What a command prints as JSON; nothing else is on its stdout."""
+    """What a command prints as JSON, under the keys that are listed; nothing else is on its stdout."""
     done = called(*words, "-o", "json")
     if done.exception is not None:
         raise done.exception
-    return json.loads(done.stdout)
+    said = json.loads(done.stdout)
+    name = " ".join(map(str, words[:2])) if words[0] == "deploy" else str(words[0])
+    keys = tuple(json_output.JSON_KEYS[name][1])
+    for document in [said] if isinstance(said, dict) else said:
+        assert keys == ("...",) or tuple(document) == keys
+    return said
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +89,9 @@ def test_no_key_is_listed_of_a_command_that_is_none() -> None:
 
 
 def test_each_command_is_tried_below() -> None:
-    tried = {*OF_A_CLUSTER, *OF_RUNS, "submit", "view", "run", "resume", "sync", "import"}
-    tried |= {"plan", "doctor", "schema", "example", "init", "compact", "repair", "runs"}
-    assert tried == set(COMMANDS) - {n for n in COMMANDS if n.startswith("deploy")}
+    calls = re.findall(r'(?:spoken|called|shell\.json)\(\s*"(\w+)"|shell\.command, "(\w+)"', TEXT)
+    tried = {*OF_RUNS, *(name for call in calls for name in call if name)}
+    assert tried == {name.split()[0] for name in COMMANDS}
 
 
 OF_RUNS = {"status": (), "report": ("--figures", "figures"), "export": (), "results": ()}
@@ -105,14 +111,11 @@ def test_a_command_on_a_run_says_its_keys_in_their_order(
         assert {tuple(row) for row in said} == {tuple(results(run).column_names)}
         assert len(said) == results(run).num_rows
         return
-    assert tuple(said) == tuple(json_output.JSON_KEYS[name][1])
     assert said["run"] == str(run)
 
 
 def test_what_is_written_is_said_and_is_there(tmp_path: Path) -> None:
-    for name, where in (("example", ("--to", tmp_path / "e")), ("init", (tmp_path / "i",))):
-        said = spoken(name, *where)
-        assert tuple(said) == tuple(json_output.JSON_KEYS[name][1])
+    for said in (spoken("example", "--to", tmp_path / "e"), spoken("init", tmp_path / "i")):
         assert said["job"] in said["files"]
         assert all(Path(path).exists() for path in said["files"])
     plan = spoken("plan", tmp_path / "i" / "job.yaml")
@@ -128,7 +131,6 @@ def test_a_copy_of_a_run_is_merged_repaired_and_listed(run: Path, tmp_path: Path
     next((copy / "tables" / "hypotheses").glob("*.parquet")).write_bytes(b"damaged")
     assert [Path(f).parts[1] for f in spoken("repair", copy)["files"]] == ["hypotheses"]
     (line,) = spoken("runs", tmp_path)
-    assert tuple(line) == tuple(json_output.JSON_KEYS["runs"][1])
     assert (line["id"], line["state"]) == (run.name, "done")
 
 
@@ -143,7 +145,6 @@ def test_a_run_and_its_resumption_end_with_one_document_though_its_code_prints(
     assert json.loads(done.stdout)["hypotheses"] == 8
     assert "printed when it is called" in done.stderr
     said = spoken("run", "job.yaml", "--pool", "local", "--tracking-uri", "none")
-    assert tuple(said) == tuple(json_output.JSON_KEYS["run"][1])
     assert (said["status"], said["exit_code"], said["failed"]) == ("done", 0, 0)
     accepted = json.loads(called("results", "small", "--accepted", "-o", "json").stdout)
     assert [row["hypothesis"] for row in said["alignment"]] == [r["hypothesis"] for r in accepted]
@@ -165,11 +166,85 @@ def test_where_it_listens_is_said_at_once(run: Path, shell: Shell) -> None:
     assert tuple(json.loads(said)) == ("address", "store")
 
 
-def test_facts_of_ray_jobs_have_the_listed_keys() -> None:
-    job = RayJob("raysearch-x", "RUNNING", {}, None, 1.0, 2.0, "")
-    assert tuple(job_facts(job)) == tuple(json_output.JSON_KEYS["jobs"][1])
-    stopped = (*json_output.JSON_KEYS["jobs"][1], "says", "messages")
-    assert tuple(json_output.JSON_KEYS["stop"][1]) == stopped
+def test_a_run_is_told_to_a_tracker(run: Path, tmp_path: Path, migrated_db: Path) -> None:
+    copy, database = tmp_path / run.name, tmp_path / "mlflow.db"
+    shutil.copytree(run, copy)
+    shutil.copy(migrated_db, database)
+    said = spoken("sync", copy, "--tracking-uri", f"sqlite:///{database}")
+    assert said["tracking_uri"] == f"sqlite:///{database}"
+    assert spoken("status", copy)["tracking_run_id"] == said["tracking_run_id"] != ""
+
+
+def test_what_is_exported_for_mib_is_imported(run: Path, tmp_path: Path) -> None:
+    sent = spoken("export", run, "--format", "mib", "--to", tmp_path / "mib")
+    assert sent["hypothesis"] is None
+    folders = spoken("import", tmp_path / "mib", "--to", tmp_path / "units")["folders"]
+    assert folders
+    assert all(list(Path(folder).iterdir()) for folder in folders)
+
+
+@pytest.mark.slow  # a real Ray
+def test_a_search_on_a_ray_of_its_own_ends_with_one_document(shell: Shell) -> None:
+    (shell.folder / "job.yaml").write_text(yaml.safe_dump(finished.JOB))
+    said = shell.json("submit", "job.yaml", "--tracking-uri", "none", "-o", "json")
+    assert tuple(said) == tuple(json_output.JSON_KEYS["submit"][1])
+    assert (said["status"], said["exit_code"]) == ("done", 0)
+
+
+class RayJobs(BaseHTTPRequestHandler):
+    """Answers as Ray's job server does, of one job, which runs until it is told to stop."""
+
+    status = "RUNNING"
+    LOG = "run       /shared/runs/mine-1\nraysearch: interrupted; go on with: raysearch resume /shared/runs/mine-1\n"
+
+    def do_GET(self) -> None:
+        times = {"start_time": 1000, "end_time": None if self.status == "RUNNING" else 3000}
+        job = {"type": "SUBMISSION", "submission_id": "raysearch-mine-1", "entrypoint": "x"}
+        job |= {"status": type(self).status, "metadata": {NAME_KEY: "mine"}, **times}
+        answers = {"version": {"version": "4", "ray_version": "2", "ray_commit": "x"}}
+        answers |= {"raysearch-mine-1": job, "logs": {"logs": self.LOG}}
+        name = self.path.rstrip("/").rpartition("/")[2]
+        self._answer([job] if name == "jobs" else answers[name])
+
+    def do_POST(self) -> None:
+        type(self).status = "STOPPED"
+        self._answer({"stopped": True})
+
+    def _answer(self, value: Any) -> None:
+        content = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing on stderr."""
+
+
+@pytest.fixture
+def job_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of such a server."""
+    monkeypatch.setattr(RayJobs, "status", "RUNNING")
+    with ThreadingHTTPServer(("127.0.0.1", 0), RayJobs) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setenv("RAY_API_SERVER_ADDRESS", address)  # which the client sets
+        yield address
+        server.shutdown()
+
+
+def test_the_jobs_of_a_cluster_are_listed_read_and_stopped(job_server: str) -> None:
+    at = ("--address", job_server)
+    (job,) = spoken("jobs", *at)
+    assert (job["id"], job["status"], job["run"]) == ("raysearch-mine-1", "RUNNING", None)
+    done = called("logs", "mine", *at, "-o", "json")
+    lines = [json.loads(line)["line"] for line in done.stdout.splitlines()]
+    assert lines == RayJobs.LOG.splitlines()
+    of_job = called("status", *at, "-o", "json")
+    assert tuple(json.loads(of_job.stdout)) == (*job, "says")
+    stopped = spoken("stop", "mine", *at)
+    assert (stopped["status"], stopped["run"]) == ("STOPPED", "/shared/runs/mine-1")
+    assert stopped["messages"][-1].startswith("raysearch-mine-1 is stopped")
 
 
 @pytest.mark.parametrize("place", ["slurm", "kuberay", "compose", "ray"])
@@ -214,8 +289,7 @@ def test_the_schema_is_json_and_a_page_only_where_it_is_asked_for() -> None:
 
 
 def test_the_checks_of_a_machine_are_a_list(tmp_path: Path) -> None:
-    done = called("doctor", "--store", tmp_path, "--tracking-uri", "none", "-o", "json")
-    checks = json.loads(done.stdout)
+    checks = spoken("doctor", "--store", tmp_path, "--tracking-uri", "none")
     assert {tuple(check) for check in checks} == {("check", "ok", "message")}
 
 

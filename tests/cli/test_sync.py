@@ -12,7 +12,7 @@ from mlflow.entities import Run
 
 from raysearch.core.records import Snapshot
 from raysearch.errors import TrackingError
-from raysearch.runner.status import local_status
+from raysearch.runner.status import local_facts, local_status
 from raysearch.runner.sync import sync_run
 from raysearch.storage.local import LocalFolder
 from raysearch.store.progress import write_progress
@@ -175,7 +175,7 @@ def test_a_status_says_what_the_search_said_at_its_end_and_who_works_on_it(live:
     assert said["mlflow"] == f"run {run.info.tracking_run_id} at {run.info.tracking_uri}"
     assert said["last"].startswith("event at 20")
     told = live.json("status", "latest", "-o", "json")
-    assert (told["run"], told["status"], told["stage"]) == (said["run"], "done", "done")
+    assert (told["run"], told["state"], told["stage"]) == (said["run"], "done", "done")
     assert (told["alive"], told["accepted"], told["rejected"], told["at_most"]) == (
         0,
         accepted,
@@ -183,10 +183,7 @@ def test_a_status_says_what_the_search_said_at_its_end_and_who_works_on_it(live:
         0,
     )
     assert told["pairs"] == int(said["pairs"].split()[0])
-    with run.lock():
-        assert dict(line.split(maxsplit=1) for line in local_status(run))["status"].startswith(
-            f"process {os.getpid()} on "
-        )
+    assert (told["state"], told["says"]) == ("done", "done")
     assert local_status(run)[1] == "status    done"
 
 
@@ -203,6 +200,14 @@ def test_a_status_of_a_run_that_was_killed_says_how_to_go_on(shell: Shell, run: 
     assert said["status"] == f"its driver was killed; go on with: raysearch resume {run}"
     assert said["stage"] == "searching"
     assert said["counted"].startswith("at 20")
+    facts = local_facts(find_run(run.parent, "latest"))
+    assert (facts["state"], facts["says"]) == ("killed", "its driver was killed")
+    (line,) = shell.json("runs", "-o", "json")
+    assert (line["state"], line["error"]) == (facts["state"], None)
+    with find_run(run.parent, "latest").lock():
+        facts = local_facts(find_run(run.parent, "latest"))
+    assert facts["state"] == "running"
+    assert facts["says"].startswith(f"process {os.getpid()} on ")
     assert said["verdicts"].startswith("7 alive, 1 accepted, 2 rejected, ")
     assert said["verdicts"].endswith(", 2 fits in training")
     assert said["pairs"] == "64 evaluated, at most 99 to come"

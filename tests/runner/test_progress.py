@@ -176,3 +176,22 @@ class Terminal(StringIO):
 
     def isatty(self) -> bool:
         return True
+
+
+def test_a_bar_of_training_is_full_once_no_seed_trains_though_some_were_dropped() -> None:
+    assert _screen(200, "training")[2].rstrip().endswith("40 of 240 steps")
+    for stage in ("testing", "controls", "holdout"):
+        bar = _screen(200, stage)[2]
+        assert bar.split()[0] == "training"
+        assert bar.rstrip().endswith("240 of 240 steps")
+
+
+def test_a_bar_of_training_is_open_again_where_a_later_generation_trains() -> None:
+    out = StringIO()
+    console = Console(file=out, width=200, color_system=None)
+    watch = ProgressDisplay(False, True, lambda: 0.0, console)
+    later = replace(STAGES["training"], training=Training(1, 60, 0.5, ("c",), 90, 300))
+    for snapshot in (STAGES["training"], STAGES["testing"], later):
+        watch.follow(snapshot)
+    console.print(watch)
+    assert out.getvalue().splitlines()[0].rstrip().endswith("90 of 390 steps")

@@ -47,6 +47,32 @@ _log = logging.getLogger(__name__)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
+class _HubInOneLine(logging.Filter):
+    """Says once that the hub does not answer, in the place of two lines for each retry."""
+
+    _said = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        if "thrown while requesting" in text and not self._said:
+            self._said = True
+            why = one_line(text.partition(" thrown")[0], 100)
+            _log.warning("the model hub does not answer (%s); it is asked again for a minute", why)
+        return not ("thrown while requesting" in text or "Retrying in" in text)
+
+
+@contextmanager
+def _hub_in_one_line() -> Iterator[None]:
+    """Says once that the hub does not answer, while the context is open."""
+    requests, once = logging.getLogger("huggingface_hub.utils._http"), _HubInOneLine()
+    requests.addFilter(once)
+    try:
+        yield
+    finally:
+        requests.removeFilter(once)
+
+
+@_hub_in_one_line()
 def load(source: ModelSource, device: str = "cpu") -> LoadedModel:
     """Loads the model and tokenizer of `source` onto `device`, or spread by its device_map.
 
@@ -101,6 +127,7 @@ def _refuse_adapter(source: ModelSource, config: PretrainedConfig) -> None:
     refuse_change(source.path, method_of(config), "its adapter", "merge it into the full weights")
 
 
+@_hub_in_one_line()
 def without_weights(source: ModelSource) -> LoadedModel:
     """Builds the model of `source` by its configuration, on torch's device "meta".
 
@@ -278,25 +305,6 @@ def _unloadable(source: ModelSource, what: str, error: Exception) -> ModelError:
             else " without remote code (model.trust_remote_code: true runs the model's own)"
         )
     )
-
-
-class _HubInOneLine(logging.Filter):
-    """Says once that the hub does not answer, in the place of two lines for each retry."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._said = False
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        text = record.getMessage()
-        if "thrown while requesting" in text and not self._said:
-            self._said = True
-            why = one_line(text.partition(" thrown")[0], 100)
-            _log.warning("the model hub does not answer (%s); it is asked again for a minute", why)
-        return not ("thrown while requesting" in text or "Retrying in" in text)
-
-
-logging.getLogger("huggingface_hub.utils._http").addFilter(_HubInOneLine())
 
 
 @contextmanager
