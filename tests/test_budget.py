@@ -37,15 +37,15 @@ BUDGETS = {
     "notebook": 10_200,
     "problems": 18_400,
     "proposers": 4_200,
-    "report": 21_800,
-    "runner": 40_300,
+    "report": 20_000,
+    "runner": 40_400,
     "search": 27_700,
     "stats": 6_600,
     "storage": 6_300,
     "store": 17_000,
     "testing": 1_200,
     "tracking": 6_600,
-    "viewer": 15_000,
+    "viewer": 15_100,
 }
 
 _LAYOUT = {

@@ -41,7 +41,7 @@ run.alignment[["variable", "layer", "position", "iia", "low", "high", "n", "hold
 # ## Where it is, and where it is not
 #
 # The sum of `a` and `b` is in one place: after layer 1, at the second plus. What is false was
-# rejected after a few pairs, so the other cells are pale: their means are of few pairs, and are
+# rejected after a few pairs: the means of the cells without an outline are of few pairs, and are
 # biased, because the test stopped at them.
 
 # %%

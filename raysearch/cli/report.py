@@ -73,13 +73,13 @@ def report(
         place = str(to)
     drawn: list[str] = []
     if figures is not None:
-        from raysearch.report import paper_figure  # matplotlib, for figures alone
-        from raysearch.viewer.run_view import RunView
+        from raysearch.report import heatmap  # matplotlib, for figures alone
+        from raysearch.viewer.pair_texts import read_tokens
 
-        tokens = RunView(folder).example_tokens()
-        names = paper_figure.figures(folder, LocalFolder(figures.absolute()), tokens)
+        tokens = read_tokens(folder)
+        names = heatmap.figures(folder, LocalFolder(figures.absolute()), tokens)
         drawn = [str(figures / name) for name in names]
-        if lacking := paper_figure.unshown(folder, tokens):
+        if lacking := heatmap.unshown(folder, tokens):
             click.echo(
                 f"warning   no font here has {visible(lacking[:20])}: boxes in the PDFs; "
                 "install one, such as fonts-noto-cjk, and draw them again",

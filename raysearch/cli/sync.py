@@ -1,6 +1,5 @@
 """`raysearch sync`: a run once more into its tracker, by its journal."""
 
-import shlex
 from dataclasses import asdict
 from typing import Any
 
@@ -36,7 +35,6 @@ def sync(
     from raysearch.cli.terminal import lead, typed
     from raysearch.runner.sync import sync_run
     from raysearch.store.run_folder import find_run
-    from raysearch.tracking.registry import tracker_of
 
     set_verbosity(flags)
     found = find_run(store, run)
@@ -45,9 +43,5 @@ def sync(
         emit("sync", run=found.place, **asdict(synced))
     elif not quiet:
         click.echo(visible(synced), err=True)
-    uri = synced.tracking_uri
-    if tracker_of(uri).name == "mlflow" and "://" in uri and not uri.startswith("http"):
-        lead(f"mlflow ui --backend-store-uri {shlex.quote(uri)}", quiet)
-    else:  # a server that runs, whose page of the run is named above, or another tracker
-        lead(f"raysearch results {typed(found.place)}", quiet)
+    lead(f"raysearch results {typed(found.place)}", quiet)
     return 0

@@ -25,6 +25,7 @@ from raysearch.storage.parquet import from_parquet
 from raysearch.store.locations import DEFAULT_STORE
 from raysearch.store.pairs_table import FILE
 from raysearch.store.run_folder import JOB_FILE, RunFolder, RunInfo, find_run
+from raysearch.viewer.pair_texts import read_tokens
 from raysearch.visible_text import visible
 
 if TYPE_CHECKING:
@@ -131,13 +132,14 @@ class Run:
 
     def heatmap(self, variable: str | None = None, of: str = "") -> "Picture":
         """Draws where a variable (None: the first) was found: a matplotlib figure, layers upward,
-        with intervals. `of`: another panel, such as "das 4" or "head last".
+        positions across. `of`: another panel, such as "das 4" or "head last".
 
         Raises: StoreError where nothing was proposed yet; JobError for what the run does not have.
         """
         from raysearch.report.heatmap import heatmap  # matplotlib, asked for here alone
 
-        return heatmap(self._folder.folder, variable, of)
+        folder = self._folder.folder
+        return heatmap(folder, variable, of, read_tokens(folder))
 
     def _summary(self) -> Summary:
         folder = self._folder.folder

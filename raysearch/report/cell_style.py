@@ -1,13 +1,9 @@
-"""Computes how a heat map's cell looks: white to one hue, paler for wide intervals, readable ink.
+"""Computes the colours of heat maps: white to one hue, with ink that can be read on it.
 
-Invariants: a mean of few pairs never looks like one of many: colour fades as the interval widens;
-pages and pictures share the hue; ink is black or white, whichever contrasts more.
+Invariants: pages and pictures share the hue; ink is black or white, whichever contrasts more.
 """
 
 from collections.abc import Sequence
-
-from raysearch.report.rows import Row
-from raysearch.report.run_facts import ChartFacts
 
 LEVELS = 20
 """Steps from the background to the full hue on a page."""
@@ -17,29 +13,6 @@ _THEMES = {
     "dark": ((0.09, 0.10, 0.12), (0.47, 0.72, 1.0)),
 }
 """Background and full hue, as RGB in [0, 1]."""
-_FULL, _FAINT = 0.15, 0.8
-"""Interval widths at which a cell has its full colour, and its faintest.
-
-At threshold 0.8, 4 pairs without a match leave an interval of 0.68, 8 of 0.48, 60 of 0.11.
-"""
-_FAINTEST = 0.08
-
-
-def interval_width(row: Row) -> float | None:
-    """Returns the width of a row's interval, or None when it has none."""
-    return None if row["low"] is None or row["high"] is None else float(row["high"] - row["low"])
-
-
-def opacity(width: float | None) -> float:
-    """Returns a cell's opacity in [0.08, 1] for an interval width in [0, 1], or None for no
-    interval."""
-    share = (_FAINT - (1.0 if width is None else width)) / (_FAINT - _FULL)
-    return min(max(share, _FAINTEST), 1.0)
-
-
-def stopped_early(row: Row, facts: ChartFacts, max_pairs: int) -> bool:
-    """Whether a verdict came before the last of `max_pairs` pairs. False for failed rows."""
-    return not facts.fixed and row["verdict"] in ("accept", "reject") and row["n"] < max_pairs
 
 
 def blend(

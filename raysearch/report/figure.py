@@ -86,11 +86,11 @@ class Picture(Figure):
             family = text.get_fontfamily()
             text.set_fontfamily([*family, *(name for name in _more_fonts() if name not in family)])
 
-    def png(self, dpi: int = 130) -> bytes:
+    def png(self, dpi: int = 200) -> bytes:
         """Returns the figure as a PNG file."""
         return self.file("png", dpi)
 
-    def file(self, kind: str, dpi: int = 130) -> bytes:
+    def file(self, kind: str, dpi: int = 200) -> bytes:
         """Returns the figure as a file: png, or pdf and svg with text as text; fonts are embedded
         in a PDF. Neither holds a date, so that one run gives the same bytes each time."""
         buffer = BytesIO()
@@ -100,7 +100,7 @@ class Picture(Figure):
         return buffer.getvalue()
 
     def _repr_png_(self) -> bytes:
-        return self.png(dpi=100)
+        return self.png(dpi=140)
 
 
 @cache

@@ -26,8 +26,7 @@ class Panel:
 
     `shared`: what all columns have in common, e.g. ("head", "last"), or the subspace ("das 4",);
     empty for whole vectors. `axis`: what the columns are. `left_out`: hypotheses of the variable
-    over several layers, counted in its first panel; `columns_left_out`: those that a page has no
-    room for.
+    over several layers, counted in its first panel.
     """
 
     variable: str
@@ -37,7 +36,6 @@ class Panel:
     labels: tuple[str, ...]
     cells: Mapping[tuple[int, int], Row]
     left_out: int = 0
-    columns_left_out: int = 0
 
     @property
     def layer_labels(self) -> tuple[str, ...]:
@@ -48,11 +46,6 @@ class Panel:
     def area(self) -> int:
         """The number of cells, empty ones too."""
         return len(self.layers) * len(self.labels)
-
-    @property
-    def max_pairs(self) -> int:
-        """The largest number of pairs in a cell."""
-        return max((r["n"] or 0 for r in self.cells.values()), default=0)
 
 
 def panels(variable: str, rows: Sequence[Row]) -> tuple[Panel, ...]:

@@ -86,14 +86,13 @@ class Example:
     """A used pair: base, its answer, (name, text, answer) of sources, and each variable's expected
     answer.
 
-    Texts are None for tensors. `tokens`: the base's text at each position, where it is known.
+    Texts are None for tensors.
     """
 
     base: str | None
     answer: str
     sources: tuple[tuple[str, str | None, str], ...]
     counterfactual: tuple[tuple[str, str], ...]
-    tokens: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +131,6 @@ class RunData:
     def ablates(self) -> frozenset[bool]:
         """Whether its hypotheses are ablations: of some the one, of some the other."""
         return frozenset(ablations(self.rows.values("units")))
-
-    @property
-    def tokens(self) -> Mapping[str, str]:
-        """The text of the example's base at each position, where it is known."""
-        return {} if self.example is None else self.example.tokens
 
     @property
     def waiting(self) -> int:
@@ -183,7 +177,7 @@ def read_run(run: FolderLike, found: RunResults | None = None) -> RunData:
         failures=_failures(read_table(folder, "failures")),
         cost=cost_of(folder),
         splits=_splits(pairs),
-        example=_example(pairs),
+        example=_example(example_pair(pairs)),
         dropped=tuple(describe_dropped(folder)),
     )
 
@@ -266,26 +260,23 @@ def _splits(pairs: Sequence[Row]) -> tuple[SplitCounts, ...]:
     return tuple(found)
 
 
-def _example(pairs: Sequence[Row]) -> Example | None:
+def example_pair(pairs: Sequence[Row]) -> Row | None:
     """Returns the pair, of the first hundred used, that distinguishes most variables from the
     base's answer."""
     used = [p for p in pairs if p["split"] == "test" and p["block"] is not None][:100]
     if not used:
         return None
-    pair = max(
+    return max(
         used, key=lambda p: sum(c["ids"] != p["base_answer_ids"] for c in p["counterfactual"])
     )
+
+
+def _example(pair: Row | None) -> Example | None:
+    if pair is None:
+        return None
     return Example(
         pair["base_text"],
         pair["base_answer"],
         tuple((s["name"], s["text"], s["answer"]) for s in pair["sources"]),
         tuple((c["variable"], c["answer"]) for c in pair["counterfactual"]),
-        _tokens(pair),
     )
-
-
-def _tokens(pair: Row) -> dict[str, str]:
-    """Returns the base's text at each position that has a span of characters."""
-    text = pair["base_text"] or ""
-    spans = ((p["name"], p["start"], p["end"]) for p in pair["base_positions"] or ())
-    return {name: text[start:end] for name, start, end in spans if start is not None}

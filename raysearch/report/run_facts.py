@@ -27,7 +27,6 @@ class ChartFacts:
     run: str
     model: str | None = None
     threshold: float | None = None
-    claim: str | None = None
     population: str | None = None
     fixed: bool = False
     score: ScoreLabel = MATCHES
@@ -45,7 +44,6 @@ def chart_facts(run: FolderLike) -> ChartFacts:
         run=str(info.get("id") or folder.name),
         model=model.get("path") if isinstance(model, dict) else str(model),
         threshold=test.get("threshold"),
-        claim=test.get("claim"),
         population=population_words(
             job, read_table(folder, "verdicts", ("population", "population_size"))
         )

@@ -88,7 +88,13 @@ def export_mib(
 def export_pyvene(run: RunFolder, hypothesis: str, to: Path) -> None:
     """Writes the hypothesis to the folder `to` as pyvene loads it. Raises: JobError, ModelError
     where it cannot be; StoreError."""
-    save_pyvene(_of_one_token(run, pick(run, hypothesis, {}), job_of(run)), to)
+    job = job_of(run)
+    if job.model.is_factory:
+        raise JobError(
+            f"export: pyvene loads an intervention into a model with a config of transformers, and "
+            f"{job.model.path} is a network of your own; export it with --format raysearch"
+        )
+    save_pyvene(_of_one_token(run, pick(run, hypothesis, {}), job), to)
 
 
 def import_mib(folder: Path, to: Path) -> Iterator[Path]:

@@ -32,6 +32,7 @@ from raysearch.tracking.registry import tracker_of
 from raysearch.tracking.tracker import Tracker
 from raysearch.viewer.live_page import LivePage
 from raysearch.viewer.page import write_page
+from raysearch.viewer.pair_texts import read_tokens
 
 HEATMAPS = "RAYSEARCH_HEATMAPS"
 """The variable that switches off the pictures of a run, whose page has the same as tables."""
@@ -197,4 +198,4 @@ def _heatmaps(run: RunFolder) -> list[str]:
         return []
     from raysearch.report.heatmap import heatmaps  # matplotlib, which takes a second to import
 
-    return heatmaps(run.folder, run.heatmaps)
+    return heatmaps(run.folder, run.heatmaps, read_tokens(run.folder))

@@ -53,7 +53,7 @@ def _map(
     }
 
 
-def effects_of(data: RunData) -> dict[str, Any] | None:
+def effects_of(data: RunData, tokens: Mapping[str, str]) -> dict[str, Any] | None:
     """Returns the maps of what attribution foresaw, with each effect, its pairs, and whether a
     hypothesis there was asked about; None where it foresaw nothing."""
     if not data.effects:
@@ -71,7 +71,7 @@ def effects_of(data: RunData) -> dict[str, Any] | None:
     ]
     variables = data.proposed.values("variable")
     return {
-        "maps": maps_of(Rows(numbered), variables, data.tokens, lambda row: int(row["at"])),
+        "maps": maps_of(Rows(numbered), variables, tokens, lambda row: int(row["at"])),
         "effect": rows.table["effect"].to_pylist(),
         "pairs": rows.table["pairs"].to_pylist(),
         "asked": chosen,

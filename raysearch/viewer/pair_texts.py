@@ -8,6 +8,13 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from raysearch.report.run_data import example_pair
+from raysearch.storage.digests import read_checked
+from raysearch.storage.folder import Folder
+from raysearch.storage.open import FolderLike, open_folder
+from raysearch.storage.parquet import from_parquet
+from raysearch.store.job_file import read_job
+from raysearch.store.pairs_table import FILE
 from raysearch.viewer.token_texts import TokenTexts
 from raysearch.visible_text import visible
 
@@ -76,6 +83,28 @@ def position_spans(
         if start is not None and end is not None and start < end:
             found[p["name"]] = start, end
     return found
+
+
+def example_tokens(pairs: Sequence[Row], texts: TokenTexts) -> dict[str, str]:
+    """Returns the text of an example's base at each position, where it is known. `pairs`: rows of
+    pairs.parquet."""
+    pair = example_pair(pairs)
+    if pair is None or (text := pair["base_text"]) is None:
+        return {}
+    spans = position_spans(text, pair["base_ids"], pair["base_positions"] or (), texts)
+    return {name: text[a:b] for name, (a, b) in spans.items()}
+
+
+def pair_rows(run: Folder) -> list[Row]:
+    """Returns the rows of pairs.parquet; none before there are pairs. Raises: StoreError."""
+    return list(from_parquet(read_checked(run, FILE)).to_pylist()) if run.exists(FILE) else []
+
+
+def read_tokens(run: FolderLike) -> dict[str, str]:
+    """Returns the text of an example's base at each position of a run. Raises: StoreError."""
+    folder = open_folder(run)
+    pairs = pair_rows(folder)
+    return example_tokens(pairs, TokenTexts(read_job(folder), pairs))
 
 
 def _borders(

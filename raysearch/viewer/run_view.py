@@ -19,12 +19,9 @@ from raysearch.report.rows import Row, Rows
 from raysearch.report.run_data import RunData, read_run
 from raysearch.report.sentences import title
 from raysearch.report.unit_text import words
-from raysearch.storage.digests import read_checked
 from raysearch.storage.folder import Folder
 from raysearch.storage.open import FolderLike, open_folder
-from raysearch.storage.parquet import from_parquet
 from raysearch.store.job_file import read_job
-from raysearch.store.pairs_table import FILE as PAIRS
 from raysearch.store.pairs_table import read_pairs
 from raysearch.store.progress import read_progress
 from raysearch.store.run_folder import RunFolder
@@ -32,7 +29,7 @@ from raysearch.viewer.cell import Cell, cell_of, intervention_of
 from raysearch.viewer.maps import effects_of, maps_of
 from raysearch.viewer.observed import Observed
 from raysearch.viewer.outcomes import MATCH, MISS, PairOutcomes
-from raysearch.viewer.pair_texts import pair_texts, position_spans
+from raysearch.viewer.pair_texts import example_tokens, pair_rows, pair_texts
 from raysearch.viewer.report import sections
 from raysearch.viewer.run_state import model_name, run_state
 from raysearch.viewer.token_texts import TokenTexts
@@ -82,7 +79,7 @@ class RunView:
         variables = data.proposed.values("variable")
         ids = rows.table["hypothesis"].to_pylist()
         number = {h: i for i, h in enumerate(ids)}
-        tokens = self.example_tokens()
+        tokens = example_tokens(self._pairs, self._texts)
         maps = maps_of(
             data.proposed.only(*_OF_MAPS), variables, tokens, lambda row: number[row["hypothesis"]]
         )
@@ -103,7 +100,7 @@ class RunView:
                 "verdict": "".join(_VERDICTS[v] for v in rows.table["verdict"].to_pylist()),
                 **self._figures(),
             },
-            "effects": effects_of(data),
+            "effects": effects_of(data, tokens),
             "elsewhere": [
                 [number[row["hypothesis"]], visible(words(row["units"]))]
                 for row in rows.only("hypothesis", "units", "control")
@@ -161,16 +158,6 @@ class RunView:
             "controls": len(data.controls),
         }
 
-    def example_tokens(self) -> dict[str, str]:
-        """Returns the text of the example's base at each position, where it is known."""
-        example = self.data.example
-        base = None if example is None else example.base
-        for p in self._pairs if base is not None else ():
-            if (text := p["base_text"]) == base:
-                spans = position_spans(text, p["base_ids"], p["base_positions"], self._texts)
-                return {name: text[a:b] for name, (a, b) in spans.items()}
-        return {}
-
     def _figures(self) -> dict[str, list[Any]]:
         """Returns mean, interval and pairs of every hypothesis; so far, where it has no verdict."""
         table = self._rows.table
@@ -204,10 +191,7 @@ class RunView:
 
     @cached_property
     def _pairs(self) -> list[Row]:
-        if not self._folder.exists(PAIRS):
-            return []
-        found: list[Row] = from_parquet(read_checked(self._folder, PAIRS)).to_pylist()
-        return found
+        return pair_rows(self._folder)
 
     @cached_property
     def _pairs_seen(self) -> dict[int, list[Row]]:

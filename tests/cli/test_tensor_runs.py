@@ -90,6 +90,18 @@ def test_each_comparison_is_found_in_its_own_neurons_with_iia_1_and_nowhere_else
     assert full == {"left_equality": "reject", "right_equality": "reject", "output": "accept"}
 
 
+def test_a_network_of_ones_own_is_nothing_for_pyvene(
+    undisturbed: Path, shell: Shell, tmp_path: Path
+) -> None:
+    row = next(row for row in _rows(shell, undisturbed) if row["verdict"] == "accept")
+    named = str(undisturbed), row["hypothesis"], "--to", str(tmp_path / "x")
+    done = shell("export", *named, "--format", "pyvene")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.endswith("network of your own; export it with --format raysearch")
+    assert not (tmp_path / "x").exists()
+
+
 def test_the_pairs_are_kept_as_tensors(undisturbed: Path) -> None:
     pairs = pq.read_table(undisturbed / "pairs.parquet").to_pylist()
     assert all(p["base_text"] is None and p["base_ids"] is None for p in pairs)

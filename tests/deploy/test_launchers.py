@@ -25,7 +25,7 @@ def test_each_launcher_has_templates_a_function_and_a_command() -> None:
 def test_each_option_is_a_flag_with_its_default_in_the_help(name: str) -> None:
     flags = {p.name: p for p in render.commands[name].params if isinstance(p, click.Option)}
     options = {f.name: f for f in fields(LAUNCHERS[name].options) if f.metadata}
-    assert set(flags) == {*options, "to"}
+    assert set(flags) == {*options, "to", "output"}
     for option, field in options.items():
         flag = flags[option]
         assert flag.multiple == isinstance(field.default, tuple)

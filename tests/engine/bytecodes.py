@@ -2,10 +2,14 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
+import raysearch
+
 Result = TypeVar("Result")
+_OURS = str(Path(raysearch.__file__).parent) + "/"
 
 
 def bytecodes(do: Callable[[], Result]) -> tuple[Result, int]:
@@ -14,7 +18,7 @@ def bytecodes(do: Callable[[], Result]) -> tuple[Result, int]:
 
     def traced(frame: FrameType, event: str, _: object) -> Any:
         nonlocal count
-        if event == "call" and "/raysearch/" not in frame.f_code.co_filename:
+        if event == "call" and not frame.f_code.co_filename.startswith(_OURS):
             return None
         frame.f_trace_lines, frame.f_trace_opcodes = False, True
         count += event == "opcode"

@@ -145,18 +145,22 @@ class Swaps:
                 yield self.runs[run].base, *ends, is_base
 
     def sources(self) -> dict[Row, list[Point]]:
-        """Returns the source runs, each with a point in the deepest layer that is read of it."""
+        """Returns the source runs, each with the deepest point that is read of it; one outside of
+        the blocks, such as the embedding, counts as the deepest."""
         patches = self.source.shape[1]
+        points = {p.source_point for place in self.places for p in place if p.source_point}
+        order = sorted(points, key=lambda at: (at.layer is None, at.layer or 0, at.component))
+        depth: dict[Point | None, int] = {point: number for number, point in enumerate(order)}
+        depth[None] = -1
 
         def depths_of(place: Place) -> list[int]:
-            layers = [-1 if p.source_point is None else p.source_point.layer or 0 for p in place]
-            return [*layers, *[-1] * (patches - len(place))]
+            return [*(depth[p.source_point] for p in place), *[-1] * (patches - len(place))]
 
         depths = np.broadcast_to(self.of_places(depths_of)[..., None], self.source.shape)
         deepest = np.full(len(self.runs) + 1, -1)  # the last one takes what is no source
         np.maximum.at(deepest, self.source, depths)
         found = np.flatnonzero(deepest[:-1] >= 0).tolist()
-        return {self.runs[at]: [Point(int(deepest[at]), "residual")] for at in found}
+        return {self.runs[at]: [order[deepest[at]]] for at in found}
 
     def distinct(self) -> tuple[Indices, Indices]:
         """Returns the first index of each distinct row, in order, and for each row which of these

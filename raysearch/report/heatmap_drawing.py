@@ -1,93 +1,95 @@
-"""Draws heat maps for a paper: one column wide, white to one hue, as PDF and SVG with a caption.
+"""Draws one heat map: white to one hue, with a value in each cell where it can be read; one column
+wide for a paper, or with its caption as a title above.
 
-Invariants: text is text, of at least MIN_FONT points; accepted cells are outlined, which a grey
-print shows too; a cell's colour is its score alone; a value stands in a cell only where it can be
-read; the caption says all else.
+Invariants: text is text, of at least MIN_FONT points, and nothing is cut off; accepted cells are
+outlined, which a grey print shows too; a cell's colour is its score alone, so the caption says that
+a mean at an early stop is of few pairs; pyplot is not used, so that no global figure or backend of
+the user's is touched.
 """
 
-from collections.abc import Iterator, Mapping
-from itertools import chain
+import textwrap
+from collections.abc import Mapping, Sequence
 from math import ceil
+from typing import Any
 from unicodedata import bidirectional
 
+import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.collections import PolyCollection
+from matplotlib.patches import Patch, PathPatch, Rectangle
+from matplotlib.path import Path
+from matplotlib.text import Text
 
 from raysearch.report.cell_style import blend, ink
-from raysearch.report.figure import Picture, without_glyphs
-from raysearch.report.heatmap import each_panel
+from raysearch.report.figure import Picture
+from raysearch.report.labels import VERDICT_WORDS
 from raysearch.report.panels import Panel
 from raysearch.report.rows import Row
-from raysearch.report.run_facts import ChartFacts, chart_facts
-from raysearch.storage.open import FolderLike, open_folder
+from raysearch.report.run_facts import ChartFacts
 from raysearch.visible_text import shorten, visible
 
+Floats = npt.NDArray[np.float64]
 COLUMN, PAGE = 3.3, 6.9
 """Inches of a column, and of a page with two: for maps of more than MAX_NARROW columns."""
 MAX_NARROW = 48
+MAX_VALUES = 1500
+"""Cells at most that have values; more take minutes to draw, and nobody can read them."""
 MIN_FONT = 5.0
 _FONT = 7.0
 _LONGEST_TALL, _LONGEST_FLAT = 22, 14
 """Characters of a column's label that is turned, and of one that is not."""
 _WIDEST, _HIGHEST, _HIGH = 0.62, 0.24, 0.17
 """Inches that a cell is wide and high at most; and high where there are many layers."""
+_FLAT, _NARROW, _DENSE = 0.95, 0.3, 0.0325
+"""Inches of a column below a title: at most, where its label is turned, and without values."""
+_TITLED, _LARGEST = 4.6, 31.2
+"""Inches that a title needs, and that a map has at most: PNG viewers stop at 2^16 dots."""
 _STEPS = 64
 """Colours of the bar."""
 _TALLEST = 6.4
-"""Inches of all rows together."""
+"""Inches of all rows together, for a paper."""
 _BAR = 0.09
 _GREY, _LINE, _SOFT, _INK = "#d9d9d9", "#9a9a9a", "#767676", "#111111"
 
 
-def figures(run: FolderLike, out: FolderLike, tokens: Mapping[str, str]) -> Iterator[str]:
-    """Writes each heat map as PDF and SVG, and captions.txt; yields the names of the files.
+def draw(
+    panel: Panel, facts: ChartFacts, tokens: Mapping[str, str] = {}, titled: bool = False
+) -> Picture:
+    """Returns the figure of a panel.
 
-    Args: tokens: the text of an example at each position.
-
-    Raises: StoreError if the run has no hypotheses yet, or a file cannot be read or written.
+    Args: tokens: the text of an example at each position. titled: whether its caption stands above,
+    and it is as large as its values need; else it fits a paper.
     """
-    run, out = open_folder(run), open_folder(out)
-    facts, captions = chart_facts(run), []
-    for stem, panel in each_panel(run):
-        picture = draw(panel, facts, tokens)
-        for kind in ("pdf", "svg"):
-            out.write(f"{stem}.{kind}", picture.file(kind))
-            yield f"{stem}.{kind}"
-        captions.append(f"{stem}: {caption(panel, facts)}")
-    out.write("captions.txt", "\n\n".join([*captions, ""]).encode())
-    yield "captions.txt"
-
-
-def unshown(run: FolderLike, tokens: Mapping[str, str]) -> str:
-    """Returns the characters of labels that no installed font has."""
-    labels = (label for _, panel in each_panel(open_folder(run)) for label in panel.labels)
-    return without_glyphs("".join(chain(labels, tokens.values())))
-
-
-def draw(panel: Panel, facts: ChartFacts, tokens: Mapping[str, str] = {}) -> Picture:
-    """Returns the figure of a panel."""
-    return _Drawing(panel, facts, tokens).picture
+    return _Drawing(panel, facts, tokens, titled).picture
 
 
 class _Drawing:
-    """Draws a figure, measures its labels, and gives it the height that they need."""
+    """Draws a figure, measures its texts, and gives it the height that they need."""
 
-    def __init__(self, panel: Panel, facts: ChartFacts, tokens: Mapping[str, str]) -> None:
+    def __init__(
+        self, panel: Panel, facts: ChartFacts, tokens: Mapping[str, str], titled: bool
+    ) -> None:
         self._panel, self._facts = panel, facts
-        rows, columns = max(len(panel.layers), 1), max(len(panel.labels), 1)
         left = 0.3 + 0.055 * max((len(label) for label in panel.layer_labels), default=1)
         right = 0.12 + _BAR + 0.42
-        room = (COLUMN if columns <= MAX_NARROW else PAGE) - left - right
-        width = min(room, columns * _WIDEST)
-        height = rows * min(_HIGHEST if rows <= 12 else _HIGH, _TALLEST / rows)
-        self._cell = 72 * width / columns, 72 * height / rows
         self._labels = _labels(panel, tokens)
         flat = max((_points(part) for label in self._labels for part in label), default=0)
-        self._turned = flat > self._cell[0]
-        self._width = left + width + right
+        rows, columns = max(len(panel.layers), 1), max(len(panel.labels), 1)
+        if titled:
+            width, height = _size_below_a_title(rows, columns, flat / 72)
+            self._width = max(left + width + right, _TITLED)
+        else:
+            room = (COLUMN if columns <= MAX_NARROW else PAGE) - left - right
+            width = min(room, columns * _WIDEST)
+            height = rows * min(_high(rows), _TALLEST / rows)
+            self._width = left + width + right
+        self._cell = 72 * width / columns, 72 * height / rows
+        self._turned = flat > self._cell[0] + 1e-6
         self.picture = Picture(figsize=(self._width, 1))
         FigureCanvasAgg(self.picture)
+        title = self._draw_title() if titled else []
         axes = self.picture.add_axes((0, 0, 1, 1))
         bar = self.picture.add_axes((0, 0, 1, 1))
         self._draw_cells(axes)
@@ -95,7 +97,7 @@ class _Drawing:
         tall = min(max(height, 0.5), 1.6)
         self._draw_bar(bar, tall)
         self._draw_legend()
-        above = 0.2 + max(tall - height, 0) / 2
+        above = 0.2 + max(tall - height, 0) / 2 + sum(inches for _, inches in title)
         self._place(axes, left, above, width, height, 1.0)
         below = self._below(axes) + 0.17 * self._legend_rows()
         whole = above + height + max(below, (tall - height) / 2 + 0.05)
@@ -103,6 +105,34 @@ class _Drawing:
         self._place(axes, left, above, width, height, whole)
         at = left + width + 0.12
         self._place(bar, at, above + (height - tall) / 2, _BAR, tall, whole)
+        top = whole - 0.06
+        for text, inches in title:
+            text.set_y(top / whole)
+            top -= inches
+
+    def _draw_title(self) -> list[tuple[Text, float]]:
+        """Draws the caption, its question in bold, and returns its parts with their heights in
+        inches; parts that are too wide get smaller."""
+        question, *rest = sentences(self._panel, self._facts)
+        drawn = []
+        for words, size, weight in ((question, 9.0, "bold"), (" ".join(rest), 6.5, "normal")):
+            room = 72 * self._width - 12
+            wide = 1 + sum(map(_is_wide, words)) / len(words)
+            lines = textwrap.wrap(words, max(int(room / (0.58 * size * wide)), 8))
+            text = self.picture.text(
+                6 / (room + 12), 1, "\n".join(lines), size=size, weight=weight, va="top",
+                linespacing=1.25, color=_INK if weight == "bold" else "#444444",
+            )  # fmt: skip
+            while (box := self._inches(text))[0] > room / 72:
+                size *= 0.95
+                text.set_fontsize(size)
+            drawn.append((text, box[1] + 0.06))
+        return drawn
+
+    def _inches(self, text: Text) -> tuple[float, float]:
+        """Returns the width and height of a text in inches."""
+        box, dots = self.picture.box_of(text), self.picture.dpi
+        return (0.0, 0.0) if box is None else (box.width / dots, box.height / dots)
 
     def _place(
         self, axes: Axes, left: float, above: float, width: float, height: float, whole: float
@@ -137,37 +167,47 @@ class _Drawing:
         return [*marks, *([Patch(facecolor=_GREY, label="failed")] if failed else [])]
 
     def _draw_cells(self, axes: Axes) -> None:
-        panel, size = self._panel, min(_FONT, 0.62 * self._cell[1], self._cell[0] / 1.75)
-        shown = size >= MIN_FONT
-        edge = 0.4 if min(self._cell) > 5 else 0.0
-        for (y, x), row in panel.cells.items():
-            colour = _colour(row)
-            hatch = "////" if row["verdict"] is None else None
-            square = Rectangle(
-                (x - 0.5, y - 0.5), 1, 1, facecolor=colour, hatch=hatch,
-                edgecolor=_GREY, linewidth=edge,
-            )  # fmt: skip
-            axes.add_patch(square)
-            if row["verdict"] in ("accept", "undecided"):
-                axes.add_patch(self._outline(x, y, row["verdict"] == "accept"))
-            if shown and row["iia"] is not None and row["verdict"] is not None:
-                text = _short(row["iia"])
-                axes.text(
-                    x, y, text, ha="center", va="center_baseline", fontsize=size,
-                    color=_SOFT if text == "0" else ink(colour),
-                    weight="bold" if row["verdict"] == "accept" else "normal",
-                )  # fmt: skip
-        axes.set_xlim(-0.5, max(len(panel.labels), 1) - 0.5)
-        axes.set_ylim(-0.5, max(len(panel.layers), 1) - 0.5)
+        cells, edge = self._panel.cells, 0.4 if min(self._cell) > 5 else 0.0
+        at = {v: [c for c, row in cells.items() if row["verdict"] == v] for v in VERDICT_WORDS}
+        colours = [_colour(row) for row in cells.values()]
+        squares = PolyCollection(
+            [*self._corners([*cells])], facecolors=colours, edgecolors=_GREY, linewidths=edge
+        )
+        axes.add_collection(squares, autolim=False)
+        self._mark(axes, at[None], 0.0, edgecolor=_LINE, hatch="////")
+        for verdict, points, line in (("accept", 1.1, "-"), ("undecided", 0.7, ":")):
+            points = min(points, 0.2 * min(self._cell))
+            self._mark(axes, at[verdict], points, edgecolor=_INK, linestyle=line, zorder=3)
+        size = min(_FONT, 0.62 * self._cell[1], self._cell[0] / 1.75)
+        if size >= MIN_FONT and self._panel.area <= MAX_VALUES:
+            self._draw_values(axes, size)
+        axes.set_xlim(-0.5, max(len(self._panel.labels), 1) - 0.5)
+        axes.set_ylim(-0.5, max(len(self._panel.layers), 1) - 0.5)
 
-    def _outline(self, x: int, y: int, accepted: bool) -> Rectangle:
-        """Returns the frame of a cell, drawn inside of it."""
-        points = min(1.1 if accepted else 0.7, 0.2 * min(self._cell))
-        dx, dy = (0.5 - min(points / side, 0.4) / 2 for side in self._cell)
-        return Rectangle(
-            (x - dx, y - dy), 2 * dx, 2 * dy, fill=False, edgecolor=_INK, linewidth=points,
-            linestyle="-" if accepted else ":", zorder=3,
-        )  # fmt: skip
+    def _corners(self, at: Sequence[tuple[int, int]], line: float = 0.0) -> Floats:
+        """Returns the corners (cells, 4, 2) of squares that lie inside of their cells by half the
+        width of a line, in points."""
+        dx, dy = (0.5 - min(line / side, 0.4) / 2 for side in self._cell)
+        corners: Floats = np.array([(-dx, -dy), (dx, -dy), (dx, dy), (-dx, dy)])
+        middles: Floats = np.array([(x, y) for y, x in at], dtype=float).reshape(-1, 1, 2)
+        return middles + corners
+
+    def _mark(self, axes: Axes, at: Sequence[tuple[int, int]], line: float, **look: Any) -> None:
+        """Frames or hatches cells as one artist, since each costs a hundredth of a second."""
+        if at:
+            path = Path.make_compound_path_from_polys(self._corners(at, line))
+            axes.add_artist(PathPatch(path, fill=False, linewidth=line, **look))
+
+    def _draw_values(self, axes: Axes, size: float) -> None:
+        for (y, x), row in self._panel.cells.items():
+            if row["iia"] is None or row["verdict"] is None:
+                continue
+            text = _short(row["iia"])
+            axes.text(
+                x, y, text, ha="center", va="center_baseline", fontsize=size,
+                color=_SOFT if text == "0" else ink(_colour(row)),
+                weight="bold" if row["verdict"] == "accept" else "normal",
+            )  # fmt: skip
 
     def _draw_labels(self, axes: Axes) -> None:
         panel = self._panel
@@ -223,14 +263,30 @@ class _Drawing:
             )  # fmt: skip
 
 
-def caption(panel: Panel, facts: ChartFacts) -> str:
-    """Returns the words under the figure: what is shown, of what, at which threshold."""
-    of = "/".join((facts.model or "the model").split("/")[-1:])
+def _high(rows: int) -> float:
+    """Returns the inches of a row."""
+    return _HIGHEST if rows <= 12 else _HIGH
+
+
+def _size_below_a_title(rows: int, columns: int, flat: float) -> tuple[float, float]:
+    """Returns width and height in inches of all cells, whose widest label is `flat` inches."""
+    height = min(rows * _high(rows), _LARGEST)
+    if columns > MAX_NARROW or rows * columns > MAX_VALUES:
+        return min(max(columns * _DENSE, _TITLED - 1), _LARGEST), height
+    wide = flat if flat <= _FLAT and columns * flat <= 9 else _NARROW
+    return columns * max(wide, _NARROW, min(_WIDEST, 3.2 / columns)), height
+
+
+def sentences(panel: Panel, facts: ChartFacts) -> list[str]:
+    """Returns the caption's sentences: first where is what, then how it is shown, of what, at
+    which threshold."""
+    of = "/".join((facts.model or "the model").split("/")[-2:]).removeprefix("models/")
     shared = f" ({', '.join(panel.shared)})" if panel.shared else ""
     score = facts.score
     said = [
-        f"Where is {panel.variable} in {of}{shared}? {score.name[:1].upper()}{score.name[1:]} "
-        f"({score.description}) by layer and {panel.axis}, white 0 to blue 1."
+        f"Where is “{panel.variable}” in {of}{shared}?",
+        f"{score.name[:1].upper()}{score.name[1:]} ({score.description}) by layer and "
+        f"{panel.axis}, white 0 to blue 1.",
     ]
     if facts.threshold is not None:
         said.append(f"Outlined: accepted at threshold τ = {facts.threshold:g}.")
@@ -242,18 +298,20 @@ def caption(panel: Panel, facts: ChartFacts) -> str:
     )
     if panel.left_out:
         said.append(f"Not shown: {panel.left_out} hypotheses over several layers.")
-    return visible(" ".join(said))
+    return [visible(sentence) for sentence in said]
 
 
 def _labels(panel: Panel, tokens: Mapping[str, str]) -> list[tuple[str, ...]]:
     """Returns the lines below each column: its label, and the example's token there."""
+    one_line = [" ".join(label.split("\n")) for label in panel.labels]
     positions: dict[int, str | None] = {x: row["position"] for (_, x), row in panel.cells.items()}
+    cut = len({shorten(label, _LONGEST_TALL) for label in one_line}) < len(one_line)
     found = []
     for x, label in enumerate(panel.labels):
-        lines = [" ".join(label.split("\n"))] if len(panel.labels) > 12 else label.split("\n")
+        lines = [one_line[x]] if len(panel.labels) > 12 else label.split("\n")
         token = tokens.get(positions.get(x) or "", "") if panel.axis == "position" else ""
         example = [_quoted(shorten(_spaces(token), _LONGEST_FLAT))] if token else []
-        found.append((*(shorten(line, _LONGEST_TALL) for line in lines), *example))
+        found.append((*(shorten(line, 84 if cut else _LONGEST_TALL) for line in lines), *example))
     return found
 
 
@@ -270,8 +328,11 @@ def _spaces(token: str) -> str:
 
 def _points(text: str) -> float:
     """Returns about how wide a text is in points; wide characters count twice."""
-    wide = sum(ord(c) > 0x2E80 for c in text)
-    return 0.56 * (_FONT - 0.5) * (len(text) + wide) + 3
+    return 0.56 * (_FONT - 0.5) * (len(text) + sum(map(_is_wide, text))) + 3
+
+
+def _is_wide(character: str) -> bool:
+    return ord(character) > 0x2E80
 
 
 def _colour(row: Row) -> tuple[float, ...]:

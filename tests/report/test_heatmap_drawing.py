@@ -1,22 +1,24 @@
-"""Figures for a paper: a column wide, values where they can be read, text as text."""
+"""Heat maps: values where they can be read, text as text, a column wide or below a title."""
 
 import re
+import struct
+import time
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib.patches import Rectangle
 
 from raysearch.cli.main import cli
+from raysearch.report.heatmap_drawing import COLUMN, MIN_FONT, PAGE, draw, sentences
 from raysearch.report.panels import Panel
-from raysearch.report.paper_figure import COLUMN, MIN_FONT, PAGE, caption, draw
 from raysearch.report.run_facts import ChartFacts
 from tests.report.big_run import big_run
 
-FACTS = ChartFacts("run-1", "models/small", 0.8, None, "all pairs")
+FACTS = ChartFacts("run-1", "models/small", 0.8, "all pairs")
 VERDICTS = ("accept", "reject", "undecided", "failed", None)
 
 
@@ -57,11 +59,54 @@ def test_a_value_stands_where_there_is_room_alone_and_what_is_accepted_is_outlin
     texts = {text.get_text() for text in few.axes[0].texts}
     assert {"0", "1.0", ".70"} <= texts
     assert not many.axes[0].texts
-    outlined = [p for p in few.axes[0].patches if isinstance(p, Rectangle) and not p.get_fill()]
-    solid = [p for p in outlined if p.get_linestyle() in ("-", "solid")]
-    assert (len(outlined), len(solid)) == (10, 5)
-    hatched = [p for p in few.axes[0].patches if p.get_hatch()]
-    assert len(hatched) == 4, "no verdict yet"
+    hatched, accepted, undecided = few.axes[0].patches
+    corners = [len(patch.get_path().vertices) / 5 for patch in (hatched, accepted, undecided)]
+    assert corners == [4, 5, 5]
+    assert hatched.get_hatch(), "no verdict yet"
+    assert (accepted.get_linestyle(), undecided.get_linestyle()) == ("-", ":")
+
+
+def test_a_map_without_a_cell_says_what_is_not_shown() -> None:
+    empty = Panel("v", (), "position", (), (), {}, left_out=7)
+    (_, about) = draw(empty, FACTS, titled=True).texts
+    assert "Not shown: 7 hypotheses over several layers." in about.get_text().replace("\n", " ")
+
+
+def test_labels_that_differ_at_their_ends_are_not_shortened_to_the_same() -> None:
+    labels = tuple(f"last residual coordinates {i}" for i in range(14))
+    for titled in (True, False):
+        axes, _ = draw(a_panel(4, 14, labels), FACTS, titled=titled).axes
+        assert tuple(text.get_text() for text in axes.get_xticklabels()) == labels
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (30, 20), (4, 6)])
+def test_below_a_title_every_value_can_be_read_and_no_text_is_cut_off(
+    rows: int, columns: int
+) -> None:
+    named = replace(FACTS, run="run-" + "W" * 90, model="国" * 70)
+    drawn = draw(replace(a_panel(rows, columns), variable="W" * 70), named, titled=True)
+    assert len(drawn.axes[0].texts) == sum(
+        row["iia"] is not None for row in a_panel(rows, columns).cells.values()
+    )
+    width, height = (inches * drawn.dpi for inches in drawn.get_size_inches())
+    map_top = drawn.axes[0].get_window_extent().y1
+    for text in drawn.texts:
+        box = drawn.box_of(text)
+        assert box is not None
+        assert 0 < box.x0 < box.x1 < width
+        assert box.y1 < height
+        assert box.y0 >= map_top
+
+
+def test_a_hundred_thousand_cells_are_drawn_in_seconds_and_can_be_opened() -> None:
+    began = time.process_time()
+    picture = draw(a_panel(50, 2000), FACTS, titled=True)
+    png = picture.png()
+    assert time.process_time() - began < 15
+    width, height = struct.unpack(">II", png[16:24])
+    assert 6200 <= width < 6600
+    assert height < 6600
+    assert not picture.axes[0].texts
 
 
 def test_labels_are_not_cut_off_however_long_they_are() -> None:
@@ -94,8 +139,8 @@ def test_any_text_is_a_label_literally(labels: list[str], token: str) -> None:
 
 
 def test_a_caption_says_what_a_figure_does_not() -> None:
-    said = caption(a_panel(2, 2), FACTS)
-    for words in ("Where is v in small?", "τ = 0.8", "all pairs", "run-1", "white 0 to blue 1"):
+    said = " ".join(sentences(a_panel(2, 2), FACTS))
+    for words in ("Where is “v” in small?", "τ = 0.8", "all pairs", "run-1", "white 0 to blue 1"):
         assert words in said
 
 
