@@ -38,7 +38,7 @@ BUDGETS = {
     "problems": 18_400,
     "proposers": 4_200,
     "report": 20_000,
-    "runner": 40_100,
+    "runner": 40_400,
     "search": 27_700,
     "stats": 6_600,
     "storage": 6_300,

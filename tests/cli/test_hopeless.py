@@ -122,3 +122,16 @@ def test_a_status_names_when_a_run_began_and_when_it_was_resumed(tmp_path: Path)
     assert (facts["drivers"], facts["began"]) == (2, run.info.created)
     assert facts["started"] > facts["began"][:19]
     assert any(line.startswith("resumed   ") for line in local_status(run))
+
+
+def test_shares_that_are_not_even_have_words_of_their_own() -> None:
+    test = MatchTest(0.8, 0.05, 0.05, 1)
+    fdr = Job.model_validate(JOB | {"test": {"max_pairs": FEW, "control": "fdr"}})
+    together, alone = fewest_pairs(test), fewest_pairs(MatchTest(0.8, 0.05, 0.05, 120))
+    words = hopeless_words(test, FEW, fdr, 120) or ""
+    assert f"{together} pairs that all match are needed even where all K = 120 hypo" in words
+    assert f"({alone} where one is alone)" in words
+    weighed = hopeless_words(test, FEW, Job.model_validate(JOB), 120, weighed=True) or ""
+    assert f"one that spends 0.05 needs {together} pairs that all match ({alone} at an" in weighed
+    for each in (words, weighed):
+        assert "ask fewer hypotheses" not in each
