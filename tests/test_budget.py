@@ -37,14 +37,14 @@ BUDGETS = {
     "notebook": 10_200,
     "problems": 18_400,
     "proposers": 4_200,
-    "report": 20_300,
+    "report": 20_400,
     "runner": 40_400,
     "search": 27_700,
     "stats": 6_600,
     "storage": 6_300,
     "store": 17_300,
     "testing": 1_200,
-    "tracking": 7_700,
+    "tracking": 7_800,
     "viewer": 15_500,
 }
 

@@ -67,7 +67,10 @@ class ControlComparison:
     def _controls(self) -> str:
         if not self.as_well:
             return ""
-        named = ", ".join(f"{name} ({self.iia[name]:.2f})" for name in self.as_well)
+        named = ", ".join(
+            name if (iia := self.iia[name]) is None else f"{name} ({iia:.2f})"
+            for name in self.as_well
+        )
         return f"a control does as well: {named}; the IIA is no evidence for this site"
 
     def _policy(self) -> str:

@@ -39,10 +39,8 @@ from raysearch.store.run_folder import RunFolder
 
 _BEYOND = ("InterruptException", "OutOfMemoryException", "MemoryError")
 """Kinds of errors of a condition that passes a limit."""
-_ORDER = (
-    "verdict = 'accept' DESC NULLS LAST, iia DESC NULLS LAST, "
-    "variable, layer, component, position, head, hypothesis"
-)
+_PLACE = ("variable", "layer", "component", "position", "head", "hypothesis")
+_ORDER = f"verdict = 'accept' DESC NULLS LAST, iia DESC NULLS LAST, {', '.join(_PLACE)}"
 TEXT_COLUMNS = {"subspace", "warnings"} | {
     field.name
     for table in ("hypotheses", "verdicts", "selection", "sets")
@@ -55,8 +53,15 @@ TEXT_COLUMNS = {"subspace", "warnings"} | {
 def read_results(run: FolderLike) -> RunResults:
     """Reads all hypotheses and controls of a run. Raises: StoreError if there are none."""
     found = _with_warnings(run, read_verdicts(run))
-    order = _rows(found.table, None, f'SELECT "{ROW}" FROM results ORDER BY {_ORDER}')
-    return replace(found, table=found.table.take(order))
+    return replace(found, table=found.table.take(_order(found.table)))
+
+
+def _order(table: pa.Table) -> pa.Array:
+    """Returns the rows' indices in the order in which they are shown (that of `_ORDER`)."""
+    accepted = pc.cast(pc.equal(table["verdict"], "accept"), pa.int8())
+    keys = table.select(["iia", *_PLACE]).append_column("accepted", accepted)
+    ways = [("accepted", "descending"), ("iia", "descending")]
+    return pc.sort_indices(keys, [*ways, *((name, "ascending") for name in _PLACE)])
 
 
 def read_verdicts(run: FolderLike) -> pa.Table:

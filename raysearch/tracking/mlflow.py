@@ -92,6 +92,7 @@ class MlflowTracker:
         self._best: dict[str, BestSite] = {}
         self._new_best: dict[str, bool] = {}
         self._last_best: Mapping[str, float] = {}
+        self._sent: dict[str, tuple[int, float]] = {}  # the last step and value of each metric
         self._made = False
         self._at = 0
         self._lock = threading.Lock()
@@ -156,7 +157,7 @@ class MlflowTracker:
         """Sends the progress at the time of `TrackedRun.at`, unless it was sent before; omits the
         rate, which a journal does not have."""
         self._latest = snapshot
-        if self._last is None or self._last[1] != snapshot:
+        if self._last is None or _counts(self._last[1]) != _counts(snapshot):
             self._send(snapshot, rate=False)
 
     def close(
@@ -174,7 +175,10 @@ class MlflowTracker:
         warning.
         """
         if self._latest is not None and (
-            self._last_best or self._new_best or self._last is None or self._last[1] != self._latest
+            self._last_best
+            or self._new_best
+            or self._last is None
+            or _counts(self._last[1]) != _counts(self._latest)
         ):
             self._send(self._latest, last=self._last_best)
         pairs = tuple(a if isinstance(a, tuple) else (a, None) for a in artifacts)
@@ -192,10 +196,7 @@ class MlflowTracker:
         last: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         now = self._clock()
-        values = {
-            name: float(getattr(snapshot, name))
-            for name in ("alive", "accepted", "rejected", "undecided", "failed", "pairs")
-        }
+        values = _counts(snapshot)
         if rate and self._last is not None and now > self._last[0]:
             values["pairs_per_second"] = (snapshot.pairs - self._last[1].pairs) / (
                 now - self._last[0]
@@ -212,8 +213,10 @@ class MlflowTracker:
                 [
                     _Point(name, value, at, snapshot.pairs, new.get(name, False), name in last)
                     for name, value in values.items()
+                    if name in last or self._sent.get(name) != (snapshot.pairs, value)
                 ]
             )
+            self._sent |= {name: (snapshot.pairs, value) for name, value in values.items()}
 
     def _mirror(self) -> None:
         """Runs the thread; catches every exception, since MLflow must not stop a search."""
@@ -381,3 +384,9 @@ def _where(intervention: Intervention) -> str | None:
         if len(components) > 1 or any(map(is_in_layers, components))
         else as_word(components.pop())
     )
+
+
+def _counts(snapshot: Snapshot) -> dict[str, float]:
+    """Returns the metrics of the run itself."""
+    names = ("alive", "accepted", "rejected", "undecided", "failed", "pairs")
+    return {name: float(getattr(snapshot, name)) for name in names}

@@ -57,8 +57,8 @@ class RunView:
     def __init__(self, run: FolderLike, results: RunResults | None = None) -> None:
         self._folder: Folder = open_folder(run)
         self.data: RunData = read_run(self._folder, results)
-        both = [self.data.proposed.table, self.data.controls.table]
-        self._rows = Rows(pa.concat_tables(both).combine_chunks())
+        both = [rows.table for rows in (self.data.proposed, self.data.controls) if len(rows)]
+        self._rows = Rows(pa.concat_tables(both or [self.data.proposed.table]).combine_chunks())
         names = self._rows.table["intervention"].to_pylist()
         numbers: dict[str, int] = {}
         self._of = np.array([numbers.setdefault(n, len(numbers)) for n in names], dtype=np.int64)

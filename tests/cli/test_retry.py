@@ -36,9 +36,9 @@ def flaky():
     model.layers[1] = Wire(*model.layers[1])
     return model
 """
-CALLS = 110
-"""Of 126 that the search needs: some hypotheses are decided by then, others have seen some blocks.
-"""
+CALLS = 100
+"""Fewer than the search needs: some hypotheses are decided by then, others have seen some blocks. The
+self-check counts, so that nothing of it may be remembered (RAYSEARCH_CACHE)."""
 
 
 def _job(folder: Path) -> Path:
@@ -71,7 +71,7 @@ def test_what_a_broken_network_failed_is_tried_again_when_it_is_mended_and_a_kil
 ) -> None:
     job = _job(shell.folder)
     (shell.folder / "broken").write_text(str(CALLS))
-    done = shell("run", str(job), *LOCAL)
+    done = shell("run", str(job), *LOCAL, RAYSEARCH_CACHE="off")
     assert done.returncode == 3, done.stderr
     run = find_run(shell.folder / "runs", "latest")
     hint = f"resume {shlex.quote(run.place)} --retry-failed --pool local"
@@ -94,9 +94,9 @@ def test_what_a_broken_network_failed_is_tried_again_when_it_is_mended_and_a_kil
     assert _tables(run, "failures") == failures != _tables(undisturbed, "failures")
     journal = run.journal.folders()
     said = CliRunner().invoke(cli, shlex.split(hint))
-    assert (said.exit_code, said.stderr) == (
-        0,
+    assert said.exit_code == 0
+    assert said.stderr.startswith(
         f"raysearch: run {run.info.id} is done and nothing in it failed: there is nothing to try "
-        f"again\n",
+        f"again\n"
     )
     assert run.journal.folders() == journal

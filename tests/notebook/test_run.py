@@ -211,7 +211,7 @@ def test_an_interrupted_cell_leaves_a_run_that_resumes_to_the_same(
             f"{['resources.rows=2', FEWER[1]]!r})"
         )
         assert cell.status == "ok"
-        said = cell("run = rs.run(job)", interrupt_at=lambda text: "searching " in text)
+        said = cell("run = rs.run(job)", interrupt_at=lambda text: "testing " in text)
         assert (cell.status, cell.error) == ("error", "KeyboardInterrupt")
         run = rs.Run.open(store=str(tmp_path / "runs"))
         assert run.results()["verdict"].count() < 48

@@ -68,10 +68,11 @@ def test_a_hypothesis_more_costs_few_bytes(
 
 
 @pytest.mark.slow  # 20 s
-def test_a_run_of_a_hundred_thousand_hypotheses_is_read_in_half_a_gigabyte(tmp_path: Path) -> None:
+def test_a_run_of_a_hundred_thousand_hypotheses_is_read_in_little_memory(tmp_path: Path) -> None:
     for heads in (0, 32):
         run = big_run(tmp_path / f"of {heads}", 100_000, heads)
-        assert peak(tmp_path, "report", str(run.path))[0] < 500 * MB
+        # a report has a page whose cells and pairs are files, for which no row is left out
+        assert peak(tmp_path, "report", str(run.path))[0] < 600 * MB
         assert (run.path / "report.html").stat().st_size < 5 * MB
         used, said = peak(tmp_path, "results", str(run.path), "-o", "json")
         assert used < 500 * MB

@@ -1,5 +1,6 @@
 """The page that a tracker is given stands alone, however many data its run has."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,12 @@ class Taker:
 
     def __init__(self) -> None:
         self.files: dict[str, str] = {}
+
+    def describe(self, text: str) -> None:
+        assert text
+
+    def show_best(self, means: Mapping[str, float]) -> None:
+        assert all(0 <= mean <= 1 for mean in means.values())
 
     def close(self, status: str, artifacts: list[Artifact], *rest: Any) -> bool:
         for given in artifacts:

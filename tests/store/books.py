@@ -68,7 +68,7 @@ def new_run(store: Path | Folder, **more: Any) -> RunFolder:
         "name": "capitals",
         "job_hash": "0123456789abcdef",
         "job_digest": "89abcdef",
-        "job_text": "model: {path: planted}\ntest: {use: sequential, threshold: 0.8}\n",
+        "job_text": "model: {path: planted}\ntest: {use: sequential, threshold: 0.8, false_accept: 0.05}\n",
         "evidence_version": 1,
     }
     run = RunFolder.create(store, **{**usual, **more})

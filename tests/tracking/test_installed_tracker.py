@@ -85,7 +85,7 @@ def test_a_run_is_shown_by_it_from_its_begin_to_its_end_and_again(
     uri = f"lines://{tmp_path / 'told.jsonl'}"
     code, _, said = command("run", "job.yaml", "--pool", "local", "--tracking-uri", uri)
     assert code == 0, said
-    assert "lines     finishing" in said
+    assert f"lines     writing to {uri} (--tracking-uri none: no " in said
     told = [json.loads(line) for line in (tmp_path / "told.jsonl").read_text().splitlines()]
     # Fit pairs are drawn before a model says how many hypotheses there are, and not run for so few.
     (run,) = (tmp_path / "runs").iterdir()
