@@ -1,6 +1,7 @@
 """`results`: hypotheses and verdicts joined, by names that scripts depend on; conditions that reach
 nothing else."""
 
+import random
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pytest
 from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
 from raysearch.core.records import Decided, Estimated, Proposed, Record
 from raysearch.errors import JobError, StoreError
+from raysearch.report import results_table
 from raysearch.report.results_table import results
 from raysearch.storage.parquet import from_parquet, to_parquet
 from raysearch.store.evidence_schemas import SELECTION
@@ -153,3 +155,25 @@ def test_what_is_being_written_is_not_read(run: RunFolder) -> None:
     (run.path / "tables/verdicts" / ".x.parquet.tmp").write_bytes(b"PAR1")
     (run.path / "tables/verdicts" / ".x.parquet").write_bytes(b"PAR1")
     assert results(run.path).num_rows == 4
+
+
+def test_the_order_of_results_is_that_of_conditions_with_missing_values_last() -> None:
+    rng = random.Random(0)
+    rows = [
+        {
+            "verdict": rng.choice(["accept", "reject", "undecided", None]),
+            "iia": rng.choice([0.0, 0.5, 1.0, None]),
+            "variable": rng.choice(["a", "B", "é"]),
+            "layer": rng.choice([0, 1, 10, None]),
+            "component": rng.choice(["residual", "head"]),
+            "position": rng.choice(["last", "a"]),
+            "head": rng.choice([0, None]),
+            "hypothesis": f"{number:03x}",
+        }
+        for number in range(200)
+    ]
+    types = {"iia": pa.float64(), "layer": pa.int32(), "head": pa.int32()}
+    table = pa.Table.from_pylist(rows, pa.schema([(k, types.get(k, pa.string())) for k in rows[0]]))
+    query = f'SELECT "{results_table.ROW}" FROM results ORDER BY {results_table._ORDER}'
+    asked = results_table._rows(table, None, query).to_pylist()
+    assert results_table._order(table).to_pylist() == asked
