@@ -23,12 +23,13 @@ def parsed(words: list[str]) -> None:
     """Fails where a command of ours has no such name or flag."""
     assert words[0] == "raysearch"
     command: click.Command = cli
-    context, rest = click.Context(cli), words[1:]
+    context = click.Context(cli, **cli.context_settings)  # a command keeps the -h of its first one
+    rest = words[1:]
     while isinstance(command, click.Group):
         name, found, rest = command.resolve_command(context, rest)
         assert found is not None, name
         command = found
-    command.make_context(words[1], rest)
+    command.make_context(words[1], rest, parent=context)
 
 
 def test_a_reason_stands_before_the_command(capsys: pytest.CaptureFixture[str]) -> None:
