@@ -94,7 +94,7 @@ render: $(INSTALLED)
 FLOORS := build/floors
 PIP_FLOORS := $(FLOORS)/bin/pip install --quiet --disable-pip-version-check
 FLOOR_TESTS := tests/test_private_parts.py tests/test_job.py tests/store/test_journal.py tests/store/test_mlflow_mirror.py \
-  tests/engine/loading/test_factory.py tests/interventions/test_saved.py tests/report/test_heatmap.py tests/report/test_results.py
+  tests/engine/loading/test_factory.py tests/interventions/test_saved_intervention.py tests/report/test_heatmap.py tests/report/test_results.py
 
 test-floors:
 	rm -rf $(FLOORS)

@@ -37,9 +37,9 @@ from raysearch.core.events import Screened
 from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.search.screening import Screening, ScreeningPlan
 from raysearch.stats.evidence import MATCHINGS, Evidence, looks
+from raysearch.stats.false_discovery import e_by_level
 from raysearch.stats.match_test import MatchTest
 from raysearch.stats.power import fewest_pairs
-from raysearch.stats.selection import e_by_level
 
 ITEMS = (6, 8, 12, 20, 48, 100, 1000)
 WAYS = (

@@ -46,8 +46,8 @@ from raysearch.core.events import Block, Encoded, Failed, Fitted, Measured, Seed
 from raysearch.core.fit_keys import FitKeys
 from raysearch.core.model_source import ModelSource
 from raysearch.core.runner_settings import RunnerSettings
+from raysearch.engine.featurizers.construction import untrained
 from raysearch.engine.featurizers.featurizer import TemperatureSchedule
-from raysearch.engine.featurizers.make import untrained
 from raysearch.engine.loading.load import load
 from raysearch.engine.replica import Replica
 from raysearch.engine.training.recipe import batch_of, set_rates

@@ -24,7 +24,7 @@ import raysearch as rs
 from raysearch import driver
 from raysearch.cluster import local_pool
 from raysearch.report.run_data import cost_of
-from raysearch.storage.open import open_folder
+from raysearch.storage.open_folder import open_folder
 
 ROOT = Path(__file__).parent.parent
 DTYPES = ("float32", "bfloat16", "float16")

@@ -22,7 +22,7 @@ import raysearch as rs
 from raysearch.core.fit_keys import FitKeys
 from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.replica import Replica
-from raysearch.engine.training.fit import FitOutcome, FitRequest
+from raysearch.engine.training.fit_request import FitOutcome, FitRequest
 
 STEPS = 4, 16
 RECIPE = FitKeys().model_copy(

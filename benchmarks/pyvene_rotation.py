@@ -8,7 +8,7 @@ from torch import Tensor
 
 import raysearch as rs
 from raysearch.core.fit_keys import FitKeys
-from raysearch.engine.featurizers.make import untrained
+from raysearch.engine.featurizers.construction import untrained
 
 
 def constant_recipe(steps: int, batch: int, evaluate: int) -> FitKeys:

@@ -34,9 +34,9 @@ from scipy.special import ndtri
 
 from raysearch.proposers.weights import weigh
 from raysearch.stats.evidence import Evidence, looks
+from raysearch.stats.false_discovery import e_bh
 from raysearch.stats.match_test import MatchTest
 from raysearch.stats.power import power, verdicts
-from raysearch.stats.selection import e_bh
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -38,7 +38,7 @@ if TYPE_CHECKING:  # the same names as in _HOMES
     from raysearch.errors import RaysearchError
     from raysearch.interventions.card import Finding, ModelOrigin
     from raysearch.interventions.mib import load_mib, save_mib
-    from raysearch.interventions.saved import (
+    from raysearch.interventions.saved_intervention import (
         SavedIntervention,
         load_intervention,
         push_intervention,
@@ -114,7 +114,7 @@ _HOMES = {
     "RaysearchError": "raysearch.errors",
     "Run": "raysearch.notebook.run",
     "Sampling": "raysearch.engine.patching.generate",
-    "SavedIntervention": "raysearch.interventions.saved",
+    "SavedIntervention": "raysearch.interventions.saved_intervention",
     "Setting": "raysearch.causal",
     "Site": "raysearch.core.hypothesis",
     "Subspace": "raysearch.core.hypothesis",
@@ -125,13 +125,13 @@ _HOMES = {
     "doctor": "raysearch.notebook.start",
     "draw_pairs": "raysearch.causal",
     "fill": "raysearch.problems.frame",
-    "load_intervention": "raysearch.interventions.saved",
+    "load_intervention": "raysearch.interventions.saved_intervention",
     "load_mib": "raysearch.interventions.mib",
     "plan": "raysearch.notebook.start",
-    "push_intervention": "raysearch.interventions.saved",
+    "push_intervention": "raysearch.interventions.saved_intervention",
     "resume": "raysearch.notebook.start",
     "run": "raysearch.notebook.start",
-    "save_intervention": "raysearch.interventions.saved",
+    "save_intervention": "raysearch.interventions.saved_intervention",
     "save_mib": "raysearch.interventions.mib",
     "submit": "raysearch.notebook.start",
     "sync": "raysearch.notebook.start",

@@ -235,7 +235,7 @@ MUTANTS = (
         ("engine/execution/test_answer_scores.py",),
     ),
     Mutant(
-        "engine/featurizers/spans.py",
+        "engine/featurizers/linear_subspace.py",
         "return features, vectors - features @ directions.mT",
         "return features, vectors",
         ("engine/featurizers",),
@@ -249,10 +249,10 @@ MUTANTS = (
     # What is kept.
     Mutant("store/journal.py", "for driver in sorted(counts):", "for driver in counts:", STORE),
     Mutant("store/journal.py", '_with_checksum(text[:-_CHECKSUM_LENGTH] + b"}"):', "text:", STORE),
-    Mutant("storage/digests.py", "plain[_SUM] != checksum(plain)", "not plain[_SUM]", STORAGE),
+    Mutant("storage/digests_json.py", "plain[_SUM] != checksum(plain)", "not plain[_SUM]", STORAGE),
     Mutant("storage/atomic_write.py", "os.O_NOFOLLOW | os.O_CLOEXEC", "os.O_CLOEXEC", STORAGE),
     Mutant(
-        "store/codec.py",
+        "store/journal_codec.py",
         "if value is None and name in _SPARSE:",
         "if name in _SPARSE:",
         STORE,
@@ -265,13 +265,13 @@ MUTANTS = (
     ),
     # What all tests accept together; weights, futility, tails, thresholds.
     Mutant(
-        "stats/selection.py",
+        "stats/false_discovery.py",
         "if excess >= -math.log(k)",
         "if excess >= -2 * math.log(k)",
         ("stats/test_selection.py", "search/test_selection.py"),
     ),
     Mutant(
-        "stats/selection.py",
+        "stats/false_discovery.py",
         "min(1.0, share * selected)",
         "min(1.0, share * selected**2)",
         ("stats/test_selection.py", "search/test_selection.py"),

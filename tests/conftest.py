@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 
 from raysearch.storage.folder import Folder
 from raysearch.storage.local import LocalFolder
-from raysearch.storage.open import open_folder
+from raysearch.storage.open_folder import open_folder
 from tests.command import HEATMAPS, remember_environment
 from tests.engine import shapes
 from tests.once import Once

@@ -4,7 +4,7 @@ it, with its checksum; a journal whose driver did not come to its end."""
 import json
 from pathlib import Path
 
-from raysearch.storage.digests import checksum
+from raysearch.storage.digests_json import checksum
 
 
 def edit_info(run: Path, **changes: object) -> None:

@@ -12,7 +12,7 @@ import pytest
 from raysearch.search.criteria import DecisionRule
 from tests.cli.conftest import QUICKSTART
 from tests.once import Once
-from tests.search.test_baselines import near
+from tests.search.test_baseline_policies import near
 from tests.search.test_holdout import world_of
 from tests.search.worlds import World
 from tests.test_check_run import WORLDS, everything, forge_journal, forge_table, rows, run_of

@@ -30,7 +30,7 @@ from raysearch.search.criteria import DecisionRule
 from raysearch.search.screening import GENERATIONS
 from raysearch.search.search import Search
 from raysearch.storage.local import LocalFolder
-from raysearch.store import codec
+from raysearch.store import journal_codec
 from raysearch.store.compact import compact
 from raysearch.store.ledger import RunLedger
 from raysearch.store.pairs_table import write_pairs
@@ -599,4 +599,4 @@ def test_it_is_of_short_files_that_need_little(file: Path) -> None:
 
 def test_the_page_that_it_is_written_from_names_every_entry_of_a_journal() -> None:
     page = (SCRIPT.parent / "reference" / "journal.md").read_text()
-    assert [name for name in codec._TYPES if f"`{name}`" not in page] == []
+    assert [name for name in journal_codec._TYPES if f"`{name}`" not in page] == []

@@ -17,8 +17,8 @@ from transformers import AutoTokenizer
 from raysearch import limits
 from raysearch.core.model_source import ModelSource
 from raysearch.core.prompt_format import PromptFormat
-from raysearch.engine.encoding import template
-from raysearch.engine.encoding.tokenized import TokenizedTexts
+from raysearch.engine.encoding import chat_template
+from raysearch.engine.encoding.tokenized_texts import TokenizedTexts
 from raysearch.engine.loading.inspect_model import inspect_model
 from raysearch.errors import JobError, ModelError, PairsError
 from raysearch.job import Job
@@ -71,7 +71,7 @@ LOOP = "{% for i in range(99999) %}" * 3 + "{% endfor %}" * 3
 def test_a_chat_template_that_does_not_end_is_refused(
     text: str, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(template, "TEMPLATE_SECONDS", 1.0)
+    monkeypatch.setattr(chat_template, "TEMPLATE_SECONDS", 1.0)
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     tokenizer.chat_template = text
     with pytest.raises(ModelError, match=rf"chat template cannot be used \(Endless.*{says}") as e:

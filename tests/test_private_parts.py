@@ -164,7 +164,7 @@ PARTS = (
     PrivatePart(
         "transformers",
         "_attn_implementation",
-        ("engine/execution/shared_layers.py",),
+        ("engine/execution/shared_prefix_layers.py",),
         "the way of attending is named for each call of a block, with no check of the model",
         _says("transformers.configuration_utils", "def _attn_implementation(self, value"),
         TRANSFORMERS,
@@ -254,7 +254,7 @@ PARTS = (
     PrivatePart(
         "transformers",
         "transformers.utils.chat_template_utils",
-        ("engine/encoding/template_trial.py",),
+        ("engine/encoding/chat_template_process.py",),
         "renders a chat template in a process of its own, without the tokenizer",
         _has("transformers.utils.chat_template_utils:render_jinja_template"),
         TRANSFORMERS,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from raysearch.engine.loading import digest as digests
-from raysearch.engine.loading.digest import file_digest
+from raysearch.engine.loading import model_digest as digests
+from raysearch.engine.loading.model_digest import file_digest
 from raysearch.user_cache import (
     MOST,
     cache_folder,

@@ -24,12 +24,12 @@ from raysearch.deploy.launchers import Slurm
 from raysearch.deploy.settings import for_slurm
 from raysearch.errors import JobError, StoreError
 from raysearch.interventions.card import ModelOrigin
-from raysearch.interventions.saved import save_intervention
+from raysearch.interventions.saved_intervention import save_intervention
 from raysearch.problems import load_problem
 from raysearch.report.figure import scan_picture
 from raysearch.report.heatmap import heatmap
-from raysearch.runner.progress import ProgressDisplay
-from raysearch.storage.digests import checksum
+from raysearch.runner.progress_display import ProgressDisplay
+from raysearch.storage.digests_json import checksum
 from raysearch.store.run_folder import RunFolder
 from raysearch.tracking.mlflow_names import as_value, as_word
 from raysearch.viewer.page import data_in

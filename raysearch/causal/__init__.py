@@ -1,7 +1,7 @@
 """Causal models, inputs, pairs, and drawing of pairs; standard library only."""
 
-from raysearch.causal.drawing import draw_more, draw_pairs, draw_sample
 from raysearch.causal.model import CausalModel, Setting, Value, Variable
+from raysearch.causal.pair_drawing import draw_more, draw_pairs, draw_sample
 from raysearch.causal.pair_sample import LeftOutCount, LeftOutReason, PairSample
 from raysearch.causal.pairs import (
     LAST,

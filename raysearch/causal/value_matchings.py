@@ -14,9 +14,9 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from raysearch.causal.drawing import draw_apart
 from raysearch.causal.make_pair import errors_of, make_pair
 from raysearch.causal.model import Setting, Value
+from raysearch.causal.pair_drawing import draw_apart
 from raysearch.causal.pair_sample import LeftOutCount, PairSample
 from raysearch.causal.pairs import Pair, Split
 from raysearch.causal.problem import Problem

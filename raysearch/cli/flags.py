@@ -173,7 +173,7 @@ def store_of(place: str | None, store: str) -> "Folder":
     Raises: UsageError where both are; RaysearchError where a folder is given that is not there.
     """
     from raysearch.storage.local import LocalFolder
-    from raysearch.storage.open import open_folder
+    from raysearch.storage.open_folder import open_folder
 
     source = click.get_current_context().get_parameter_source("store")
     if place is not None and source is ParameterSource.COMMANDLINE:
@@ -206,7 +206,7 @@ def without_job(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _complete_runs(context: click.Context, text: str) -> list[str]:
-    from raysearch.storage.open import open_folder
+    from raysearch.storage.open_folder import open_folder
     from raysearch.storage.retries import RetryPolicy
     from raysearch.store.run_folder import run_names
 

@@ -60,7 +60,7 @@ def init(
     """
     from raysearch.cli.json_output import emit
     from raysearch.cli.terminal import lead, tell
-    from raysearch.runner.starter import JOB, job_name, pairs_facts, starter_files
+    from raysearch.runner.starter_files import JOB, job_name, pairs_facts, starter_files
 
     if sys.stdin.isatty() and kind is None and pairs is None and output != "json":
         kind, pairs, model = _asked(model)

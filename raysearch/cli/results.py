@@ -22,9 +22,9 @@ from raysearch.report.claim import continued_words, read_claim
 from raysearch.report.control_rows import COLUMNS, ControlComparison
 from raysearch.report.dropped_pairs import summarise_dropped
 from raysearch.report.results_table import results
-from raysearch.report.rows import Rows
-from raysearch.runner.more_pairs import pairs_for_verdicts
-from raysearch.runner.pick import short_ids
+from raysearch.report.row_sequence import Rows
+from raysearch.runner.find_hypothesis import short_ids
+from raysearch.runner.pairs_needed import pairs_for_verdicts
 from raysearch.store.job_file import read_job
 from raysearch.store.run_folder import RunFolder
 from raysearch.store.run_history import last_driver

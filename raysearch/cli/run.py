@@ -19,12 +19,12 @@ from raysearch.job import Job
 from raysearch.report.control_comparison import compare_controls
 from raysearch.runner import frontend, run
 from raysearch.runner.error_context import named
+from raysearch.runner.find_hypothesis import short_ids
 from raysearch.runner.frontend import RunOutcome
-from raysearch.runner.hopeless import nothing_accepted
 from raysearch.runner.interrupt import INTERRUPTED, Interrupt
-from raysearch.runner.pick import short_ids
-from raysearch.runner.progress import ProgressDisplay
+from raysearch.runner.progress_display import ProgressDisplay
 from raysearch.runner.resume_checks import sent_with
+from raysearch.runner.too_few_pairs import nothing_accepted
 from raysearch.store.run_folder import RunFolder
 from raysearch.viewer.page import FILE as PAGE
 

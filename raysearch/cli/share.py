@@ -94,7 +94,7 @@ def export(
     if prefix is not None and hypothesis is not None:
         raise click.UsageError(f"--id {prefix} is HYPOTHESIS, and {hypothesis} is too; give one")
     hypothesis = prefix if hypothesis is None else hypothesis
-    from raysearch.runner.pick import PLACE, pick
+    from raysearch.runner.find_hypothesis import PLACE, find_hypothesis
 
     picked = {name: given[name] for name in PLACE if given[name] is not None}
     hub, private = given["push_to_hub"], given["private"]
@@ -107,7 +107,7 @@ def export(
 
     found = find_run(store, run)
     if hypothesis is not None or picked:
-        hypothesis = pick(found, hypothesis, picked)["hypothesis"]
+        hypothesis = find_hypothesis(found, hypothesis, picked)["hypothesis"]
     folders = [str(path) for path in export_as(form, found, hypothesis, to, task, model_name)]
     pushed = None if hub is None else f"{hub}@{push(to, hub, private)}"
     _say_written(output, found.place, hypothesis, form, folders, pushed)

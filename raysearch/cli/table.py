@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.text import Text
 
 from raysearch.cli.terminal import PlainTable, say
-from raysearch.report.rows import Row, Rows
+from raysearch.report.row_sequence import Row, Rows
 from raysearch.report.unit_text import is_plain, unit_texts, words
 from raysearch.report.warnings import WARNINGS
-from raysearch.runner.pick import SHORTEST_ID
+from raysearch.runner.find_hypothesis import SHORTEST_ID
 from raysearch.visible_text import visible
 
 TABLE_ROWS = 1000

@@ -35,7 +35,7 @@ def view(
     from raysearch.cli.json_output import emit
     from raysearch.cli.terminal import lead, say, tell
     from raysearch.errors import StoreError
-    from raysearch.storage.open import open_folder
+    from raysearch.storage.open_folder import open_folder
     from raysearch.store.run_folder import run_names
     from raysearch.viewer.server import Viewer
 

@@ -17,11 +17,6 @@ from raysearch.engine.execution.answer_scores import Scoring
 from raysearch.engine.execution.evaluate import Evaluator
 from raysearch.engine.execution.evaluate_swaps import SwapEvaluator
 from raysearch.engine.execution.executors import PlainExecutor
-from raysearch.engine.execution.known_executor import (
-    check_key,
-    recall_choice,
-    remember_choice,
-)
 from raysearch.engine.execution.memory import RowLimit, capture_bytes, room_on_host
 from raysearch.engine.execution.predict import NEAR_TIE
 from raysearch.engine.execution.read_spans import ReadSpans
@@ -32,6 +27,11 @@ from raysearch.engine.execution.selfcheck import (
     boundary_rows,
     select_executor,
     selfcheck_rows,
+)
+from raysearch.engine.execution.selfcheck_cache import (
+    check_key,
+    recall_choice,
+    remember_choice,
 )
 from raysearch.engine.execution.usage import UsageMeter
 from raysearch.engine.networks.components import Components

@@ -39,10 +39,10 @@ from raysearch.engine.model_runner import ModelRunner
 from raysearch.engine.networks.network import LanguageModel, LoadedNetwork
 from raysearch.engine.patching.build import ablation_sources, build_row, other_source
 from raysearch.engine.patching.build_swaps import SwapBuilder
-from raysearch.engine.patching.featurized import Featurizers
 from raysearch.engine.patching.rows import Row
+from raysearch.engine.patching.subspace_operations import Featurizers
 from raysearch.engine.task_events import failed, fitted, pairs_of
-from raysearch.engine.training.fit import FitFault
+from raysearch.engine.training.fit_request import FitFault
 from raysearch.engine.training.seeds import fit_seeds, targets_of
 
 

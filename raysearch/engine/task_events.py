@@ -7,8 +7,8 @@ from typing import Any
 
 from raysearch.core.events import Block, Failed, Fitted, Seed, Task
 from raysearch.engine.execution.evaluate import Fault
-from raysearch.engine.training.fit import FitOutcome
-from raysearch.storage.digests import sha256
+from raysearch.engine.training.fit_request import FitOutcome
+from raysearch.storage.digests_json import sha256
 
 
 def pairs_of(block: Block) -> dict[str, Any]:

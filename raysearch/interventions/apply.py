@@ -12,11 +12,11 @@ import torch
 from raysearch.causal import LAST
 from raysearch.core.events import Ids
 from raysearch.core.hypothesis import Intervention
-from raysearch.engine.featurizers.make import to_bytes
-from raysearch.engine.patching.featurized import Featurizers
+from raysearch.engine.featurizers.construction import to_bytes
+from raysearch.engine.patching.subspace_operations import Featurizers
 from raysearch.errors import PairsError, PositionError
-from raysearch.interventions.saved import SavedIntervention
-from raysearch.storage.digests import sha256
+from raysearch.interventions.saved_intervention import SavedIntervention
+from raysearch.storage.digests_json import sha256
 
 PositionSpec = int | str
 Positions = PositionSpec | Mapping[str, PositionSpec]

@@ -41,8 +41,8 @@ from raysearch.errors import JobError, StoreError
 from raysearch.interventions.card import ModelOrigin
 from raysearch.interventions.mib_rotation import RotationError, read_rotation, rotation_state
 from raysearch.interventions.mib_units import InexpressibleError, directions_of, site_of, unit_name
-from raysearch.interventions.saved import SavedIntervention
-from raysearch.interventions.tensors import tensors_of
+from raysearch.interventions.saved_intervention import SavedIntervention
+from raysearch.interventions.subspace_tensors import tensors_of
 from raysearch.storage.atomic_write import writable_folder, write_below, write_text_whole
 
 NAMES = "raysearch.json"

@@ -19,8 +19,8 @@ from torch import Tensor
 from raysearch.causal import LAST
 from raysearch.core.hypothesis import Intervention, Site
 from raysearch.engine.featurizers.identity import Identity
-from raysearch.interventions.saved import SavedIntervention
-from raysearch.interventions.tensors import width_of
+from raysearch.interventions.saved_intervention import SavedIntervention
+from raysearch.interventions.subspace_tensors import width_of
 
 LAST_TOKEN = "last_token"
 

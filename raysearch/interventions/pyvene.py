@@ -20,7 +20,7 @@ import torch
 from raysearch.errors import JobError
 from raysearch.interventions.mib_rotation import rotation_state
 from raysearch.interventions.mib_units import InexpressibleError, check_alone, directions_of
-from raysearch.interventions.saved import SavedIntervention
+from raysearch.interventions.saved_intervention import SavedIntervention
 from raysearch.storage.atomic_write import writable_folder, write_bytes_whole, write_text_whole
 
 COMPONENTS = {

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from raysearch.core.events import Encoded
 from raysearch.core.hypothesis import Intervention, Site, Unit
 from raysearch.core.model_source import ModelSource
-from raysearch.engine.encoding.tokenized import TokenizedTexts
-from raysearch.engine.execution.canonical import CanonicalRunner
+from raysearch.engine.encoding.tokenized_texts import TokenizedTexts
+from raysearch.engine.execution.canonical_answer import CanonicalRunner
 from raysearch.engine.loading.given_model import GivenModel, read_from
 from raysearch.engine.loading.inspect_model import best_device
 from raysearch.engine.loading.load import load
@@ -34,11 +34,11 @@ from raysearch.engine.loading.loaded_model import LoadedModel
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import LanguageModel
 from raysearch.engine.patching.build import build_row
-from raysearch.engine.patching.featurized import Featurizers
 from raysearch.engine.patching.generate import Sampling, generate
 from raysearch.engine.patching.operations import Collect
 from raysearch.engine.patching.oracle import collect
 from raysearch.engine.patching.rows import Patch, Row
+from raysearch.engine.patching.subspace_operations import Featurizers
 from raysearch.errors import JobError, PairsError, PositionError
 from raysearch.interventions.apply import (
     Positions,
@@ -47,7 +47,7 @@ from raysearch.interventions.apply import (
     prepare,
     source_name,
 )
-from raysearch.interventions.saved import SavedIntervention
+from raysearch.interventions.saved_intervention import SavedIntervention
 from raysearch.notebook.prediction import NextTokens, predicted
 from raysearch.notebook.swap_rows import canonical_logits, logits_of_rows, tokens_at, unit_words
 from raysearch.notebook.views import Answers, Scan, Swap

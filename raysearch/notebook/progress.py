@@ -15,7 +15,7 @@ from typing import Any, Self
 from raysearch.core.records import Snapshot
 from raysearch.runner.frontend import RunOutcome
 from raysearch.runner.interrupt import Interrupt
-from raysearch.runner.progress import ProgressDisplay, stage_of
+from raysearch.runner.progress_display import ProgressDisplay, stage_of
 from raysearch.store.run_folder import RunFolder
 from raysearch.visible_text import visible
 

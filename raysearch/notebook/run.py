@@ -20,7 +20,7 @@ from raysearch.report.control_comparison import compare_controls
 from raysearch.report.results_table import read_results, read_table, results
 from raysearch.report.warnings import warning_lines
 from raysearch.runner.status import local_status
-from raysearch.storage.digests import read_checked
+from raysearch.storage.digests_json import read_checked
 from raysearch.storage.parquet import from_parquet
 from raysearch.store.locations import DEFAULT_STORE
 from raysearch.store.pairs_table import FILE

@@ -19,7 +19,7 @@ from raysearch.causal import Problem
 from raysearch.core.choices import PoolName
 from raysearch.errors import JobError
 from raysearch.job import Job
-from raysearch.notebook.job_from import file_of, given_of, job_and_objects
+from raysearch.notebook.job_arguments import file_of, given_of, job_and_objects
 from raysearch.notebook.progress import follow
 from raysearch.notebook.run import Run
 from raysearch.runner import run as running

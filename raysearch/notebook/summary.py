@@ -16,7 +16,7 @@ from raysearch.job import Job
 from raysearch.old_paths import OldName
 from raysearch.report.claim import ablations, claim_words
 from raysearch.report.labels import VERDICT_WORDS, ScoreLabel, score_label
-from raysearch.report.population import population_name, population_words
+from raysearch.report.population_text import population_name, population_words
 from raysearch.report.unit_text import words
 from raysearch.visible_text import visible
 

@@ -10,7 +10,7 @@ from functools import partial
 from itertools import product
 
 from raysearch.causal import CausalModel, Input, Problem, Setting, Value, Variable
-from raysearch.problems.options import whole
+from raysearch.problems.option_checks import whole
 
 POSITIONS = ("a", "plus1", "b", "plus2", "c")
 """The words of the text in their order; the "=" after them is the built-in position "last"."""

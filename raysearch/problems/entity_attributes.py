@@ -13,7 +13,7 @@ from functools import partial
 from raysearch.causal import CausalModel, Input, Problem, Setting, Value, Variable
 from raysearch.errors import CausalModelError
 from raysearch.problems.frame import fill
-from raysearch.problems.options import chosen, share
+from raysearch.problems.option_checks import chosen, share
 
 ATTRIBUTES = ("country", "language", "continent")
 """Attributes of a city: the values of `asked`, and the names of three variables."""

@@ -17,7 +17,7 @@ from functools import cache, partial
 
 from raysearch.causal import CausalModel, Input, Problem, Setting, Stimulus, Value, Variable
 from raysearch.errors import CausalModelError
-from raysearch.problems.options import whole
+from raysearch.problems.option_checks import whole
 
 INPUTS = ("w", "x", "y", "z")
 """The four symbols, in the order of their vectors."""

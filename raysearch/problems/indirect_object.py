@@ -13,7 +13,7 @@ from functools import partial
 
 from raysearch.causal import CausalModel, Input, Problem, Setting, Value, Variable
 from raysearch.problems.frame import fill
-from raysearch.problems.options import chosen, share, words
+from raysearch.problems.option_checks import chosen, share, words
 
 POSITIONS = ("first", "and", "second", "repeated", "verb", "thing")
 """The two names and the "and" between them, the repeated name, the verb and its object; "last" is

@@ -18,7 +18,7 @@ import pyarrow.json
 
 from raysearch.errors import PairsError, check_memory
 from raysearch.problems.decompress import open_unpacked
-from raysearch.problems.json_line import array_values, parse_json
+from raysearch.problems.strict_json import array_values, parse_json
 
 BLOCK = 2**21
 """Size of a block, in bytes, approximately."""

@@ -17,7 +17,7 @@ from string import ascii_uppercase
 from raysearch.causal import CausalModel, Input, Problem, Setting, Value, Variable
 from raysearch.errors import CausalModelError
 from raysearch.problems.frame import fill
-from raysearch.problems.options import share, whole, words
+from raysearch.problems.option_checks import share, whole, words
 
 CHOICES = 4
 """Default number of choices in a question."""

@@ -17,7 +17,7 @@ from typing import Literal
 
 from raysearch.causal import CausalModel, Input, Problem, Setting, Value, Variable
 from raysearch.errors import CausalModelError
-from raysearch.problems.options import whole
+from raysearch.problems.option_checks import whole
 
 POSITIONS = ("lower", "and", "upper", "dollars", "price", "unit")
 """The two bounds and the word after each, the price and the "dollars" after it; the ":" is the

@@ -15,7 +15,7 @@ from raysearch.errors import JobError, PairsError
 from raysearch.problems import read_sample
 from raysearch.problems.pair_files import tensor_names
 from raysearch.storage.folder import Folder
-from raysearch.storage.open import open_folder
+from raysearch.storage.open_folder import open_folder
 from raysearch.storage.uris import is_uri
 
 

@@ -10,10 +10,10 @@ from raysearch.core.claims import ABLATION, BEYOND, INTERCHANGE, mean_words, not
 from raysearch.core.population import PopulationName
 from raysearch.proposers.registry import family_words
 from raysearch.report.labels import score_label
-from raysearch.report.population import population_name, population_words
+from raysearch.report.population_text import population_name, population_words
 from raysearch.report.results_table import read_table
 from raysearch.report.run_facts import ChartFacts
-from raysearch.storage.open import FolderLike, open_folder
+from raysearch.storage.open_folder import FolderLike, open_folder
 from raysearch.store.job_file import read_job
 from raysearch.store.run_folder import RunFolder
 

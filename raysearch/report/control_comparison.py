@@ -8,7 +8,7 @@ import pyarrow as pa
 from raysearch.core.controls import JOB_CONTROLS
 from raysearch.report.control_rows import ControlComparison, compare, indexed
 from raysearch.report.margins import NO_MARGINS, Margins
-from raysearch.report.rows import Row, Rows
+from raysearch.report.row_sequence import Row, Rows
 
 
 @dataclass(frozen=True, slots=True)

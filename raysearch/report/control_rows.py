@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from raysearch.core.controls import HOLDOUT_CONTROLS, JOB_CONTROLS
 from raysearch.core.hypothesis import canonical_json
 from raysearch.report.margins import NO_MARGINS, Interval, Margins
-from raysearch.report.rows import Row
+from raysearch.report.row_sequence import Row
 from raysearch.report.unit_text import words
 
 ControlKey = tuple[str, str, str, int | None]

@@ -10,7 +10,7 @@ from typing import Any
 from raysearch.causal import Split
 from raysearch.core.pair_counts import PairCount, describe_counts, summarise_counts
 from raysearch.report.results_table import read_table
-from raysearch.storage.open import FolderLike
+from raysearch.storage.open_folder import FolderLike
 
 
 def describe_dropped(run: FolderLike) -> list[str]:

@@ -14,10 +14,10 @@ from raysearch.report.figure import Picture, without_glyphs
 from raysearch.report.heatmap_drawing import draw, sentences
 from raysearch.report.panels import Panel, panels
 from raysearch.report.results_table import read_verdicts
-from raysearch.report.rows import Row, Rows
+from raysearch.report.row_sequence import Row, Rows
 from raysearch.report.run_facts import chart_facts
 from raysearch.storage.folder import Folder
-from raysearch.storage.open import FolderLike, open_folder
+from raysearch.storage.open_folder import FolderLike, open_folder
 
 _COLUMNS = ("variable", "layer", "position", "units", "verdict", "iia", "n")
 _RESERVED = {

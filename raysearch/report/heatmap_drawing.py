@@ -23,12 +23,12 @@ from matplotlib.path import Path
 from matplotlib.text import Text
 
 from raysearch.core import claims
-from raysearch.report.cell_style import blend, ink
 from raysearch.report.claim import ablations, figure_claim
 from raysearch.report.figure import Picture
+from raysearch.report.heatmap_colours import blend, ink
 from raysearch.report.labels import VERDICT_WORDS
 from raysearch.report.panels import Panel
-from raysearch.report.rows import Row
+from raysearch.report.row_sequence import Row
 from raysearch.report.run_facts import ChartFacts
 from raysearch.visible_text import shorten, visible
 

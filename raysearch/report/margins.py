@@ -17,12 +17,12 @@ from raysearch.core.codec import from_json_values
 from raysearch.core.controls import HOLDOUT_CONTROLS, with_control
 from raysearch.core.events import Ids
 from raysearch.core.hypothesis import Intervention
-from raysearch.report.rows import Row
+from raysearch.report.row_sequence import Row
 from raysearch.report.verdict_pairs import MATCH, MISS, VerdictPairs
 from raysearch.search.pair_blocks import ExpectedAnswers, expected_answers
 from raysearch.stats.paired_test import PairedTest
-from raysearch.storage.digests import each_checked
-from raysearch.storage.open import FolderLike, open_folder
+from raysearch.storage.digests_json import each_checked
+from raysearch.storage.open_folder import FolderLike, open_folder
 from raysearch.storage.parquet import from_parquet
 from raysearch.store.job_file import read_job
 from raysearch.store.pairs_table import FILE, read_encoded

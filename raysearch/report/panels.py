@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from raysearch.core.hypothesis import is_in_layers
-from raysearch.report.rows import Row
+from raysearch.report.row_sequence import Row
 from raysearch.report.unit_text import UnitText, unit_texts
 from raysearch.visible_text import shorten
 

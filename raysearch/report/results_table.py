@@ -24,14 +24,14 @@ from raysearch.report import query as query_program
 from raysearch.report.control_comparison import RunResults, compare_controls, of_same_variables
 from raysearch.report.control_rows import widths
 from raysearch.report.margins import read_margins
-from raysearch.report.population import earlier_population
+from raysearch.report.population_text import earlier_population
 from raysearch.report.query import ROW, rows_of
-from raysearch.report.rows import Rows
-from raysearch.report.undecided import with_reasons
+from raysearch.report.row_sequence import Rows
+from raysearch.report.undecided_reasons import with_reasons
 from raysearch.report.warnings import PAIR_COLUMNS, PairFacts, warnings_of
-from raysearch.storage.digests import TABLES, each_checked, read_checked
+from raysearch.storage.digests_json import TABLES, each_checked, read_checked
 from raysearch.storage.folder import Folder
-from raysearch.storage.open import FolderLike, open_folder
+from raysearch.storage.open_folder import FolderLike, open_folder
 from raysearch.storage.parquet import from_parquet
 from raysearch.store import schemas
 from raysearch.store.job_file import read_job

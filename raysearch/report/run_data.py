@@ -2,8 +2,8 @@
 
 Invariants: reads only run.json, job.yaml, pairs.parquet and the tables, so that one folder always
 gives the same page, even for an unfinished run; of observations, only the cost's columns are
-loaded, part by part; hypotheses stay Arrow (rows.py), and of accepted ones as many are compared
-with their controls as a page shows.
+loaded, part by part; hypotheses stay Arrow (row_sequence.py), and of accepted ones as many are
+compared with their controls as a page shows.
 """
 
 import json
@@ -21,13 +21,13 @@ from raysearch.report.claim import ablations
 from raysearch.report.control_comparison import RunResults, compare_controls
 from raysearch.report.control_rows import ControlComparison
 from raysearch.report.dropped_pairs import describe_dropped
-from raysearch.report.population import population_name, population_words
+from raysearch.report.population_text import population_name, population_words
 from raysearch.report.results_table import read_parts, read_results, read_table
-from raysearch.report.rows import Row, Rows
+from raysearch.report.row_sequence import Row, Rows
 from raysearch.report.run_facts import ChartFacts, chart_facts
-from raysearch.storage.digests import read_checked
+from raysearch.storage.digests_json import read_checked
 from raysearch.storage.folder import Folder
-from raysearch.storage.open import FolderLike, open_folder
+from raysearch.storage.open_folder import FolderLike, open_folder
 from raysearch.storage.parquet import from_parquet
 from raysearch.store import schemas
 from raysearch.store.job_file import read_job

@@ -11,11 +11,11 @@ from typing import Any
 
 from raysearch.core.population import PopulationName
 from raysearch.report.labels import MATCHES, ScoreLabel, score_label
-from raysearch.report.population import population_name, population_words
+from raysearch.report.population_text import population_name, population_words
 from raysearch.report.results_table import read_table
-from raysearch.storage.digests import read_checked
+from raysearch.storage.digests_json import read_checked
 from raysearch.storage.folder import Folder
-from raysearch.storage.open import FolderLike, open_folder
+from raysearch.storage.open_folder import FolderLike, open_folder
 from raysearch.storage.parquet import from_parquet
 from raysearch.store.job_file import read_job
 

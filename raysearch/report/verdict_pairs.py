@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from raysearch.core.controls import labels_of
 from raysearch.core.events import Ids
-from raysearch.report.rows import Row
+from raysearch.report.row_sequence import Row
 from raysearch.search.pair_blocks import ExpectedAnswers
 
 Ints = npt.NDArray[np.int64]

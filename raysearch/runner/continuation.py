@@ -14,7 +14,7 @@ from raysearch.runner.given_objects import GivenObjects
 from raysearch.runner.resolve import SPARE, with_more_pairs
 from raysearch.runner.resolved_job import ResolvedJob, is_open
 from raysearch.search.search import Search
-from raysearch.storage.open import open_folder
+from raysearch.storage.open_folder import open_folder
 from raysearch.store.pairs_table import PairsTable, pairs_content
 from raysearch.store.run_folder import RunFolder
 from raysearch.store.used_pairs import earlier_runs, used_before, used_words

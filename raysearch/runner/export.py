@@ -18,13 +18,17 @@ from raysearch.core.codec import from_json_values
 from raysearch.core.hypothesis import Intervention
 from raysearch.errors import StoreError
 from raysearch.interventions.card import Finding, ModelOrigin
-from raysearch.interventions.saved import SavedIntervention, push_intervention, save_intervention
+from raysearch.interventions.saved_intervention import (
+    SavedIntervention,
+    push_intervention,
+    save_intervention,
+)
 from raysearch.job import Job
 from raysearch.job.named_files import is_beside
-from raysearch.report.population import population_words
+from raysearch.report.population_text import population_words
 from raysearch.report.warnings import WARNINGS
 from raysearch.runner.export_tensors import tensors
-from raysearch.runner.pick import pick
+from raysearch.runner.find_hypothesis import find_hypothesis
 from raysearch.runner.stored_job import job_of
 from raysearch.store.run_folder import RunFolder
 
@@ -37,7 +41,7 @@ def export(run: RunFolder, hypothesis: str, to: Path) -> SavedIntervention:
     read or the folder not be written; ModelError where a subspace is drawn for the model's width
     and the model is not there.
     """
-    return save_intervention(found(run, pick(run, hypothesis, {}), job_of(run)), to)
+    return save_intervention(found(run, find_hypothesis(run, hypothesis, {}), job_of(run)), to)
 
 
 def found(run: RunFolder, row: Mapping[str, Any], job: Job) -> SavedIntervention:

@@ -16,13 +16,13 @@ from raysearch.core.choices import ExportFormat
 from raysearch.errors import JobError, ModelError
 from raysearch.interventions.mib import read_mib, save_mib
 from raysearch.interventions.pyvene import save_pyvene
-from raysearch.interventions.saved import SavedIntervention, save_intervention
-from raysearch.interventions.tensors import tensors_of_width
+from raysearch.interventions.saved_intervention import SavedIntervention, save_intervention
+from raysearch.interventions.subspace_tensors import tensors_of_width
 from raysearch.job import Job
 from raysearch.report.results_table import results
 from raysearch.runner.export import export, found
 from raysearch.runner.export_tensors import tokens_at, width_at
-from raysearch.runner.pick import pick
+from raysearch.runner.find_hypothesis import find_hypothesis
 from raysearch.runner.stored_job import job_of
 from raysearch.store.run_folder import RunFolder
 
@@ -67,7 +67,7 @@ def export_mib(
     be; StoreError.
     """
     job = job_of(run)
-    rows = _accepted(run) if hypothesis is None else [pick(run, hypothesis, {})]
+    rows = _accepted(run) if hypothesis is None else [find_hypothesis(run, hypothesis, {})]
     task = task or _task(job)
     model_name = model_name or re.sub(
         r"[^A-Za-z0-9.-]+", "-", job.model.path.rstrip("/").rpartition("/")[2]
@@ -94,7 +94,7 @@ def export_pyvene(run: RunFolder, hypothesis: str, to: Path) -> None:
             f"export: pyvene loads an intervention into a model with a config of transformers, and "
             f"{job.model.path} is a network of your own; export it with --format raysearch"
         )
-    save_pyvene(_of_one_token(run, pick(run, hypothesis, {}), job), to)
+    save_pyvene(_of_one_token(run, find_hypothesis(run, hypothesis, {}), job), to)
 
 
 def import_mib(folder: Path, to: Path) -> Iterator[Path]:

@@ -13,15 +13,15 @@ from typing import Any
 import pyarrow as pa
 
 from raysearch.core.hypothesis import Intervention, Unit
-from raysearch.engine.featurizers.make import from_bytes
+from raysearch.engine.featurizers.construction import from_bytes
 from raysearch.engine.loading.inspect_model import inspect_model
-from raysearch.engine.patching.featurized import PLAIN, drawn
+from raysearch.engine.patching.subspace_operations import PLAIN, drawn
 from raysearch.errors import JobError, ModelError, StoreError, check_memory
-from raysearch.interventions.tensors import tensors_of
+from raysearch.interventions.subspace_tensors import tensors_of
 from raysearch.job import Job
 from raysearch.job.job_files import found_beside
 from raysearch.runner.resume_checks import files_of
-from raysearch.storage.digests import read_checked
+from raysearch.storage.digests_json import read_checked
 from raysearch.storage.parquet import from_parquet
 from raysearch.store.fit_store import FitStore
 from raysearch.store.pairs_table import FILE

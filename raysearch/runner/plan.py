@@ -18,18 +18,18 @@ from raysearch.core.space import Grid, HypothesisSpace
 from raysearch.engine.encoding.positions import every
 from raysearch.engine.loading.inspect_model import best_device, inspect_model
 from raysearch.engine.loading.model_summary import ModelSummary
-from raysearch.engine.loading.quantised import refuse_random_model
+from raysearch.engine.loading.quantisation import refuse_random_model
 from raysearch.job import Job
 from raysearch.proposers.base import Proposer, judged_at
 from raysearch.runner.example_pairs import example_lines
 from raysearch.runner.given_objects import NO_OBJECTS, GivenObjects
-from raysearch.runner.hopeless import hopeless_words
 from raysearch.runner.memory_estimate import MemoryEstimate, footprint
 from raysearch.runner.plan_report import GRID, PlanReport
 from raysearch.runner.resolve import resolve
 from raysearch.runner.resolved_job import ResolvedJob, differing, pair_counts, weight_pairs
 from raysearch.runner.time_estimate import TimeEstimate, calibrate
-from raysearch.search.baselines import policies_of
+from raysearch.runner.too_few_pairs import too_few_pairs
+from raysearch.search.baseline_policies import policies_of
 from raysearch.search.pair_blocks import ExpectedAnswers, check_variables
 from raysearch.search.pair_filters import count_pairs_before_screening
 from raysearch.stats.clopper_pearson import pairs_for_width
@@ -261,7 +261,7 @@ def _powers(
         return powers, None  # too few values are refused before
     # One that weighs more, or is accepted beside others (e-BH), spends all at the most.
     most = replace(test, hypotheses=1) if weighed or job.test.control == "fdr" else test
-    return powers, hopeless_words(most, last, job, test.hypotheses, weighed)
+    return powers, too_few_pairs(most, last, job, test.hypotheses, weighed)
 
 
 def _fits(space: HypothesisSpace, job: Job, most: int | None) -> int:

@@ -17,7 +17,7 @@ from raysearch.proposers.registry import READY
 from raysearch.runner.reopen import stored_facts
 from raysearch.runner.resolved_job import ResolvedJob
 from raysearch.search.search import Search
-from raysearch.store.codec import Suggested
+from raysearch.store.journal_codec import Suggested
 from raysearch.store.pairs_table import PairsTable
 from raysearch.store.run_folder import RunFolder
 from raysearch.store.run_history import read_entries

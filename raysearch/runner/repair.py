@@ -12,7 +12,7 @@ from raysearch import driver
 from raysearch.errors import StoreError
 from raysearch.runner.recorded_proposals import recorded_search
 from raysearch.runner.reopen import reopened_job
-from raysearch.storage.digests import (
+from raysearch.storage.digests_json import (
     FILE,
     Digests,
     read_checked,
@@ -21,8 +21,8 @@ from raysearch.storage.digests import (
     wrong_parts,
 )
 from raysearch.storage.local import LocalFolder
-from raysearch.store.codec import Sealed
 from raysearch.store.fit_store import FitStore
+from raysearch.store.journal_codec import Sealed
 from raysearch.store.ledger import RunLedger
 from raysearch.store.pairs_table import FILE as PAIRS
 from raysearch.store.run_folder import RunFolder

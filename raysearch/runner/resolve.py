@@ -32,7 +32,7 @@ from raysearch.runner.job_checks import (
     check_values,
 )
 from raysearch.runner.load_proposer import fit_pairs_of
-from raysearch.runner.resolve_kinds import kinds_of
+from raysearch.runner.resolve_pair_kinds import kinds_of
 from raysearch.runner.resolve_positions import check_positions, owned, with_positions, with_tokens
 from raysearch.runner.resolved_job import (
     ResolvedJob,

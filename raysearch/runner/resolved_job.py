@@ -17,7 +17,7 @@ from raysearch.core.model_facts import ModelFacts
 from raysearch.core.population import SAMPLER, THESE_PAIRS, Population, about
 from raysearch.core.space import HypothesisSpace
 from raysearch.engine.featurizers.sae_file import SaeFile
-from raysearch.engine.loading.digest import digest_of
+from raysearch.engine.loading.model_digest import digest_of
 from raysearch.errors import JobError
 from raysearch.job import Job
 from raysearch.job.job_files import named_files
@@ -38,7 +38,7 @@ from raysearch.stats.evidence import MATCHINGS
 from raysearch.stats.exact_test import ExactTest
 from raysearch.stats.match_test import MatchTest
 from raysearch.stats.power import fewest_pairs
-from raysearch.storage.digests import sha256
+from raysearch.storage.digests_json import sha256
 from raysearch.user_code import source_digest
 
 

@@ -21,13 +21,13 @@ from raysearch.proposers.registry import added
 from raysearch.runner.given_objects import GivenObjects
 from raysearch.runner.resolve import resolve
 from raysearch.runner.resolved_job import ResolvedJob
-from raysearch.storage.digests import read_digests
+from raysearch.storage.digests_json import read_digests
 from raysearch.storage.folder import Folder
 from raysearch.storage.local import LocalFolder
 from raysearch.storage.uris import without_credentials
 from raysearch.store.journal import driver_of, drivers
 from raysearch.store.pairs_table import PairsTable, pairs_digest
-from raysearch.store.progress import read_progress
+from raysearch.store.progress_file import read_progress
 from raysearch.store.run_folder import JOB_FILE, RunFolder
 from raysearch.tracking.uris import tracking_uri
 from raysearch.viewer.page import FILE as PAGE

@@ -18,12 +18,12 @@ from raysearch.proposers.base import Proposer
 from raysearch.report.control_comparison import RunResults
 from raysearch.runner.continuation import Continuation
 from raysearch.runner.frontend import Frontend, RunOptions, RunOutcome
-from raysearch.runner.hopeless import nothing_accepted
 from raysearch.runner.interrupt import Interrupt
 from raysearch.runner.messages import report_end, report_screening
 from raysearch.runner.pools import RunPool
 from raysearch.runner.recorded_proposals import Recording
 from raysearch.runner.retry import retry_failed
+from raysearch.runner.too_few_pairs import nothing_accepted
 from raysearch.runner.tracking import finish_tracking
 from raysearch.search.search import Search
 from raysearch.store.ledger import RunLedger

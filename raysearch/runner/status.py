@@ -14,11 +14,11 @@ from typing import Any
 from raysearch.core.records import Training
 from raysearch.report.claim import continued_words
 from raysearch.report.results_table import read_parts
-from raysearch.runner.progress import training_words
-from raysearch.storage.digests import check_parts
+from raysearch.runner.progress_display import training_words
+from raysearch.storage.digests_json import check_parts
 from raysearch.storage.local import LocalFolder
 from raysearch.store.journal import drivers
-from raysearch.store.progress import read_progress
+from raysearch.store.progress_file import read_progress
 from raysearch.store.run_folder import RunFolder
 from raysearch.store.run_history import last_driver, run_state
 from raysearch.tracking.registry import tracker_of

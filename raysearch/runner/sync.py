@@ -17,11 +17,11 @@ from raysearch.runner.reopen import reopened_job, stored_facts
 from raysearch.runner.resume_checks import check_journal
 from raysearch.runner.tracking import finish_tracking, start_tracking
 from raysearch.search.search import Search
-from raysearch.storage.digests import check_parts
+from raysearch.storage.digests_json import check_parts
 from raysearch.storage.uris import without_credentials
-from raysearch.store.codec import Started
+from raysearch.store.journal_codec import Started
 from raysearch.store.pairs_table import pairs_digest
-from raysearch.store.progress import read_progress
+from raysearch.store.progress_file import read_progress
 from raysearch.store.run_folder import RunFolder
 from raysearch.store.run_history import JournalSummary, journal_summary, read_entries
 from raysearch.tracking.registry import tracker_of

@@ -19,7 +19,7 @@ from raysearch.job import Job
 from raysearch.job.job_files import named_files
 from raysearch.job.named_files import FILES, LAYER, MODEL, PAIRS, NamedFile
 from raysearch.problems.pair_files import tensor_names
-from raysearch.storage.digests import sha256
+from raysearch.storage.digests_json import sha256
 
 MIB = 2**20
 LIMIT = 99 * MIB

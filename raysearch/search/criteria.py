@@ -16,7 +16,7 @@ from raysearch.core.events import Ids
 from raysearch.core.hypothesis import Hypothesis
 from raysearch.core.population import SAMPLER, Population
 from raysearch.errors import PairsError
-from raysearch.search.baselines import best_policies
+from raysearch.search.baseline_policies import best_policies
 from raysearch.search.pair_blocks import ExpectedAnswers, check_variables
 from raysearch.search.screening import Screening
 from raysearch.stats.e_process import AnytimeTest

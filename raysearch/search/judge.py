@@ -15,7 +15,7 @@ from raysearch.search.criteria import Criterion, DecisionRule
 from raysearch.search.preparation import Preparation
 from raysearch.search.trial import HypothesisTest
 from raysearch.search.verdicts import Ending
-from raysearch.stats.selection import e_by_level
+from raysearch.stats.false_discovery import e_by_level
 
 NO_PAIRS_LEFT = (
     "no test pairs are left that no earlier generation was tested on; raise pairs.test, or propose "

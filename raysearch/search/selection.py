@@ -14,7 +14,7 @@ from raysearch.core.records import Selected
 from raysearch.search.judge import Judge
 from raysearch.search.trial import HypothesisTest
 from raysearch.search.verdicts import Ending
-from raysearch.stats.selection import e_bh
+from raysearch.stats.false_discovery import e_bh
 
 
 class Selection:

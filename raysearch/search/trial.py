@@ -23,7 +23,7 @@ from raysearch.core.records import (
     SetCount,
     VerdictName,
 )
-from raysearch.search.baselines import Policy
+from raysearch.search.baseline_policies import Policy
 from raysearch.search.criteria import Criterion
 from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.search.score_scale import ScoreScale

@@ -6,7 +6,7 @@ Invariants:
   then on it replaces them (`storage/parquet.py`), so that a crash at any moment loses no row and
   counts none twice; merging again finishes the work;
 - the journal stays unchanged: a `resume` writes the parts again from it, then removes the merged
-  one (`tables.py`).
+  one (`table_writer.py`).
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from raysearch.errors import StoreError, TakenOverError, check_memory
-from raysearch.storage.digests import each_checked, sha256
+from raysearch.storage.digests_json import each_checked, sha256
 from raysearch.storage.folder import Folder
 from raysearch.storage.parquet import (
     from_parquet,

@@ -10,9 +10,9 @@ other bytes (rows that a retry withdrew, another pyarrow) journals the new ones.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from raysearch.errors import StoreError
-from raysearch.storage.digests import Digests, read_digests, sha256, write_digests
+from raysearch.storage.digests_json import Digests, read_digests, sha256, write_digests
 from raysearch.storage.folder import Folder
-from raysearch.store.codec import JournalEntry, Sealed
+from raysearch.store.journal_codec import JournalEntry, Sealed
 from raysearch.store.run_folder import RunFolder
 
 

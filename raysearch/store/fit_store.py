@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from raysearch.errors import StoreError
-from raysearch.storage.digests import sha256
+from raysearch.storage.digests_json import sha256
 from raysearch.storage.folder import Folder
-from raysearch.storage.open import open_folder
+from raysearch.storage.open_folder import open_folder
 
 _SUFFIX = ".safetensors"
 

@@ -31,8 +31,8 @@ from typing import Any
 from raysearch.core.hypothesis import canonical_json, content_id_of_text
 from raysearch.errors import StoreError, TakenOverError
 from raysearch.storage.folder import Folder
-from raysearch.storage.open import open_folder
-from raysearch.store.codec import Follows, JournalEntry, decode, encode
+from raysearch.storage.open_folder import open_folder
+from raysearch.store.journal_codec import Follows, JournalEntry, decode, encode
 
 MAX_FILE_BYTES = 64 * 2**20
 """Size after which a driver starts a new file."""

@@ -33,10 +33,13 @@ from raysearch.core.events import (
     Task,
 )
 from raysearch.core.records import Blocked, Record, Snapshot
-from raysearch.storage.digests import TABLES as DIGESTED
-from raysearch.storage.digests import read_checked, sha256
+from raysearch.storage.digests_json import TABLES as DIGESTED
+from raysearch.storage.digests_json import read_checked, sha256
 from raysearch.storage.parquet import PART
-from raysearch.store.codec import (
+from raysearch.store.file_digests import FileDigests
+from raysearch.store.fit_store import FitStore
+from raysearch.store.journal import Journal, history, read_journal
+from raysearch.store.journal_codec import (
     OF_DRIVERS,
     Cut,
     Ended,
@@ -47,20 +50,17 @@ from raysearch.store.codec import (
     Suggested,
     decode,
 )
-from raysearch.store.file_digests import FileDigests
-from raysearch.store.fit_store import FitStore
-from raysearch.store.journal import Journal, history, read_journal
 from raysearch.store.pairs_table import FILE as PAIRS_FILE
 from raysearch.store.pairs_table import pairs_content, read_pairs
-from raysearch.store.progress import SECONDS as PROGRESS_SECONDS
-from raysearch.store.progress import write_progress
+from raysearch.store.progress_file import SECONDS as PROGRESS_SECONDS
+from raysearch.store.progress_file import write_progress
 from raysearch.store.retractions import Retractions
 from raysearch.store.run_folder import RunFolder, installed_versions
 from raysearch.store.run_history import group_batches
 from raysearch.store.run_tables import RunTables
 from raysearch.store.schemas import TABLES
 from raysearch.store.search_observer import SearchObserver
-from raysearch.store.tables import MAX_ROWS, MAX_SECONDS, TableWriter
+from raysearch.store.table_writer import MAX_ROWS, MAX_SECONDS, TableWriter
 
 
 class RunLedger:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from raysearch.errors import StoreError
 from raysearch.storage.folder import Folder
-from raysearch.storage.open import open_folder
+from raysearch.storage.open_folder import open_folder
 from raysearch.storage.uris import is_uri, without_credentials
 
 __all__ = [

@@ -20,7 +20,7 @@ from raysearch.core.hypothesis import content_id
 from raysearch.core.population import SAMPLER, Population
 from raysearch.core.records import PairScreened
 from raysearch.errors import StoreError, check_memory
-from raysearch.storage.digests import read_checked
+from raysearch.storage.digests_json import read_checked
 from raysearch.storage.folder import Folder
 from raysearch.storage.parquet import from_parquet, to_parquet
 from raysearch.store.pairs_schema import PAIRS

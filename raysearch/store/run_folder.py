@@ -20,10 +20,10 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from raysearch._version import __version__
 from raysearch.errors import StoreError
-from raysearch.storage.digests import checksum, sha256
+from raysearch.storage.digests_json import checksum, sha256
 from raysearch.storage.folder import Folder
 from raysearch.storage.local import LocalFolder
-from raysearch.storage.open import open_folder
+from raysearch.storage.open_folder import open_folder
 from raysearch.storage.uris import is_uri, without_credentials
 from raysearch.store.source_commit import source_commit
 
@@ -57,8 +57,8 @@ class RunInfo:
         used_before: by run of the store that had tested on some of the test pairs when this one
             began, on how many, at which `k` and `false_accept`.
         continued: further pairs of each continuation, by its number, from "1".
-        sealed: whether its files have digests (storage/digests.py); runs of older versions have
-            none.
+        sealed: whether its files have digests (storage/digests_json.py); runs of older versions
+            have none.
     """
 
     id: str

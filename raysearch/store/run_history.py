@@ -10,8 +10,8 @@ from itertools import groupby
 
 from raysearch.errors import StoreError
 from raysearch.storage.local import LocalFolder, this_process
-from raysearch.store.codec import OF_DRIVERS, Ended, JournalEntry, Started, decode
 from raysearch.store.journal import JournalLine, drivers, ends_of, history, read_journal
+from raysearch.store.journal_codec import OF_DRIVERS, Ended, JournalEntry, Started, decode
 from raysearch.store.run_folder import RunFolder
 
 _AFTER_ALL = "~"

@@ -35,7 +35,7 @@ from raysearch.store.table_rows import (
     set_rows,
     verdict_row,
 )
-from raysearch.store.tables import TableWriter
+from raysearch.store.table_writer import TableWriter
 
 
 class RunTables:

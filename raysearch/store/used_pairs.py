@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from raysearch.causal import Stimulus
 from raysearch.errors import RaysearchError, StoreError, check_memory
-from raysearch.storage.digests import read_checked
+from raysearch.storage.digests_json import read_checked
 from raysearch.storage.folder import Folder
 from raysearch.storage.parquet import from_parquet
 from raysearch.store.job_file import read_job

@@ -23,7 +23,7 @@ from raysearch.core.events import (
 )
 from raysearch.core.hypothesis import Intervention, Unit
 from raysearch.core.model_facts import ComponentFacts, ModelFacts
-from raysearch.storage.digests import sha256
+from raysearch.storage.digests_json import sha256
 
 FACTS = ModelFacts(
     layers=4,

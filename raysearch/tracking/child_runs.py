@@ -12,7 +12,7 @@ from typing import Any
 from raysearch.report.control_comparison import RunResults, compare_controls
 from raysearch.report.results_table import read_table
 from raysearch.report.unit_text import words
-from raysearch.storage.open import FolderLike, open_folder
+from raysearch.storage.open_folder import FolderLike, open_folder
 
 _PARAMS = (
     "variable",

@@ -11,7 +11,7 @@ from typing import Any
 from raysearch.markdown_text import literal
 from raysearch.report.control_comparison import RunResults
 from raysearch.report.labels import VERDICT_WORDS
-from raysearch.report.rows import Row
+from raysearch.report.row_sequence import Row
 from raysearch.report.unit_text import words
 from raysearch.tracking.best_sites import standing
 

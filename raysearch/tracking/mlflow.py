@@ -21,6 +21,7 @@ from raysearch.errors import TrackingError
 from raysearch.storage.uris import without_credentials
 from raysearch.store.table_rows import iia_of, shared_layer
 from raysearch.tracking.best_sites import BestSite, standing
+from raysearch.tracking.mlflow_check import reach
 from raysearch.tracking.mlflow_client import THREAD, connect
 from raysearch.tracking.mlflow_log import (
     MAX_CHARS,
@@ -32,8 +33,7 @@ from raysearch.tracking.mlflow_log import (
 )
 from raysearch.tracking.mlflow_names import DESCRIPTION, as_key, as_value, as_word, one_line
 from raysearch.tracking.mlflow_pages import address, arrange
-from raysearch.tracking.mlflow_patience import patiently
-from raysearch.tracking.mlflow_reach import reach
+from raysearch.tracking.mlflow_retries import patiently
 from raysearch.tracking.mlflow_template import make_from_template
 from raysearch.tracking.tracker import Artifact, ChildRun, TrackedRun, Tracker
 

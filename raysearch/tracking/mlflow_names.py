@@ -5,7 +5,7 @@ Invariants: no text shown contains credentials.
 
 import re
 
-from raysearch.storage.digests import sha256
+from raysearch.storage.digests_json import sha256
 from raysearch.visible_text import visible
 
 DESCRIPTION = "mlflow.note.content"

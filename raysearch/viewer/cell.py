@@ -10,13 +10,13 @@ from typing import Any
 
 from raysearch.report.control_rows import COLUMNS, ControlComparison
 from raysearch.report.labels import VERDICT_WORDS
-from raysearch.report.rows import Row
+from raysearch.report.row_sequence import Row
 from raysearch.report.run_data import RunData
 from raysearch.report.unit_text import words
 from raysearch.report.verdict_pairs import is_ablation
 from raysearch.report.warnings import WARNINGS
-from raysearch.viewer.blocks import interval, share
-from raysearch.viewer.observed import Seen
+from raysearch.viewer.observations import SplitObservations
+from raysearch.viewer.report_blocks import interval, share
 from raysearch.visible_text import visible
 
 _NOTHING = (None, share(None), interval(None, None))
@@ -29,7 +29,7 @@ class Cell:
     seen, its sets, and what it was compared with if it is accepted."""
 
     row: Row
-    seen: Mapping[str, Seen]
+    seen: Mapping[str, SplitObservations]
     outcomes: Mapping[str, str]
     sets: Sequence[Row] = ()
     compared: ControlComparison | None = None
@@ -59,7 +59,7 @@ def cell_of(cell: Cell, data: RunData) -> dict[str, Any]:
 
 
 def intervention_of(
-    seen: Mapping[str, Seen], fits: Sequence[Row], failures: Sequence[Row]
+    seen: Mapping[str, SplitObservations], fits: Sequence[Row], failures: Sequence[Row]
 ) -> dict[str, Any]:
     """Returns an intervention as plain values: pairs, outputs and scores by split, cost, fits,
     failures."""

@@ -17,17 +17,17 @@ from importlib.resources import files as resources
 from itertools import chain, islice
 
 from raysearch._version import __version__
-from raysearch.report.cell_style import level_rules
 from raysearch.report.control_comparison import RunResults
-from raysearch.storage.digests import FILE as DIGESTS
-from raysearch.storage.digests import sha256
+from raysearch.report.heatmap_colours import level_rules
+from raysearch.storage.digests_json import FILE as DIGESTS
+from raysearch.storage.digests_json import sha256
 from raysearch.storage.folder import Folder
-from raysearch.storage.open import FolderLike, open_folder
-from raysearch.store.progress import FILE as PROGRESS
+from raysearch.storage.open_folder import FolderLike, open_folder
+from raysearch.store.progress_file import FILE as PROGRESS
 from raysearch.store.run_folder import RunFolder
 from raysearch.store.run_history import run_state
 from raysearch.store.schemas import TABLES
-from raysearch.viewer.plain import call, to_json
+from raysearch.viewer.page_json import call, to_json
 from raysearch.viewer.run_view import RunView
 
 FILE = "report.html"

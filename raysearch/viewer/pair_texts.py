@@ -9,9 +9,9 @@ from itertools import pairwise
 from typing import Any
 
 from raysearch.report.run_data import example_pair
-from raysearch.storage.digests import read_checked
+from raysearch.storage.digests_json import read_checked
 from raysearch.storage.folder import Folder
-from raysearch.storage.open import FolderLike, open_folder
+from raysearch.storage.open_folder import FolderLike, open_folder
 from raysearch.storage.parquet import from_parquet
 from raysearch.store.job_file import read_job
 from raysearch.store.pairs_table import FILE

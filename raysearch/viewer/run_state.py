@@ -10,7 +10,7 @@ from typing import Any
 from raysearch.errors import RaysearchError
 from raysearch.storage.folder import Folder
 from raysearch.store.job_file import read_job
-from raysearch.store.progress import read_progress
+from raysearch.store.progress_file import read_progress
 from raysearch.store.run_folder import RunFolder
 from raysearch.store.run_history import run_state
 from raysearch.visible_text import visible

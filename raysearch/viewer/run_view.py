@@ -15,24 +15,24 @@ import pyarrow as pa
 from raysearch.report.control_comparison import RunResults
 from raysearch.report.labels import score_label
 from raysearch.report.results_table import read_table
-from raysearch.report.rows import Row, Rows
+from raysearch.report.row_sequence import Row, Rows
 from raysearch.report.run_data import RunData, read_run
 from raysearch.report.sentences import title
 from raysearch.report.unit_text import words
 from raysearch.storage.folder import Folder
-from raysearch.storage.open import FolderLike, open_folder
+from raysearch.storage.open_folder import FolderLike, open_folder
 from raysearch.store.job_file import read_job
 from raysearch.store.pairs_table import read_pairs
-from raysearch.store.progress import read_progress
+from raysearch.store.progress_file import read_progress
 from raysearch.store.run_folder import RunFolder
 from raysearch.store.run_history import run_state
 from raysearch.viewer.cell import Cell, cell_of, intervention_of
-from raysearch.viewer.closest import closest, why
-from raysearch.viewer.maps import effects_of, maps_of
-from raysearch.viewer.observed import Observed
-from raysearch.viewer.outcomes import MATCH, MISS, PairOutcomes
+from raysearch.viewer.heatmap_data import effects_of, maps_of
+from raysearch.viewer.near_misses import near_misses, why
+from raysearch.viewer.observations import RunObservations
+from raysearch.viewer.pair_outcomes import MATCH, MISS, PairOutcomes
 from raysearch.viewer.pair_texts import example_tokens, pair_rows, pair_texts
-from raysearch.viewer.report import sections
+from raysearch.viewer.report_sections import sections
 from raysearch.viewer.run_state import model_name
 from raysearch.viewer.token_texts import TokenTexts
 from raysearch.visible_text import visible
@@ -63,7 +63,7 @@ class RunView:
         numbers: dict[str, int] = {}
         self._of = np.array([numbers.setdefault(n, len(numbers)) for n in names], dtype=np.int64)
         self._names = list(numbers)
-        self._observed = Observed(self._folder)
+        self._observed = RunObservations(self._folder)
         self._tables: dict[str, RowsBy] = {}
 
     def files(self) -> Iterator[tuple[str, Any]]:
@@ -90,7 +90,7 @@ class RunView:
         of = [at.get(v, -1) for v in rows.table["variable"].to_pylist()]
         verdicts, figures = rows.table["verdict"].to_pylist(), self._figures()
         own = len(data.proposed)
-        best = closest(of[:own], verdicts[:own], figures["iia"][:own])
+        best = near_misses(of[:own], verdicts[:own], figures["iia"][:own])
         return {
             "run": self._about(),
             "variables": [visible(v) for v in variables],

@@ -13,8 +13,8 @@ from typing import Any
 from raysearch.report.results_table import read_table
 from raysearch.storage.folder import Folder
 from raysearch.viewer.page import FILE, FOLDER, data_in, stamp_of
-from raysearch.viewer.plain import call, data_file
-from raysearch.viewer.report import sections
+from raysearch.viewer.page_json import call, data_file
+from raysearch.viewer.report_sections import sections
 from raysearch.viewer.run_view import RunView, index_before_hypotheses
 
 REST = 5.0

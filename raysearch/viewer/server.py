@@ -16,11 +16,11 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from raysearch.errors import RaysearchError
-from raysearch.storage.digests import sha256
+from raysearch.storage.digests_json import sha256
 from raysearch.storage.folder import Folder
 from raysearch.store.run_folder import run_names
 from raysearch.viewer.page import html_page
-from raysearch.viewer.plain import data_file
+from raysearch.viewer.page_json import data_file
 from raysearch.viewer.run_list import RunList
 from raysearch.viewer.served_run import ServedRun
 

@@ -14,7 +14,7 @@ import raysearch as rs
 from raysearch.cli.main import main
 from raysearch.cli.streams import fault
 from raysearch.errors import MemoryFullError, ResumeError, StoreError
-from raysearch.storage.digests import checksum
+from raysearch.storage.digests_json import checksum
 from raysearch.store.run_folder import RunFolder, find_run
 from tests.cli.conftest import QUICKSTART, Shell
 from tests.edited import edit_info, unended

@@ -13,7 +13,7 @@ import yaml
 
 import raysearch as rs
 from raysearch import Model, load_intervention, load_mib
-from raysearch.engine.featurizers.make import to_bytes
+from raysearch.engine.featurizers.construction import to_bytes
 from raysearch.report.results_table import results
 from raysearch.runner.export import export
 from raysearch.store.run_folder import find_run
@@ -235,8 +235,8 @@ def test_a_fitted_subspace_is_exported_as_the_run_kept_it_and_swaps_in_a_noteboo
 
 
 def test_a_random_subspace_is_exported_as_the_replicas_drew_it(trained: Path, shell: Shell) -> None:
-    from raysearch.engine.patching.featurized import Featurizers
     from raysearch.engine.patching.operations import Featurized
+    from raysearch.engine.patching.subspace_operations import Featurizers
 
     row = _one(_rows(trained, shell), featurizer="random", position="last")
     done = shell("export", str(trained), row["hypothesis"], "--to", "it")
@@ -280,7 +280,7 @@ def test_an_alignment_is_a_submission_of_mib_and_back(trained: Path, shell: Shel
     (read,) = load_mib(shell.folder / "sub")
     best = _one(rows, featurizer="svd", position="c")
     kept = trained / "interventions" / f"{best['fit']}.safetensors"
-    from raysearch.engine.featurizers.make import from_bytes
+    from raysearch.engine.featurizers.construction import from_bytes
 
     theirs, ours = read.featurizer, from_bytes(kept.read_bytes())
     assert theirs is not None

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import raysearch as rs
-from raysearch.storage.open import open_folder
+from raysearch.storage.open_folder import open_folder
 from raysearch.viewer.page import data_in, html_page, stamp_of
 from tests.cli.conftest import QUICKSTART, Shell
 from tests.edited import unended

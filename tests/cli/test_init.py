@@ -11,7 +11,7 @@ from raysearch.cli.init import KINDS, init
 from raysearch.errors import JobError
 from raysearch.job import Job
 from raysearch.problems.add_three import problem as add_three
-from raysearch.runner.starter import STARTERS, job_name
+from raysearch.runner.starter_files import STARTERS, job_name
 from tests.once import Once
 
 

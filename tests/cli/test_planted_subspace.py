@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from raysearch.engine.featurizers.make import from_bytes
+from raysearch.engine.featurizers.construction import from_bytes
 from raysearch.store.run_folder import find_run
 from tests.cli.conftest import ROOT, Shell
 

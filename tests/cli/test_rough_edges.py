@@ -14,7 +14,7 @@ from raysearch.cli.main import cli
 from raysearch.cli.results import print_controls
 from raysearch.errors import JobError, ModelError, PairsError
 from raysearch.report.control_rows import ControlComparison
-from raysearch.storage.open import open_folder
+from raysearch.storage.open_folder import open_folder
 from raysearch.viewer import page, run_view
 from tests.cli.conftest import QUICKSTART
 from tests.cli.test_plan import planned

@@ -19,7 +19,7 @@ from raysearch.runner.frontend import RunOptions
 from raysearch.runner.run import begin
 from raysearch.runner.status import local_status
 from raysearch.storage.folder import Folder
-from raysearch.storage.open import open_folder
+from raysearch.storage.open_folder import open_folder
 from raysearch.storage.parquet import from_parquet
 from raysearch.store.run_folder import RunFolder, find_run, run_names
 from tests.cli.conftest import QUICKSTART, Shell

@@ -15,7 +15,7 @@ from raysearch.errors import TrackingError
 from raysearch.runner.status import local_facts, local_status
 from raysearch.runner.sync import sync_run
 from raysearch.storage.local import LocalFolder
-from raysearch.store.progress import write_progress
+from raysearch.store.progress_file import write_progress
 from raysearch.store.run_folder import find_run
 from tests.cli.conftest import QUICKSTART, Shell
 from tests.once import Once

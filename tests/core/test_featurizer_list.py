@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from raysearch.core.featurizers import FEATURIZERS, FeaturizerKind
-from raysearch.engine.featurizers.make import implementation
+from raysearch.engine.featurizers.construction import implementation
 from scripts.featurizer_page import page
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "featurizers.md"

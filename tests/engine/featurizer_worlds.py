@@ -6,8 +6,8 @@ from torch import Tensor
 
 from raysearch.core.featurizers import names
 from raysearch.core.hypothesis import Subspace
+from raysearch.engine.featurizers.construction import closed_form, untrained
 from raysearch.engine.featurizers.featurizer import Featurizer
-from raysearch.engine.featurizers.make import closed_form, untrained
 from raysearch.engine.featurizers.sae_file import SaeFile
 
 ITEMS, HEADS = 5, 2

@@ -7,7 +7,7 @@ from torch import Tensor
 import raysearch as rs
 from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
 from raysearch.errors import JobError, PairsError, PositionError, StoreError
-from raysearch.interventions.tensors import tensors_of
+from raysearch.interventions.subspace_tensors import tensors_of
 from tests.engine.featurizer_worlds import NAMED, made
 from tests.engine.worlds import loaded, model_of, word_tokenizer
 

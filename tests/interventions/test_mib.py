@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from raysearch import SavedIntervention, load_mib, save_mib
 from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
 from raysearch.errors import JobError, StoreError
-from raysearch.interventions.tensors import tensors_of, tensors_of_width
+from raysearch.interventions.subspace_tensors import tensors_of, tensors_of_width
 from tests.engine.featurizer_worlds import NAMED, made, near, pair
 
 WIDTH = 12

@@ -6,7 +6,7 @@ import torch
 
 import raysearch as rs
 from raysearch.core.hypothesis import Intervention, Site, Unit
-from raysearch.interventions.tensors import tensors_of
+from raysearch.interventions.subspace_tensors import tensors_of
 from tests.engine.featurizer_worlds import NAMED, made
 from tests.engine.worlds import loaded, model_of, word_tokenizer
 

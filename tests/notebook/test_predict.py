@@ -10,7 +10,7 @@ import raysearch as rs
 from raysearch.core.model_source import ModelSource
 from raysearch.engine.loading.factory import load_module
 from tests.engine.worlds import loaded, model_of, word_tokenizer
-from tests.notebook.test_job_from import NETS
+from tests.notebook.test_job_arguments import NETS
 
 TEXT = "w1 w2 <b>w3"
 

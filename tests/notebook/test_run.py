@@ -16,8 +16,8 @@ from raysearch.core.records import Snapshot
 from raysearch.errors import JobError, StoreError
 from raysearch.notebook.progress import CellProgress
 from raysearch.runner.status import local_status
-from raysearch.storage.digests import Digests, write_digests
-from raysearch.storage.open import open_folder
+from raysearch.storage.digests_json import Digests, write_digests
+from raysearch.storage.open_folder import open_folder
 from raysearch.store.run_folder import find_run
 from tests.cli.conftest import QUICKSTART, Shell
 from tests.cli.test_runs import FEWER

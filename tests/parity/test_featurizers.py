@@ -13,9 +13,9 @@ from torch import Tensor
 
 from raysearch.core.hypothesis import Subspace
 from raysearch.engine.featurizers.boundless import Boundless
+from raysearch.engine.featurizers.closed_form import Pca
 from raysearch.engine.featurizers.featurizer import FeaturizerContext
 from raysearch.engine.featurizers.identity import Identity
-from raysearch.engine.featurizers.linear import Pca
 from raysearch.engine.featurizers.mask import Mask
 from raysearch.engine.featurizers.rotation import Rotation
 

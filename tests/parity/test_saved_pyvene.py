@@ -12,7 +12,7 @@ import raysearch as rs
 from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
 from raysearch.errors import JobError
 from raysearch.interventions.pyvene import save_pyvene
-from raysearch.interventions.tensors import tensors_of, tensors_of_width
+from raysearch.interventions.subspace_tensors import tensors_of, tensors_of_width
 from tests.engine.featurizer_worlds import NAMED, made
 from tests.engine.worlds import loaded, model_of, word_tokenizer
 

@@ -12,11 +12,11 @@ from raysearch.core.population import POPULATIONS, PopulationName, about
 from raysearch.report.claim import claim_words, figure_claim
 from raysearch.report.heatmap_drawing import sentences as drawn
 from raysearch.report.panels import Panel
-from raysearch.report.rows import Rows
+from raysearch.report.row_sequence import Rows
 from raysearch.report.run_data import RunData, read_run
 from raysearch.report.run_facts import ChartFacts, chart_facts
 from raysearch.report.sentences import claim, limitations, question, title
-from raysearch.viewer.notes import described, none_accepted
+from raysearch.viewer.report_notes import described, none_accepted
 from tests.cli.conftest import QUICKSTART
 from tests.once import Once
 

@@ -12,9 +12,9 @@ from raysearch.report.control_comparison import ControlComparison, compare_contr
 from raysearch.report.margins import Margins
 from raysearch.report.results_table import read_results
 from raysearch.stats.paired_test import PairedTest
-from raysearch.storage.open import open_folder
+from raysearch.storage.open_folder import open_folder
 from raysearch.viewer.page import page
-from tests.search.test_baselines import near
+from tests.search.test_baseline_policies import near
 from tests.search.worlds import BASE, World
 from tests.test_check_run import run_of
 

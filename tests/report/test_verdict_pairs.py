@@ -12,12 +12,12 @@ import pytest
 from raysearch.core.events import Encoded
 from raysearch.report.margins import read_margins
 from raysearch.report.results_table import read_table, results
-from raysearch.report.rows import Row
+from raysearch.report.row_sequence import Row
 from raysearch.search.criteria import DecisionRule
 from raysearch.store.pairs_table import read_pairs
 from raysearch.store.run_folder import RunFolder
-from raysearch.viewer.observed import Observed, Seen
-from raysearch.viewer.outcomes import PairOutcomes
+from raysearch.viewer.observations import RunObservations, SplitObservations
+from raysearch.viewer.pair_outcomes import PairOutcomes
 from tests.search.worlds import World
 from tests.test_check_continued import continued
 from tests.test_check_run import OpenEnded, run_of
@@ -59,7 +59,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 def _seen(run: RunFolder) -> list[tuple[Row, str]]:
     """Each row with the outcomes of its test pairs, as the page has them."""
-    observed = Observed(run.folder)
+    observed = RunObservations(run.folder)
     of = PairOutcomes(read_pairs(run.folder).encoded or (), observed.outputs, unfiltered=False)
     return [
         (row, of.of(row, observed.splits(row["intervention"], row["fit"])["test"], "test"))
@@ -87,7 +87,7 @@ def test_each_run_has_an_intervention_that_was_measured_for_others_too(run: RunF
 
 def test_runs_of_before_have_no_parts(run: RunFolder) -> None:
     assert read_table(run.folder, "observations")["part"].null_count == 0
-    observed = Observed(run.folder)
+    observed = RunObservations(run.folder)
     of = PairOutcomes(read_pairs(run.folder).encoded or (), observed.outputs, unfiltered=False)
     for row in results(run.folder).to_pylist():
         seen = observed.splits(row["intervention"], row["fit"])["test"]
@@ -118,5 +118,5 @@ def test_further_pairs_change_no_label_and_keep_answers_of_their_own() -> None:
         of = PairOutcomes(pairs, [(3,), (4,), (5,)], unfiltered=False)
         indices = np.array([p.index for p in pairs])
         said = np.array([1, 0, 2, 1])[: len(pairs)]
-        seen = Seen(indices, said, 0 * indices, pa.table({}))
+        seen = SplitObservations(indices, said, 0 * indices, pa.table({}))
         assert of.of(row, seen, "test") == "+" * len(pairs)

@@ -14,7 +14,7 @@ from raysearch.report.control_rows import ControlComparison
 from raysearch.report.results_table import read_results, results
 from raysearch.report.warnings import WARNINGS, PairFacts, warning_lines, warnings_of
 from raysearch.search.pair_blocks import ExpectedAnswers
-from raysearch.storage.open import open_folder
+from raysearch.storage.open_folder import open_folder
 from tests.search.worlds import World
 from tests.test_check_run import run_of
 

@@ -9,7 +9,7 @@ import raysearch as rs
 from raysearch.engine.loading.load import ModelSource, load
 from raysearch.report.run_data import cost_of
 from raysearch.runner.messages import MANY
-from raysearch.storage.open import open_folder
+from raysearch.storage.open_folder import open_folder
 
 ROOT = Path(__file__).parents[2]
 

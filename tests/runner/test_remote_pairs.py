@@ -13,7 +13,7 @@ from raysearch.causal import Split
 from raysearch.errors import PairsError
 from raysearch.problems import read_pairs
 from raysearch.problems.remote_pairs import sample_at
-from raysearch.storage.open import open_folder
+from raysearch.storage.open_folder import open_folder
 from tests.s3 import S3, SECRET
 
 COUNTS: dict[Split, int] = {"test": 3, "fit": 0, "holdout": 1}

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 import raysearch as rs
 from raysearch.errors import StoreError
 from raysearch.runner.repair import repair
-from raysearch.storage.digests import FILE, each_checked
-from raysearch.storage.open import open_folder
-from raysearch.store.codec import Sealed
-from raysearch.store.progress import FILE as PROGRESS
+from raysearch.storage.digests_json import FILE, each_checked
+from raysearch.storage.open_folder import open_folder
+from raysearch.store.journal_codec import Sealed
+from raysearch.store.progress_file import FILE as PROGRESS
 from raysearch.store.run_folder import RunFolder
 from raysearch.store.run_history import read_entries
 from tests.runner.finished import JOB, PROPOSER, files, make, raysearch

@@ -9,9 +9,9 @@ import yaml
 from raysearch.cluster import local_pool
 from raysearch.core.records import Training
 from raysearch.errors import StoreError
-from raysearch.runner import progress
+from raysearch.runner import progress_display
 from raysearch.store import ledger
-from raysearch.store.progress import read_progress
+from raysearch.store.progress_file import read_progress
 from raysearch.store.run_folder import RunFolder, find_run
 from tests.runner.finished import raysearch
 
@@ -37,7 +37,7 @@ JOB: dict[str, Any] = {
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every step is looked at."""
     monkeypatch.setattr(local_pool, "STEP_SECONDS", 0.0)
-    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(progress_display, "LINE_SECONDS", 0.0)
     monkeypatch.setattr(ledger, "PROGRESS_SECONDS", 0.0)
 
 
@@ -71,7 +71,9 @@ def test_within_a_stretch_each_line_says_step_loss_and_what_is_trained(
         assert "of total" in said
     assert any("of total (control arbitrary_labels)" in line for line in lines)
     first = [t for t in counted if t.of == ("total",)]
-    assert {t.step for t in first} >= set(range(STEPS))  # in progress.json, as `status` shows it
+    assert {t.step for t in first} >= set(
+        range(STEPS)
+    )  # in progress_display.json, as `status` shows it
     assert len({t.loss for t in first}) > STEPS // 2
     assert {t.done + t.left for t in first} == {STEPS}
 

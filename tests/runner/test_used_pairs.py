@@ -12,7 +12,7 @@ from raysearch.job import Job
 from raysearch.report.results_table import results
 from raysearch.runner.fresh_pairs import with_fresh_pairs
 from raysearch.runner.resolve import resolve
-from raysearch.storage.open import open_folder
+from raysearch.storage.open_folder import open_folder
 from raysearch.store.pairs_table import read_pairs
 from raysearch.store.run_folder import RunFolder, run_names
 from raysearch.store.used_pairs import EarlierRun, earlier_runs, used_before, used_words

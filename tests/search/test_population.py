@@ -16,7 +16,7 @@ from raysearch.core.events import Screened
 from raysearch.core.population import SAMPLER, Population, about
 from raysearch.errors import PairsError
 from raysearch.job import Job
-from raysearch.report.population import earlier_population, population_words
+from raysearch.report.population_text import earlier_population, population_words
 from raysearch.runner.resolved_job import population_of
 from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.search.pair_filters import count_pairs

@@ -15,8 +15,8 @@ from raysearch.search.search import Search
 from raysearch.stats.e_process import LEVEL
 from raysearch.stats.evidence import Evidence
 from raysearch.stats.exact_test import ExactTest
+from raysearch.stats.false_discovery import e_bh
 from raysearch.stats.match_test import MatchTest
-from raysearch.stats.selection import e_bh
 from tests.search.sick import Sick, sick_of
 from tests.search.test_retry import retry, told_again
 from tests.search.worlds import Cluster, World

@@ -12,7 +12,7 @@ from raysearch.stats.betting_test import BettingTest
 from raysearch.stats.e_process import AnytimeTest
 from raysearch.stats.evidence import Evidence, looks
 from raysearch.stats.match_test import MatchTest
-from tests.search.test_baselines import near, verdicts
+from tests.search.test_baseline_policies import near, verdicts
 from tests.search.worlds import Cluster, World
 
 TEST = MatchTest(0.8, 0.05, 0.05, hypotheses=20)

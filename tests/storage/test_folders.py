@@ -13,7 +13,7 @@ from raysearch.errors import StoreError
 from raysearch.storage.folder import Folder
 from raysearch.storage.local import LocalFolder, this_process
 from raysearch.storage.local_copy import on_this_machine
-from raysearch.storage.open import open_folder
+from raysearch.storage.open_folder import open_folder
 from raysearch.storage.retries import RetryPolicy
 from raysearch.store.fit_store import FitStore
 from tests.s3 import BUCKET, S3, SECRET, proxy_before

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from raysearch.core.hypothesis import canonical_json, content_id
 from raysearch.errors import StoreError, TakenOverError
 from raysearch.storage.folder import Folder
-from raysearch.store.codec import Ended, Follows, JournalEntry, decode
 from raysearch.store.journal import Journal, history, read_journal
+from raysearch.store.journal_codec import Ended, Follows, JournalEntry, decode
 from tests.store.books import screened, script
 
 EVENTS: list[JournalEntry] = [e for batch in script(1) for e in batch][:12]

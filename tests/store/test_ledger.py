@@ -23,7 +23,7 @@ from raysearch.core.records import Proposed, Record, Snapshot
 from raysearch.errors import StoreError, TakenOverError
 from raysearch.storage.folder import Folder
 from raysearch.storage.local import LocalFolder
-from raysearch.storage.open import open_folder
+from raysearch.storage.open_folder import open_folder
 from raysearch.storage.parquet import from_parquet
 from raysearch.store.ledger import RunLedger
 from raysearch.store.pairs_table import read_pairs

@@ -11,7 +11,7 @@ import pytest
 
 from raysearch.errors import StoreError
 from raysearch.storage.folder import Folder
-from raysearch.storage.open import open_folder
+from raysearch.storage.open_folder import open_folder
 from raysearch.storage.uris import without_credentials
 from raysearch.store.locations import IN_A_RAY_JOB, kind_of, writable_store
 from raysearch.store.run_folder import RunFolder, find_run, run_names

@@ -8,10 +8,10 @@ import pytest
 
 from raysearch.errors import StoreError
 from raysearch.report.results_table import read_table
-from raysearch.storage.digests import FILE, check_parts, read_checked, read_digests
+from raysearch.storage.digests_json import FILE, check_parts, read_checked, read_digests
 from raysearch.storage.local import LocalFolder
-from raysearch.store.codec import Sealed, decode
 from raysearch.store.journal import _line, read_journal
+from raysearch.store.journal_codec import Sealed, decode
 from raysearch.store.ledger import RunLedger
 from raysearch.store.run_folder import RunFolder
 from raysearch.store.schemas import TABLES

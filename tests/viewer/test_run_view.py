@@ -11,8 +11,8 @@ from raysearch.storage.folder import Folder
 from raysearch.store.run_folder import RunFolder
 from raysearch.viewer import page as pages
 from raysearch.viewer.page import FILE, FOLDER, data_in, run_page, write_page
+from raysearch.viewer.page_json import to_json
 from raysearch.viewer.pair_texts import position_spans
-from raysearch.viewer.plain import to_json
 from raysearch.viewer.run_view import RunView
 from raysearch.viewer.token_texts import TokenTexts
 from tests.cli.conftest import QUICKSTART

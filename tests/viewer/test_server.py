@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from raysearch.storage.folder import Folder
-from raysearch.storage.open import open_folder
+from raysearch.storage.open_folder import open_folder
 from raysearch.store.ledger import RunLedger
 from raysearch.store.run_folder import run_names
 from raysearch.viewer import page as pages

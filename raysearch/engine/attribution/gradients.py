@@ -16,7 +16,7 @@ from torch import Tensor
 
 from raysearch.engine.execution.losses import losses_of
 from raysearch.engine.networks.components import Components, hook_at
-from raysearch.engine.networks.detached import detached
+from raysearch.engine.networks.gradient_mode import detached
 from raysearch.engine.networks.hooks import Hook, HookCall, owned_hooks
 from raysearch.engine.networks.network import ModelInput, Network
 from raysearch.engine.networks.point import Point

@@ -15,7 +15,7 @@ from raysearch.core.events import Encoded, Ids, ModelInput
 from raysearch.core.hypothesis import canonical_json
 from raysearch.core.prompt_format import PLAIN, PromptFormat
 from raysearch.engine.encoding.positions import PairSide, located
-from raysearch.engine.encoding.tokenized import Prompt, TokenizedText, TokenizedTexts
+from raysearch.engine.encoding.tokenized_texts import Prompt, TokenizedText, TokenizedTexts
 from raysearch.errors import PairsError, PositionError
 
 

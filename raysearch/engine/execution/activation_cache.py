@@ -29,6 +29,7 @@ from raysearch.engine.execution.cached_runs import (
     StoredBatch,
 )
 from raysearch.engine.execution.capture import Capture
+from raysearch.engine.execution.capture_request import CaptureRequest
 from raysearch.engine.execution.memory import RowLimit, halving
 from raysearch.engine.execution.predict import (
     Prediction,
@@ -38,9 +39,8 @@ from raysearch.engine.execution.predict import (
     with_scores,
 )
 from raysearch.engine.execution.usage import UsageMeter
-from raysearch.engine.execution.wanted import Wanted
 from raysearch.engine.networks.components import Components, hook_at
-from raysearch.engine.networks.detached import detached
+from raysearch.engine.networks.gradient_mode import detached
 from raysearch.engine.networks.hooks import owned_hooks
 from raysearch.engine.networks.network import LanguageModel, ModelInput, Network, batches, tokens_of
 from raysearch.engine.networks.point import Point
@@ -82,7 +82,7 @@ class ActivationCache:
         self._bytes = 0
         self._last_bytes = 0
         self._held: Counter[StoredBatch] = Counter()  # cached runs of each batch
-        self.wanted = Wanted(hook_points)
+        self.wanted = CaptureRequest(hook_points)
         self._runs: OrderedDict[Row, CachedRun] = OrderedDict()  # least recently used first
         self._table: tuple[Sequence[Row], RunTable] | None = None
         self._too_many: Sequence[Row] | None = None  # they did not fit together

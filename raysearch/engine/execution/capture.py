@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from raysearch.engine.execution.cached_runs import CachedRun, Layers, StoredBatch, stacked
-from raysearch.engine.execution.wanted import Wanted
+from raysearch.engine.execution.capture_request import CaptureRequest
 from raysearch.engine.networks.components import Components, HookPoint, hook_at
 from raysearch.engine.networks.hooks import Hook, HookCall
 from raysearch.engine.networks.network import ModelInput, Network
@@ -27,7 +27,7 @@ class Capture:
         self,
         network: Network,
         hook_points: Components,
-        wanted: Wanted,
+        wanted: CaptureRequest,
         batch: Sequence[Row],
         blocks: int | None,
         keys: bool,

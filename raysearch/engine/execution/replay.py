@@ -26,15 +26,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 
+from raysearch.engine.execution.block_arguments import Template
 from raysearch.engine.execution.cached_runs import StoredBatch, gather, on_device
-from raysearch.engine.execution.shared_layers import SharedLayers
-from raysearch.engine.execution.template import Template
+from raysearch.engine.execution.shared_prefix_layers import SharedLayers
 from raysearch.engine.execution.wave import EntryPoint, Wave, WaveShape
 from raysearch.engine.execution.wave_cache import WaveCache
 from raysearch.engine.networks.answer_head import AnswerHead
 from raysearch.engine.networks.block_stubs import Stub, stubbed
 from raysearch.engine.networks.components import Components
-from raysearch.engine.networks.detached import detached
+from raysearch.engine.networks.gradient_mode import detached
 from raysearch.engine.networks.hooks import (
     HookCall,
     owned_hooks,

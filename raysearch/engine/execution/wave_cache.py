@@ -16,7 +16,7 @@ from transformers import Cache, PretrainedConfig
 
 from raysearch.engine.execution.cached_runs import Indices, RunTable, on_device, prefixes
 from raysearch.engine.execution.partial_attention import Groups, Heads, RowsByBase, attend
-from raysearch.engine.execution.shared_layers import attended
+from raysearch.engine.execution.shared_prefix_layers import attended
 
 
 class WaveCache(Cache):

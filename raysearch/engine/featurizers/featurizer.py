@@ -49,7 +49,7 @@ class FeaturizerContext:
     @property
     def size(self) -> int:
         """The number of features that the job asks for."""
-        assert self.subspace.features is not None, "make.py has checked it"
+        assert self.subspace.features is not None, "construction.py has checked it"
         return self.subspace.features
 
     @property

@@ -26,6 +26,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from raysearch.core.hypothesis import Subspace
+from raysearch.engine.featurizers.closed_form import Pca
 from raysearch.engine.featurizers.featurizer import (
     FeatureVectors,
     Featurizer,
@@ -35,7 +36,6 @@ from raysearch.engine.featurizers.featurizer import (
     own,
 )
 from raysearch.engine.featurizers.identity import Identity
-from raysearch.engine.featurizers.linear import Pca
 from raysearch.engine.featurizers.sae import Sae
 from raysearch.errors import JobError
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from raysearch.engine.featurizers.featurizer import FeaturizerContext, held
-from raysearch.engine.featurizers.spans import LinearSubspace, matrix, unevenness
+from raysearch.engine.featurizers.linear_subspace import LinearSubspace, matrix, unevenness
 
 _ORTHONORMAL = 1e-5
 """The `unevenness` up to which a matrix counts as orthonormal: about what a QR in float32

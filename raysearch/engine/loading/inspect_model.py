@@ -19,7 +19,7 @@ from raysearch.core.codec import from_json_values, to_json_values
 from raysearch.core.events import Encoded
 from raysearch.core.model_source import ModelSource
 from raysearch.core.prompt_format import PromptFormat
-from raysearch.engine.loading.digest import file_digest
+from raysearch.engine.loading.model_digest import file_digest
 from raysearch.engine.loading.model_summary import ModelShapes, ModelSummary, check_lengths
 from raysearch.engine.loading.side_files import ADAPTER, WEIGHTS, check_beside, unused
 from raysearch.errors import StoreError

@@ -31,16 +31,16 @@ from transformers.utils.hub import cached_file
 from raysearch.core.model_source import ModelSource
 from raysearch.engine.loading.adapter import Adapter, adapter_of
 from raysearch.engine.loading.config_counts import check_counts
-from raysearch.engine.loading.digest import digest_of
 from raysearch.engine.loading.dtypes import cast, dtypes_of
 from raysearch.engine.loading.loaded_model import DTYPES, LoadedModel
-from raysearch.engine.loading.quantised import method_of, refuse_change, spread_of
+from raysearch.engine.loading.model_digest import digest_of
+from raysearch.engine.loading.quantisation import method_of, refuse_change, spread_of
 from raysearch.engine.loading.side_files import ADAPTER, check_beside, unused
 from raysearch.engine.loading.weights_check import check_vocabulary, check_whole
 from raysearch.engine.networks.blocks import ONLY
 from raysearch.engine.networks.half_precision import speed_up
 from raysearch.errors import ModelError, check_memory
-from raysearch.storage.digests import sha256
+from raysearch.storage.digests_json import sha256
 from raysearch.visible_text import one_line
 
 _log = logging.getLogger(__name__)

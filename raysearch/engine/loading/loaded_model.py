@@ -15,7 +15,7 @@ from raysearch.core.prompt_format import PLAIN, PromptFormat
 from raysearch.engine.encoding.encode import encode
 from raysearch.engine.loading.dtypes import cast, dtypes_of
 from raysearch.engine.loading.model_summary import ModelSummary, check_lengths
-from raysearch.engine.loading.quantised import method_of, refuse_random_model
+from raysearch.engine.loading.quantisation import method_of, refuse_random_model
 from raysearch.engine.networks.attention_modules import declared
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.encoder import Encoder

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from raysearch.engine.loading.quantised import method_of
+from raysearch.engine.loading.quantisation import method_of
 from raysearch.engine.networks.blocks import layers_of
 from raysearch.errors import ModelError
 

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from raysearch.engine.networks.detached import detached
+from raysearch.engine.networks.gradient_mode import detached
 from raysearch.engine.networks.network import LanguageModel
 
 log = logging.getLogger(__name__)

@@ -19,9 +19,9 @@ from raysearch.core.model_facts import ComponentFacts
 from raysearch.engine.networks.attention_modules import counts_of
 from raysearch.engine.networks.component_check import wrong_heads
 from raysearch.engine.networks.component_names import PER_HEAD
-from raysearch.engine.networks.detached import detached
 from raysearch.engine.networks.first_run import does_not_run
 from raysearch.engine.networks.fused_projections import FusedProjection, columns_of
+from raysearch.engine.networks.gradient_mode import detached
 from raysearch.engine.networks.hook_point import (
     HookPoint as HookPoint,
 )  # re-exported: `Components` returns these

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
-from raysearch.engine.networks.detached import detached
+from raysearch.engine.networks.gradient_mode import detached
 
 LEAST_ROWS = 2
 """Fewest rows of a product in half precision: one row takes another way through oneDNN in float16,

@@ -15,9 +15,9 @@ from raysearch.engine.networks.component_names import PER_HEAD
 from raysearch.engine.networks.components import Components, HookPoint
 from raysearch.engine.networks.network import ModelInput
 from raysearch.engine.networks.point import Point
-from raysearch.engine.patching.featurized import Featurizers
 from raysearch.engine.patching.operations import KINDS, Operation
 from raysearch.engine.patching.rows import FeatureIndices, Patch, Row, Source
+from raysearch.engine.patching.subspace_operations import Featurizers
 from raysearch.errors import JobError, ModelError, NotYetError, PairsError, PositionError
 
 MEAN_OF = 32

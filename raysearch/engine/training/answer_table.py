@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from raysearch.core.events import Ids
 from raysearch.engine.patching.rows import Row
-from raysearch.engine.training.unit import CapturedUnit
+from raysearch.engine.training.captured_unit import CapturedUnit
 
 NONE = -1
 """The row of a token that an answer does not have, or that is not run."""

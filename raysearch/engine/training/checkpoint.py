@@ -18,8 +18,8 @@ from torch import Tensor
 
 from raysearch.core.fit_keys import FitKeys
 from raysearch.core.hypothesis import canonical_json
+from raysearch.engine.featurizers.construction import to_bytes
 from raysearch.engine.featurizers.featurizer import Featurizer
-from raysearch.engine.featurizers.make import to_bytes
 from raysearch.errors import ResumeError
 
 LossPoint = tuple[int, float, float | None]

@@ -12,15 +12,20 @@ from jaxtyping import Bool, Int
 from numpy.typing import NDArray
 
 from raysearch.core.fit_keys import FitKeys
-from raysearch.engine.execution.prepared import Indices
+from raysearch.engine.execution.prepared_rows import Indices
+from raysearch.engine.featurizers.construction import to_bytes
 from raysearch.engine.featurizers.featurizer import TemperatureSchedule
-from raysearch.engine.featurizers.make import to_bytes
 from raysearch.engine.training.answer_table import NONE, AnswerTable
+from raysearch.engine.training.captured_unit import CapturedUnit
 from raysearch.engine.training.checkpoint import Checkpoint, Validation
-from raysearch.engine.training.fit import CollapsedError, DivergedError, FitOutcome, FitRequest
+from raysearch.engine.training.fit_request import (
+    CollapsedError,
+    DivergedError,
+    FitOutcome,
+    FitRequest,
+)
 from raysearch.engine.training.schedule import FitRows
 from raysearch.engine.training.training_rows import Outcomes
-from raysearch.engine.training.unit import CapturedUnit
 
 
 @dataclass(frozen=True, slots=True, eq=False)

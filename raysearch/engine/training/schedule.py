@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raysearch.engine.execution.prepared import Indices, RunOrder
+from raysearch.engine.execution.prepared_rows import Indices, RunOrder
 from raysearch.engine.training.answer_table import NONE, AnswerTable
 
 

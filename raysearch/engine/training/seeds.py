@@ -11,8 +11,8 @@ from raysearch.core.controls import labels_of
 from raysearch.core.events import Encoded, Ids, Seed
 from raysearch.core.featurizers import is_closed_form, kind_of
 from raysearch.core.hypothesis import Intervention
-from raysearch.engine.featurizers.make import closed_form
-from raysearch.engine.training.fit import FitFault, FitOutcome, FitRequest, Targets
+from raysearch.engine.featurizers.construction import closed_form
+from raysearch.engine.training.fit_request import FitFault, FitOutcome, FitRequest, Targets
 from raysearch.engine.training.trainer import Trainer
 from raysearch.errors import JobError
 

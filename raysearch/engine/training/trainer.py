@@ -26,23 +26,23 @@ from raysearch.core.hypothesis import Intervention
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.executors import Executor
 from raysearch.engine.execution.memory import RowLimit
-from raysearch.engine.execution.prepared import Indices
+from raysearch.engine.execution.prepared_rows import Indices
 from raysearch.engine.featurizers.featurizer import Featurizer
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import Network
 from raysearch.engine.patching.rows import Row
 from raysearch.engine.training.answer_table import NONE, AnswerTable, RowTable
+from raysearch.engine.training.captured_unit import CapturedUnit, captured, inputs_of, unit_of
 from raysearch.engine.training.checkpoint import Checkpoint, Validation
-from raysearch.engine.training.fit import FitFault, FitOutcome, FitRequest, Targets
+from raysearch.engine.training.fit_request import FitFault, FitOutcome, FitRequest, Targets
 from raysearch.engine.training.fit_state import FitGroup, FitState
 from raysearch.engine.training.initialise import initialise
 from raysearch.engine.training.recipe import split_pairs
 from raysearch.engine.training.schedule import Schedule
 from raysearch.engine.training.stretch import TrainingStretch
 from raysearch.engine.training.training_rows import Outcomes, RowRunner
-from raysearch.engine.training.unit import CapturedUnit, captured, inputs_of, unit_of
 from raysearch.engine.training.unit_vectors import UnitVectors, by_width
-from raysearch.engine.training.unpatched import UnpatchedRuns
+from raysearch.engine.training.unpatched_runs import UnpatchedRuns
 from raysearch.errors import JobError
 
 KEPT_BYTES = 2**28

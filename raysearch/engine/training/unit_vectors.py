@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from raysearch.engine.training.unit import CapturedUnit
+from raysearch.engine.training.captured_unit import CapturedUnit
 
 Item = TypeVar("Item")
 BaseAndSource = tuple[Float[Tensor, "vector width"], Float[Tensor, "vector width"]]

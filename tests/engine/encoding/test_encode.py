@@ -344,5 +344,5 @@ def test_a_tokenizer_that_does_not_say_where_tokens_stand_is_refused() -> None:
 
 
 def test_the_digest_of_a_model_needs_no_torch() -> None:
-    code = "import sys, raysearch.engine.loading.digest; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = "import sys, raysearch.engine.loading.model_digest; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -14,14 +14,14 @@ from torch import Tensor
 from raysearch.core.featurizers import names
 from raysearch.core.hypothesis import Subspace
 from raysearch.engine.featurizers.boundless import Boundless, BoundlessRank
+from raysearch.engine.featurizers.closed_form import MeanDifference
+from raysearch.engine.featurizers.construction import closed_form, from_bytes, to_bytes, untrained
 from raysearch.engine.featurizers.identity import Identity
-from raysearch.engine.featurizers.linear import MeanDifference
-from raysearch.engine.featurizers.make import closed_form, from_bytes, to_bytes, untrained
+from raysearch.engine.featurizers.linear_subspace import LinearSubspace, unevenness
 from raysearch.engine.featurizers.mask import Mask
 from raysearch.engine.featurizers.rotation import Rotation, orthonormal, random_directions
 from raysearch.engine.featurizers.sae import Sae
 from raysearch.engine.featurizers.sae_file import SaeFile
-from raysearch.engine.featurizers.spans import LinearSubspace, unevenness
 from tests.engine.featurizer_worlds import autoencoder, made, near, pair, seeded
 
 seeds = st.integers(0, 10_000)

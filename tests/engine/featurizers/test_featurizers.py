@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from raysearch.core.featurizers import featurizers
 from raysearch.core.hypothesis import Subspace
 from raysearch.engine.featurizers.boundless import Boundless
+from raysearch.engine.featurizers.construction import untrained
 from raysearch.engine.featurizers.featurizer import TemperatureSchedule
 from raysearch.engine.featurizers.identity import Identity
-from raysearch.engine.featurizers.make import untrained
+from raysearch.engine.featurizers.linear_subspace import LinearSubspace, unevenness
 from raysearch.engine.featurizers.mask import Mask
 from raysearch.engine.featurizers.rotation import Rotation, orthonormal, random_directions
-from raysearch.engine.featurizers.spans import LinearSubspace, unevenness
 from raysearch.engine.patching.operations import Featurized
 from tests.engine.featurizer_worlds import ITEMS, LEARN, NAMED, made, near, pair, seeded
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from raysearch.core.hypothesis import Subspace
-from raysearch.engine.featurizers.make import closed_form, from_bytes, to_bytes, untrained
+from raysearch.engine.featurizers.construction import closed_form, from_bytes, to_bytes, untrained
 from raysearch.engine.featurizers.rotation import Rotation
 from raysearch.engine.featurizers.sae import Sae
 from raysearch.engine.featurizers.sae_file import SaeFile

@@ -13,9 +13,9 @@ from transformers import LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from raysearch.core.model_source import ModelSource
-from raysearch.engine.loading.digest import digest_of
 from raysearch.engine.loading.inspect_model import inspect_model
 from raysearch.engine.loading.load import load
+from raysearch.engine.loading.model_digest import digest_of
 from raysearch.errors import ModelError
 from tests.engine.worlds import VOCAB, model_of, word_tokenizer
 

@@ -22,10 +22,10 @@ from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.executors import BatchedExecutor
 from raysearch.engine.execution.memory import RowLimit
-from raysearch.engine.featurizers.make import untrained
+from raysearch.engine.featurizers.construction import untrained
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.tensor_network import TensorNetwork
-from raysearch.engine.training.fit import FitFault, FitOutcome, FitRequest
+from raysearch.engine.training.fit_request import FitFault, FitOutcome, FitRequest
 from raysearch.engine.training.fit_stack import FitStack
 from raysearch.engine.training.trainer import Trainer
 

@@ -24,7 +24,7 @@ from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.executors import BatchedExecutor, Executor, PlainExecutor
 from raysearch.engine.execution.memory import RowLimit
 from raysearch.engine.execution.replay_executor import ReplayExecutor
-from raysearch.engine.featurizers.make import from_bytes, untrained
+from raysearch.engine.featurizers.construction import from_bytes, untrained
 from raysearch.engine.featurizers.rotation import Rotation, random_directions
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.tensor_network import TensorNetwork
@@ -32,7 +32,7 @@ from raysearch.engine.patching.build import build_row
 from raysearch.engine.patching.operations import Featurized
 from raysearch.engine.patching.oracle import oracle
 from raysearch.engine.patching.rows import Row
-from raysearch.engine.training.fit import DivergedError, FitFault, FitOutcome, FitRequest
+from raysearch.engine.training.fit_request import DivergedError, FitFault, FitOutcome, FitRequest
 from raysearch.engine.training.recipe import batch_of, split_pairs
 from raysearch.engine.training.stretch import TrainingStretch
 from raysearch.engine.training.trainer import Trainer

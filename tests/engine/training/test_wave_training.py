@@ -11,8 +11,8 @@ from torch import Tensor
 from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
 from raysearch.engine.execution.memory import RowLimit
 from raysearch.engine.execution.replay_executor import ReplayExecutor
-from raysearch.engine.featurizers.make import untrained
-from raysearch.engine.training.fit import FitOutcome, FitRequest
+from raysearch.engine.featurizers.construction import untrained
+from raysearch.engine.training.fit_request import FitOutcome, FitRequest
 from raysearch.engine.training.trainer import Trainer
 from tests.engine.bytecodes import bytecodes
 from tests.engine.training.test_step_costs import RECIPE, STEPS, WAITS, Kernels, per_step

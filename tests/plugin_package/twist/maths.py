@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from raysearch.engine.featurizers.featurizer import FeaturizerContext, own
 from raysearch.engine.featurizers.identity import Identity
-from raysearch.engine.featurizers.spans import LinearSubspace
+from raysearch.engine.featurizers.linear_subspace import LinearSubspace
 
 
 class Mirror(LinearSubspace):

@@ -1,0 +1,131 @@
+"""Entries survive the way to JSON and back; what is not an entry is refused, never guessed."""
+
+import json
+from dataclasses import replace
+from types import MappingProxyType
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raysearch.core.events import Attributed, Failed, LossCause, Lost, Measured, Retried, Screened
+from raysearch.core.hypothesis import canonical_json
+from raysearch.errors import StoreError
+from raysearch.store.journal_codec import Cut, Ended, Follows, JournalEntry, Started, decode, encode
+from tests.store.books import failure, screened
+
+TEXT = st.text(max_size=20)
+INT = st.integers(0, 2**31 - 1)
+IDS = st.lists(INT, max_size=4).map(tuple)
+FLOAT = st.floats(allow_nan=False, allow_infinity=False)
+SCORES = st.none() | st.dictionaries(
+    TEXT, st.dictionaries(TEXT, st.lists(st.floats(-1e6, 1e6)).map(tuple))
+)
+SPLIT = st.sampled_from(["fit", "test", "holdout"])
+ENTRIES = st.one_of(
+    st.builds(
+        Screened,
+        INT,
+        SPLIT,
+        INT,
+        IDS,
+        st.tuples(IDS, IDS),
+        st.dictionaries(TEXT, st.tuples(IDS)),
+        INT,
+        FLOAT,
+        TEXT,
+        TEXT,
+        INT,
+        SCORES,
+    ),
+    st.builds(
+        Attributed,
+        INT,
+        SPLIT,
+        INT,
+        IDS,
+        st.dictionaries(TEXT, st.lists(st.none() | st.floats(-1e6, 1e6)).map(tuple)),
+        FLOAT,
+        TEXT,
+        TEXT,
+        INT,
+    ),
+    st.builds(
+        Measured,
+        INT,
+        TEXT,
+        SPLIT,
+        INT,
+        IDS,
+        st.lists(IDS).map(tuple),
+        INT,
+        INT,
+        FLOAT,
+        TEXT,
+        TEXT,
+        INT,
+        SCORES,
+    ),
+    st.builds(Lost, INT, st.sampled_from(get_args(LossCause)), TEXT, TEXT),
+    st.builds(Failed, INT, st.none() | TEXT, st.none() | INT, TEXT, TEXT, TEXT, TEXT, TEXT, INT),
+    st.builds(
+        Retried, st.lists(TEXT).map(tuple), st.lists(TEXT).map(tuple), st.lists(TEXT).map(tuple)
+    ),
+    st.builds(Started, TEXT, st.dictionaries(TEXT, TEXT), INT, st.none() | TEXT),
+    st.builds(Follows, st.dictionaries(TEXT, INT)),
+    st.builds(Cut, TEXT, TEXT, INT),
+    st.builds(Ended, TEXT),
+)
+
+
+@given(ENTRIES)
+def test_every_entry_comes_back_equal_from_its_json(entry: JournalEntry) -> None:
+    assert decode(json.loads(canonical_json(encode(entry)))) == entry
+
+
+def test_where_there_are_no_scores_the_journal_has_no_word_of_them() -> None:
+    assert "scores" not in encode(screened())
+    assert "scores" in encode(replace(screened(), scores={}))
+
+
+def test_a_mapping_of_any_kind_can_be_written() -> None:
+    entry = Started("now", MappingProxyType({"torch": "2"}), 1)
+    assert decode(json.loads(canonical_json(encode(entry)))) == Started("now", {"torch": "2"}, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"type": "surprise"}, "'surprise'"),
+        ({"type": None}, "None"),
+        ({"type": ["lost"]}, "lost"),
+        ({"block": "one"}, "block"),
+        ({"block": True}, "block"),
+        ({"near_ties": 1.5}, "near_ties"),
+        ({"split": "all"}, "'fit', 'test' or 'holdout'"),
+        ({"base": [[1], 2]}, "base"),
+        ({"sources": []}, "sources"),
+        ({"more": 1}, "more: unknown key; did you mean"),
+    ],
+)
+def test_what_is_no_entry_of_this_version_is_refused_by_name(
+    change: dict[str, object], words: str
+) -> None:
+    raw = json.loads(canonical_json(encode(screened())))
+    with pytest.raises(StoreError, match="journal entry") as e:
+        decode({**raw, **change})
+    assert words in str(e.value)
+
+
+def test_a_missing_field_is_refused_by_name() -> None:
+    raw = json.loads(canonical_json(encode(failure(None))))
+    del raw["worker"]
+    with pytest.raises(StoreError, match="worker: missing"):
+        decode(raw)
+
+
+def test_text_that_no_file_can_hold_is_refused_in_one_line() -> None:
+    raw = json.loads(canonical_json(encode(failure(None))))
+    with pytest.raises(StoreError, match="surrogates not allowed"):
+        decode({**raw, "message": "\ud800"})
