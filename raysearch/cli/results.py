@@ -19,7 +19,7 @@ from raysearch.cli.terminal import console, lead, say, typed
 from raysearch.core.controls import JOB_CONTROLS
 from raysearch.errors import RaysearchError
 from raysearch.report.claim import continued_words, read_claim
-from raysearch.report.control_rows import COLUMNS, ControlComparison
+from raysearch.report.control_comparison import COLUMNS, ControlComparison
 from raysearch.report.dropped_pairs import summarise_dropped
 from raysearch.report.results_table import results
 from raysearch.report.row_sequence import Rows

@@ -16,7 +16,7 @@ from raysearch.cli.table import print_table
 from raysearch.cli.terminal import console, lead, line_of_ours, say
 from raysearch.cluster.job_environment import job_environment
 from raysearch.job import Job
-from raysearch.report.control_comparison import compare_controls
+from raysearch.report.run_results import compare_controls
 from raysearch.runner import frontend, run
 from raysearch.runner.error_context import named
 from raysearch.runner.find_hypothesis import short_ids

@@ -16,8 +16,8 @@ from raysearch.job import Job
 from raysearch.job.named_files import only_looked_at
 from raysearch.notebook.data_frames import frame
 from raysearch.notebook.summary import Summary, html
-from raysearch.report.control_comparison import compare_controls
 from raysearch.report.results_table import read_results, read_table, results
+from raysearch.report.run_results import compare_controls
 from raysearch.report.warnings import warning_lines
 from raysearch.runner.status import local_status
 from raysearch.storage.digests_json import read_checked

@@ -1,61 +1,156 @@
-"""The results of a run, with what compares its accepted hypotheses with their controls."""
+"""Compares each accepted hypothesis with its controls, with the best policy that looks into no
+network, and with the other variables, and warns where it is not better.
 
-from collections.abc import Iterator, Mapping
+Invariants: a control belongs to a hypothesis of the same variable at the same sites. Each
+comparison is a paired test on the same pairs (`margins.py`): a control does as well if it was
+accepted, or if it was not rejected and the interval of the margin over it reaches 0. A bare
+difference never counts.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import pyarrow as pa
+from raysearch.core.controls import HOLDOUT_CONTROLS, JOB_CONTROLS
+from raysearch.core.hypothesis import canonical_json
+from raysearch.report.margins import NO_MARGINS, Interval, Margins
+from raysearch.report.row_sequence import Row
+from raysearch.report.unit_text import words
 
-from raysearch.core.controls import JOB_CONTROLS
-from raysearch.report.control_rows import ControlComparison, compare, indexed
-from raysearch.report.margins import NO_MARGINS, Margins
-from raysearch.report.row_sequence import Row, Rows
+ControlKey = tuple[str, str, str, int | None]
+"""The parts that a control and its hypothesis have in common."""
+COLUMNS = {name: f"{name}_iia" for name in ("no_intervention", "baseline", *HOLDOUT_CONTROLS)}
+"""Columns of a hypothesis's own row that hold controls; `baseline` is the best policy that looks
+into no network."""
 
 
 @dataclass(frozen=True, slots=True)
-class RunResults:
-    """All hypotheses of a run, read once for all that show them (`results_table.read_results`).
+class ControlComparison:
+    """An accepted hypothesis and what it is held against.
 
     Args:
-        table: hypotheses and controls with their verdicts, in the order of `results`.
-        margins: the margins of accepted hypotheses.
-        widths: widths found in the training of accepted hypotheses, by the fit's digest.
+        row: its row of `results`.
+        iia: IIA of its controls.
+        as_well: the controls that do as well.
+        margins: 95 % interval of its IIA minus that of a control, on the same pairs.
+        alike: the variables from which it is not told apart: outputs are their counterfactual as
+            often.
+        copies: whether it is not shown to match more often than an answer of the source would.
     """
 
-    table: pa.Table
-    margins: Margins = NO_MARGINS
-    widths: Mapping[str, int] = field(default_factory=dict)
+    row: Row
+    iia: Mapping[str, float | None]
+    as_well: tuple[str, ...]
+    margins: Mapping[str, Interval] = field(default_factory=dict)
+    alike: tuple[str, ...] = ()
+    copies: bool = False
 
     @property
-    def hypotheses(self) -> Rows:
-        """The hypotheses, without controls."""
-        return Rows(self.table).where("control", None)
+    def warning(self) -> str | None:
+        """One line on what it is not better than, or None."""
+        reasons = list(filter(None, (self._controls(), self._policy(), self._variables())))
+        if not reasons:
+            return None
+        own = self.row["holdout_iia"] if self.row["holdout_iia"] is not None else self.row["iia"]
+        return (
+            f"{self.row['variable']} ~ {words(self.row['units'])}: IIA {own:.2f} (at least "
+            f"{self.row['low']:.2f}), but {'; '.join(reasons)}"
+        )
 
     @property
-    def accepted(self) -> Rows:
-        """The accepted hypotheses, without controls."""
-        return self.hypotheses.where("verdict", "accept")
+    def beats_policy(self) -> bool | None:
+        """Whether it does better than the best policy; None where nothing can, or it is not
+        known."""
+        low = self.row.get("margin_low")
+        return None if low is None else low > 0
 
-    @property
-    def controls(self) -> Rows:
-        """The controls that are hypotheses of their own."""
-        return Rows(self.table).where("control", *JOB_CONTROLS)
+    def _controls(self) -> str:
+        if not self.as_well:
+            return ""
+        named = ", ".join(
+            name if (iia := self.iia[name]) is None else f"{name} ({iia:.2f})"
+            for name in self.as_well
+        )
+        return f"a control does as well: {named}; the IIA is no evidence for this site"
+
+    def _policy(self) -> str:
+        if self.beats_policy is not False:
+            return ""
+        return (
+            f"what {self.row['baseline']}, without any network, is right on "
+            f"{self.row['baseline_iia']:.2f} of the same pairs, and it is not shown to do better"
+        )
+
+    def _variables(self) -> str:
+        if not self.alike:
+            return ""
+        return f"its outputs are as often what {' or '.join(self.alike)} would make of them"
 
 
-def compare_controls(
-    found: RunResults, accepted: Rows | None = None, any_score: bool = False
-) -> Iterator[ControlComparison]:
-    """Yields accepted hypotheses (None: all) with their controls.
+def compare(
+    row: Row,
+    controls: Mapping[ControlKey, Row],
+    widths: Mapping[str, int],
+    margins: Margins = NO_MARGINS,
+    variables: Sequence[str] = (),
+) -> ControlComparison:
+    """Compares an accepted hypothesis; without margins, with its controls by their IIA alone.
+    `controls`: as `indexed` returns them."""
+    iia: dict[str, float | None] = {name: row[column] for name, column in COLUMNS.items()}
+    if '"operation"' in row["units"]:  # an ablation takes nothing from the source
+        margins = NO_MARGINS
+    over: dict[str, Interval | None] = {
+        name: margins.over_holdout(row, name) for name in HOLDOUT_CONTROLS
+    }
+    as_well: list[str] = [
+        name for name in HOLDOUT_CONTROLS if _reaches(over.get(name), iia[name], row)
+    ]
+    for name in JOB_CONTROLS:
+        found = controls.get(_key(name, row, widths.get(row["fit"], row["features"])))
+        if found is None:
+            continue
+        iia[name], over[name] = found["iia"], margins.over(row, found)
+        undecided = found["verdict"] == "undecided"
+        if found["verdict"] == "accept" or (undecided and _reaches(over[name], iia[name], row)):
+            as_well.append(name)
+    others = {v: margins.over_variable(row, v) for v in variables if v != row["variable"]}
+    alike = tuple(v for v, margin in others.items() if margin is not None and margin[0] <= 0)
+    if row.get("margin_low") is not None:
+        over["baseline"] = row["margin_low"], row["margin_high"]
+    known = {name: margin for name, margin in over.items() if margin is not None}
+    source = margins.over_source(row)
+    copies = source is not None and source[0] <= 0
+    return ControlComparison(row, iia, tuple(as_well), known, alike, copies)
 
-    Args: any_score: use margins of matches even where the test is on another score.
-    """
-    accepted = found.accepted if accepted is None else accepted
-    controls = indexed(of_same_variables(found.controls, accepted))
-    margins = found.margins if any_score or found.margins.of_tested_score else NO_MARGINS
-    variables = sorted(found.hypotheses.values("variable"))
-    for row in accepted:
-        yield compare(row, controls, found.widths, margins, variables)
+
+def _reaches(margin: Interval | None, iia: float | None, row: Row) -> bool:
+    """Whether a control may do as well; without common pairs, whether its IIA reaches the lower end
+    of the hypothesis's own interval."""
+    if margin is not None:
+        return margin[0] <= 0
+    return iia is not None and bool(iia >= row["low"])
 
 
-def of_same_variables(controls: Rows, accepted: Rows) -> list[Row]:
-    """Returns the controls of the variables of accepted hypotheses."""
-    return list(controls.where("variable", *accepted.values("variable")))
+def indexed(controls: Iterable[Row]) -> dict[ControlKey, Row]:
+    """Returns controls that are hypotheses of their own, the first of each kind and place."""
+    found: dict[ControlKey, Row] = {}
+    for control in controls:
+        found.setdefault(_key(control["control"], control, control["features"]), control)
+    return found
+
+
+def _key(control: str, row: Row, features: int | None) -> ControlKey:
+    if control != "random_subspace":
+        return control, row["variable"], row["units"], None
+    sites = [{**unit, "subspace": None} for unit in json.loads(row["units"])]
+    return control, row["variable"], canonical_json(sites), features
+
+
+def widths(fits: Iterable[Row]) -> dict[str, int]:
+    """Returns the widths found in training, by the fit's digest; `fits` has rows of that table."""
+    found = {
+        row["fit"]: json.loads(row["found"]) for row in fits if row["fit"] and row.get("found")
+    }
+    return {
+        fit: max(1, round(values["width"])) for fit, values in found.items() if "width" in values
+    }

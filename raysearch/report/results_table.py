@@ -21,12 +21,12 @@ from raysearch.core.hypothesis import is_in_layers
 from raysearch.errors import JobError, StoreError, check_memory
 from raysearch.limits import QUERY_BYTES, QUERY_SECONDS
 from raysearch.report import query as query_program
-from raysearch.report.control_comparison import RunResults, compare_controls, of_same_variables
-from raysearch.report.control_rows import widths
+from raysearch.report.control_comparison import widths
 from raysearch.report.margins import read_margins
 from raysearch.report.population_text import earlier_population
 from raysearch.report.query import ROW, rows_of
 from raysearch.report.row_sequence import Rows
+from raysearch.report.run_results import RunResults, compare_controls, of_same_variables
 from raysearch.report.undecided_reasons import with_reasons
 from raysearch.report.warnings import PAIR_COLUMNS, PairFacts, warnings_of
 from raysearch.storage.digests_json import TABLES, each_checked, read_checked

@@ -18,13 +18,13 @@ import pyarrow.compute as pc
 from raysearch.core.population import PopulationName
 from raysearch.errors import StoreError, check_memory
 from raysearch.report.claim import ablations
-from raysearch.report.control_comparison import RunResults, compare_controls
-from raysearch.report.control_rows import ControlComparison
+from raysearch.report.control_comparison import ControlComparison
 from raysearch.report.dropped_pairs import describe_dropped
 from raysearch.report.population_text import population_name, population_words
 from raysearch.report.results_table import read_parts, read_results, read_table
 from raysearch.report.row_sequence import Row, Rows
 from raysearch.report.run_facts import ChartFacts, chart_facts
+from raysearch.report.run_results import RunResults, compare_controls
 from raysearch.storage.digests_json import read_checked
 from raysearch.storage.folder import Folder
 from raysearch.storage.open_folder import FolderLike, open_folder

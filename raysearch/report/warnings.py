@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from raysearch.report.control_rows import ControlComparison
+from raysearch.report.control_comparison import ControlComparison
 
 Row = Mapping[str, Any]
 
@@ -56,7 +56,7 @@ def warnings_of(
     compared: ControlComparison, pairs: "PairFacts", used_before: bool = False
 ) -> list[str]:
     """Returns the codes of an accepted hypothesis. What compares is the paired test alone
-    (`control_rows.py`).
+    (`control_comparison.py`).
 
     Args:
         used_before: whether another run of the store tested on some of its pairs.

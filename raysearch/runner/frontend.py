@@ -7,8 +7,8 @@ from functools import cached_property
 from typing import Literal, Protocol
 
 from raysearch.core.records import Snapshot
-from raysearch.report.control_comparison import RunResults
 from raysearch.report.results_table import read_results
+from raysearch.report.run_results import RunResults
 from raysearch.runner.interrupt import Interrupt
 from raysearch.store.run_folder import RunFolder
 

@@ -15,7 +15,7 @@ from raysearch.core.events import Encoded
 from raysearch.core.records import Snapshot
 from raysearch.errors import JobError, StoreError, TakenOverError
 from raysearch.proposers.base import Proposer
-from raysearch.report.control_comparison import RunResults
+from raysearch.report.run_results import RunResults
 from raysearch.runner.continuation import Continuation
 from raysearch.runner.frontend import Frontend, RunOptions, RunOutcome
 from raysearch.runner.interrupt import Interrupt

@@ -15,8 +15,8 @@ from raysearch.cluster.job_environment import job_environment
 from raysearch.core.model_facts import ModelFacts
 from raysearch.markdown_text import literal
 from raysearch.report.claim import claim_words, continued_words, read_claim
-from raysearch.report.control_comparison import RunResults
 from raysearch.report.labels import score_label
+from raysearch.report.run_results import RunResults
 from raysearch.runner.resolved_job import ResolvedJob
 from raysearch.storage.local_copy import on_this_machine
 from raysearch.storage.parquet import parts_that_count

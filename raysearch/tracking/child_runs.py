@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raysearch.report.control_comparison import RunResults, compare_controls
 from raysearch.report.results_table import read_table
+from raysearch.report.run_results import RunResults, compare_controls
 from raysearch.report.unit_text import words
 from raysearch.storage.open_folder import FolderLike, open_folder
 

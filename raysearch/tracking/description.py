@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from raysearch.markdown_text import literal
-from raysearch.report.control_comparison import RunResults
 from raysearch.report.labels import VERDICT_WORDS
 from raysearch.report.row_sequence import Row
+from raysearch.report.run_results import RunResults
 from raysearch.report.unit_text import words
 from raysearch.tracking.best_sites import standing
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raysearch.report.control_rows import COLUMNS, ControlComparison
+from raysearch.report.control_comparison import COLUMNS, ControlComparison
 from raysearch.report.labels import VERDICT_WORDS
 from raysearch.report.row_sequence import Row
 from raysearch.report.run_data import RunData

@@ -17,8 +17,8 @@ from importlib.resources import files as resources
 from itertools import chain, islice
 
 from raysearch._version import __version__
-from raysearch.report.control_comparison import RunResults
 from raysearch.report.heatmap_colours import level_rules
+from raysearch.report.run_results import RunResults
 from raysearch.storage.digests_json import FILE as DIGESTS
 from raysearch.storage.digests_json import sha256
 from raysearch.storage.folder import Folder

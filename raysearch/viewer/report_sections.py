@@ -14,7 +14,7 @@ from typing import Any
 
 from raysearch._version import __version__
 from raysearch.core.controls import JOB_CONTROLS
-from raysearch.report.control_rows import COLUMNS, ControlComparison
+from raysearch.report.control_comparison import COLUMNS, ControlComparison
 from raysearch.report.row_sequence import Row
 from raysearch.report.run_data import MAX_ACCEPTED, RunData
 from raysearch.report.sentences import (

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from raysearch.report.control_comparison import RunResults
 from raysearch.report.labels import score_label
 from raysearch.report.results_table import read_table
 from raysearch.report.row_sequence import Row, Rows
 from raysearch.report.run_data import RunData, read_run
+from raysearch.report.run_results import RunResults
 from raysearch.report.sentences import title
 from raysearch.report.unit_text import words
 from raysearch.storage.folder import Folder

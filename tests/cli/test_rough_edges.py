@@ -13,7 +13,7 @@ from rich.console import Console
 from raysearch.cli.main import cli
 from raysearch.cli.results import print_controls
 from raysearch.errors import JobError, ModelError, PairsError
-from raysearch.report.control_rows import ControlComparison
+from raysearch.report.control_comparison import ControlComparison
 from raysearch.storage.open_folder import open_folder
 from raysearch.viewer import page, run_view
 from tests.cli.conftest import QUICKSTART

@@ -17,7 +17,7 @@ from raysearch.engine.execution.selfcheck import TRIED
 from raysearch.engine.loading.loaded_model import DTYPES
 from raysearch.job.schema import job_schema
 from raysearch.proposers.registry import READY, names
-from raysearch.report.control_rows import COLUMNS
+from raysearch.report.control_comparison import COLUMNS
 from raysearch.report.labels import score_label
 from raysearch.store.schemas import VERDICTS
 

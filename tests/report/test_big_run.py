@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from raysearch.report.control_comparison import compare_controls
 from raysearch.report.results_table import read_results, results
 from raysearch.report.row_sequence import AT_ONCE, Rows
 from raysearch.report.run_data import MAX_ACCEPTED
+from raysearch.report.run_results import compare_controls
 from raysearch.store.run_folder import RunFolder
 from raysearch.viewer.page import page
 from tests.command import environment

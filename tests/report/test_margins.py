@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from raysearch.core.hypothesis import Hypothesis, Intervention
-from raysearch.report.control_comparison import ControlComparison, compare_controls
+from raysearch.report.control_comparison import ControlComparison
 from raysearch.report.margins import Margins
 from raysearch.report.results_table import read_results
+from raysearch.report.run_results import compare_controls
 from raysearch.stats.paired_test import PairedTest
 from raysearch.storage.open_folder import open_folder
 from raysearch.viewer.page import page

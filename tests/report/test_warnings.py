@@ -9,9 +9,9 @@ import pytest
 
 from raysearch.causal import Split
 from raysearch.core.events import Event, Screened, Task
-from raysearch.report.control_comparison import compare_controls
-from raysearch.report.control_rows import ControlComparison
+from raysearch.report.control_comparison import ControlComparison
 from raysearch.report.results_table import read_results, results
+from raysearch.report.run_results import compare_controls
 from raysearch.report.warnings import WARNINGS, PairFacts, warning_lines, warnings_of
 from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.storage.open_folder import open_folder

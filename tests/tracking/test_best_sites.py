@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from raysearch.core.records import Decided
-from raysearch.report.control_comparison import RunResults
+from raysearch.report.run_results import RunResults
 from raysearch.tracking.best_sites import BestSite, standing
 from raysearch.tracking.description import best_means, describe
 from raysearch.tracking.mlflow import MlflowTracker

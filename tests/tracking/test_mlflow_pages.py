@@ -10,7 +10,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from raysearch.markdown_text import literal
-from raysearch.report.control_comparison import RunResults
+from raysearch.report.run_results import RunResults
 from raysearch.tracking.description import MAX_VARIABLES, describe
 from raysearch.tracking.mlflow import MlflowTracker
 from raysearch.tracking.mlflow_pages import address
