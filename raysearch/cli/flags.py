@@ -21,6 +21,9 @@ from raysearch.store.locations import DEFAULT_STORE
 if TYPE_CHECKING:
     from raysearch.storage.folder import Folder
 
+LOCAL_SERVER = "http://127.0.0.1:8265"
+"""The job server that is asked where no --address is given."""
+
 _WORD = re.compile(r"[\w.][\w.~-]*")
 
 

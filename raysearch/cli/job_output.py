@@ -7,7 +7,7 @@ passed on.
 import shlex
 from collections.abc import Callable
 
-from raysearch.cli.flags import completions
+from raysearch.cli.flags import LOCAL_SERVER, completions
 from raysearch.cli.json_output import emit, emit_value
 from raysearch.cli.terminal import PlainTable, console, lead, say, tell
 from raysearch.cluster.jobs import JobServer
@@ -15,9 +15,6 @@ from raysearch.errors import ClusterError
 from raysearch.runner.interrupt import INTERRUPTED
 from raysearch.runner.ray_jobs import exit_code_of, job_facts, job_status, stop_job
 from raysearch.visible_text import visible
-
-LOCAL = "http://127.0.0.1:8265"
-"""The job server that is asked where no --address is given."""
 
 
 def submitted(server: JobServer, id: str, wait: bool, output: str = "text") -> int:
@@ -51,7 +48,7 @@ def follow(server: JobServer, id: str, show: Callable[[str], None] = tell) -> in
 
 def _at(address: str) -> str:
     """Returns the flag of a job server that is not the one that is asked by default."""
-    return "" if address == LOCAL else f" --address {shlex.quote(address)}"
+    return "" if address == LOCAL_SERVER else f" --address {shlex.quote(address)}"
 
 
 def show_log(

@@ -18,7 +18,7 @@ _address = click.option(
     "--address",
     envvar="RAY_API_SERVER_ADDRESS",
     metavar="URL",
-    default="http://127.0.0.1:8265",
+    default=flags.LOCAL_SERVER,
     show_default=True,
     help="The cluster's job server.",
 )
@@ -28,7 +28,7 @@ _output = flags.output("table", "json")
 def _complete(context: click.Context, _: Any, text: str) -> list[str]:
     from raysearch.cli.job_output import job_ids
 
-    return job_ids(context.params.get("address") or "http://127.0.0.1:8265", text)
+    return job_ids(context.params.get("address") or flags.LOCAL_SERVER, text)
 
 
 _id = click.argument("id", metavar="ID", shell_complete=_complete)

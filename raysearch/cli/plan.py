@@ -30,11 +30,6 @@ def show_plan(
         lead(f"raysearch submit {again}", quiet)
 
 
-def plan_job(path: Path, sets: Sequence[str], output: str) -> str:
-    """Returns the plan of a job as it is printed. Raises: as `planned`."""
-    return written(planned(path, sets), output)
-
-
 def planned(path: Path, sets: Sequence[str], with_trial: bool = False) -> PlanReport:
     """Plans a job; `with_trial` also measures how long it would take, on this machine.
 

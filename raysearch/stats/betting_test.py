@@ -29,10 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
+from raysearch.stats.distributions import Floats
 from raysearch.stats.e_process import LEVEL, AnytimeTest
 from raysearch.stats.evidence import MATCHINGS, Evidence
-
-Floats = NDArray[np.float64]
 
 BETS = 64
 """Number of shares among which the wealth is spread, by Gauss-Legendre quadrature: up to 2 x 64 - 1

@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaincinv
 
+from raysearch.stats.distributions import Floats
 from raysearch.stats.e_process import LEVEL
-
-Floats = NDArray[np.float64]
 
 _AT_ONCE = 256
 """Numbers of pairs whose intervals are computed at once."""

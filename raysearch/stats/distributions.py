@@ -32,7 +32,7 @@ class _Binomial:
     @staticmethod
     def pmf(k: NDArray[Any], n: int, p: float) -> Floats:
         """Returns the chance of exactly `k`, each in 0..n."""
-        return np.asarray(np.exp(_log_choose(n, k) + xlogy(k, p) + xlog1py(n - k, -p)))
+        return np.asarray(np.exp(log_choose(n, k) + xlogy(k, p) + xlog1py(n - k, -p)))
 
 
 class _Hypergeometric:
@@ -43,8 +43,8 @@ class _Hypergeometric:
         """Returns the chance of exactly `k`; 0 for what cannot be."""
         possible = (k <= good) & (k <= drawn) & (drawn - k <= total - good) & (k >= 0)
         inside = np.where(possible, k, max(0, drawn - (total - good)))
-        chosen = _log_choose(good, inside) + _log_choose(total - good, drawn - inside)
-        return np.asarray(np.where(possible, np.exp(chosen - _log_choose(total, drawn)), 0.0))
+        chosen = log_choose(good, inside) + log_choose(total - good, drawn - inside)
+        return np.asarray(np.where(possible, np.exp(chosen - log_choose(total, drawn)), 0.0))
 
 
 beta, binom, hypergeom = _Beta(), _Binomial(), _Hypergeometric()
@@ -56,5 +56,9 @@ def _log(chance: Floats, other: Floats) -> Floats:
         return np.where(other > 0.5, np.log(chance), np.log1p(-other))
 
 
-def _log_choose(n: int, k: NDArray[Any] | int) -> Floats:
-    return np.asarray(gammaln(n + 1) - gammaln(np.asarray(k) + 1) - gammaln(n - np.asarray(k) + 1))
+def log_choose(n: NDArray[Any] | int, k: NDArray[Any] | int) -> Floats:
+    """Returns the log of the binomial coefficient; -inf where k is negative or above n."""
+    n, k = np.asarray(n), np.asarray(k)
+    inside = (k >= 0) & (k <= n)
+    k = np.where(inside, k, 0)
+    return np.where(inside, gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0), -np.inf)

@@ -16,11 +16,10 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from raysearch.stats.distributions import Floats
 from raysearch.stats.e_process import LEVEL
 from raysearch.stats.evidence import Evidence
 from raysearch.stats.match_test import MatchTest
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

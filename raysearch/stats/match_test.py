@@ -24,14 +24,13 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaln, gammaln, logsumexp
+from scipy.special import betaln, logsumexp
 
-from raysearch.stats.distributions import beta
+from raysearch.stats.distributions import Floats, beta, log_choose
 from raysearch.stats.e_process import LEVEL, AnytimeTest
 from raysearch.stats.evidence import Evidence
 
 Verdict = Literal["accept", "reject", "undecided"]
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -131,9 +130,9 @@ def _chances(
     """
     more = np.arange(last - n + 1)
     chance = np.exp(
-        _log_choose(s + more, more)
-        + _log_choose(last - s - more, last - n - more)
-        - _log_choose(last + 1, np.array([last - n]))
+        log_choose(s + more, more)
+        + log_choose(last - s - more, last - n - more)
+        - log_choose(last + 1, np.array([last - n]))
     )
     accept, reject = chance[s + more >= bounds[0]].sum(), chance[s + more <= bounds[1]].sum()
     all_match = spike / (spike + (1 - spike) / (n + 1)) if s == n else 0.0
@@ -160,19 +159,12 @@ def _log_likelihood(theta: float, n: int, s: NDArray[np.int64]) -> Floats:
     return np.asarray(s * math.log(theta) + (n - s) * math.log1p(-theta), dtype=np.float64)
 
 
-def _log_choose(n: NDArray[np.int64] | int, k: NDArray[np.int64]) -> Floats:
-    n = np.asarray(n)
-    inside = (k >= 0) & (k <= n)
-    k = np.where(inside, k, 0)
-    return np.where(inside, gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0), -np.inf)
-
-
 def _log_prior(population: int, m: NDArray[np.int64]) -> Floats:
     """Returns the log of the beta-binomial prior of the number of matches in the whole
     population.
     """
     return np.asarray(
-        _log_choose(population, m) + betaln(1.0 + m, 1.0 + population - m),
+        log_choose(population, m) + betaln(1.0 + m, 1.0 + population - m),
         dtype=np.float64,
     )
 
@@ -182,7 +174,7 @@ def _log_sequence(population: int, m: NDArray[np.int64], n: int, s: NDArray[np.i
     population match.
     """
     return np.asarray(
-        _log_choose(population - n, m - s) - _log_choose(population, m), dtype=np.float64
+        log_choose(population - n, m - s) - log_choose(population, m), dtype=np.float64
     )
 
 

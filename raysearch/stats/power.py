@@ -13,12 +13,11 @@ from itertools import count
 import numpy as np
 from numpy.typing import NDArray
 
-from raysearch.stats.distributions import binom, hypergeom
+from raysearch.stats.distributions import Floats, binom, hypergeom
 from raysearch.stats.e_process import AnytimeTest
 from raysearch.stats.evidence import Evidence, looks
 from raysearch.stats.match_test import MatchTest
 
-Floats = NDArray[np.float64]
 Truths = NDArray[np.bool_]
 
 

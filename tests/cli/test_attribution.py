@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysearch as rs
-from raysearch.cli.plan import plan_job
+from raysearch.cli.plan import planned, written
 from raysearch.store.run_folder import find_run
 from tests.cli.conftest import QUICKSTART, Shell
 from tests.cluster.worlds import true_cells
@@ -35,21 +35,18 @@ def _table(run: Path, name: str) -> list[dict[str, Any]]:
 
 
 def test_plan_says_the_k_that_it_will_have_and_its_chances_are_of_that_k() -> None:
-    planned = json.loads(plan_job(QUICKSTART, SETS, "json"))
-    whole = json.loads(
-        plan_job(QUICKSTART, [s for s in SETS if not s.startswith("propose")], "json")
-    )
-    assert (planned["hypotheses"], planned["k"], planned["proposer"]) == (48, 10, "attribution")
+    report = planned(QUICKSTART, SETS)
+    chosen = json.loads(written(report, "json"))
+    every = planned(QUICKSTART, [s for s in SETS if not s.startswith("propose")])
+    whole = json.loads(written(every, "json"))
+    assert (chosen["hypotheses"], chosen["k"], chosen["proposer"]) == (48, 10, "attribution")
     assert (whole["hypotheses"], whole["k"], whole["proposer"]) == (48, 48, "exhaustive")
     at_nine_in_ten = [
-        {p["iia"]: p["accept"] for p in plan["powers"]}[0.95] for plan in (planned, whole)
+        {p["iia"]: p["accept"] for p in plan["powers"]}[0.95] for plan in (chosen, whole)
     ]
     assert at_nine_in_ten[0] > at_nine_in_ten[1] > 0
-    words = plan_job(QUICKSTART, SETS, "text")
-    assert "attribution: tests 10 of the 48; each is judged at K = 10" in words
-    assert "exhaustive: tests all 48; each is judged at K = 48" in plan_job(
-        QUICKSTART, SETS[:1], "text"
-    )
+    assert "attribution: tests 10 of the 48; each is judged at K = 10" in str(report)
+    assert "exhaustive: tests all 48; each is judged at K = 48" in str(every)
 
 
 @pytest.mark.slow  # a whole job

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from raysearch.cli.plan import plan_job
+from raysearch.cli import plan as plans
 from raysearch.core.hypothesis import Subspace
 from raysearch.core.space import Grid
 from raysearch.errors import JobError
@@ -32,7 +32,8 @@ def test_a_grid_is_told_as_component_heads_and_positions(grid: Grid, words: str)
 
 
 def planned(output: str, *sets: str) -> str:
-    return plan_job(ROOT / "jobs" / "quickstart.yaml", ("pairs.test=64", *sets), output)
+    job = ROOT / "jobs" / "quickstart.yaml"
+    return plans.written(plans.planned(job, ("pairs.test=64", *sets)), output)
 
 
 def test_a_plan_names_the_proposer_and_what_k_means_for_it(tmp_path: Path) -> None:
@@ -97,4 +98,4 @@ def test_a_plan_shows_pairs_as_the_model_gets_them() -> None:
 
 def test_a_plan_on_tensors_shows_no_tokens() -> None:
     job = ROOT / "jobs" / "hierarchical_equality_handcrafted.yaml"
-    assert "token by token" not in plan_job(job, (), "text")
+    assert "token by token" not in str(plans.planned(job, ()))

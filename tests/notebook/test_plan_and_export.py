@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import raysearch as rs
-from raysearch.cli.plan import plan_job
+from raysearch.cli.plan import written
 from raysearch.errors import JobError, TrackingError
 from raysearch.job import Job
 from tests.cli.conftest import QUICKSTART
@@ -22,9 +22,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> rs.Run:
 
 def test_a_plan_in_a_notebook_says_what_the_command_says() -> None:
     planned = rs.plan(Job.load(QUICKSTART, SMALL))
-    assert repr(planned) == plan_job(QUICKSTART, SMALL, "text")
+    assert repr(planned) == written(planned(QUICKSTART, SMALL), "text")
     plain = json.loads(json.dumps(planned.plain()))
-    assert plain == json.loads(plan_job(QUICKSTART, SMALL, "json"))
+    assert plain == json.loads(written(planned(QUICKSTART, SMALL), "json"))
     assert planned.hypotheses == plain["hypotheses"] > 0
 
 

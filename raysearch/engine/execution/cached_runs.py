@@ -10,15 +10,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 from torch import Tensor
 
 from raysearch.engine.execution.read_spans import ReadSpan
+from raysearch.engine.patching.rows import Indices as Indices
 
 Layers = Tensor | Sequence[Tensor]
 """One tensor for each layer, stacked if they have one shape."""
 
-Indices = NDArray[np.int64]
 Tokens = slice | Indices
 """The same tokens of all items, or (item, token)."""
 

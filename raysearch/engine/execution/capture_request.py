@@ -7,11 +7,11 @@ from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
-from raysearch.engine.execution.cached_runs import CachedRun, Indices
+from raysearch.engine.execution.cached_runs import CachedRun
 from raysearch.engine.execution.read_spans import ReadSpan, ReadSpans
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.point import Point
-from raysearch.engine.patching.rows import Row
+from raysearch.engine.patching.rows import Indices, Row
 
 
 class CaptureRequest:

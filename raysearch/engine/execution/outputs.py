@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from raysearch.core.events import Ids
 from raysearch.engine.execution.answer_scores import AnswerLogits
-from raysearch.engine.execution.predict import Indices, Prediction
+from raysearch.engine.execution.predict import Prediction
+from raysearch.engine.patching.rows import Indices
 
 
 @dataclass(frozen=True, slots=True)

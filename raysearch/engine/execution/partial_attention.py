@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-Indices = NDArray[np.int64]
+from raysearch.engine.patching.rows import Indices
+
 Heads = Float[Tensor, "batch head query d_head"]
 Groups = Float[Tensor, "batch group own d_head"]
 """Keys or values; consecutive heads share one group of them."""

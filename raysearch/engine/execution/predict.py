@@ -10,17 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from numpy.typing import NDArray
 from torch import Tensor
 
 from raysearch.core.events import Ids
 from raysearch.engine.execution.answer_scores import AnswerLogits, Scoring, read_logits
 from raysearch.engine.networks.network import ModelInput
-
-Indices = NDArray[np.int64]
+from raysearch.engine.patching.rows import Indices
 
 NEAR_TIE = MappingProxyType({"float32": 1e-3, "bfloat16": 0.5, "float16": 0.1})
 """The gap (logits) between the best two below which a row is a near-tie, for models without a

@@ -14,7 +14,6 @@ from typing import Protocol
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 from torch import Tensor
 
 from raysearch.core.events import Ids
@@ -29,9 +28,7 @@ from raysearch.engine.networks.point import Point
 from raysearch.engine.networks.tensor_network import TensorNetwork
 from raysearch.engine.patching.build_swaps import swaps_of
 from raysearch.engine.patching.edits import hook_columns
-from raysearch.engine.patching.rows import FeatureIndices, Patch, Row
-
-Indices = NDArray[np.int64]
+from raysearch.engine.patching.rows import FeatureIndices, Indices, Patch, Row
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ import numpy as np
 from raysearch.core.events import Encoded, Ids, ModelInput
 from raysearch.core.hypothesis import Intervention
 from raysearch.engine.networks.components import Components
-from raysearch.engine.patching.rows import Patch, Row
-from raysearch.engine.patching.swaps import Indices, PatchPlace, Place, Swaps
+from raysearch.engine.patching.rows import Indices, Patch, Row
+from raysearch.engine.patching.swaps import PatchPlace, Place, Swaps
 
 _SOURCE_CONTROLS = ("self_swap", "random_source")
 """Controls whose source is not the pair's own."""

@@ -10,17 +10,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 from torch import Tensor
 
 from raysearch.engine.networks.components import Components, HookPoint
 from raysearch.engine.networks.hooks import Edit, HookCall, HookSide
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.operations import Operation
-from raysearch.engine.patching.rows import FeatureIndices, Patch, Row, Source
+from raysearch.engine.patching.rows import FeatureIndices, Indices, Patch, Row, Source
 from raysearch.errors import PositionError
-
-Indices = NDArray[np.int64]
 
 ReadSource = Callable[[Source], Float[Tensor, "token width"]]
 """Returns the component that a source refers to, at all tokens of its run."""

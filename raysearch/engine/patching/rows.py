@@ -7,12 +7,18 @@ without padding.
 
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from raysearch.core.events import Ids
 from raysearch.engine.networks.network import ModelInput
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.operations import Interchange, Operation
 
 INTERCHANGE = Interchange()
+
+Indices = NDArray[np.int64]
+"""Positions in an array: of rows, tokens, layers or features."""
 
 FeatureIndices = range | tuple[int, ...] | None
 """Coordinates of a component's vector, from 0. None: all."""

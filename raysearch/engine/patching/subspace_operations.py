@@ -19,7 +19,7 @@ from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.engine.patching.operations import KINDS, Featurized, Operation, Placebo
 from raysearch.errors import JobError, StoreError
 
-CACHE_BYTES = 256
+MAX_FEATURIZERS = 256
 """Featurizers that are kept ready: those used last."""
 
 PLAIN = (IDENTITY.name,)
@@ -83,7 +83,7 @@ class Featurizers:
         """Lets go of those used longest ago, but never of the `least` that a task has just
         brought."""
         self._ready[digest] = featurizer.to(self._device).requires_grad_(False)
-        while len(self._ready) > max(CACHE_BYTES, least):
+        while len(self._ready) > max(MAX_FEATURIZERS, least):
             self._ready.popitem(last=False)
 
 

@@ -16,9 +16,7 @@ from raysearch.core.events import Ids
 from raysearch.engine.networks.network import ModelInput, tokens_of
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.operations import Featurized, Interchange, Operation
-from raysearch.engine.patching.rows import FeatureIndices, Patch, Row, Source
-
-Indices = NDArray[np.int64]
+from raysearch.engine.patching.rows import FeatureIndices, Indices, Patch, Row, Source
 
 
 @dataclass(frozen=True, slots=True)

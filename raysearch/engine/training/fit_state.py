@@ -12,9 +12,9 @@ from jaxtyping import Bool, Int
 from numpy.typing import NDArray
 
 from raysearch.core.fit_keys import FitKeys
-from raysearch.engine.execution.prepared_rows import Indices
 from raysearch.engine.featurizers.construction import to_bytes
 from raysearch.engine.featurizers.featurizer import TemperatureSchedule
+from raysearch.engine.patching.rows import Indices
 from raysearch.engine.training.answer_table import NONE, AnswerTable
 from raysearch.engine.training.captured_unit import CapturedUnit
 from raysearch.engine.training.checkpoint import Checkpoint, Validation

@@ -5,11 +5,11 @@ import torch
 
 from raysearch.core.featurizers import is_trained, names
 from raysearch.core.fit_keys import FitKeys
-from raysearch.engine.execution.prepared_rows import Indices
 from raysearch.engine.featurizers.construction import from_bytes, untrained
 from raysearch.engine.featurizers.featurizer import Featurizer, TemperatureSchedule
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.point import Point
+from raysearch.engine.patching.rows import Indices
 from raysearch.engine.training.captured_unit import CapturedUnit
 from raysearch.engine.training.fit_request import FitRequest
 from raysearch.errors import JobError

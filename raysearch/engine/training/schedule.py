@@ -17,7 +17,8 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raysearch.engine.execution.prepared_rows import Indices, RunOrder
+from raysearch.engine.execution.prepared_rows import RunOrder
+from raysearch.engine.patching.rows import Indices
 from raysearch.engine.training.answer_table import NONE, AnswerTable
 
 

@@ -26,11 +26,10 @@ from raysearch.core.hypothesis import Intervention
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.executors import Executor
 from raysearch.engine.execution.memory import RowLimit
-from raysearch.engine.execution.prepared_rows import Indices
 from raysearch.engine.featurizers.featurizer import Featurizer
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import Network
-from raysearch.engine.patching.rows import Row
+from raysearch.engine.patching.rows import Indices, Row
 from raysearch.engine.training.answer_table import NONE, AnswerTable, RowTable
 from raysearch.engine.training.captured_unit import CapturedUnit, captured, inputs_of, unit_of
 from raysearch.engine.training.checkpoint import Checkpoint, Validation

@@ -26,11 +26,11 @@ from raysearch.engine.execution.executors import Executor
 from raysearch.engine.execution.losses import losses_of
 from raysearch.engine.execution.memory import RowLimit, halving
 from raysearch.engine.execution.predict import near_ties, predict
-from raysearch.engine.execution.prepared_rows import Indices, WrittenRows, prepare
+from raysearch.engine.execution.prepared_rows import WrittenRows, prepare
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import Network, tokens_of
 from raysearch.engine.patching.oracle import oracle
-from raysearch.engine.patching.rows import Row
+from raysearch.engine.patching.rows import Indices, Row
 from raysearch.engine.training.schedule import StepRows
 
 Vectors = Mapping[int, Float[Tensor, "_vector _width"]]
