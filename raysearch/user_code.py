@@ -235,9 +235,8 @@ def _bindings(body: list[ast.stmt], name: str) -> Iterator[ast.stmt]:
 
 
 def _is_marked(statement: ast.stmt, returns: str) -> bool:
-    """Whether a definition is annotated as, derives from, or calls something whose name ends in
-    `returns`.
-    """
+    """Says whether a definition is annotated as, derives from, or calls something whose name ends
+    in `returns`."""
     match statement:
         case ast.FunctionDef(returns=annotation):
             annotation = annotation

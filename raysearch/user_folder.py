@@ -45,7 +45,7 @@ def _use_folder_of(file: Path) -> None:
 
 
 def _is_in(name: str, folders: Sequence[str]) -> bool:
-    """Whether a module is in one of `folders`, or in a package that is."""
+    """Says whether a module is in one of `folders`, or in a package that is."""
     top = sys.modules.get(name.partition(".")[0])
     file = Path(getattr(top, "__file__", None) or "/")
     found = file.parent if file.name == "__init__.py" else file

@@ -1,4 +1,4 @@
-"""`raysearch compact`: the tables of a finished run, each as one part."""
+"""Defines `raysearch compact`, which merges each table of a finished run into one part."""
 
 from dataclasses import asdict
 from typing import Any

@@ -1,5 +1,5 @@
-"""`raysearch example`: a job to begin with, and the model that it searches, from this very
-installation.
+"""Defines `raysearch example`, which writes a job to begin with, and the small model that it
+searches.
 
 Invariants: nothing that is there already is written over.
 """

@@ -1,4 +1,4 @@
-"""`raysearch init`: a problem and a job of one's own to begin with, by questions or flags.
+"""Defines `raysearch init`, which writes a problem and a job to begin with, by questions or flags.
 
 Invariants: nothing that is there already is written over, and nothing is written unless all is.
 """

@@ -1,4 +1,4 @@
-"""`raysearch plan`: a job checked, and what it would do, as text or JSON."""
+"""Plans a job for the command line: checks it, and prints what it would do as text or JSON."""
 
 import shlex
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""`raysearch repair`: files of a run that were damaged or lost, written anew from its journal."""
+"""Defines `raysearch repair`, which writes damaged or lost files of a run anew from its journal."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""`raysearch report`: the page of a run, in its folder or in a file of one's own."""
+"""Defines `raysearch report`, which writes the page of a run into its folder or another file."""
 
 import webbrowser
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`raysearch runs`: the runs of a store, a line each."""
+"""Defines `raysearch runs`, which lists the runs of a store."""
 
 import shlex
 from typing import Any

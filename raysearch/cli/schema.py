@@ -1,4 +1,4 @@
-"""`raysearch schema`: what a job file may say, for editors and for readers."""
+"""Defines `raysearch schema`, which prints what a job file may say, for editors and readers."""
 
 import json
 

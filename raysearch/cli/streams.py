@@ -1,4 +1,5 @@
-"""Keeps a command honest where its streams are closed or full, memory is, or a package is missing.
+"""Ends a command properly where its output is closed or full, memory runs out, or a package is
+missing.
 
 Invariants: no file that is opened later gets the number of a closed stream, so nothing that is
 printed lands in it; what could not be printed is said on stderr, with exit code 1, except where its

@@ -1,4 +1,4 @@
-"""`raysearch sync`: a run once more into its tracker, by its journal."""
+"""Defines `raysearch sync`, which sends a run to its tracker once more, from its journal."""
 
 from dataclasses import asdict
 from typing import Any

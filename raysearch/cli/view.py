@@ -1,4 +1,4 @@
-"""`raysearch view`: the runs of a store in a browser."""
+"""Defines `raysearch view`, which shows the runs of a store in a browser."""
 
 import secrets
 import shlex

@@ -49,15 +49,16 @@ class NodeHealth:
         return node in self._nodes and self._nodes[node].draining
 
     def is_leaving(self, node: str) -> bool:
-        """Whether a node is gone or draining; a task lost there is not held against its worker."""
+        """Says whether a node is gone or draining; a task lost there is not held against its
+        worker."""
         return self.is_gone(node) or self.is_draining(node)
 
     def is_warm(self, node: str) -> bool:
-        """Whether a replica has loaded there, so that the model's files are cached."""
+        """Says whether a replica has loaded there, so that the model's files are cached."""
         return node in self._warm
 
     def accepts(self, node: str, held: int) -> bool:
-        """Whether a node may hold `held` replicas."""
+        """Says whether a node may hold `held` replicas."""
         return not self.is_leaving(node) and held <= self._capacity.get(node, held)
 
     def full(self, held: Mapping[str, int]) -> tuple[str, ...]:

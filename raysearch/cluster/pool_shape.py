@@ -104,7 +104,8 @@ def amounts(of: Mapping[str, float]) -> str:
 
 
 def _matches(label: str | None, selector: str) -> bool:
-    """Whether a label satisfies Ray's selector: "H100", "!H100", "in(H100,A100)", "!in(H100)"."""
+    """Says whether a label satisfies Ray's selector: "H100", "!H100", "in(H100,A100)",
+    "!in(H100)"."""
     negative, wanted = selector.startswith("!"), selector.removeprefix("!")
     values = (
         wanted[3:-1].split(",") if wanted.startswith("in(") and wanted.endswith(")") else [wanted]

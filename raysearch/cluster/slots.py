@@ -81,7 +81,7 @@ class Slots:
         self._health.update(nodes)
 
     def is_known(self, node: str) -> bool:
-        """Whether a node is in the last list of living nodes."""
+        """Says whether a node is in the last list of living nodes."""
         return not self._health.is_gone(node)
 
     def assign(self, task: Task, now: float) -> int:

@@ -42,7 +42,8 @@ def from_json_values(cls: type[T], raw: Any, where: str, way_out: str = "") -> T
 
 @cache
 def _reader(cls: Any) -> TypeAdapter[Any]:
-    """A list of them, since only what holds a dataclass may have a configuration."""
+    """Returns the reader of a list of `cls`: only what holds a dataclass may have a
+    configuration."""
     return TypeAdapter(list[cls], config=ConfigDict(strict=True, extra="forbid"))
 
 
@@ -59,7 +60,7 @@ def _in_a_line(error: ErrorDetails, cls: type) -> str:
 
 
 def _names_at(cls: type, keys: tuple[int | str, ...]) -> list[str]:
-    """The names of the fields of the dataclass at a key path."""
+    """Returns the names of the fields of the dataclass at a key path."""
     for key in keys:
         if isinstance(key, str):
             cls = next(_dataclasses_in(get_type_hints(cls)[key]))

@@ -86,10 +86,9 @@ def labels_of(pairs: Iterable[_Labelled], variable: str) -> Mapping[Ids, Ids]:
 
 
 def swaps_nothing(intervention: Intervention) -> bool:
-    """Whether its self-swap writes the bits that are there already: whole vectors or coordinates,
-    taken from where they are put. Then the output is that without intervention, exactly; any other
-    featurizer rounds.
-    """
+    """Says whether its self-swap writes the bits that are there already: whole vectors or
+    coordinates, taken from where they are put. Then the output is that without intervention,
+    exactly; any other featurizer rounds."""
     return all(
         unit.subspace.featurizer == "identity" and unit.source_site in (None, unit.site)
         for unit in intervention.units

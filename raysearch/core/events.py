@@ -296,7 +296,7 @@ class Lost:
 
     @property
     def counts_as_attempt(self) -> bool:
-        """Whether the task may be at fault."""
+        """Says whether the task may be at fault, so that the loss counts as one of its attempts."""
         return self.cause in ("worker", "deadline")
 
 
@@ -344,7 +344,7 @@ class Retried:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing failed."""
+        """Says whether nothing failed, so that there is nothing to retry."""
         return not (self.hypotheses or self.estimates)
 
 

@@ -109,16 +109,16 @@ class FeaturizerKind:
     source's, of all tokens of the unit.
     """
     sized: bool = False
-    """Whether a job chooses the number of features."""
+    """True if a job chooses the number of features."""
     options: type[Options] | None = None
     example: str = ""
     """Example of what a job may write after its name, if that is no list of sizes."""
     labelled: bool = False
-    """Whether it is computed from the class of each activation too."""
+    """True if it is computed from the class of each activation too."""
     nested: bool = False
-    """Whether training of a smaller one may start within a larger one (`within` of its class)."""
+    """True if training of a smaller one may start within a larger one (`within` of its class)."""
     indexed: bool = False
-    """Whether its features may be chosen by index (`Subspace.coordinates`)."""
+    """True if its features may be chosen by index (`Subspace.coordinates`)."""
 
     @property
     def is_fitted(self) -> bool:
@@ -126,7 +126,7 @@ class FeaturizerKind:
 
     @property
     def is_word(self) -> bool:
-        """Whether a job writes its bare name."""
+        """Says whether a job writes its bare name."""
         return self is not IDENTITY and self.options is None and not self.sized
 
     @property
@@ -313,7 +313,7 @@ def _checked(name: str, kind: object) -> FeaturizerKind | JobError:
 
 
 def _is_key(name: str) -> bool:
-    """Whether a model of keys can have a key of that name."""
+    """Says whether a model of keys can have a key of that name."""
     return bool(re.fullmatch(r"[a-z][a-z0-9_]*", name)) and not hasattr(BaseModel, name)
 
 
@@ -331,17 +331,17 @@ def kind_of(name: str) -> FeaturizerKind:
 
 
 def is_fitted(name: str) -> bool:
-    """Whether a featurizer must be fit to pairs before it can be measured."""
+    """Says whether a featurizer must be fit to pairs before it can be measured."""
     return kind_of(name).is_fitted
 
 
 def is_trained(name: str) -> bool:
-    """Whether a featurizer is trained on fit pairs, step by step, for one variable."""
+    """Says whether a featurizer is trained on fit pairs, step by step, for one variable."""
     return kind_of(name).fitted == "trained"
 
 
 def is_closed_form(name: str) -> bool:
-    """Whether a featurizer is computed from activations on fit pairs, without steps."""
+    """Says whether a featurizer is computed from activations on fit pairs, without steps."""
     return kind_of(name).fitted == "closed_form"
 
 

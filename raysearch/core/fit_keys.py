@@ -118,7 +118,7 @@ class FitKeys(Keys):
         return self.learning_rate * self.factor(step)
 
     def is_validated_after(self, step: int) -> bool:
-        """Whether the validation pairs are run once `step` steps are done."""
+        """Says whether the validation pairs are run once `step` steps are done."""
         regular = step * self.evaluate // self.steps > (step - 1) * self.evaluate // self.steps
         return regular or step in self.rungs
 

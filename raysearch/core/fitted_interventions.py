@@ -10,15 +10,14 @@ from raysearch.core.hypothesis import Intervention
 
 
 def is_closed_form(intervention: Intervention) -> bool:
-    """Whether the intervention is computed without training steps."""
+    """Says whether the intervention is computed without training steps."""
     made = {kind_of(unit.subspace.featurizer).fitted for unit in intervention.units}
     return "closed_form" in made and "trained" not in made
 
 
 def is_rotation(intervention: Intervention) -> bool:
-    """Whether it has one unit with a trained rotation; its directions are a subspace of any larger
-    one.
-    """
+    """Says whether it has one unit with a trained rotation; its directions are a subspace of any
+    larger one."""
     return [kind_of(unit.subspace.featurizer).nested for unit in intervention.units] == [True]
 
 

@@ -13,7 +13,7 @@ from raysearch.core.featurizers import is_fitted
 
 
 def is_in_layers(component: str) -> bool:
-    """Whether each layer has the component.
+    """Says whether each layer has the component.
 
     A model has the embedding, and a module whose path has no `{layer}`, only once.
     """
@@ -110,13 +110,13 @@ class Intervention:
 
     @property
     def is_ablation(self) -> bool:
-        """Whether it takes nothing from the pair's source. Its hypothesis is one of necessity: the
-        output is no longer the base's answer."""
+        """Says whether it takes nothing from the pair's source. Its hypothesis is one of necessity:
+        the output is no longer the base's answer."""
         return self.kind != "interchange"
 
     @property
     def is_fitted(self) -> bool:
-        """Whether a subspace must be fit to pairs before it can be measured."""
+        """Says whether a subspace must be fit to pairs before it can be measured."""
         return any(is_fitted(unit.subspace.featurizer) for unit in self.units)
 
     @cached_property

@@ -54,7 +54,8 @@ class Grid:
             )
 
     def __iter__(self) -> Iterator[Unit]:
-        """Layers vary fastest, since neighbours share the tokens that a replica runs."""
+        """Yields the hypotheses of the grid. Layers vary fastest, since neighbours share the tokens
+        that a replica runs."""
         for source, position, subspace, head, layer in product(
             self.sources, self.positions, self.subspaces, self.heads, self.layers
         ):
@@ -159,9 +160,8 @@ class HypothesisSpace:
 
 
 def _takes_from_sources(variable: str, intervention: Intervention) -> bool:
-    """Whether units take from exactly the sources that the variable names; true if it names
-    none, and for an ablation, which takes from none.
-    """
+    """Says whether units take from exactly the sources that the variable names; true if it names
+    none, and for an ablation, which takes from none."""
     if not (wanted := named_sources(variable)) or intervention.is_ablation:
         return True
     sources = {unit.source for unit in intervention.units}

@@ -61,8 +61,8 @@ _RANGES = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 
 
 def first_error(error: ValidationError, job: type[BaseModel]) -> str:
-    """One line for the first error: key path, what it got, what would do. `job`: the model of a
-    whole job."""
+    """Returns one line for the first error: key path, what it got, what would do. `job`: the model
+    of a whole job."""
     first = _most_telling(error.errors())
     keys = _key_path(first)
     path = ".".join(k if len(k) <= _KEY else f"{k[:_KEY]} ..." for k in keys) or "job"
@@ -84,7 +84,7 @@ def first_error(error: ValidationError, job: type[BaseModel]) -> str:
 
 
 def _kinds(keys: Sequence[str]) -> Iterator[str]:
-    """A key path as WORDS may have it."""
+    """Returns a key path as WORDS may have it."""
     at = ["#" if k.isdigit() else k for k in keys]
     yield ".".join(at)
     yield ".".join([*at[:-1], "*"])
@@ -101,7 +101,8 @@ def keys_at(path: Sequence[str], job: type[BaseModel]) -> list[str]:
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The models of keys in the type of a field, however deep: at most one in each of ours."""
+    """Returns the models of keys in the type of a field, however deep: at most one in each of
+    ours."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for part in get_args(annotation):
@@ -109,8 +110,8 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _most_telling(errors: Sequence[ErrorDetails]) -> ErrorDetails:
-    """The first error; of the branches of a union, the one that fits the value best: it fails
-    deepest, by our own words, by its range.
+    """Returns the first error; of the branches of a union, the one that fits the value best: it
+    fails deepest, by our own words, by its range.
 
     A key that is missing may be there under another name: an unknown key beside it is said before.
     """
@@ -133,7 +134,8 @@ def _key_path(error: ErrorDetails) -> list[str]:
 
 
 def _is_branch(key: str) -> bool:
-    """Whether a part of pydantic's location names a branch of a union, not a key of the file."""
+    """Says whether a part of pydantic's location names a branch of a union, not a key of the
+    file."""
     return key.startswith(("literal[", "constrained-", "tuple[", "function-")) or key in _branches()
 
 

@@ -71,8 +71,8 @@ class Job(Keys):
 
     @classmethod
     def load(cls, path: str | Path, sets: Sequence[str] = (), away: Away = none_away) -> "Job":
-        """The job of a YAML file, with `sets` ("a.b=c", c typed as YAML) put in. Raises: JobError
-        in one line.
+        """Returns the job of a YAML file, with `sets` ("a.b=c", c typed as YAML) put in. Raises:
+        JobError in one line.
 
         `away`: which files are on other machines; their paths stay as written, and are not looked
         for.
@@ -89,8 +89,8 @@ class Job(Keys):
     def read(
         cls, text: str, where: str, folder: Path | None = None, away: Away = none_away
     ) -> "Job":
-        """The job of a YAML text; `where`, `folder` and `away` as of `parse`. Raises: JobError in
-        one line."""
+        """Returns the job of a YAML text; `where`, `folder` and `away` as of `parse`. Raises:
+        JobError in one line."""
         return cls.parse(
             parse_mapping(text, where, tuple(cls.model_fields)),
             where=where,
@@ -106,7 +106,7 @@ class Job(Keys):
         folder: Path | None = None,
         away: Away = none_away,
     ) -> "Job":
-        """The job of a mapping; relative paths are taken from `folder`. Raises: JobError in
+        """Returns the job of a mapping; relative paths are taken from `folder`. Raises: JobError in
         one line."""
         try:
             job = cls.model_validate(raw, context=away)
@@ -127,7 +127,7 @@ class Job(Keys):
         return job
 
     def to_yaml(self) -> str:
-        """The job as resolved: every key, paths absolute."""
+        """Returns the job as resolved: every key, paths absolute."""
         return yaml.safe_dump(
             self.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True
         )
@@ -161,13 +161,13 @@ class Job(Keys):
         return content
 
     def digest(self) -> str:
-        """SHA-256 (hex) of the job as resolved, `name` and `resources` left out: whether a kept job
-        was edited."""
+        """Returns SHA-256 (hex) of the job as resolved, `name` and `resources` left out: whether a
+        kept job was edited."""
         content = self._content()
         return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
     def hash(self, files: Mapping[str, str], pairs: str) -> str:
-        """SHA-256 (hex) of what changes an answer: not `name`, not `resources`, no path.
+        """Returns SHA-256 (hex) of what changes an answer: not `name`, not `resources`, no path.
 
         `files`: digest of each file or folder that the job names, by key ("model.path",
         "problem.use", "propose.use", "sae PATH"); `pairs`: digest of the pairs.
@@ -184,8 +184,8 @@ class Job(Keys):
         return hashlib.sha256(canonical_json({"job": content, "pairs": pairs}).encode()).hexdigest()
 
     def with_paths(self, place: Callable[[NamedFile], str]) -> "Job":
-        """The job with each path that it names put where `place` says; the name of a function stays
-        behind its file."""
+        """Returns the job with each path that it names put where `place` says; the name of a
+        function stays behind its file."""
         model, problem = self.model, self.problem
         if model.factory_file is not None:
             model = model.model_copy(update={"path": _function(MODEL, model.path, place)})

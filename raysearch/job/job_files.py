@@ -8,8 +8,8 @@ from raysearch.job.named_files import FILES, NamedFile, is_beside
 
 
 def named_files(job: Job) -> tuple[NamedFile, ...]:
-    """All that the job names, in the order of its keys; a model's hub id among them, which only a
-    look at the disk tells from a folder."""
+    """Returns all files that the job names, in the order of its keys; a model's hub id among them,
+    which only a look at the disk tells from a folder."""
     found: list[NamedFile] = []
 
     def keep(file: NamedFile) -> str:
@@ -21,8 +21,8 @@ def named_files(job: Job) -> tuple[NamedFile, ...]:
 
 
 def kept_beside(job: Job, folder: Path) -> Job:
-    """The job with the paths of what lies in `folder`/files written from `folder`, so that both can
-    be moved together."""
+    """Returns the job with the paths of what lies in `folder`/files written from `folder`, so that
+    both can be moved together."""
 
     folder = folder.resolve()
 
@@ -34,8 +34,8 @@ def kept_beside(job: Job, folder: Path) -> Job:
 
 
 def found_beside(job: Job, folder: Path) -> Job:
-    """The same the other way round: what is written from a folder with files/ has its place in
-    `folder`."""
+    """Returns the job with the paths that are written from a folder with files/ put into `folder`:
+    the reverse of `kept_beside`."""
 
     def place(file: NamedFile) -> str:
         return str(folder / file.path) if is_beside(file.path) else file.path

@@ -79,13 +79,13 @@ class ModelKeys(Keys):
 
     @property
     def is_given(self) -> bool:
-        """Whether it was given as an object, so that no file has it."""
+        """Says whether an object was given in its place, so that no file has it."""
         return is_note(self.path)
 
     @property
     def is_factory(self) -> bool:
-        """Whether the network is on tensors (a function makes it, or it was given as a module): of
-        its form alone, so that it is the same on every machine."""
+        """Says whether the network is on tensors: a function makes it, or it was given as a module.
+        Decided by the form of the key alone, so that it is the same on every machine."""
         return is_note_on_tensors(self.path) or (
             not self.is_given and OBJECT.fullmatch(self.path) is not None
         )
@@ -132,7 +132,7 @@ class ProblemKeys(Keys):
 
     @property
     def is_given(self) -> bool:
-        """Whether it was given as an object, so that no file has it."""
+        """Says whether an object was given in its place, so that no file has it."""
         return self.use is not None and is_note(self.use)
 
     @model_validator(mode="after")
@@ -323,7 +323,7 @@ class TestKeys(Keys):
 
     @property
     def is_exact(self) -> bool:
-        """Whether tests are exact ones of one look, so that the horizon is fixed."""
+        """Says whether tests are exact ones of one look, so that the horizon is fixed."""
         by_matches = self.score == "matches" and self.generalise == "pairs"
         one_look = self.use == "fixed" and self.control == "fwer"
         return one_look and by_matches and self.horizon != "open"

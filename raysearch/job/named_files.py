@@ -29,30 +29,30 @@ class NamedFile:
 
     @property
     def is_code(self) -> bool:
-        """Whether it is Python, of which a function is named."""
+        """Says whether it is Python, of which a function is named."""
         return self.path.endswith(".py")
 
     @property
     def is_remote(self) -> bool:
-        """Whether it lies in an object store."""
+        """Says whether it lies in an object store."""
         return is_uri(self.path)
 
 
 Away = Callable[[NamedFile], bool]
-"""Whether a file, its path as written, is on other machines, so that it is not looked for here."""
+"""True if a file, its path as written, is on other machines, so that it is not looked for here."""
 
 
 def none_away(_: NamedFile) -> bool:
-    """Whoever runs a job has all that it names."""
+    """Says that every file is here, as for whoever runs a job."""
     return False
 
 
 def only_looked_at(file: NamedFile) -> bool:
-    """Whoever only looks at a run needs no model and runs no code, and may stand where there is
-    none."""
+    """Says which files may be elsewhere for whoever only looks at a run: the model and all code,
+    since neither is needed then."""
     return file.key in (MODEL, PROBLEM, PAIRS, PROPOSER)
 
 
 def is_beside(path: str) -> bool:
-    """Whether a path is written from a folder with files/."""
+    """Says whether a path lies in the folder files/, where a run keeps the files of its job."""
     return Path(path).parts[:1] == (FILES,)

@@ -21,10 +21,10 @@ def note(name: str, on_tensors: bool = False) -> str:
 
 
 def is_note(path: str) -> bool:
-    """Whether it stands for an object."""
+    """Says whether a path is such a note."""
     return path.startswith("<") and path.endswith(">")
 
 
 def is_note_on_tensors(path: str) -> bool:
-    """Whether it stands for a module on tensors."""
+    """Says whether a path is the note of a module on tensors."""
     return is_note(path) and path.endswith(f"{_ON_TENSORS}>")

@@ -25,13 +25,13 @@ def position_name(position: str | TokenIndices) -> str:
 
 
 def tokens_of(position: str | TokenIndices) -> tuple[int, ...] | None:
-    """The tokens that the job itself gives it, if it does."""
+    """Returns the tokens that the job itself gives a position; None where it gives none."""
     return None if isinstance(position, str) else next(iter(position.values()))["tokens"]
 
 
 def declared(positions: Iterable[str | TokenIndices]) -> dict[str, tuple[int, ...]]:
-    """The tokens of those that have them by index. Raises: ValueError where one name is given
-    others."""
+    """Returns the tokens of the positions that have them by index. Raises: ValueError where one
+    name is given others."""
     found: dict[str, tuple[int, ...]] = {}
     for position in positions:
         name, tokens = position_name(position), tokens_of(position)

@@ -30,8 +30,8 @@ one.
 
 
 def job_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a job file: keys as written, with their words, defaults and
-    ranges."""
+    """Returns the JSON Schema (2020-12) of a job file: keys as written, with their words, defaults
+    and ranges."""
     warn_of_unusable()
     made = Job.model_json_schema(by_alias=True, mode="validation")
     found: dict[str, Any] = _one_line_words(made)
@@ -39,8 +39,8 @@ def job_schema() -> dict[str, Any]:
 
 
 def job_page() -> str:
-    """The page in Markdown: a section for each mapping of the file, in the order of the file; a
-    table row for each key."""
+    """Returns the page in Markdown: a section for each mapping of the file, in the order of the
+    file; a table row for each key."""
     schema = job_schema()
     sections = [_section("", schema, schema)]
     sections += [_section(path, part, schema) for path, part in _mappings("", schema, schema)]
@@ -48,7 +48,7 @@ def job_page() -> str:
 
 
 def _one_line_words(value: Any) -> Any:
-    """Without the line ends of docstrings, which editors would show."""
+    """Returns the schema without the line ends of docstrings, which editors would show."""
     if isinstance(value, dict):
         kept = {k: _one_line_words(v) for k, v in value.items()}
         if isinstance(kept.get("description"), str):
@@ -58,7 +58,8 @@ def _one_line_words(value: Any) -> Any:
 
 
 def _mappings(path: str, schema: Schema, whole: Schema) -> Iterator[tuple[str, Schema]]:
-    """(key path, schema) of every mapping with keys of its own below `schema`, depth first."""
+    """Returns (key path, schema) of every mapping with keys of its own below `schema`, depth
+    first."""
     for key, value in schema["properties"].items():
         for suffix, part in _within(value, whole):
             below = f"{path}.{key}{suffix}".removeprefix(".")
@@ -68,8 +69,8 @@ def _mappings(path: str, schema: Schema, whole: Schema) -> Iterator[tuple[str, S
 
 
 def _within(value: Schema, whole: Schema) -> Iterator[tuple[str, Schema]]:
-    """The mappings that a value may be or hold in lists: what stands behind its key path ("[]" for
-    each list), and the mapping."""
+    """Yields (suffix of the key path, mapping) of the mappings that a value may be, or hold in
+    lists ("[]" for each list)."""
     value = _resolved(value, whole)
     if value.get("type") == "object":
         yield "", value
@@ -101,7 +102,7 @@ def _section(path: str, part: Schema, whole: Schema) -> str:
 
 
 def _default(value: Schema) -> str:
-    """The default as YAML would have it; none of a mapping, whose keys have their own."""
+    """Returns the default as YAML would have it; none for a mapping, whose keys have their own."""
     if "default" not in value or (isinstance(value["default"], dict) and value["default"]):
         return ""
     return f"`{json.dumps(value['default']).strip(chr(34))}`"

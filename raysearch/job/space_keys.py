@@ -115,7 +115,7 @@ class SpaceKeys(Keys):
 
     @property
     def is_fitted(self) -> bool:
-        """Whether any subspace is fit to pairs."""
+        """Says whether any subspace is fit to pairs."""
         return bool(self.components) and any(is_fitted(s.featurizer) for s in self.meant_subspaces)
 
     @property
@@ -150,7 +150,7 @@ class SpaceKeys(Keys):
     @model_validator(mode="before")
     @classmethod
     def _units_alone(cls, raw: Any) -> Any:
-        """No grid where the job writes units and nothing of a grid."""
+        """Gives a space no grid where the job writes units and no key of a grid."""
         alone = isinstance(raw, dict) and raw.get("units") and not any(key in raw for key in GRID)
         return {**raw, "components": []} if alone else raw
 

@@ -149,7 +149,7 @@ PlainSubspaceKeys = Annotated[Literal["full"] | CoordinatesKeys, BeforeValidator
 
 
 def subspaces_of(keys: SubspaceKeys | PlainSubspaceKeys) -> tuple[Subspace, ...]:
-    """The subspaces that a job names."""
+    """Returns the subspaces that a job names."""
     if isinstance(keys, _Choice):
         return keys.subspaces
     if isinstance(keys, CoordinatesKeys):
@@ -158,7 +158,7 @@ def subspaces_of(keys: SubspaceKeys | PlainSubspaceKeys) -> tuple[Subspace, ...]
 
 
 def coordinates_of(given: tuple[int, ...] | CoordinateRange) -> Subspace:
-    """The subspace of these coordinates, in rising order."""
+    """Returns the subspace of these coordinates, in rising order."""
     chosen = (
         range(given.from_, given.to + 1) if isinstance(given, CoordinateRange) else sorted(given)
     )

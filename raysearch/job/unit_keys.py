@@ -35,8 +35,8 @@ is misspelt."""
 
 
 def _known_component(name: str) -> str:
-    """A module's path of one name, without a dot, means its output. Whether the model has it, only
-    the model knows."""
+    """Lets a module's path of one name, without a dot, mean its output. Only the model knows
+    whether it has that module."""
     if name in COMPONENTS:
         return name
     if not _MODULE_PATH.fullmatch(name):
@@ -73,7 +73,7 @@ class SourceSiteKeys(Keys):
     position: PositionKey | None = Field(default=None, description="Its position.")
 
     def site(self, own: Site) -> Site:
-        """The site, for a unit at `own`."""
+        """Returns the site, for a unit at `own`."""
         component = own.component if self.component is None else self.component
         inherited = own.layer if is_in_layers(component) else None
         layer = inherited if self.layer is None else self.layer
@@ -136,14 +136,15 @@ class UnitKeys(Keys):
 
     @model_serializer(mode="wrap")
     def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without the operation of an interchange: as it was before there were others."""
+        """Writes a unit without the operation of an interchange: as it was before there were
+        others."""
         written: dict[str, Any] = handler(self)
         if self.operation == "interchange":
             del written["operation"]
         return written
 
     def unit(self) -> Unit:
-        """The unit. A source site that is its own site is none."""
+        """Returns the unit. A source site that is its own site is left out."""
         own = Site(self.layer, self.component, position_name(self.position), self.head)
         source_site = None if self.source_site is None else self.source_site.site(own)
         return Unit(
@@ -161,7 +162,7 @@ def intervention_of(keys: tuple[UnitKeys, ...]) -> Intervention:
 
 
 def site_words(site: Site) -> str:
-    """A site in words, for errors."""
+    """Returns a site in words, for errors."""
     head = "" if site.head is None else f" {site.head}"
     layer = "" if site.layer is None else f" of layer {site.layer}"
     return f"{site.component}{head}{layer} at {site.position}"
@@ -187,8 +188,8 @@ def _place(unit: Unit) -> tuple[int, str, str, int, str]:
 
 
 def overlap(u: Unit, v: Unit) -> bool:
-    """Whether two units replace some of the same numbers. Heads lie within the whole vector; where
-    exactly, only the model knows."""
+    """Says whether two units replace some of the same numbers. Heads lie within the whole vector;
+    where exactly, only the model knows."""
     a, b = u.site, v.site
     if (a.layer, a.component, a.position) != (b.layer, b.component, b.position):
         return False

@@ -16,8 +16,8 @@ from raysearch.limits import JOB_BYTES, TooLargeError, read_at_most
 
 
 def read_mapping(path: Path, keys: Sequence[str]) -> dict[str, Any]:
-    """The mapping in a YAML file. `keys`: those that it may have, for the error. Raises: JobError
-    in one line."""
+    """Returns the mapping in a YAML file. `keys`: those that it may have, for the error. Raises:
+    JobError in one line."""
     try:
         text = read_at_most(path, JOB_BYTES).decode("utf-8").replace("\r\n", "\n")
     except TooLargeError as e:
@@ -30,7 +30,7 @@ def read_mapping(path: Path, keys: Sequence[str]) -> dict[str, Any]:
 
 
 def parse_mapping(text: str, where: str, keys: Sequence[str]) -> dict[str, Any]:
-    """The mapping of a YAML text; `where` is said to be wrong. Raises: JobError in one line."""
+    """Returns the mapping of a YAML text; errors name `where`. Raises: JobError in one line."""
     raw = _loaded(text, where)
     if not isinstance(raw, dict):
         raise JobError(

@@ -1,2 +1,2 @@
-"""The face for a notebook: a model to look into, swaps and scans of one pair, and how they are
-shown."""
+"""Python's interface to raysearch: a model to look into, swaps and scans of one pair, and how they
+are shown."""

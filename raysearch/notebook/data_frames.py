@@ -9,8 +9,8 @@ if TYPE_CHECKING:
 
 
 def frame(table: pa.Table) -> "DataFrame":
-    """The table with Arrow's own types, so that a missing head is missing and layers stay
-    integers."""
+    """Returns the table as a pandas frame with Arrow's own types, so that a missing head is missing
+    and layers stay integers."""
     import pandas as pd
 
     return table.to_pandas(types_mapper=pd.ArrowDtype)

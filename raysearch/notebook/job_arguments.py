@@ -28,8 +28,8 @@ _OF_MODEL = (*_OF_PATH, "dtype", "device_map")
 
 
 def job_and_objects(job: Any, keys: Mapping[str, Any]) -> tuple[Job, GivenObjects]:
-    """The job, and the objects in it. `keys`: rooms of a job, put over those of `job` key by key;
-    None: not given.
+    """Returns the job, and the objects in it. `keys`: rooms of a job, put over those of `job` key
+    by key; None: not given. Raises: JobError, ModelError in one line.
 
     Raises: JobError, ModelError in one line.
     """
@@ -52,8 +52,8 @@ def job_and_objects(job: Any, keys: Mapping[str, Any]) -> tuple[Job, GivenObject
 
 
 def given_of(problem: Any, model: Any) -> GivenObjects:
-    """The objects that a run began with, given again. Raises: JobError, ModelError for what is
-    none."""
+    """Returns the objects that a run began with, given again. Raises: JobError, ModelError for
+    anything else."""
     raw = {"problem": problem, "model": model}
     found = GivenObjects(_problem(raw), _model(raw))
     for name, value, taken in (("problem", problem, found.problem), ("model", model, found.model)):
@@ -66,7 +66,7 @@ def given_of(problem: Any, model: Any) -> GivenObjects:
 
 
 def _raw(job: Any) -> tuple[dict[str, Any], str, Path | None]:
-    """The keys as given, what they are called in an error, and the folder of a file."""
+    """Returns the keys as given, what they are called in an error, and the folder of a file."""
     match job:
         case None:
             return {}, "job", None
@@ -88,22 +88,24 @@ def _raw(job: Any) -> tuple[dict[str, Any], str, Path | None]:
 
 
 def file_of(job: Any) -> Path | None:
-    """The file of a job that is given by its path; None for any other."""
+    """Returns the file of a job that is given by its path; None for any other."""
     if isinstance(job, Path) or (isinstance(job, str) and not _is_yaml(job)):
         return Path(job).expanduser()
     return None
 
 
 def _is_yaml(text: str) -> bool:
-    """A path has no line ends, no `key: value` and no braces at its beginning."""
+    """Says whether a text is YAML: a path has no line ends, no `key: value` and no braces at its
+    beginning."""
     return (
         "\n" in text or text.lstrip().startswith("{") or (": " in text and not Path(text).exists())
     )
 
 
 def _over(room: str, before: Any, value: Any) -> Any:
-    """A room of the job with what was given over it, key by key. Another problem is all another's;
-    another model keeps how texts are put to it, and its dtype where it is read from files."""
+    """Returns a room of the job with the keys of `value` put over those of `before`. Another
+    problem replaces the whole room; another model keeps the prompt format, and the dtype where it
+    is read from files."""
     if room == "problem":
         return value
     if room == "model":
@@ -121,7 +123,7 @@ def _over(room: str, before: Any, value: Any) -> Any:
 
 
 def _problem(raw: dict[str, Any]) -> Problem | None:
-    """The problem object in `raw`, where its note is left."""
+    """Returns the problem object in `raw`, if there is one, and puts a note in its place."""
     value = raw.get("problem")
     inner = value.get("use") if isinstance(value, Mapping) else value
     if isinstance(inner, Problem):
@@ -146,7 +148,8 @@ def _problem(raw: dict[str, Any]) -> Problem | None:
 
 
 def _model(raw: dict[str, Any]) -> Any:
-    """The loaded model in `raw` (a GivenModel), where its path or note is left."""
+    """Returns the loaded model in `raw` (a GivenModel), if there is one, and puts its path or a
+    note in its place."""
     value = raw.get("model")
     inner = value.get("path") if isinstance(value, Mapping) else value
     if isinstance(inner, str | Path):
@@ -180,7 +183,7 @@ def _named(model: Any) -> dict[str, Any]:
 
 
 def _name(raw: Mapping[str, Any]) -> str:
-    """A name for the runs of a job that says none: its problem's."""
+    """Returns a name for the runs of a job that gives none: its problem's."""
     problem = raw.get("problem")
     named = (problem.get("use") or problem.get("pairs")) if isinstance(problem, Mapping) else None
     place = str(named or "").rpartition(":")[0] or str(named or "")
@@ -196,8 +199,8 @@ def _name(raw: Mapping[str, Any]) -> str:
 
 
 def _is_pairs(name: str) -> bool:
-    """Whether a file is one of pairs by its name: it may lie beside the job, and not where we
-    stand."""
+    """Says whether a name is that of a file of pairs. The file may lie beside the job, where it
+    cannot be looked for yet."""
     return kind_of(Path(name)) is not None or name.lower().endswith(".gz")
 
 

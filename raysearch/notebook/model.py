@@ -1,5 +1,5 @@
-"""The face for a notebook: one model, two texts, and what changes when an activation of one is put
-into the other.
+"""Looks into one language model: two texts, and what changes when an activation of one is put into
+the other.
 
     import raysearch as rs
     model = rs.Model.load("models/SmolLM2-135M-Instruct")
@@ -64,7 +64,8 @@ T = TypeVar("T")
 
 
 def _as_it_is(method: Callable[Concatenate["Model", P], T]) -> Callable[Concatenate["Model", P], T]:
-    """The method on the model as it evaluates, whatever its owner does with it before and after."""
+    """Decorates a method so that it runs with the model in evaluation mode; the owner's mode is
+    restored afterwards."""
 
     @wraps(method)
     def borrowing(self: "Model", /, *args: P.args, **options: P.kwargs) -> T:
@@ -82,8 +83,8 @@ class Model:
     """
 
     def __init__(self, model: Any, tokenizer: Any = None, name: str = "") -> None:
-        """`model`: a causal language model of transformers, beside its tokenizer. `Model.load`
-        reads one."""
+        """Takes `model`, a causal language model of transformers, beside its tokenizer.
+        `Model.load` reads one."""
         if isinstance(model, LoadedModel):  # with its name, as `load` does
             self.given, name = GivenModel(model.model, model.tokenizer), name or tokenizer or ""
         else:
@@ -103,8 +104,8 @@ class Model:
         dtype: str = "float32",
         device: str | None = None,
     ) -> "Model":
-        """The model of a folder, a .gguf file or a hub id, on `device` (None: a GPU where there is
-        one). Raises: ModelError."""
+        """Returns the model of a folder, a .gguf file or a hub id, on `device` (None: a GPU where
+        there is one). Raises: ModelError."""
         source = ModelSource(str(path), revision, dtype)
         loaded = load(source, device or best_device())
         model = cls(loaded, name=str(path).rstrip("/").split("/")[-1])
@@ -121,13 +122,13 @@ class Model:
         )
 
     def tokens(self, text: str) -> tuple[str, ...]:
-        """The tokens of a text, special ones included: what positions count."""
+        """Returns the tokens of a text, special ones included: what positions count."""
         return tuple(self._word(i) for i in self._texts[text].ids)
 
     @_as_it_is
     def predict(self, text: str, top: int = 5) -> NextTokens:
-        """The `top` tokens that the model finds most likely after `text`, with their probabilities
-        and logits.
+        """Returns the `top` tokens that the model finds most likely after `text`, with their
+        probabilities and logits.
 
         Raises: PairsError for what is no text, or an empty one; JobError for a `top` that is no
         number of tokens.
@@ -281,7 +282,7 @@ class Model:
         component: str = "residual",
         head: int | None = None,
     ) -> "Tensor":
-        """The activation there, of shape (token, feature)."""
+        """Returns the activation there, of shape (token, feature)."""
         patch = self._row(text, text, Site(layer, component, _HERE, head), position, None).patches[
             0
         ]

@@ -1,5 +1,5 @@
-"""A model as a user has it in hand, taken as one that can be searched: a rs.Model, a model of
-transformers with its tokenizer, a module."""
+"""Turns a model that a user has loaded into one that can be searched: a rs.Model, a model of
+transformers with its tokenizer, or a module."""
 
 from typing import Any
 

@@ -44,11 +44,11 @@ class NextTokens:
         return pa.table(dict(zip(_COLUMNS, map(list, columns), strict=True)))
 
     def to_arrow(self) -> pa.Table:
-        """The same as `table`."""
+        """Returns the same rows as `table`, in Arrow."""
         return self.table
 
     def to_pandas(self) -> "DataFrame":
-        """The same as a pandas frame."""
+        """Returns the same rows as a pandas frame."""
         return frame(self.table)
 
     def _repr_html_(self) -> str:
@@ -80,8 +80,8 @@ class NextTokens:
 
 
 def predicted(given: str, logits: "Tensor", top: int, word: Callable[[int], str]) -> NextTokens:
-    """The best `top` of `logits`, of shape (answer). Raises: JobError for a `top` that is no number
-    from 1 to as many as there are."""
+    """Returns the best `top` of `logits`, of shape (answer). Raises: JobError for a `top` that is
+    no number from 1 to as many as there are."""
     if isinstance(top, bool) or not isinstance(top, int) or not 1 <= top <= len(logits):
         raise JobError(
             f"predict: top: got {top!r:.60}; give a whole number from 1 to {len(logits)}, as many "

@@ -31,7 +31,8 @@ class PythonProgress(ProgressDisplay):
         super().__init__(quiet, no_color=False)
 
     def interrupt(self) -> Interrupt:
-        """Only Ctrl-C, and only where it is heard: the main thread."""
+        """Returns the context in which Ctrl-C asks the search to stop; other threads than the main
+        one never hear it."""
         is_main = threading.current_thread() is threading.main_thread()
         return Interrupt((signal.SIGINT,) if is_main else (), ours=False)
 
@@ -39,7 +40,7 @@ class PythonProgress(ProgressDisplay):
         self.say(f"{status}; go on with: rs.resume({run.place!r})")
 
     def ended(self, ended: RunOutcome) -> None:
-        """The run itself is shown, once it is returned."""
+        """Shows nothing: the run itself is shown, once it is returned."""
 
 
 class CellProgress(PythonProgress):

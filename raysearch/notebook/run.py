@@ -1,4 +1,5 @@
-"""A run to look into, on its way or done: its alignment, its results, heat maps, pairs.
+"""A run as Python sees it, while it is going on and when it is done: its alignment, its results,
+heat maps, pairs.
 
 Invariants: everything is read from the run folder when it is asked for, so that a run on its way
 shows its verdicts so far; nothing is written to it; no model is loaded.
@@ -43,7 +44,7 @@ class Run:
 
     @classmethod
     def open(cls, run: str = "latest", store: str = DEFAULT_STORE) -> "Run":
-        """The run at a path or URI, or of that name in `store`, or its "latest". Raises:
+        """Returns the run at a path or URI, or of that name in `store`, or its "latest". Raises:
         StoreError, naming the nearest."""
         return cls(find_run(store, str(run)))
 
@@ -77,8 +78,8 @@ class Run:
         top: int | None = None,
         controls: bool = False,
     ) -> "DataFrame":
-        """The hypotheses with their verdicts, accepted ones first, then by IIA. `where`: an SQL
-        condition over the columns.
+        """Returns the hypotheses with their verdicts, accepted ones first, then by IIA. `where`: an
+        SQL condition over the columns.
 
         Raises: StoreError where nothing was proposed yet; JobError for a variable or condition that
         is none.
@@ -86,11 +87,11 @@ class Run:
         return frame(results(self._folder.folder, accepted, variable, where, top, controls))
 
     def to_pandas(self) -> "DataFrame":
-        """Every hypothesis with its verdict, as `results`."""
+        """Returns every hypothesis with its verdict, as `results`."""
         return self.results()
 
     def to_arrow(self) -> pa.Table:
-        """Every hypothesis with its verdict."""
+        """Returns every hypothesis with its verdict."""
         return results(self._folder.folder)
 
     @property

@@ -1,4 +1,4 @@
-"""The face for a notebook of a network on tensors: the classes that it finds most likely.
+"""Looks into one network on tensors: the classes that it finds most likely.
 
     net = rs.TensorModel(module)  # or rs.TensorModel.load("my_net.py:network")
     net.predict(torch.rand(8), top=3)
@@ -32,8 +32,8 @@ class TensorModel:
 
     @classmethod
     def load(cls, path: str, dtype: str = "float32", device: str = "cpu") -> "TensorModel":
-        """The module that a function makes: "my_net.py:network" or "package.module:network".
-        Raises: JobError, ModelError."""
+        """Returns the module that a function makes: "my_net.py:network" or
+        "package.module:network". Raises: JobError, ModelError."""
         place, colon, name = str(path).rpartition(":")
         if not colon:
             raise ModelError(
@@ -51,8 +51,8 @@ class TensorModel:
         return f"{self.given.name}: a network on tensors, {count} weights, {self.given.dtype}"
 
     def predict(self, tensor: Any, top: int = 5) -> NextTokens:
-        """The `top` classes (at most all) that the network finds most likely for `tensor`, which
-        has no row dimension.
+        """Returns the `top` classes (at most all) that the network finds most likely for `tensor`,
+        which has no row dimension.
 
         `tensor`: of torch or numpy, or nested lists of numbers. Raises: PairsError for what is no
         tensor; ModelError for one that the network does not take.

@@ -76,7 +76,7 @@ class Swap:
 
     @property
     def changed(self) -> bool:
-        """Whether the next token differs from the model's own prediction after the base."""
+        """Says whether the next token differs from the model's own prediction after the base."""
         return self.token_id != self.answers.predicted_ids[0]
 
     def __str__(self) -> str:
@@ -116,8 +116,8 @@ class Scan:
 
     @property
     def changed(self) -> tuple[tuple[bool, ...], ...]:
-        """Whether the next token differs from the model's own prediction after the base, by layer
-        and token."""
+        """Says whether the next token differs from the model's own prediction after the base, by
+        layer and token."""
         return tuple(
             tuple(token != self.answers.predicted_ids[0] for token in tokens)
             for tokens in self.next_ids

@@ -108,7 +108,8 @@ def _texts(side: Any) -> list[str] | None:
 
 
 def _are_spans(positions: Any, lengths: Any) -> bool:
-    """Whether each position is a span [start, end) with 0 <= start < end <= length, or absent."""
+    """Says whether each position is a span [start, end) with 0 <= start < end <= length, or
+    absent."""
     if not pa.types.is_struct(positions.type):
         return False
     for i in range(positions.type.num_fields):
@@ -165,7 +166,7 @@ def _column(columns: dict[str, Any], name: str) -> list[Any] | None:
 
 
 def _are_choices(column: Any) -> bool:
-    """Whether they are absent, or lists of non-empty texts."""
+    """Says whether they are absent, or lists of non-empty texts."""
     if column is None:
         return True
     if not pa.types.is_list(column.type) and not pa.types.is_large_list(column.type):

@@ -63,7 +63,8 @@ def named_problem(use: str) -> tuple[str, str, CodeKind]:
 
 
 def _returns_problem(function: object) -> bool:
-    """Whether a function's annotation is our Problem; true if the annotation cannot be resolved."""
+    """Says whether a function's annotation is our Problem; true if the annotation cannot be
+    resolved."""
     try:
         annotation = get_type_hints(function).get("return")
     except (NameError, TypeError):

@@ -83,7 +83,7 @@ def _by_name(positions: Any) -> Any:
 
 
 def _are_words(names: Any) -> bool:
-    """Whether these are names, and not the span of a position that is itself called "name"."""
+    """Says whether these are names, and not the span of a position that is itself called "name"."""
     return isinstance(names, list) and all(isinstance(name, str) for name in names)
 
 

@@ -1,5 +1,5 @@
-"""Attribution: of each variable the best share of the space, by what an interchange would do to
-first order.
+"""Attribution: proposes, for each variable, the share of the space where an interchange has the
+largest effect to first order.
 
 Attribution patching (Nanda, 2023; Syed, Rager and Conmy, 2023): one backward pass through the
 base's run tells of all sites at once about how much of the lead of the base's answer over the

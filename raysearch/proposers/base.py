@@ -48,7 +48,7 @@ class Proposer(Protocol):
     description: ClassVar[str] = ""
     """Part of a sentence that says what is proposed, for the job's keys."""
     tests_all: ClassVar[bool] = False
-    """Whether all of `max_hypotheses` hypotheses are proposed, whatever the verdicts."""
+    """True if all of `max_hypotheses` hypotheses are proposed, whatever the verdicts."""
 
     @property
     def name(self) -> str:

@@ -49,7 +49,7 @@ class Generations:
 
     @property
     def over(self) -> bool:
-        """Whether nothing more will come."""
+        """Says whether nothing more will come."""
         return self._silent and not self._uncontrolled
 
     def accepted(self, hypothesis: Hypothesis) -> None:
@@ -70,8 +70,8 @@ class Generations:
         size_of: Callable[[Hypothesis], int | None],
         effects: Effects = NO_EFFECTS,
     ) -> Generation | None:
-        """The next generation, now that all before are `decided`. `size_of`: how many features the
-        subspace has that training found."""
+        """Returns the next generation, now that all before are `decided`. `size_of`: returns how
+        many features training found for a subspace."""
         if self._uncontrolled:
             controls = [
                 c for h in self._uncontrolled for c in controls_of(h, self._controls, size_of(h))
@@ -110,7 +110,7 @@ class Generations:
 
 
 def _larger(hypothesis: Hypothesis, decided: Mapping[str, Decided]) -> list[Hypothesis]:
-    """The larger rotations of its variable and unit."""
+    """Returns the larger rotations of the hypothesis's variable and unit."""
     if not is_rotation(hypothesis.intervention):
         return []
     alike = without_size(hypothesis.intervention)

@@ -1,5 +1,5 @@
-"""Refine: layers from coarse to fine, only where there is something to see between two that are
-known.
+"""Refine: proposes layers from coarse to fine, and between two known layers only where their
+results differ or promise something.
 
 Every `step`-th layer of a grid comes first, and the last; then, again and again, the middle between
 two neighbours that are known: where one was accepted and the other not, so that the edges of what
@@ -75,7 +75,8 @@ class Refine(WithinSpace):
         return sorted({*range(0, length, self.step), length - 1})
 
     def _next(self, ladder: list[Rung], known: History) -> Iterator[int]:
-        """The middles between neighbours that are known, where something is to be seen."""
+        """Yields the middle of each two neighbouring known layers where the results differ, or
+        promise something."""
         seen = [at for at, rung in enumerate(ladder) if all(h.id in known.decided for h in rung)]
         for low, high in pairwise(seen):
             below, above = ([known.decided[h.id] for h in ladder[at]] for at in (low, high))

@@ -59,7 +59,7 @@ class ControlComparison:
 
     @property
     def beats_policy(self) -> bool | None:
-        """Whether it does better than the best policy; None where nothing can, or it is not
+        """Says whether it does better than the best policy; None where nothing can, or it is not
         known."""
         low = self.row.get("margin_low")
         return None if low is None else low > 0
@@ -124,8 +124,8 @@ def compare(
 
 
 def _reaches(margin: Interval | None, iia: float | None, row: Row) -> bool:
-    """Whether a control may do as well; without common pairs, whether its IIA reaches the lower end
-    of the hypothesis's own interval."""
+    """Says whether a control may do as well; without common pairs, whether its IIA reaches the
+    lower end of the hypothesis's own interval."""
     if margin is not None:
         return margin[0] <= 0
     return iia is not None and bool(iia >= row["low"])

@@ -153,7 +153,7 @@ class _Drawing:
         return ceil(len(self._marks()) / (2 if self._width < 2.9 else 4))
 
     def _marks(self) -> list[Patch]:
-        """The marks that the map has, for its legend."""
+        """Returns the marks that the map has, for its legend."""
         verdicts = {row["verdict"] for row in self._panel.cells.values()}
         failed = "failed" in verdicts
         looks = {

@@ -71,7 +71,7 @@ class Margins:
         return self._interval(row, own, self._matches("test", row, variable))
 
     def _differ(self, variable: str, other: str) -> bool:
-        """Whether two variables differ on any pair that counts for the first."""
+        """Says whether two variables differ on any pair that counts for the first."""
         return any(
             e.counterfactual[variable] != e.counterfactual[other]
             for e in self.pairs.values()
@@ -186,5 +186,6 @@ def _intervention(row: Row) -> Intervention:
 def _paired(
     differences: tuple[float, ...], matchings: tuple[int, ...], population: int | None
 ) -> Interval:
-    """Page, table and tracker ask for the same ones."""
+    """Returns the interval of a paired test; cached, since page, table and tracker ask for the same
+    ones."""
     return PairedTest(population=population).interval(differences, matchings)

@@ -101,7 +101,7 @@ def _panel(
 
 
 def has_no_layer(column: tuple[UnitText, ...]) -> bool:
-    """Whether all units are outside of the layers, for which older runs store layer 0."""
+    """Says whether all units are outside of the layers, for which older runs store layer 0."""
     return not any(is_in_layers(unit.component) for unit in column)
 
 

@@ -129,7 +129,7 @@ class RunData:
 
     @property
     def ablates(self) -> frozenset[bool]:
-        """Whether its hypotheses are ablations: of some the one, of some the other."""
+        """The operations among its hypotheses: True for ablations, False for interchanges."""
         return frozenset(ablations(self.rows.values("units")))
 
     @property

@@ -28,7 +28,7 @@ class UnitText:
 
     @property
     def is_featurized(self) -> bool:
-        """Whether it uses a featurizer, not coordinates or the whole vector."""
+        """Says whether it uses a featurizer, not coordinates or the whole vector."""
         return bool(self.subspace) and not self.subspace.startswith("coordinates")
 
     @property
@@ -58,7 +58,8 @@ def words(units: str) -> str:
 
 
 def is_plain(units: str) -> bool:
-    """Whether layer, component, head and position say all: one whole vector from its own site."""
+    """Says whether layer, component, head and position say all: one whole vector from its own
+    site."""
     found = unit_texts(units)
     return len(found) == 1 and not found[0].extra
 

@@ -110,6 +110,6 @@ def _of_verdict(row: Row, counts: Bools, parts: Ints) -> Bools:
 
 
 def is_ablation(row: Row) -> bool:
-    """Whether a row's hypothesis is of necessity."""
+    """Says whether a row's hypothesis is of necessity."""
     units = row.get("units", "")
     return '"operation"' in units and any(u.get("operation") for u in json.loads(units))

@@ -117,7 +117,8 @@ class PairFacts:
         return len(test & fit) / len(test) if test else 0.0
 
     def has_same_tokens(self, position: str | None) -> bool:
-        """Whether another named position has the same tokens of base and sources in every pair."""
+        """Says whether another named position has the same tokens of base and sources in every
+        pair."""
         places = [
             {p["name"]: p["tokens"] for p in side or ()}
             for pair in self._test

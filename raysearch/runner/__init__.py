@@ -1,5 +1,5 @@
-"""A job to its run: what it asks, the pool, the search driven to its end or left to be gone on
-with. Who asked, it does not know.
+"""Turns a job into a run: resolves it, opens a pool, drives the search to its end or to an
+interrupt, and resumes it. Knows nothing of who asked: command line or notebook.
 
 Invariants: nothing here prints: what is to be said is said to whoever follows the run (`Frontend`).
 """

@@ -1,4 +1,4 @@
-"""Context of errors: a mistake in a job names its file, one in a pair of a file names that file and
+"""Adds context to errors: a mistake in a job gets the name of its file, one in a pair the file and
 the line.
 
 Invariants: what names a file already is left as it is; the class of an error, and so the exit code,
@@ -20,7 +20,7 @@ _PAIR = re.compile(r"pair (\d+): (.*)", re.DOTALL)
 
 @contextmanager
 def named(file: Path, job: Job) -> Iterator[None]:
-    """Within, errors that are of the job in `file` say so."""
+    """Names `file` in errors of the job that are raised within."""
     try:
         yield
     except (JobError, ModelError) as e:

@@ -1,4 +1,4 @@
-"""`export`: an intervention of a run, by its hypothesis, as a folder that
+"""Saves an intervention of a run, found by its hypothesis, as a folder that
 `raysearch.load_intervention` reads.
 
 Invariants: what is exported is what the run tested: the id is that of the run's tables, what was
@@ -45,8 +45,8 @@ def export(run: RunFolder, hypothesis: str, to: Path) -> SavedIntervention:
 
 
 def found(run: RunFolder, row: Mapping[str, Any], job: Job) -> SavedIntervention:
-    """The intervention of a row of the run's results, with its tensors and figures. Raises: as
-    `export`."""
+    """Returns the intervention of a row of the run's results, with its tensors and figures. Raises:
+    as `export`."""
     intervention = _intervention(row, run)
     path = (
         f"./{job.model.path}" if is_beside(job.model.path) else job.model.path

@@ -98,8 +98,8 @@ def export_pyvene(run: RunFolder, hypothesis: str, to: Path) -> None:
 
 
 def import_mib(folder: Path, to: Path) -> Iterator[Path]:
-    """Each unit of the submission as a folder of its own, TO/<its folder>/<unit>; the folders.
-    Raises: StoreError."""
+    """Writes each unit of the submission to a folder of its own, TO/<its folder>/<unit>, and
+    returns the folders. Raises: StoreError."""
     for name, saved in read_mib(folder).items():
         save_intervention(saved, to / name)
         yield to / name
@@ -138,8 +138,8 @@ def _expressible(
 
 
 def _of_one_token(run: RunFolder, row: Mapping[str, Any], job: Job) -> SavedIntervention:
-    """The row's intervention; of plain coordinates, with the width of their vector. Raises:
-    JobError, ModelError, StoreError."""
+    """Returns the row's intervention, checked to be of one token; one of plain coordinates gets the
+    width of its vector. Raises: JobError, ModelError, StoreError."""
     saved = found(run, row, job)
     if len(saved.intervention.units) != 1:
         return saved
@@ -154,7 +154,7 @@ def _of_one_token(run: RunFolder, row: Mapping[str, Any], job: Job) -> SavedInte
 
 
 def _task(job: Job) -> str:
-    """The problem's name, or the name of the file of pairs."""
+    """Returns the problem's name, or the name of the file of pairs."""
     if job.problem.use is not None:
         return re.split(r"[.:/]", job.problem.use)[-1]
     assert job.problem.pairs is not None, "a job names a problem or a file of pairs"

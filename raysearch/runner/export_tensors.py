@@ -1,5 +1,5 @@
-"""The tensors of an intervention that a run tested: what was fit, as the run kept it; what was
-drawn, drawn again.
+"""Finds the tensors of an intervention that a run tested: fitted ones are stored with the run,
+random ones are drawn again from its seed.
 
 Invariants: a content that is not the run's own, by its SHA-256, is refused; a drawn subspace is the
 one that replicas drew, for it is a function of the intervention and of the width of its unit.
@@ -83,7 +83,7 @@ def width_at(run: RunFolder, job: Job, unit: Unit) -> int:
 
 @contextmanager
 def _found(run: RunFolder, job: Job) -> Iterator[Job]:
-    """The job with the paths of what came along with it as they are here; while inside."""
+    """Yields the job with the paths of its files as they are on this machine."""
     with files_of(run) as files:
         yield job if files is None else found_beside(job, files)
 

@@ -47,15 +47,15 @@ class Frontend(Protocol):
         ...
 
     def words(self, snapshot: Snapshot) -> str:
-        """A snapshot in one line."""
+        """Returns a snapshot in one line."""
         ...
 
     def __call__(self, snapshot: Snapshot) -> None:
-        """Is shown where the search stands, after every turn."""
+        """Takes the state of the search after every turn."""
         ...
 
     def stop(self) -> None:
-        """No snapshot will come any more."""
+        """Takes that no snapshot will come any more."""
         ...
 
     def interrupt(self) -> AbstractContextManager[Interrupt]:
@@ -63,10 +63,10 @@ class Frontend(Protocol):
         ...
 
     def left(self, status: str, run: RunFolder) -> None:
-        """The run is left unfinished, and going on can help."""
+        """Takes that the run is left unfinished, and that resuming it can help."""
         ...
 
     def ended(self, ended: RunOutcome) -> None:
-        """The search is done and its pictures are drawn; the tracker does not have its
+        """Takes that the search is done and its pictures are drawn. The tracker does not have its
         files yet."""
         ...

@@ -1,5 +1,5 @@
-"""Objects that whoever asks has in hand, in the place of what a job names: a problem, a loaded
-model. This file is light: no torch."""
+"""Objects that the caller gives in the place of what a job names: a problem, a loaded model. This
+file is light: no torch."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ class GivenObjects:
     model: "GivenModel | None" = None
 
     def borrowed(self) -> AbstractContextManager[None]:
-        """Within, the model that was given evaluates, and nothing of it needs gradients."""
+        """Puts the given model into evaluation mode within the context, without gradients."""
         return nullcontext() if self.model is None else self.model.borrowed()
 
     def loaded(self, job: Job) -> "LoadedModel | LoadedModule":
-        """The model, as a replica of the job takes it. Its digest is of the model's content where
-        the job has no files of it."""
+        """Returns the model as a replica of the job takes it. Its digest is computed from its
+        content where no file of the job has it."""
         assert self.model is not None
         return self.model.loaded(job.prompt_format, by_content=job.model.is_given)
 

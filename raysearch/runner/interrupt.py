@@ -1,5 +1,5 @@
-"""Ctrl-C and SIGTERM: asked for at once, granted between two turns of the driver, when everything
-is written.
+"""Ctrl-C and SIGTERM: requests to stop, which are granted between two turns of the driver, once
+everything is written.
 
 Invariants: a second signal never raises in the middle of a turn: it ends the process where it
 stands, as kill -9 would (what a run holds by then is as after a crash), or, where the process is

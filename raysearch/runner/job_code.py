@@ -1,4 +1,4 @@
-"""Code that a job runs, named before it runs.
+"""Lists the code that a job runs, so that it is named before it runs.
 
 Invariants: nothing is imported to name it; a ready problem or proposer of raysearch is no code of
 the job's.
@@ -14,8 +14,8 @@ from raysearch.user_code import check, describe_code
 
 
 def code_of(job: Job, with_problem: bool = True) -> list[str]:
-    """A line for each file or module whose code the job runs. `with_problem`: its problem's too,
-    which a run that goes on needs no more.
+    """Returns a line for each file or module whose code the job runs. `with_problem`: its problem's
+    too, which a run that goes on needs no more.
 
     Raises: JobError for what may not be named; nothing has run then.
     """

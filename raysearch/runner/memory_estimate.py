@@ -1,5 +1,4 @@
 """Estimates the memory of a search by formulas, in bytes: of a replica, of a block, of the driver.
-Estimates, in bytes.
 
 Invariants: nothing is run and nothing is measured here but the constants, each with where its
 figure is from; what a formula leaves out is said in its words.

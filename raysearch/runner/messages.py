@@ -15,7 +15,8 @@ MANY = 0.1
 
 
 def report_model(opened: Opened, resolved: ResolvedJob, frontend: Frontend) -> None:
-    """The model as it is here, and how many hypotheses there are."""
+    """Says how large the model is, where it runs, what of its files is left out, and how many
+    hypotheses there are."""
     facts = opened.facts
     slower = {
         "batched": "rows are run whole, not from the patch on",
@@ -59,7 +60,7 @@ def report_screening(search: Search, frontend: Frontend) -> None:
 
 
 def report_end(run: RunFolder, end: Snapshot, seconds: float, frontend: Frontend) -> None:
-    """The verdicts by kind."""
+    """Says how many verdicts of each kind there are, and warns of many near-ties."""
     frontend.say(
         f"searched  {end.decided} hypotheses in {seconds:.1f} s: {end.accepted} accepted, "
         f"{end.rejected} rejected, "

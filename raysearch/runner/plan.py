@@ -130,8 +130,8 @@ def _dropped(resolved: ResolvedJob, pairs: Mapping[int, ExpectedAnswers]) -> tup
 
 
 def _first(resolved: ResolvedJob) -> list[Pair]:
-    """The pairs that are looked at: of each split the first, as many as are wanted or a thousand,
-    in the order of the run."""
+    """Returns the first pairs of each split, in the order of the run: a thousand, or as many as the
+    job wants, if that is more."""
     keys = resolved.job.pairs
     left = {
         "fit": max(keys.fit, LOOKED_AT),
@@ -190,7 +190,7 @@ def _with_seconds(facts: PlanReport, job: Job, found: TimeEstimate) -> PlanRepor
 
 
 def model_summary(resolved: ResolvedJob, given: GivenObjects = NO_OBJECTS) -> ModelSummary:
-    """The model of the job, as far as it is known without its weights. Raises: ModelError."""
+    """Returns what is known of the job's model without its weights. Raises: ModelError."""
     source = resolved.job.source
     if given.model is not None:
         return given.loaded(resolved.job).summary(resolved.pairs, resolved.components)
@@ -217,7 +217,7 @@ def _model_facts(summary: ModelSummary, dtype: str, tokens: int) -> ModelFacts:
 
 
 def _sites_words(grid: Grid) -> str:
-    """One component in words: `head 0..8 at last`."""
+    """Returns one component in words: `head 0..8 at last`."""
     heads = [h for h in grid.heads if h is not None]
     run = len(heads) > 1 and heads == list(range(heads[0], heads[-1] + 1))
     which = f"{heads[0]}..{heads[-1]}" if run else ", ".join(map(str, heads))

@@ -90,7 +90,7 @@ class PlanReport:
         return self.interventions if self.k is None else min(self.interventions, self.k)
 
     def plain(self) -> dict[str, Any]:
-        """All of it by name, as JSON has it."""
+        """Returns all fields by name, as JSON has them."""
         return {name: value for name, value in asdict(self).items() if name != "job"}
 
     def __repr__(self) -> str:
@@ -228,7 +228,8 @@ def _unrun_words(facts: PlanReport, job: Job) -> list[str]:
 
 
 def _dropped_words(facts: PlanReport) -> list[str]:
-    """A line for each variable and reason, the way out beside it; nothing where all pairs count."""
+    """Returns a line for each variable and reason, with the remedy; nothing where all pairs
+    count."""
     found: Counter[tuple[str, str, str, str]] = Counter()
     for c in facts.dropped:
         if c.reason not in UNREPORTED:
@@ -244,7 +245,7 @@ def _dropped_words(facts: PlanReport) -> list[str]:
 
 
 def _baseline_words(baselines: Sequence[Baseline], job: Job) -> list[str]:
-    """A line for each variable and policy; a policy that is never right has none."""
+    """Returns a line for each variable and policy; a policy that is never right has none."""
     gates = ", which a hypothesis must beat" if job.test.above_baselines else ""
     lines = [f"  {b.variable:<24} {b.line}" for b in baselines if b.share]
     return ["", f"what no network scores{gates}", *lines] if lines else []
@@ -317,7 +318,7 @@ def _powers_words(job: Job) -> str:
 
 
 def memory_words(memory: MemoryEstimate, job: Job) -> list[str]:
-    """Lines on a replica, a block and the search."""
+    """Returns lines on the memory of a replica, a block and the search."""
     kept = (
         "resources.memory"
         if job.resources.memory != "auto"
@@ -341,8 +342,8 @@ def memory_words(memory: MemoryEstimate, job: Job) -> list[str]:
 
 
 def _calibration_words(found: TimeEstimate | None, job: Job, mixed: float) -> list[str]:
-    """Lines on what was measured, or how it would be. `mixed`: seconds where one site in ten is
-    true."""
+    """Returns lines on what a trial measured, or on how to run one. `mixed`: seconds where one site
+    in ten is true."""
     if found is None:
         return ["", "how long it takes: --calibrate measures a few tasks on this machine"]
     replicas = job.resources.replicas

@@ -35,13 +35,13 @@ class RunPool(driver.Pool, Protocol):
         ...
 
     def on_lost(self, say: Callable[[], None]) -> None:
-        """`say` is called where this process must be ended, because Ray died in the middle of a
-        call."""
+        """Sets `say`, which is called where this process must be ended because Ray died in the
+        middle of a call."""
         ...
 
     def on_step(self, show: Callable[[int, int, float], None]) -> None:
-        """`show` is called now and then while a task trains in this process, with the steps that
-        its fits have taken, how many fits that are, and their mean loss."""
+        """Sets `show`, which is called now and then while a task trains in this process: with the
+        steps done, the number of fits, and their mean loss."""
         ...
 
     def show(self, run: str, snapshot: Snapshot) -> None:
@@ -62,7 +62,7 @@ def pool_of(
     send: bool = False,
     given: GivenObjects = NO_OBJECTS,
 ) -> Iterator[RunPool]:
-    """The pool that `where` names; closed at the end.
+    """Yields the pool that `where` names; closed at the end.
 
     `files`: the folder with the job's files beside which workers on other nodes stand; `send`: it
     must be brought to them first. `given`: the model, where it was given as an object. Raises:
@@ -98,7 +98,7 @@ def _local_pool(
 def _ray_pool(
     spec: ReplicaSpec, job: Job, where: RunOptions, frontend: Frontend, files: Path | None
 ) -> Iterator[RunPool]:
-    """`files`: a folder to bring to all nodes."""
+    """Returns a pool on Ray. `files`: a folder to bring to all nodes."""
     if job.model.is_given:
         raise JobError(
             f"pool: ray: {job.model.path} is an object of this process, and replicas on Ray read "
@@ -154,7 +154,7 @@ def spec_of(resolved: ResolvedJob, job: Job) -> ReplicaSpec:
 
 
 def _bare(pair: Pair) -> Pair:
-    """The pair without the causal model's values: they stay at home, and may be of types that no
-    worker knows."""
+    """Returns the pair without the causal model's values: they stay with the driver, and may be of
+    types that no worker knows."""
     sources = {name: replace(source, values={}) for name, source in pair.sources.items()}
     return replace(pair, base=replace(pair.base, values={}), sources=sources)

@@ -142,7 +142,7 @@ class ProgressDisplay:
             self._first.setdefault(stage, (self._clock(), done))
 
     def words(self, snapshot: Snapshot) -> str:
-        """One line: counts, rate, and at most how long it may take still."""
+        """Returns one line: counts, rate, and an upper bound of the time left."""
         stage = stage_of(snapshot)
         if stage in BLOCKS:
             left = snapshot.queued + snapshot.out
@@ -177,7 +177,8 @@ class ProgressDisplay:
         return f", at most {_span(left * (now - since) / (done - before))} left"
 
     def rate(self, snapshot: Snapshot) -> float | None:
-        """Pairs evaluated per second since screening was over; None before there is a figure."""
+        """Returns pairs evaluated per second since screening was over; None before there is a
+        figure."""
         if "pairs" not in self._first:
             return None
         since, pairs = self._first["pairs"]
@@ -186,7 +187,7 @@ class ProgressDisplay:
         return more / seconds if seconds > 1 and more > 0 else None
 
     def say(self, text: str) -> None:
-        """A line of its own, above the bars."""
+        """Writes a line of its own, above the bars."""
         if not self._quiet:
             self._console.print(Text(visible(text)), soft_wrap=True)
 

@@ -88,7 +88,8 @@ class Recorded(Proposer):
 
 
 def recorded_search(run: RunFolder, stored: PairsTable, resolved: ResolvedJob) -> Search:
-    """The search of a run, to be told its journal; runs no code that the run names.
+    """Returns a new search of a run, into which its journal can be replayed; runs no code that the
+    run names.
 
     Raises: UnrecordedError where the journal does not say what a user's proposer proposed;
     ResumeError.
@@ -97,7 +98,7 @@ def recorded_search(run: RunFolder, stored: PairsTable, resolved: ResolvedJob) -
 
 
 def recording(proposer: Proposer, resolved: ResolvedJob) -> Proposer:
-    """The proposer, what it says being kept where it is the user's."""
+    """Returns the proposer; a user's own is wrapped, so that its proposals can be journalled."""
     return proposer if resolved.job.propose.use in READY else Recording(proposer)
 
 

@@ -1,5 +1,5 @@
-"""Reads from a run folder what its search is made again from: the job, the pairs, the facts of the
-model.
+"""Reads from a run folder what is needed to build its search again: the job, the pairs, the facts
+of the model.
 
 Invariants: only a run of this evidence version and of an untouched job is taken, else its verdicts
 would not be those that it had.
@@ -21,8 +21,8 @@ from raysearch.store.run_folder import RunFolder
 
 @contextmanager
 def reopened_job(run: RunFolder) -> Iterator[tuple[PairsTable, ResolvedJob]]:
-    """The pairs that the run keeps, and its question; while inside, with the files of which a
-    search is made, whose model may be elsewhere.
+    """Yields the pairs that the run keeps, and its resolved job, while the job's files are at hand;
+    model and code may be elsewhere.
 
     Raises: ResumeError where another version began it, or its job was edited.
     """

@@ -65,7 +65,8 @@ def repair(run: RunFolder) -> Repaired:
 
 
 def _restored(run: RunFolder) -> list[str]:
-    """digests.json as the journal says, where it is damaged or lost; its name, where it was."""
+    """Writes digests.json anew from the journal where it is damaged or lost, and returns its name
+    if so."""
     try:
         read_digests(run.folder)
     except StoreError:
@@ -78,7 +79,7 @@ def _restored(run: RunFolder) -> list[str]:
 
 
 def _write_anew(run: RunFolder, ended: str | None) -> None:
-    """All parts, by a replay, as a driver that goes on with the run begins."""
+    """Writes all parts by a replay, as a driver does that resumes the run."""
     with reopened_job(run) as (stored, resolved):
         search = recorded_search(run, stored, resolved)
         ledger = RunLedger(run)

@@ -186,7 +186,7 @@ def _with_pairs(job: Job, drawn: PairSample) -> ResolvedJob:
 
 
 def _shared_positions(pairs: Sequence[Pair]) -> tuple[str, ...]:
-    """The positions that every base and source has, in the order of the first."""
+    """Returns the positions that every base and source has, in the order of the first."""
     inputs = [i for p in pairs for i in (p.base, *p.sources.values())]
     return tuple(name for name in inputs[0].positions if all(name in i.positions for i in inputs))
 
@@ -198,7 +198,8 @@ def _resolved(
     default_claim: str,
     pairs: Sequence[Pair],
 ) -> Job:
-    """`positions`: all that are known, for a grid where the job leaves them open."""
+    """Returns the job as resolved. `positions`: all that are known, for a grid where the job leaves
+    them open."""
     meant = positions if job.space.positions is None else job.space.positions
     found = meant if job.space.components else ()
     space = job.space.model_copy(update={"variables": tuple(variables), "positions": found})

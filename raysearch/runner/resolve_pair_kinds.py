@@ -37,7 +37,8 @@ def kinds_of(job: Job, variables: Sequence[str], pairs: Sequence[Pair]) -> PairK
 
 
 def answers_are_two(job: Job, pairs: Sequence[Pair]) -> bool:
-    """Whether every answer is one of two: the same two in all pairs, or of each pair's choices."""
+    """Says whether every answer is one of two: the same two in all pairs, or of each pair's
+    choices."""
     if job.answer.compare == "choices":
         return all(len(p.choices) == 2 for p in pairs)
     answers = {a for p in pairs for a in (*p.answers.values(), *p.counterfactual.values())}

@@ -1,5 +1,5 @@
-"""The positions that a job names, held against those that its inputs have; tokens that it names
-itself are given to the inputs.
+"""Checks the positions that a job names against those that its inputs have, and adds those that the
+job declares by token index.
 
 Invariants: after this every position of the job is known to the inputs, or is a token by index; a
 name has one meaning.
@@ -47,7 +47,8 @@ def owned(positions: Sequence[str], known: Sequence[str]) -> list[str]:
 
 
 def with_positions(job: Job, drawn: PairSample, of: str) -> PairSample:
-    """The pairs of which every input has all positions that the job names, and the others left out.
+    """Returns the pairs of which every input has all positions that the job names, and the others
+    left out.
 
     A position that no pair has in its base and every source is not looked at here. Raises:
     PairsError where no test pair is left.
@@ -88,7 +89,8 @@ def with_positions(job: Job, drawn: PairSample, of: str) -> PairSample:
 
 
 def with_tokens(pairs: Sequence[Pair], declared: Mapping[str, tuple[int, ...]]) -> tuple[Pair, ...]:
-    """The pairs, every input of which has these tokens by name."""
+    """Returns the pairs with positions added to every input: those that the job declares by token
+    index."""
     if not declared:
         return tuple(pairs)
 

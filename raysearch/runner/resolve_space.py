@@ -25,8 +25,8 @@ def space_of(
     sources: Sequence[str],
     tokens: Mapping[str, tuple[int, ...]] | None = None,
 ) -> HypothesisSpace:
-    """The space of a resolved job, on a model that is as `facts` say. `sources`: the names of each
-    pair's sources; `tokens`: of the positions of its first base that are given as such.
+    """Returns the space of a resolved job, on a model that is as `facts` say. `sources`: the names
+    of each pair's sources; `tokens`: of the positions of its first base that are given as such.
 
     Raises: JobError for a layer, head or coordinate that the model lacks, a source site of another
     width, a unit that does not say which of several sources lends it, or a variable that is asked
@@ -275,8 +275,8 @@ def _file_digest(path: str, layer: int | None) -> str:
 
 
 def _layers(keys: SpaceKeys, model: _Model, component: ComponentFacts) -> tuple[int | None, ...]:
-    """The layers of the grid. A component that the model has once is taken once, whatever the job
-    says of layers."""
+    """Returns the layers of the grid. A component that a model has only once is taken once,
+    whatever layers the job names."""
     layers = keys.layers
     if layers == "all" or (not is_in_layers(component.name)):
         return component.layers
@@ -304,7 +304,7 @@ def _vector(site: Site) -> str:
 
 
 def _ranges(layers: Sequence[int]) -> str:
-    """0..5 or 3, 7, 11."""
+    """Writes layers as ranges: 0..5, or 3, 7, 11."""
     if len(layers) > 1 and tuple(layers) == tuple(range(layers[0], layers[-1] + 1)):
         return f"{layers[0]}..{layers[-1]}"
     return ", ".join(map(str, layers)) or "none"

@@ -89,7 +89,7 @@ class ResolvedJob:
 
     @property
     def ablates(self) -> frozenset[bool]:
-        """Whether units that the job names are ablations: some may be, and others not."""
+        """The operations among the named units: True for ablations, False for interchanges."""
         space = self.job.space
         named = len(space.named_units) > len(space.ablations) or bool(space.components)
         return frozenset([True] * bool(space.ablations) + [False] * named)
@@ -101,8 +101,8 @@ class ResolvedJob:
         return about(of.name, of.values, keys.disjoint, self.kinds, keys.solved_only)
 
     def space(self, facts: ModelFacts) -> HypothesisSpace:
-        """The hypothesis space on a model. Raises: JobError for a layer, head or coordinate that it
-        lacks."""
+        """Returns the hypothesis space on a model. Raises: JobError for a layer, head or coordinate
+        that it lacks."""
         return space_of(self.job, facts, shared_sources(self.pairs), self.pairs[0].base.tokens)
 
     def proposer(self, space: HypothesisSpace, facts: ModelFacts) -> Proposer:
@@ -110,8 +110,8 @@ class ResolvedJob:
         return proposer_of(self.job, space, facts, self.positions)
 
     def test(self, proposer: Proposer, space: HypothesisSpace) -> AnytimeTest:
-        """The test, at the proposer's K (an open-ended one has none: at that of `space`, and what
-        is spent is the search's to say)."""
+        """Returns the test, at the proposer's K. For a proposer without a K it is at the size of
+        `space`, and the search divides the error itself."""
         keys = self.job.test
         by_matches = keys.score == "matches" and keys.generalise == "pairs"
         one_look = ExactTest if keys.is_exact else MatchTest
@@ -131,7 +131,8 @@ class ResolvedJob:
     def search(
         self, facts: ModelFacts, encoded: Sequence[Encoded], proposer: Proposer | None = None
     ) -> Search:
-        """The search. `proposer`: the job's, or what stands for it; made anew where none is given.
+        """Returns the search. `proposer`: the job's, or what stands for it; made anew where none is
+        given.
 
         Raises: JobError for what the model lacks, PairsError where variables cannot be told apart.
         """
@@ -201,15 +202,15 @@ class ResolvedJob:
         return found
 
     def test_pairs(self, pairs: Mapping[int, ExpectedAnswers]) -> tuple[list[ExpectedAnswers], str]:
-        """The test pairs among `pairs`, and how they are called in an error."""
+        """Returns the test pairs among `pairs`, and what errors call them."""
         test = [p for p in pairs.values() if p.split == "test"]
         wanted = self.job.pairs.test
         at_hand = f" at hand ({wanted} wanted)" if len(test) > wanted else ""
         return test, f"{len(test)} test pairs{at_hand}"
 
     def hash(self, pairs_digest: str, model_digest: str = "") -> str:
-        """The job hash. `model_digest`: of the model as it was opened, for one that no file has.
-        Raises: ModelError where the model's files cannot be read."""
+        """Returns the job hash. `model_digest`: of the model as it was opened, for one that no file
+        has. Raises: ModelError where the model's files cannot be read."""
         digests = _file_digests(self.job)
         if self.job.model.is_given:
             digests[MODEL] = model_digest
@@ -227,7 +228,7 @@ def differing(
 
 
 def shared_sources(pairs: Sequence[Pair]) -> tuple[str, ...]:
-    """The names of the sources that every pair has, in the order of the first."""
+    """Returns the names of the sources that every pair has, in the order of the first."""
     return (
         tuple(name for name in pairs[0].sources if all(name in p.sources for p in pairs))
         if pairs
@@ -262,9 +263,8 @@ def weight_pairs(job: Job, hypotheses: int = WEIGHTED_FROM) -> int:
 
 
 def is_open(job: Job) -> bool:
-    """Whether hypotheses may be proposed that were chosen by verdicts, and are in no set that was
-    fixed before: by any proposer but ours.
-    """
+    """Says whether hypotheses may be chosen by verdicts from no set that was fixed before: a user's
+    own proposer may do so, and ours do not."""
     return job.propose.use not in READY
 
 
@@ -303,8 +303,8 @@ def population_of(job: Job, sample: PairSample) -> Population:
 
 
 def _file_digests(job: Job) -> dict[str, str]:
-    """Digests of the files that the job names, as `Job.hash` takes them: contents count, paths do
-    not. Pairs count as pairs."""
+    """Returns digests of the files that the job names, as `Job.hash` takes them: contents count,
+    paths do not. Pairs count as pairs."""
     digests = {}
     functions = {MODEL: job.model.path, PROBLEM: job.problem.use or "", PROPOSER: job.propose.use}
     for file in named_files(job):

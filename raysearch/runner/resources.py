@@ -8,7 +8,7 @@ from raysearch.job import Job
 
 
 def shape_of(job: Job, gpus_there: float, say: Callable[[str], None]) -> PoolShape:
-    """The shape of a pool on a Ray whose largest node has `gpus_there` GPUs."""
+    """Returns the shape of a pool on a Ray whose largest node has `gpus_there` GPUs."""
     resources = job.resources
     gpus = min(1.0, gpus_there) if resources.gpus == "auto" else resources.gpus
     if resources.gpus == "auto" and not gpus:
@@ -33,7 +33,7 @@ def shape_of(job: Job, gpus_there: float, say: Callable[[str], None]) -> PoolSha
 
 
 def _size(model: str) -> int:
-    """Bytes of a model's files, as far as they are here."""
+    """Returns the bytes of those files of a model that are here."""
     path = Path(model)
     files = path.glob("*") if path.is_dir() else [path] if path.is_file() else []
     return sum(f.stat().st_size for f in files if f.suffix in (".safetensors", ".bin", ".gguf"))

@@ -67,8 +67,8 @@ def check_journal(run: RunFolder) -> None:
 
 
 def sent_with(job_file: Path) -> Path | None:
-    """The folder that was sent along with a job on a cluster, and lies where the driver and its
-    workers stand."""
+    """Returns the folder that was sent along with a job on a cluster, where the driver and its
+    workers run."""
     folder = job_file.resolve().parent
     return folder if job_environment() is not None and (folder / FILES).is_dir() else None
 
@@ -90,8 +90,8 @@ def keep_files(sent: Path, run: RunFolder) -> None:
 
 @contextmanager
 def files_of(run: RunFolder) -> Iterator[Path | None]:
-    """The folder on this machine with the files that came along with the run's job, if any did;
-    while inside. Raises: StoreError."""
+    """Yields the folder on this machine with the files that came along with the run's job; None if
+    none did. Raises: StoreError."""
     if FILES not in run.folder.folders():
         yield None
     elif isinstance(run.folder, LocalFolder):
@@ -115,8 +115,9 @@ def _check_no_links(folder: Path) -> None:
 
 
 def stored_job(run: RunFolder, files: Path | None, away: Away = none_away) -> Job:
-    """The job that the run began with, its paths from `files`, but for what is `away`. Raises:
-    ResumeError where job.yaml was edited since, in what changes an answer."""
+    """Returns the job that the run began with; its paths are looked for in `files`, except those
+    that are `away`. Raises: ResumeError where job.yaml was edited since, in what changes an
+    answer."""
     where = run.folder.shown(JOB_FILE)
     job = Job.read(run.job_text, where, files, away)
     if (job if files is None else kept_beside(job, files)).digest() != run.info.job_digest:
@@ -152,7 +153,7 @@ def check_same(run: RunFolder, resolved: ResolvedJob, stored: PairsTable, opened
 
 
 def _as_before(known: tuple[Encoded, ...], here: tuple[Encoded, ...]) -> bool:
-    """Whether the pairs that both have, at least those of the beginning, are the same."""
+    """Says whether the pairs that both have, at least those of the beginning, are the same."""
     shared = {e.index for e in known} & {e.index for e in here}
     before = [e for e in known if e.index in shared]
     return before == [e for e in here if e.index in shared]
@@ -204,8 +205,8 @@ def check_objects(
 
 
 def tracking_of(run: RunFolder, given: str) -> str | None:
-    """The tracking URI of a run that goes on: its own, with the credentials that --tracking-uri (or
-    its variable) has for it."""
+    """Returns the tracking URI of a run that goes on: its own, with the credentials that
+    --tracking-uri (or its variable) has for it."""
     if run.info.tracking_uri is None or not given:
         return run.info.tracking_uri
     uri = tracking_uri(given)

@@ -38,7 +38,7 @@ def concluded(run: RunFolder) -> Search | None:
 
 
 def _has_last_page(run: RunFolder) -> bool:
-    """Whether the page of a run is that of its end: one is written on the way as well."""
+    """Says whether the page of a run is that of its end: one is written on the way as well."""
     if not run.folder.exists(PAGE):
         return False
     stamp, _ = data_in(run.folder.read(PAGE).decode())

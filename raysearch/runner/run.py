@@ -1,4 +1,4 @@
-"""A run from its job to its results: begun anew, or gone on with from where its journal ends.
+"""Starts a run of a job, or resumes one where its journal ends.
 
 Invariants: no run folder is made before the model is loaded and the job has proved to fit it;
 whatever ends a search early, who asked is told that it can be gone on with, where that can help.
@@ -61,11 +61,14 @@ def begin(
     given: GivenObjects = NO_OBJECTS,
     job_file: Path | None = None,
 ) -> RunOutcome:
-    """A new run of a job, driven to its end or to an interrupt. `sent`: the folder that was sent
-    along with it (`resume_checks.sent_with`). `job_file`: the file that the job is of, if any.
+    """Runs a new search to its end, or to an interrupt.
 
-    `given`: what was given as an object in the place of what the job names. Raises: RaysearchError
-    in one line.
+    Args:
+        sent: the folder that was sent along with the job (`resume_checks.sent_with`).
+        given: objects in the place of what the job names.
+        job_file: the file of the job, if it is one.
+
+    Raises: RaysearchError in one line.
     """
     for line in code_of(job):
         frontend.say(line)
@@ -160,9 +163,13 @@ def go_on(
     given: GivenObjects = NO_OBJECTS,
     more_pairs: int | None = None,
 ) -> RunOutcome:
-    """The run `name` from where its journal ends; `retry`: what failed is tried again; `given`:
-    objects that the run began with; `more_pairs`: what is undecided is tested on so many further
-    pairs. A run with nothing left to do is shown as it is.
+    """Resumes the run `name` where its journal ends. A run with nothing left to do is shown as it
+    is.
+
+    Args:
+        retry: whether what failed is tried again.
+        given: objects that the run began with.
+        more_pairs: further test pairs for what is undecided.
 
     Raises: RaysearchError in one line.
     """

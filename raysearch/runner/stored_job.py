@@ -1,4 +1,4 @@
-"""Reads the job of a run as its folder has it.
+"""Reads the job of a run from its folder.
 
 Invariants: no model, problem or other file of the job is looked for.
 """

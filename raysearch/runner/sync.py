@@ -1,4 +1,4 @@
-"""The journal of a run told to a new search, and what that says to a tracker.
+"""Replays the journal of a run into a new search, and sends what that records to a tracker.
 
 Invariants: no model is needed, no code that the run names is run, and nothing of the run's evidence
 is written; however often it is said, the tracker has one run, and each point once. The journal

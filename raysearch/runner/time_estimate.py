@@ -235,7 +235,7 @@ class _Trial:
         return events
 
     def _test(self, start: int, size: int) -> list[int]:
-        """Some test pairs, from the front again where they end."""
+        """Returns some test pairs, again from the first where they run out."""
         pairs = self._pairs["test"]
         start = start % len(pairs) if len(pairs) > size else 0
         return pairs[start : start + size]
@@ -244,7 +244,8 @@ class _Trial:
         return sum(seconds for name, seconds in self._usage.take().items() if name != "capture")
 
     def _chunks(self, interventions: Sequence[Intervention]) -> Iterator[Sequence[Intervention]]:
-        """Runs of consecutive ones, as many as fill a task, from places spread over them all."""
+        """Returns runs of consecutive pairs, each as many as fill a task, from places spread over
+        all of them."""
         size = max(1, self._job.resources.rows // FIRST_LOOK)
         starts = range(0, len(interventions), size)
         return (

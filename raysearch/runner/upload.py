@@ -51,7 +51,7 @@ class Upload:
         return sha256(canonical_json([keys, contents]).encode())
 
     def write(self, path: Path) -> None:
-        """The zip, at `path`."""
+        """Writes the zip to `path`."""
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as zipped:
             zipped.writestr(_entry(JOB_FILE), self.job.to_yaml())
             for place, file in sorted(self.files.items()):
@@ -119,7 +119,7 @@ class _Packing:
         return f"{self._roots[root]}/{path.relative_to(root).as_posix()}"
 
     def add_named(self, file: NamedFile) -> None:
-        """A file or folder of the job, and what it needs beside it."""
+        """Adds a file or folder of the job, and what it needs beside it."""
         path = Path(file.path)
         self.place(path)  # so that all its layers, and what lies beside it, have one root
         for one in _layers(path):
@@ -153,7 +153,7 @@ class _Packing:
 
 
 def _layers(path: Path) -> Sequence[Path]:
-    """The files of all layers; the path itself where it names one file."""
+    """Returns the files of all layers; the path itself where it names one file."""
     if LAYER not in str(path):
         return [path]
     found = [Path(p) for p in sorted(glob.glob(glob.escape(str(path)).replace(LAYER, "*")))]
@@ -161,8 +161,8 @@ def _layers(path: Path) -> Sequence[Path]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """The files below a folder, but for hidden ones and caches; a link to a folder counts as a
-    file."""
+    """Yields the files below a folder, except hidden ones and caches; a link to a folder counts as
+    a file."""
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith(".") or entry.name == "__pycache__":
             continue
@@ -198,7 +198,8 @@ def _check_size(upload: Upload) -> None:
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
-    """Without time or mode, so that the same contents make the same bytes."""
+    """Returns the zip's entry, without time or mode, so that the same contents make the same
+    bytes."""
     entry = zipfile.ZipInfo(name)
     entry.compress_type = zipfile.ZIP_DEFLATED
     entry.external_attr = 0o644 << 16

@@ -29,7 +29,7 @@ class BlockQueue:
 
     @property
     def empty(self) -> bool:
-        """Whether every block that was added has its result."""
+        """Says whether every block that was added has its result."""
         return not self._waiting
 
     @property

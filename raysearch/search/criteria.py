@@ -121,7 +121,7 @@ class Criterion:
         return second if second == "reject" or first == "accept" else None
 
     def is_futile(self, change: Evidence, keep: Evidence) -> bool:
-        """Whether no verdict is likely any more: that any test rejects, or that all accept."""
+        """Says whether no verdict is likely any more: that any test rejects, or that all accept."""
         tests = [self.change.chances(change, self.last[0])]
         if self.keep is not None:
             tests.append(self.keep.chances(keep, self.last[1]))

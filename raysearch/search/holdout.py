@@ -176,9 +176,8 @@ class HoldoutEstimates:
         return []
 
     def _is_over(self, test: HypothesisTest, blocks: int) -> bool:
-        """Whether a reading needs no more than the first `blocks` blocks: it has all that the width
-        needs, or is a control that is decided.
-        """
+        """Says whether a reading needs no more than the first `blocks` blocks: it has all that the
+        width needs, or is a control that is decided."""
         assert test.most is not None, test
         if blocks >= test.most or test.reading is None:
             return blocks >= test.most

@@ -62,13 +62,12 @@ class ExpectedAnswers:
         return self.matcher.read(output)
 
     def changes(self, variable: str) -> bool:
-        """Whether this is a change pair for `variable`: the counterfactual differs from the base's
-        answer.
-        """
+        """Says whether this is a change pair for `variable`: the counterfactual differs from the
+        base's answer."""
         return self.counterfactual[variable] != self.base
 
     def is_ambiguous(self, one: str, other: str) -> bool:
-        """Whether two answers are different texts with the same compared tokens."""
+        """Says whether two answers are different texts with the same compared tokens."""
         return (one, other) in self.ambiguous
 
 

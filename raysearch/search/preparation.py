@@ -94,7 +94,7 @@ class Preparation:
 
     @property
     def weighs(self) -> bool:
-        """Whether hypotheses have weights by their effects."""
+        """Says whether hypotheses have weights by their effects."""
         return self._rule.weighted and self._attribution is not None
 
     @property

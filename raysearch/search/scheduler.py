@@ -64,7 +64,7 @@ class Scheduler:
 
     @property
     def idle(self) -> bool:
-        """Whether no task is running or waits to be retried."""
+        """Says whether no task is running or waits to be retried."""
         return not self._out and not self._requeue
 
     def add(self, trial: Trial) -> None:
@@ -86,7 +86,7 @@ class Scheduler:
         return trial.key in self._levels
 
     def has_out(self, trial: Trial) -> bool:
-        """Whether a trial is in a task that is running or waits to be retried."""
+        """Says whether a trial is in a task that is running or waits to be retried."""
         return any(trial is other for group in self._groups() for other in group.trials)
 
     def ask(self, task: int, idle: int) -> Task | None:

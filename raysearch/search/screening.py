@@ -263,7 +263,7 @@ class Screening:
         return self._differences.get(pair, {})
 
     def solved(self, pair: int) -> bool:
-        """Whether the model answers base and sources correctly without intervention."""
+        """Says whether the model answers base and sources correctly without intervention."""
         base, sources = self._seen[pair]
         e = self._pairs[pair]
         return e.read(base) == e.base and all(
@@ -271,12 +271,14 @@ class Screening:
         )
 
     def base_solved(self, pair: int) -> bool:
-        """Whether the model answers the base of a screened pair correctly without intervention."""
+        """Says whether the model answers the base of a screened pair correctly without
+        intervention."""
         e = self._pairs[pair]
         return e.read(self._seen[pair][0]) == e.base
 
     def is_usable(self, pair: int) -> bool:
-        """Whether evidence may come from a screened pair, judged by the model's outputs alone."""
+        """Says whether evidence may come from a screened pair, judged by the model's outputs
+        alone."""
         return not self._plan.solved_only or self.solved(pair)
 
     def counts(self, split: Split) -> tuple[int, int, int]:

@@ -116,9 +116,8 @@ class Search:
 
     @property
     def done(self) -> bool:
-        """Whether every proposed hypothesis has its verdict, every accepted one its estimate, and
-        nothing more will be proposed.
-        """
+        """Says whether every proposed hypothesis has its verdict, every accepted one its estimate,
+        and nothing more will be proposed."""
         return self._generations.over and not self._verdicts.alive and not self._estimates.open
 
     @property

@@ -43,7 +43,8 @@ class SeedRun:
         return self.status is not None or self.failure is not None
 
     def had_ended(self, step: int) -> bool:
-        """Whether the run had ended at `step`: in a replay, later events may be known already."""
+        """Says whether the run had ended at `step`: in a replay, later events may be known
+        already."""
         return self.failure is not None or (self.status is not None and self.step <= step)
 
     @property

@@ -90,7 +90,7 @@ class HypothesisTest:
     blocks: int = 0
 
     def counts(self, pair: ExpectedAnswers) -> bool:
-        """Whether a pair counts as evidence."""
+        """Says whether a pair counts as evidence."""
         if pair.contents in self.left_out:
             return False
         own = pair.counterfactual[self.hypothesis.variable]
@@ -287,7 +287,7 @@ class Trial:
 
     @property
     def exhausted(self) -> bool:
-        """Whether every block is counted."""
+        """Says whether every block is counted."""
         return self.counted == len(self.blocks)
 
     @property
@@ -306,7 +306,7 @@ class Trial:
         return self.blocks[-1].index + 1 if self.exhausted else self.blocks[self.counted].index
 
     def has_seen(self, block: int) -> bool:
-        """Whether the block with this index has been observed."""
+        """Says whether the block with this index has been observed."""
         return self._has_seen(self._place(block))
 
     def _place(self, block: int) -> int:

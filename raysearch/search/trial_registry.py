@@ -43,7 +43,7 @@ class TrialRegistry:
 
     @property
     def closed(self) -> bool:
-        """Whether all trials are closed; for the invariants."""
+        """Says whether all trials are closed; for the invariants."""
         return all(trial.closed for trial in self._trials.values())
 
     def open(self, trial: Trial) -> None:

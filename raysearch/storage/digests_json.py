@@ -40,7 +40,7 @@ class Digests:
     writing: Mapping[str, str | None] = field(default_factory=dict)
 
     def allows(self, file: str, digest: str | None) -> bool:
-        """Whether a file may have content of this digest; None stands for a missing file."""
+        """Says whether a file may have content of this digest; None stands for a missing file."""
         return digest == self.files.get(file) or (
             file in self.writing and digest == self.writing[file]
         )

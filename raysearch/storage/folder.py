@@ -69,7 +69,7 @@ class Folder(Protocol):
         ...
 
     def exists(self, name: str) -> bool:
-        """Whether there is such a file."""
+        """Says whether there is such a file."""
         ...
 
     def names(self) -> list[str]:

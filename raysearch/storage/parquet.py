@@ -48,12 +48,12 @@ def parts_that_count(names: Iterable[str]) -> list[str]:
 
 
 def is_part(name: str) -> bool:
-    """Whether a file has the name of a part: one that was put there by hand is none."""
+    """Says whether a file has the name of a part: one that was put there by hand is none."""
     return _PART_NAME.match(name) is not None
 
 
 def is_merged(name: str) -> bool:
-    """Whether a file is a merged part."""
+    """Says whether a file is a merged part."""
     return name.endswith(MERGED)
 
 

@@ -75,7 +75,7 @@ class RetryPolicy:
 
 
 def is_permanent(e: OSError) -> bool:
-    """Whether a later attempt would fail in the same way."""
+    """Says whether a later attempt would fail in the same way."""
     text = str(e)
     return isinstance(e, FileNotFoundError | PermissionError) or any(
         word in text for word in _PERMANENT

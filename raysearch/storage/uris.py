@@ -27,5 +27,5 @@ def without_credentials(uri: str) -> str:
 
 
 def is_uri(place: str | Path) -> bool:
-    """Whether a place names its scheme, as s3://bucket/runs does."""
+    """Says whether a place names its scheme, as s3://bucket/runs does."""
     return isinstance(place, str) and re.match(r"^[A-Za-z][A-Za-z0-9+.-]*://", place) is not None

@@ -110,7 +110,7 @@ _FIELDS = {cls: tuple(f.name for f in fields(cls) if f.name not in _BESIDE) for 
 
 
 def encode(entry: JournalEntry) -> dict[str, Any]:
-    """The entry as values that json can write; `type` says which it is."""
+    """Returns the entry as values that json can write; `type` says which it is."""
     raw: dict[str, Any] = {"type": _NAMES[type(entry)]}
     for name in _FIELDS[type(entry)]:
         value = getattr(entry, name)
@@ -121,8 +121,8 @@ def encode(entry: JournalEntry) -> dict[str, Any]:
 
 
 def decode(raw: Mapping[str, Any]) -> JournalEntry:
-    """The entry that `encode` wrote. Raises: StoreError for an unknown type, a missing or unknown
-    field, a wrong value."""
+    """Returns the entry that `encode` wrote. Raises: StoreError for an unknown type, a missing or
+    unknown field, a wrong value."""
     kind = raw.get("type")
     cls = _TYPES.get(kind) if isinstance(kind, str) else None
     if cls is None:

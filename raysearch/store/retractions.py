@@ -26,10 +26,9 @@ class Retractions:
         self._to_come.subtract(_taken_back(event))
 
     def covers(self, record: Record) -> bool:
-        """Whether the record's rows are taken back: a failure, a failed estimate, the course of a
-        failed fit, an undecided verdict, the counts of pairs before more of them were screened, or
-        what the search as a whole had accepted.
-        """
+        """Says whether the record's rows are taken back: a failure, a failed estimate, the course
+        of a failed fit, an undecided verdict, the counts of pairs before more of them were
+        screened, or what the search as a whole had accepted."""
         match record:
             case Decided():
                 return self._to_come[record.verdict, record.hypothesis.id] > 0

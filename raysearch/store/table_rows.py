@@ -60,7 +60,7 @@ def hypothesis_row(record: Proposed) -> dict[str, Any]:
 
 
 def _unit(unit: Unit, intervention: Intervention) -> dict[str, Any]:
-    """A unit, with its operation where that is no interchange."""
+    """Returns a unit as plain values, with its operation unless that is an interchange."""
     plain: dict[str, Any] = to_plain(unit)
     return {**plain, "operation": intervention.kind} if intervention.is_ablation else plain
 
@@ -258,7 +258,7 @@ def conflict_row(record: Conflicted) -> dict[str, Any]:
 
 
 def _failure(event: Event, key: str | None, **given: Any) -> dict[str, Any]:
-    """`key`: of the part of the task that failed; None: all of it."""
+    """Returns the row of a failure. `key`: the part of the task that failed; None: all of it."""
     name = None if key is None else _named(key)
     return _row("failures", event, intervention=name, actor=event.worker, **given)
 

@@ -122,7 +122,7 @@ class MlflowTracker:
 
     @property
     def failed(self) -> bool:
-        """Whether the tracker gave up."""
+        """Says whether the tracker gave up."""
         return self._stopped.is_set()
 
     def write_records(self, records: Sequence[Record], replayed: bool = False) -> None:

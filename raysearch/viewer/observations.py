@@ -1,4 +1,5 @@
-"""Reads what a run observed into flat arrays: which pair, and what the model said.
+"""Reads the table `observations` of a run into flat arrays: the pair of each measurement, and the
+model's output.
 
 Invariants: of an intervention, pairs stand in the order of their blocks; equal outputs have equal
 numbers.

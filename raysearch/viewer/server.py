@@ -135,8 +135,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(HTTPStatus.NOT_FOUND, "there is no such page")
 
     def _is_for_this_host(self) -> bool:
-        """Whether the request names an address or localhost: a foreign name that was made to lead
-        here (DNS rebinding) is refused."""
+        """Says whether the request names an address or localhost: a foreign name that was made to
+        lead here (DNS rebinding) is refused."""
         try:
             host = urlsplit(f"//{self.headers.get('Host', '')}").hostname or ""
         except ValueError:

@@ -102,18 +102,18 @@ class Boundless(_Bounded):
         )
 
     def penalty(self) -> Tensor:
-        """weight * β, of β as it is trained, not clamped: so that it can come back from beyond
-        1."""
+        """Returns weight * β, of β as it is trained, not clamped: so that it can come back from
+        beyond 1."""
         return self.weight * self.boundary
 
     def found(self) -> dict[str, float]:
-        """The width β d, which need not be whole."""
+        """Returns the width β d, which need not be whole."""
         return {"width": float(self.boundary.detach().clamp(1e-3, 1.0)) * self.raw.shape[1]}
 
     @property
     def collapsed(self) -> bool:
-        """Whether β lies at its lower clamp, from where no gradient brings it back, or within one
-        of the whole width."""
+        """Says whether β lies at its lower clamp, from where no gradient brings it back, or within
+        one of the whole width."""
         width = self.raw.shape[1]
         return (
             not 1e-3
@@ -140,16 +140,16 @@ class BoundlessRank(_Bounded):
         return torch.sigmoid((self.boundary[..., None] * len(order) - order) / self.temperature)
 
     def penalty(self) -> Tensor:
-        """weight times the mean of the mask."""
+        """Returns weight times the mean of the mask."""
         return self.weight * self.mask().mean(-1)
 
     def found(self) -> dict[str, float]:
-        """The width ⌈β⌉: 0 where nothing is interchanged."""
+        """Returns the width ⌈β⌉: 0 where nothing is interchanged."""
         return {"width": float(self._prefix())}
 
     @property
     def collapsed(self) -> bool:
-        """Whether nothing is interchanged."""
+        """Says whether nothing is interchanged."""
         return self._prefix() == 0
 
     def _prefix(self) -> int:

@@ -161,7 +161,8 @@ def _exact(context: FeaturizerContext) -> Float[Tensor, "item width"]:
 def _leading(
     rows: Float[Tensor, "item width"], subspace: Subspace, what: str
 ) -> Float[Tensor, "width k"]:
-    """The first right singular vectors, all that `rows` determine where no number is asked."""
+    """Returns the first right singular vectors; where no number is asked, all that `rows`
+    determine."""
     name, features = subspace.featurizer, subspace.features
     _, sizes, directions = torch.linalg.svd(rows, full_matrices=False)
     rank = int((sizes > sizes[0] * torch.finfo(torch.float32).eps).sum())

@@ -1,4 +1,4 @@
-"""The one door to featurizers: made for a subspace, and kept as bytes.
+"""Makes the featurizer of a subspace, and converts featurizers to bytes and back.
 
 Invariants: what a subspace asks and cannot be had is said in one line before anything runs; equal
 content, equal bytes; what is read back is hardened and computes what was kept.
@@ -97,7 +97,8 @@ def to_bytes(featurizer: Featurizer) -> bytes:
 
 
 def from_bytes(content: bytes) -> Featurizer:
-    """The featurizer, hardened, on the CPU. Raises: StoreError for what `to_bytes` did not make."""
+    """Returns the featurizer, hardened, on the CPU. Raises: StoreError for what `to_bytes` did not
+    make."""
     try:
         tensors, texts = tensor_file.read(content)
         about = json.loads(texts["featurizer"])
@@ -113,8 +114,8 @@ def from_bytes(content: bytes) -> Featurizer:
 
 
 def from_parts(subspace: Subspace, width: int, tensors: Mapping[str, Tensor]) -> Featurizer:
-    """The featurizer of `subspace`, hardened, on the CPU, whose `tensors()` these are. Raises:
-    StoreError where they do not fit it."""
+    """Returns the featurizer of `subspace`, hardened, on the CPU, whose `tensors()` these are.
+    Raises: StoreError where they do not fit it."""
     try:
         featurizer = implementation(subspace.featurizer).from_tensors(width, tensors)
         _check_whole(featurizer, width)

@@ -68,7 +68,7 @@ class Featurizer(nn.Module):
     name: ClassVar[str]
     """The name in `Subspace.featurizer`."""
     stacks: ClassVar[bool] = False
-    """Whether its formulas also take vectors and trained parameters with a first dimension of fits,
+    """True if its formulas also take vectors and trained parameters with a first dimension of fits,
     so that many fits are trained as one; else each is trained by itself."""
     cooling: "TemperatureSchedule | None" = None
     weight: float | None = None
@@ -87,19 +87,19 @@ class Featurizer(nn.Module):
 
     @abstractmethod
     def forward(self, vectors: Vectors) -> tuple[FeatureVectors, Vectors]:
-        """(features, rest)."""
+        """Returns the features of vectors, and the rest: what the features do not hold."""
 
     @abstractmethod
     def inverse(self, features: FeatureVectors, rest: Vectors) -> Vectors:
-        """The vectors."""
+        """Returns the vectors of these features and this rest."""
 
     def mask(self) -> Float[Tensor, "*fit feature"] | None:
-        """The share of each feature that is interchanged, in [0, 1]; None: every feature in
+        """Returns the share of each feature that is interchanged, in [0, 1]; None: every feature in
         full."""
         return None
 
     def interchange(self, base: Vectors, source: Vectors) -> Vectors:
-        """`base` with the features of `source`, as much of each as `mask` says."""
+        """Returns `base` with the features of `source`, as much of each as `mask` says."""
         mask = self.mask()
         return self.mix(base, source, mask if mask is None else mask[..., None, :])
 
@@ -107,8 +107,8 @@ class Featurizer(nn.Module):
     def mix(
         self, base: Vectors, source: Vectors, mask: Float[Tensor, "*broadcast feature"] | None
     ) -> Vectors:
-        """inverse((1 - mask) * f(base) + mask * f(source), rest(base)), without a round trip of
-        what stays; None: all of all."""
+        """Returns inverse((1 - mask) * f(base) + mask * f(source), rest(base)), computed so that
+        what is not interchanged stays exact; a mask of None interchanges every feature in full."""
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
         """Returns the trained parameters by the kind of learning rate that they need: "rotation",
@@ -116,15 +116,16 @@ class Featurizer(nn.Module):
         return {"rotation": list(self.parameters())}
 
     def anneal(self, progress: float) -> None:
-        """Told before each step how far training is, in [0, 1): for temperatures."""
+        """Sets temperatures before a step; `progress` is the share of training that is done, in [0,
+        1)."""
 
     def penalty(self) -> Tensor:
         """Returns the term that is added to the loss."""
         return torch.zeros(())
 
     def harden(self) -> None:
-        """Training is over (or pauses, to validate): from now on as in evaluation. `anneal` makes
-        it soft again."""
+        """Makes the featurizer evaluate as it does after training, for a validation too; `anneal`
+        makes it soft again."""
 
     def found(self) -> dict[str, float]:
         """Returns the results of training to report, for instance the width of a learned
@@ -133,8 +134,8 @@ class Featurizer(nn.Module):
 
     @property
     def collapsed(self) -> bool:
-        """Whether training found no place: nothing is interchanged, or where a choice was to be
-        made everything."""
+        """Says whether training found no place: nothing is interchanged, or everything where a
+        choice was to be made."""
         return False
 
     def within(self, changes: Float[Tensor, "pair width"], features: int) -> Self:
@@ -159,12 +160,13 @@ class Featurizer(nn.Module):
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
-        """All that is needed to compute it again, on the CPU and contiguous: what is saved."""
+        """Returns the tensors that are saved: all that is needed to compute the featurizer again,
+        on the CPU and contiguous."""
 
     @classmethod
     @abstractmethod
     def from_tensors(cls, width: int, tensors: Mapping[str, Tensor]) -> Self:
-        """The one, hardened, whose `tensors` these are.
+        """Returns the one, hardened, whose `tensors` these are.
 
         Raises: KeyError, ValueError where they are not of this form.
         """

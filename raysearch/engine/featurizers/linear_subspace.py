@@ -86,7 +86,8 @@ class FixedSubspace(LinearSubspace):
 
 
 def matrix(directions: Tensor) -> Tensor:
-    """`directions`. Raises: ValueError where they are no (width, k) with k in 1..width."""
+    """Returns `directions`, checked. Raises: ValueError where they are no (width, k) with k in
+    1..width."""
     if directions.ndim != 2 or not 1 <= directions.shape[1] <= directions.shape[0]:
         raise ValueError(
             f"directions of shape {tuple(directions.shape)}; need (width, k), k in 1..width"
@@ -95,6 +96,6 @@ def matrix(directions: Tensor) -> Tensor:
 
 
 def unevenness(directions: Float[Tensor, "*fit width k"]) -> Float[Tensor, "*fit"]:
-    """The largest entry of |RᵀR - 1|."""
+    """Returns the largest entry of |RᵀR - 1|."""
     found = directions.mT @ directions - torch.eye(directions.shape[-1], device=directions.device)
     return found.abs().amax((-2, -1))

@@ -121,17 +121,18 @@ class Mask(Featurizer):
         self.hard = True
 
     def penalty(self) -> Tensor:
-        """weight times the mean of the mask."""
+        """Returns weight times the mean of the mask."""
         return self.weight * self._groups().mean(-1)
 
     def found(self) -> dict[str, float]:
-        """The width: how many features are kept; and where they are tied, how many groups."""
+        """Returns the width: how many features are kept; and where they are tied, how many
+        groups."""
         kept = float(self._kept().sum())
         return {"width": kept * self.tied, "groups": kept} if self.tied > 1 else {"width": kept}
 
     @property
     def collapsed(self) -> bool:
-        """Whether it keeps nothing or everything."""
+        """Says whether it keeps nothing or everything."""
         return int(self._kept().sum()) in (0, self.total)
 
     def tensors(self) -> dict[str, Tensor]:

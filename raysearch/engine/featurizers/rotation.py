@@ -45,7 +45,7 @@ class Learned(LinearSubspace):
 
     @classmethod
     def make(cls, context: FeaturizerContext) -> Self:
-        """Uniform over the subspaces of so many dimensions."""
+        """Returns a subspace drawn uniformly over those of so many dimensions."""
         return cls(random_directions(context.width, context.size, context.generator))
 
     @property
@@ -118,8 +118,8 @@ class _Retracted(torch.autograd.Function):
 
 
 def orthonormal(raw: Float[Tensor, "*fit width k"]) -> Float[Tensor, "*fit width k"]:
-    """The Q of raw = QR with positive diagonal of R: a function of `raw` alone, and `raw` itself
-    where it is orthonormal."""
+    """Returns the Q of raw = QR with positive diagonal of R: a function of `raw` alone, and `raw`
+    itself where it is orthonormal."""
     q, r = torch.linalg.qr(raw)
     signs = torch.where(torch.diagonal(r, dim1=-2, dim2=-1) < 0, -1.0, 1.0)
     rotated: Tensor = q * signs[..., None, :]
@@ -129,5 +129,6 @@ def orthonormal(raw: Float[Tensor, "*fit width k"]) -> Float[Tensor, "*fit width
 def random_directions(
     width: int, features: int, generator: torch.Generator
 ) -> Float[Tensor, "width k"]:
-    """Uniform over the subspaces of `features` dimensions, and over the bases of each."""
+    """Returns orthonormal directions, drawn uniformly over the subspaces of `features` dimensions
+    and the bases of each."""
     return orthonormal(torch.randn((width, features), generator=generator))

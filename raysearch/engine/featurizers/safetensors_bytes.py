@@ -12,13 +12,14 @@ from torch import Tensor
 
 
 def write(tensors: Mapping[str, Tensor], key: str, text: str) -> bytes:
-    """`tensors`, with `text` under `key`. One key only: safetensors writes several in an order that
-    varies."""
+    """Returns `tensors` as safetensors, with `text` under `key`. One key only: safetensors writes
+    several in an order that varies."""
     return safetensors.torch.save(dict(tensors), {key: text})
 
 
 def read(content: bytes) -> tuple[Mapping[str, Tensor], Mapping[str, str]]:
-    """The tensors, and the texts by key. Raises: ValueError where this is no safetensors."""
+    """Returns the tensors, and the texts by key. Raises: ValueError where this is no
+    safetensors."""
     try:
         tensors = safetensors.torch.load(content)
         length = int.from_bytes(content[:8], "little")

@@ -39,7 +39,7 @@ class Adapter:
 
     @property
     def is_beside(self) -> bool:
-        """Whether the weights that it changes lie in the same folder."""
+        """Says whether the weights that it changes lie in the same folder."""
         return Path(self.base) == self.place
 
     @contextmanager

@@ -45,20 +45,21 @@ Layout = Callable[[FusedProjection], Slots]
 
 
 def one_after_the_other(projection: FusedProjection) -> Slots:
-    """All queries, then all keys, then all values."""
+    """Returns all queries, then all keys, then all values."""
     width = projection.shared(projection.heads + 2 * projection.groups)
     parts = (("query", projection.heads), ("key", projection.groups), ("value", projection.groups))
     return [(part, width) for part, count in parts for _ in range(count)]
 
 
 def head_by_head(projection: FusedProjection) -> Slots:
-    """Query, key and value of the first head, then of the second, and so on."""
+    """Returns query, key and value of the first head, then of the second, and so on."""
     width = projection.shared(3 * projection.heads)
     return [("query", width), ("key", width), ("value", width)] * projection.heads
 
 
 def group_by_group(projection: FusedProjection) -> Slots:
-    """The queries, the key and the value of the first group, then of the second, and so on."""
+    """Returns the queries, the key and the value of the first group, then of the second, and so
+    on."""
     width = projection.shared(projection.heads + 2 * projection.groups)
     queries = [("query", width)] * (projection.heads // projection.groups)
     return [*queries, ("key", width), ("value", width)] * projection.groups
@@ -90,8 +91,8 @@ trained on."""
 
 
 def _codegen(projection: FusedProjection) -> Slots:
-    """The queries, the values and the keys of the first block of heads, then of the second, and so
-    on."""
+    """Returns the queries, the values and the keys of the first block of heads, then of the second,
+    and so on."""
     width, in_block = projection.shared(3 * projection.heads), projection.heads // _CODEGEN_BLOCKS
     return [
         (part, width) for part in ("query", "value", "key") for _ in range(in_block)
@@ -108,7 +109,7 @@ def _latent(projection: FusedProjection) -> Slots:
 
 
 def _gated(projection: FusedProjection) -> Slots:
-    """The query of each head and a gate on the head's output; without the gate, if the
+    """Returns the query of each head and a gate on the head's output; without the gate, if the
     configuration has none."""
     width = int(getattr(projection.attention, "head_dim"))  # noqa: B009  no attribute of nn.Module
     slots = (

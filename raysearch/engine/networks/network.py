@@ -109,7 +109,7 @@ class Network(Protocol):
         ...
 
     def paths(self) -> Sequence[str]:
-        """Module paths that a job may name as components, for error messages."""
+        """Returns module paths that a job may name as components, for error messages."""
         ...
 
     def example(self) -> ModelInput:
@@ -208,7 +208,7 @@ class LanguageModel:
         return self._width(length), self._stretch.regime(length)
 
     def share_activations(self, one: ModelInput, other: ModelInput) -> bool:
-        """True if a common prefix of the two inputs has the same activations in both."""
+        """Says whether a common prefix of the two inputs has the same activations in both."""
         return self._stretch.regime(len(_ids(one))) == self._stretch.regime(len(_ids(other)))
 
     def run(self, **arguments: object) -> Float[Tensor, "row token vocab"]:
@@ -340,8 +340,8 @@ class LanguageModel:
         return self.model.dtype.itemsize == 2
 
     def _takes(self, argument: str) -> bool:
-        """True if the signature of `forward` has the argument. A TypeError of a trial call could
-        come from any code below."""
+        """Says whether the signature of `forward` has the argument. A TypeError of a trial call
+        could come from any code below."""
         return argument in self._arguments
 
     @cached_property

@@ -100,7 +100,7 @@ def drawn(
 
 
 def _file(unit: Unit, files: Sequence[str]) -> SaeFile | None:
-    """The file that the unit's subspace names by its digest."""
+    """Returns the file that the unit's subspace names by its digest."""
     wanted = unit.subspace.file
     if wanted is None:
         return None
@@ -117,6 +117,6 @@ def _file(unit: Unit, files: Sequence[str]) -> SaeFile | None:
 
 
 def _drawn_from(intervention: Intervention, unit: Unit, width: int) -> str:
-    """The unit and its width alone, so that beside an estimate the same subspace is read; another
-    one for the control of that name."""
+    """Returns the id that a drawn subspace follows from: the unit and its width alone, so that an
+    estimate reads the same subspace; the control `random_subspace` has another."""
     return content_id([to_plain(unit), intervention.control == "random_subspace", width])

@@ -44,7 +44,7 @@ class PatchPlace:
 
     @property
     def may_change_nothing(self) -> bool:
-        """Whether equal activations in base and source leave the run as it is."""
+        """Says whether equal activations in base and source leave the run as it is."""
         return (
             isinstance(self.kind, Interchange | Featurized)
             and self.sources == 1
