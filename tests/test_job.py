@@ -480,6 +480,16 @@ def test_keys_given_twice_and_broken_yaml_are_said_with_their_line(tmp_path: Pat
         Job.load(tmp_path / "binary.yaml")
 
 
+@pytest.mark.parametrize("number", ["9" * 5000, "0x" + "f" * 5000, "59:" * 5000 + "59"])
+def test_a_number_of_thousands_of_digits_is_refused_however_it_is_written(
+    tmp_path: Path, number: str
+) -> None:
+    """Python writes none, so that each later sentence with it would be a traceback."""
+    (path := tmp_path / "job.yaml").write_text(f"pairs: {{seed: {number}}}\n")
+    with pytest.raises(JobError, match=r"holds a value that cannot be read .* put it in quotes$"):
+        Job.load(path)
+
+
 def test_set_changes_a_key_and_is_typed_as_yaml(tmp_path: Path) -> None:
     job = _load(
         tmp_path,

@@ -168,7 +168,7 @@ def _resume(run: RunFolder, where: CommandOptions, how: str = "") -> str:
 def _say_why(ended: RunOutcome) -> None:
     """Prints the most frequent reason of failures, and where to find all."""
     failed = ended.results.hypotheses.where("verdict", "failed")
-    reasons = Counter(failed.table["reason"].to_pylist())
+    reasons = Counter(failed.column("reason").to_pylist())
     reason, times = reasons.most_common(1)[0]
     shown = f"raysearch results {shlex.quote(ended.run.place)} --where \"verdict = 'failed'\""
     say(f"{times} times: {reason}; all of them: {shown}")

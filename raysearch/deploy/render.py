@@ -7,16 +7,19 @@ Invariants: a missing template value is an error; users' text is quoted for the 
 import json
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from raysearch.deploy.launchers import LAUNCHERS
+from raysearch.deploy.launchers import LAUNCHERS, ClusterOptions
 from raysearch.deploy.settings import FILES_FOLDER, DeploySettings
 from raysearch.errors import JobError
 from raysearch.storage.atomic_write import write_below
+from raysearch.storage.uris import without_credentials
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -36,7 +39,11 @@ _EXECUTABLE = (".sh", ".sbatch")
 
 
 def render(settings: DeploySettings, target: str) -> dict[str, str]:
-    """Renders the files of `target` (a folder of the templates); keys are relative paths."""
+    """Renders the files of `target` (a folder of the templates); keys are relative paths.
+
+    Raises: JobError for an option with a password in it, or an endpoint that is no URL.
+    """
+    _check_secrets(settings.cluster)
     files = {}
     for path in _files(target):
         name = path.relative_to(TEMPLATES).as_posix()
@@ -49,6 +56,19 @@ def render(settings: DeploySettings, target: str) -> dict[str, str]:
             )
         files[name.removesuffix(_END)] = text
     return files | {f"{target}/{name}": text for name, text in settings.files.items()}
+
+
+def _check_secrets(cluster: ClusterOptions) -> None:
+    """Raises: JobError for an option whose URI has a password, a key or a token in it."""
+    for option in fields(cluster):
+        given = getattr(cluster, option.name)
+        with suppress(ValueError):  # no URL at all
+            if isinstance(given, str) and (shown := without_credentials(given)) != given:
+                raise JobError(
+                    f"--{option.name.replace('_', '-')} {shown}: was given with a password, and "
+                    "no file here may hold a secret; leave it out, and give it as "
+                    "deploy/README.md says"
+                )
 
 
 def write(files: Mapping[str, str], to: Path) -> list[Path]:

@@ -6,7 +6,7 @@ sites, one for each featurizer and size.
 """
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from raysearch.core.hypothesis import is_in_layers
@@ -14,7 +14,10 @@ from raysearch.report.row_sequence import Row
 from raysearch.report.unit_text import UnitText, unit_texts
 from raysearch.visible_text import shorten
 
-Columns = tuple[tuple[UnitText, ...], ...]
+Column = tuple[UnitText, ...]
+Columns = tuple[Column, ...]
+Cell = tuple[Column, int | None, Row]
+"""A column, a layer (None: outside of all), and the row that is there."""
 _LONGEST = 84
 """Maximum of characters in a part of a label."""
 
@@ -48,45 +51,48 @@ class Panel:
         return len(self.layers) * len(self.labels)
 
 
-def panels(variable: str, rows: Sequence[Row]) -> tuple[Panel, ...]:
-    """Returns a variable's panels: sites, then featurizers by size, then per-head components."""
-    sites: list[tuple[tuple[UnitText, ...], Row]] = []
-    featurized: dict[str, list[tuple[tuple[UnitText, ...], Row]]] = {}
-    heads: dict[UnitText, list[tuple[tuple[UnitText, ...], Row]]] = {}
+def panels(
+    variable: str, rows: Iterable[Row], kept: Callable[[Row], Row] = lambda row: row
+) -> tuple[Panel, ...]:
+    """Returns a variable's panels: sites, then featurizers by size, then per-head components.
+    `kept`: what a cell holds of a row."""
+    sites: list[Cell] = []
+    featurized: dict[str, list[Cell]] = {}
+    heads: dict[UnitText, list[Cell]] = {}
+    columns: dict[Column, Column] = {}  # one object of each: there are as many as rows
     left_out = 0
     for row in rows:
-        column = unit_texts(row["units"])
         if row["variable"] != variable:
             continue
-        if row["layer"] is None and not has_no_layer(column):
+        column = unit_texts(row["units"])
+        column = columns.setdefault(column, column)
+        outside, first = has_no_layer(column), column[0]
+        cell = column, None if outside else row["layer"], kept(row)
+        if row["layer"] is None and not outside:
             left_out += 1
-        elif len(column) == 1 and column[0].head is not None:
-            heads.setdefault(replace(column[0], head=None), []).append((column, row))
-        elif len(column) == 1 and column[0].is_featurized:
-            featurized.setdefault(column[0].subspace, []).append((column, row))
+        elif len(column) == 1 and first.head is not None:
+            heads.setdefault(replace(first, head=None), []).append(cell)
+        elif len(column) == 1 and first.is_featurized:
+            featurized.setdefault(first.subspace, []).append(cell)
         else:
-            sites.append((column, row))
+            sites.append(cell)
     found = [_panel(variable, None, sites)] if sites or not (heads or featurized) else []
     for subspace, cells in featurized.items():
-        bare = [((replace(column[0], subspace=""),), row) for column, row in cells]
+        bare = [((replace(column[0], subspace=""),), *rest) for column, *rest in cells]
         found.append(replace(_panel(variable, None, bare), shared=(subspace,)))
     found += [_panel(variable, shared, cells) for shared, cells in heads.items()]
     return (replace(found[0], left_out=left_out), *found[1:])
 
 
-def _panel(
-    variable: str, shared: UnitText | None, cells: Sequence[tuple[tuple[UnitText, ...], Row]]
-) -> Panel:
-    columns: Columns = tuple(dict.fromkeys(column for column, _ in cells))
+def _panel(variable: str, shared: UnitText | None, cells: Sequence[Cell]) -> Panel:
+    columns: Columns = tuple(dict.fromkeys(column for column, _, _ in cells))
     if shared is not None:
         columns = tuple(sorted(columns, key=lambda c: c[0].head or 0))
-    rows = [None if has_no_layer(column) else row["layer"] for column, row in cells]
-    layers = tuple(sorted(set(rows), key=lambda layer: -1 if layer is None else layer))
+    found = {layer for _, layer, _ in cells}
+    layers = tuple(sorted(found, key=lambda layer: -1 if layer is None else layer))
     x = {column: i for i, column in enumerate(columns)}
     y = {layer: i for i, layer in enumerate(layers)}
-    cells_at = {
-        (y[layer], x[column]): row for layer, (column, row) in zip(rows, cells, strict=True)
-    }
+    cells_at = {(y[layer], x[column]): row for column, layer, row in cells}
     if shared is None:
         return Panel(variable, (), "position", layers, _site_labels(columns), cells_at)
     labels = tuple(str(c[0].head) for c in columns)

@@ -12,6 +12,9 @@ import pyarrow.compute as pc
 
 from raysearch.core.population import PopulationName, about
 
+COLUMNS = ("population", "population_size")
+"""The columns that say it."""
+
 
 def population_words(job: Mapping[str, Any], found: pa.Table) -> str:
     """Returns the population of a run's verdicts in words, with its size and its screen.
@@ -38,7 +41,7 @@ def population_name(job: Mapping[str, Any], found: pa.Table) -> PopulationName:
 
 
 def _decided(found: pa.Table) -> pa.Table:
-    chosen = found.select(["population", "population_size"])
+    chosen = found.select(COLUMNS)
     return chosen.filter(pc.field("population").is_valid())
 
 

@@ -20,6 +20,7 @@ from raysearch.errors import StoreError, check_memory
 from raysearch.report.claim import ablations
 from raysearch.report.control_comparison import ControlComparison
 from raysearch.report.dropped_pairs import describe_dropped
+from raysearch.report.population_text import COLUMNS as POPULATION
 from raysearch.report.population_text import population_name, population_words
 from raysearch.report.results_table import read_parts, read_results, read_table
 from raysearch.report.row_sequence import Row, Rows
@@ -120,12 +121,12 @@ class RunData:
     @property
     def population(self) -> str:
         """The population of its verdicts, in words."""
-        return population_words(self.job, self.rows.table)
+        return population_words(self.job, self.rows.only(*POPULATION).table)
 
     @property
     def population_name(self) -> PopulationName:
         """The population of its verdicts."""
-        return population_name(self.job, self.rows.table)
+        return population_name(self.job, self.rows.only(*POPULATION).table)
 
     @property
     def ablates(self) -> frozenset[bool]:

@@ -35,6 +35,7 @@ from raysearch.tracking.mlflow_names import DESCRIPTION, as_key, as_value, as_wo
 from raysearch.tracking.mlflow_pages import address, arrange
 from raysearch.tracking.mlflow_retries import patiently
 from raysearch.tracking.mlflow_template import make_from_template
+from raysearch.tracking.sqlite_file import check_sqlite, sqlite_file
 from raysearch.tracking.tracker import Artifact, ChildRun, TrackedRun, Tracker
 
 METRICS_EVERY = 2.0
@@ -247,6 +248,8 @@ class MlflowTracker:
         )
 
     def _connect(self) -> Any:
+        if (file := sqlite_file(self._run.uri)) is not None:
+            check_sqlite(file)
         make_from_template(self._run.uri)
         client = connect(self._run.uri)
         self._experiment = self._experiment_id(client)
@@ -286,9 +289,8 @@ class MlflowTracker:
         if found is not None:
             return str(found.experiment_id)
         location = None
-        if self._run.uri.startswith("sqlite:////"):
-            folder = Path(self._run.uri.removeprefix("sqlite:///").partition("?")[0]).parent
-            location = (folder / "mlartifacts" / self._run.experiment).as_uri()
+        if (file := sqlite_file(self._run.uri)) is not None:
+            location = (file.parent / "mlartifacts" / self._run.experiment).as_uri()
         return str(client.create_experiment(self._run.experiment, artifact_location=location))
 
     def _found(self, client: Any) -> Any:

@@ -1,13 +1,12 @@
 """Checks within seconds whether MLflow answers; creates nothing."""
 
-import os
 import threading
-from pathlib import Path
 
 from raysearch.errors import TrackingError
 from raysearch.storage.uris import without_credentials
 from raysearch.tracking.mlflow_client import THREAD, connect
 from raysearch.tracking.mlflow_names import one_line
+from raysearch.tracking.sqlite_file import check_sqlite, sqlite_file
 
 SECONDS = 60.0
 """Time limit; includes importing MLflow. Each request to a server has a limit of its own
@@ -17,15 +16,11 @@ SECONDS = 60.0
 def reach(uri: str, seconds: float = SECONDS) -> str:
     """Describes the tracking server at `uri`. Raises: TrackingError if it cannot be used."""
     shown = without_credentials(uri)
-    if uri.startswith("sqlite:////"):
-        file = Path(uri.removeprefix("sqlite:///").partition("?")[0])
-        if not file.exists() and not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):
-            raise TrackingError(
-                f"MLflow at {shown}: {file.parent} is no folder that can be written; give "
-                f"--tracking-uri another"
-            )
-        if file.exists() and not file.is_file():
-            raise TrackingError(f"MLflow at {shown}: is no file; give --tracking-uri another")
+    if (file := sqlite_file(uri)) is not None:
+        try:
+            check_sqlite(file)
+        except TrackingError as e:
+            raise TrackingError(f"MLflow at {shown}: {e}; give --tracking-uri another") from e
         if not file.exists():
             return f"{shown}: is made by the first search"
     found: list[str] = []

@@ -11,8 +11,9 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TypeVar
+
+from raysearch.tracking.sqlite_file import sqlite_file
 
 T = TypeVar("T")
 
@@ -52,11 +53,11 @@ def patiently(uri: str, do: Callable[[], T], wait: Callable[[float], bool]) -> T
 @contextmanager
 def _alone(uri: str) -> Iterator[None]:
     """Holds the folder of a SQLite file, where its file system has locks."""
-    folder = Path("/" + uri.removeprefix("sqlite:////").partition("?")[0]).parent
-    if not uri.startswith("sqlite:////") or not folder.is_dir():
+    file = sqlite_file(uri)
+    if file is None or not file.parent.is_dir():
         yield
         return
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(file.parent, os.O_RDONLY)
     try:
         with suppress(OSError):  # no locks there: the attempts remain
             fcntl.flock(handle, fcntl.LOCK_EX)

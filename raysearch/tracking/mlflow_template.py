@@ -17,6 +17,7 @@ from pathlib import Path
 
 from raysearch.tracking.mlflow_client import quiet
 from raysearch.tracking.mlflow_names import one_line
+from raysearch.tracking.sqlite_file import sqlite_file
 from raysearch.user_cache import recall_bytes, remember_bytes
 
 KIND = "mlflow"
@@ -29,10 +30,8 @@ def make_from_template(uri: str) -> None:
 
     The caller holds the lock of its folder (`mlflow_patience`).
     """
-    if not uri.startswith("sqlite:////"):
-        return
-    file = Path("/" + uri.removeprefix("sqlite:////").partition("?")[0])
-    if file.exists() or not file.parent.is_dir():
+    file = sqlite_file(uri)
+    if file is None or file.exists() or not file.parent.is_dir():
         return
     key = {package: version(package) for package in _PACKAGES}
     content = recall_bytes(KIND, key)

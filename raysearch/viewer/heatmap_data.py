@@ -5,10 +5,8 @@ cell is the number of its hypothesis, -1 where there is none.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-
-import pyarrow as pa
 
 from raysearch.report.panels import Panel, panels
 from raysearch.report.row_sequence import Row, Rows
@@ -18,22 +16,28 @@ from raysearch.visible_text import visible
 Map = dict[str, Any]
 
 
-def maps_of(
-    rows: Rows, variables: Sequence[str], tokens: Mapping[str, str], number: Callable[[Row], int]
-) -> list[Map]:
-    """Returns the maps of all variables, in their order. `tokens`: an example text by position;
-    `number`: of a row."""
+def maps_of(rows: Rows, variables: Sequence[str], tokens: Mapping[str, str]) -> list[Map]:
+    """Returns the maps of all variables, in their order; a cell is a place in `rows`. `tokens`: an
+    example text by position."""
     return [
-        _map(panel, at, tokens, number)
+        _map(panel, at, tokens)
         for at, variable in enumerate(variables)
-        for panel in panels(variable, list(rows.where("variable", variable)))
+        for panel in panels(variable, _placed(rows, variable), _kept)
         if panel.cells
     ]
 
 
-def _map(
-    panel: Panel, variable: int, tokens: Mapping[str, str], number: Callable[[Row], int]
-) -> Map:
+def _placed(rows: Rows, variable: str) -> Iterator[Row]:
+    """Yields the rows of a variable, each with its place."""
+    places = rows.places("variable", variable).to_pylist()
+    return ({**row, "at": at} for at, row in zip(places, rows.take(places), strict=True))
+
+
+def _kept(row: Row) -> Row:
+    return {"at": row["at"], "position": row["position"]}
+
+
+def _map(panel: Panel, variable: int, tokens: Mapping[str, str]) -> Map:
     columns = range(len(panel.labels))
     positions = {x: row["position"] for (_, x), row in panel.cells.items()}
     return {
@@ -46,7 +50,7 @@ def _map(
         if panel.axis == "position"
         else [],
         "cells": [
-            number(panel.cells[y, x]) if (y, x) in panel.cells else -1
+            panel.cells[y, x]["at"] if (y, x) in panel.cells else -1
             for y in reversed(range(len(panel.layers)))
             for x in columns
         ],
@@ -64,16 +68,15 @@ def effects_of(data: RunData, tokens: Mapping[str, str]) -> dict[str, Any] | Non
         for row in data.proposed.only("variable", "units")
         for site in _sites(row)
     }
-    numbered = rows.table.append_column("at", pa.array(range(len(rows)), pa.int64()))
     chosen = [
         int(any((row["variable"], site) in asked for site in _sites(row)))
         for row in rows.only("variable", "units")
     ]
     variables = data.proposed.values("variable")
     return {
-        "maps": maps_of(Rows(numbered), variables, tokens, lambda row: int(row["at"])),
-        "effect": rows.table["effect"].to_pylist(),
-        "pairs": rows.table["pairs"].to_pylist(),
+        "maps": maps_of(rows, variables, tokens),
+        "effect": rows.column("effect").to_pylist(),
+        "pairs": rows.column("pairs").to_pylist(),
         "asked": chosen,
     }
 

@@ -5,6 +5,7 @@ Invariants: of an intervention, pairs stand in the order of their blocks; equal 
 numbers.
 """
 
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,14 +85,18 @@ class RunObservations:
         self._ends: Ints = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         self.outputs, self._said = _numbered(self._table["outputs"].combine_chunks().flatten())
         self.pairs: Ints = np.unique(self._pairs)
-        self._at = self._groups()
+        self._starts = self._groups()
+        keys = self._table.select(_KEY).take(pa.array(self._starts[:-1]))
+        self._interventions, self._fits, self._splits = (keys[k].to_pylist() for k in _KEY)
 
     def splits(self, intervention: str, fit: str | None) -> dict[str, SplitObservations]:
         """Returns what an intervention did, by split; `fit`: with which fit, None for any."""
         found = {}
-        for (digest, split), (a, b) in self._at.get(intervention, {}).items():
-            if fit is None or digest == fit:
-                found[split] = self._seen(a, b)
+        first = bisect_left(self._interventions, intervention)
+        last = bisect_right(self._interventions, intervention)
+        for i in range(first, last):
+            if fit is None or self._fits[i] == fit:
+                found[self._splits[i]] = self._seen(self._starts[i], self._starts[i + 1])
         return found
 
     def _seen(self, a: int, b: int) -> SplitObservations:
@@ -101,24 +106,15 @@ class RunObservations:
         parts = np.repeat(parts, np.diff(self._ends[a : b + 1]))
         return SplitObservations(self._pairs[at], self._said[at], parts, rows)
 
-    def _groups(self) -> dict[str, dict[tuple[str | None, str], tuple[int, int]]]:
-        """Returns the rows [a, b) of each intervention, fit and split."""
+    def _groups(self) -> Ints:
+        """Returns the first row of each intervention, fit and split, and the number of rows."""
         rows = self._table.num_rows
-        if not rows:
-            return {}
-        changes = np.zeros(rows, dtype=bool)
-        changes[0] = True
+        changes = np.arange(rows) == 0
         for name in _KEY:
             codes = pc.fill_null(self._table[name], "").combine_chunks().dictionary_encode().indices
             code = codes.to_numpy(zero_copy_only=False)
             changes[1:] |= code[1:] != code[:-1]
-        starts = np.flatnonzero(changes)
-        found: dict[str, dict[tuple[str | None, str], tuple[int, int]]] = {}
-        keys = self._table.select(_KEY).take(pa.array(starts)).to_pylist()
-        for key, a, b in zip(keys, starts, [*starts[1:], rows], strict=True):
-            own = found.setdefault(key["intervention"], {})
-            own[key["fit"], key["split"]] = int(a), int(b)
-        return found
+        return np.append(np.flatnonzero(changes), rows)
 
 
 def _numbered(outputs: pa.Array) -> tuple[list[Ids], Ints]:

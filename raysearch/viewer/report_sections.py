@@ -227,8 +227,8 @@ def _counts(data: RunData, variable: str) -> list[Any]:
     """Counts a variable's verdicts, and how many pairs it took to reject half and all of the
     rejected."""
     rows = data.rows.only("variable", "n", "verdict").where("variable", variable)
-    counts = Counter(rows.table["verdict"].to_pylist())
-    gone = sorted(rows.where("verdict", "reject").table["n"].to_pylist())
+    counts = Counter(rows.column("verdict").to_pylist())
+    gone = sorted(rows.where("verdict", "reject").column("n").to_pylist())
     verdicts = (counts[v] for v in ("accept", "reject", "undecided", "failed", None))
     half = statistics.median_low(gone) if gone else None
     last = gone[-1] if gone else None

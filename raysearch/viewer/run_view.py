@@ -39,7 +39,7 @@ from raysearch.visible_text import visible
 
 AT_ONCE = 128
 """Interventions in a bundle of cells, and pairs in a bundle of pairs."""
-_OF_MAPS = ("hypothesis", "variable", "layer", "position", "units")
+_OF_MAPS = ("variable", "layer", "position", "units")
 _FIGURES = ("iia", "low", "high", "n")
 _OF_INTERVENTIONS = ("fits", "failures")
 _VERDICTS = {"accept": "a", "reject": "r", "undecided": "u", "failed": "f", None: "."}
@@ -57,9 +57,8 @@ class RunView:
     def __init__(self, run: FolderLike, results: RunResults | None = None) -> None:
         self._folder: Folder = open_folder(run)
         self.data: RunData = read_run(self._folder, results)
-        both = [rows.table for rows in (self.data.proposed, self.data.controls) if len(rows)]
-        self._rows = Rows(pa.concat_tables(both or [self.data.proposed.table]).combine_chunks())
-        names = self._rows.table["intervention"].to_pylist()
+        self._rows = self.data.proposed + self.data.controls
+        names = self._rows.column("intervention").to_pylist()
         numbers: dict[str, int] = {}
         self._of = np.array([numbers.setdefault(n, len(numbers)) for n in names], dtype=np.int64)
         self._names = list(numbers)
@@ -79,16 +78,12 @@ class RunView:
         """Returns what maps and lists show."""
         rows, data = self._rows, self.data
         variables = data.proposed.values("variable")
-        ids = rows.table["hypothesis"].to_pylist()
-        number = {h: i for i, h in enumerate(ids)}
         tokens = example_tokens(self._pairs, self._texts)
-        maps = maps_of(
-            data.proposed.only(*_OF_MAPS), variables, tokens, lambda row: number[row["hypothesis"]]
-        )
-        mapped = {h for m in maps for h in m["cells"]}
+        maps = maps_of(data.proposed.only(*_OF_MAPS), variables, tokens)
+        mapped = {i for m in maps for i in m["cells"]}
         at = {v: i for i, v in enumerate(variables)}
-        of = [at.get(v, -1) for v in rows.table["variable"].to_pylist()]
-        verdicts, figures = rows.table["verdict"].to_pylist(), self._figures()
+        of = [at.get(v, -1) for v in rows.column("variable").to_pylist()]
+        verdicts, figures = rows.column("verdict").to_pylist(), self._figures()
         own = len(data.proposed)
         best = near_misses(of[:own], verdicts[:own], figures["iia"][:own])
         return {
@@ -100,7 +95,7 @@ class RunView:
             "outputs": [self._texts.text(ids) for ids in self._observed.outputs],
             "ids": [list(ids) for ids in self._observed.outputs],
             "hypotheses": {
-                "id": ids,
+                "id": rows.column("hypothesis").to_pylist(),
                 "intervention": self._of.tolist(),
                 "variable": of,
                 "verdict": "".join(_VERDICTS[v] for v in verdicts),
@@ -109,9 +104,9 @@ class RunView:
             "reasons": {h: visible(why(rows[h], data.job)) for h in best},
             "effects": effects_of(data, tokens),
             "elsewhere": [
-                [number[row["hypothesis"]], visible(words(row["units"]))]
-                for row in rows.only("hypothesis", "units", "control")
-                if row["control"] is None and number[row["hypothesis"]] not in mapped
+                [i, visible(words(row["units"]))]
+                for i, row in enumerate(rows.only("units", "control"))
+                if row["control"] is None and i not in mapped
             ],
         }
 
@@ -167,10 +162,9 @@ class RunView:
 
     def _figures(self) -> dict[str, list[Any]]:
         """Returns mean, interval and pairs of every hypothesis; so far, where it has no verdict."""
-        table = self._rows.table
-        found = {name: table[name].to_pylist() for name in _FIGURES}
-        for i in np.flatnonzero(np.array(table["verdict"].is_null())):
-            seen = self._cell(self._rows[int(i)]).outcomes.get("test", "")
+        found = {name: self._rows.column(name).to_pylist() for name in _FIGURES}
+        for i in self._rows.places("verdict", None).to_pylist():
+            seen = self._cell(self._rows[i]).outcomes.get("test", "")
             n = seen.count(MATCH) + seen.count(MISS)
             found["n"][i] = n
             found["iia"][i] = seen.count(MATCH) / n if n else None

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from raysearch.deploy.launchers import Kuberay
+from raysearch.deploy.launchers import Compose, Kuberay, Slurm
 from raysearch.deploy.render import render
-from raysearch.deploy.settings import for_kuberay
+from raysearch.deploy.settings import DeploySettings, for_compose, for_kuberay, for_slurm
 from raysearch.errors import JobError
 from tests.cli.conftest import QUICKSTART
 from tests.deploy.test_security import COMPOSE, DEPLOY, _documents, _pods
@@ -123,6 +123,45 @@ def test_an_endpoint_that_is_no_url_is_one_line(endpoint: str) -> None:
     settings = for_kuberay(QUICKSTART, Kuberay(endpoint=endpoint, model_path="/model"))
     with pytest.raises(JobError, match=r"--endpoint .*is no URL") as caught:
         render(settings, "kuberay")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "target", "option"),
+    [
+        (
+            for_slurm(QUICKSTART, Slurm(tracking_uri="http://u:sekret@m:5000")),
+            "slurm",
+            "tracking-uri",
+        ),
+        (for_slurm(QUICKSTART, Slurm(store="s3://key:sekret@bucket/x")), "slurm", "store"),
+        (for_compose(QUICKSTART, Compose(store="s3://b/x?secret_key=sekret")), "compose", "store"),
+        (
+            for_compose(QUICKSTART, Compose(tracking_uri="http://sekret@m")),
+            "compose",
+            "tracking-uri",
+        ),
+        (
+            for_kuberay(
+                QUICKSTART, Kuberay(model_path="/m", endpoint="http://k:sekret@minio:9000")
+            ),
+            "kuberay",
+            "endpoint",
+        ),
+        (
+            for_kuberay(QUICKSTART, Kuberay(model_path="/m", store="s3://b/x?access_key=sekret")),
+            "kuberay",
+            "store",
+        ),
+    ],
+)
+def test_a_password_in_an_option_is_refused_and_not_said(
+    settings: DeploySettings, target: str, option: str
+) -> None:
+    """Each would stand in a file that is shared, and in KubeRay's settings in each worker."""
+    with pytest.raises(JobError, match=rf"^--{option} .*was given with a password") as caught:
+        render(settings, target)
+    assert "sekret" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

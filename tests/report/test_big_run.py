@@ -80,7 +80,6 @@ def test_a_run_of_a_hundred_thousand_hypotheses_is_read_in_half_a_gigabyte(tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="about 550 MB since a report has all cells and their pairs")
 def test_its_report_is_made_in_half_a_gigabyte(tmp_path: Path) -> None:
     run = big_run(tmp_path, 100_000, 0)
     assert peak(tmp_path, "report", str(run.path))[0] < 500 * MB

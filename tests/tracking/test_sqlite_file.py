@@ -1,0 +1,84 @@
+"""A SQLite file that cannot be is told at once, before MLflow tries to open it for two minutes."""
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from raysearch.errors import TrackingError
+from raysearch.tracking.mlflow import MlflowTracker
+from raysearch.tracking.mlflow_reach import reach
+from raysearch.tracking.sqlite_file import check_sqlite, sqlite_file
+from raysearch.tracking.tracker import TrackedRun
+
+NO_FOLDER, NOT_WRITTEN = "is no folder that can be written", "cannot be written"
+
+
+def _link(to: str) -> Callable[[Path], object]:
+    return lambda file: file.symlink_to(to)
+
+
+@pytest.mark.parametrize(
+    ("file", "make", "says"),
+    [
+        ("/proc/mlflow.db", None, NO_FOLDER),
+        ("/proc/version", None, NO_FOLDER),
+        ("nowhere/mlflow.db", None, NO_FOLDER),
+        ("to_nowhere.db", _link("nowhere/mlflow.db"), NO_FOLDER),
+        ("to_itself.db", _link("to_itself.db"), NOT_WRITTEN),
+        ("folder", Path.mkdir, "is no file"),
+        ("pipe", os.mkfifo, "is no file"),
+        ("/dev/zero", None, "is no file"),
+        ("text.db", lambda file: file.write_text(100 * "no database "), "file is not a database"),
+        (250 * "a", None, "File name too long"),
+        ("a\0b", None, "null"),
+        (".", None, "is no file"),
+    ],
+)
+def test_it_is_said_at_once_what_is_wrong(
+    tmp_path: Path, file: str, make: Callable[[Path], object] | None, says: str
+) -> None:
+    at = tmp_path / file
+    if make is not None:
+        make(at)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(TrackingError, match=says) as raised:
+        reach(f"sqlite:///{at}")
+    assert str(raised.value).startswith("MLflow at sqlite:////")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_file_that_can_be_made_or_is_in_use_is_not_refused(tmp_path: Path) -> None:
+    check_sqlite(tmp_path / "new.db")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "empty.db").touch()
+    check_sqlite(tmp_path / "empty.db")
+    writes = sqlite3.connect(tmp_path / "locked.db", isolation_level=None)
+    writes.execute("CREATE TABLE one (a)")
+    writes.execute("BEGIN EXCLUSIVE")
+    check_sqlite(tmp_path / "locked.db")
+    writes.close()
+
+
+def test_the_mirror_of_a_search_gives_up_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    began = time.monotonic()
+    tags = {"raysearch.run": "one"}
+    tracker = MlflowTracker(TrackedRun("sqlite:////proc/mlflow.db", "raysearch/x", {}, tags))
+    assert not tracker.close("done", timeout=30)
+    assert time.monotonic() - began < 25
+    assert tracker.why is not None
+    assert tracker.why.endswith(
+        "/proc is no folder that can be written (No such file or directory)"
+    )
+    (line,) = caplog.messages
+    assert line.endswith("`raysearch sync one` sends it everything")
+
+
+def test_the_file_of_a_uri() -> None:
+    for uri in ("sqlite:////a/b.db", "sqlite+pysqlite:////a/b.db", "sqlite:////a/b.db?x=1"):
+        assert sqlite_file(uri) == Path("/a/b.db")
+    for uri in ("sqlite:///b.db", "sqlite://", "http://a//b.db", "postgresql:////a/b.db", "/a"):
+        assert sqlite_file(uri) is None
