@@ -10,7 +10,7 @@ import pytest
 
 from raysearch.errors import TrackingError
 from raysearch.tracking.mlflow import MlflowTracker
-from raysearch.tracking.mlflow_reach import reach
+from raysearch.tracking.mlflow_check import reach
 from raysearch.tracking.sqlite_file import check_sqlite, sqlite_file
 from raysearch.tracking.tracker import TrackedRun
 
