@@ -22,7 +22,7 @@ BUDGETS = {
     "cli": 16_400,
     "cluster": 14_800,
     "core": 10_700,
-    "deploy": 3_000,
+    "deploy": 3_100,
     "engine": 4_800,
     "engine/attribution": 3_000,
     "engine/encoding": 5_200,
