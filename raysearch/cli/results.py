@@ -120,8 +120,8 @@ def print_controls(found: Sequence[ControlComparison], console: Console) -> None
     names.insert(sum(name not in HOLDOUT_CONTROLS for name in names), "holdout")
     cells = []
     for b in sorted(found, key=lambda b: place_key(b.row)):
-        figures = {"iia": b.row["iia"], "holdout": b.row["holdout_iia"]}
-        figures |= {name: b.iia.get(name) for name in names if name != "holdout"}
+        known = {"holdout": b.row["holdout_iia"], **b.iia}
+        figures = {"iia": b.row["iia"]} | {name: known.get(name) for name in names}
         shown = {name: "-" if v is None else f"{v:.3f}" for name, v in figures.items()}
         cells.append(place_cells(b.row) | shown)
     columns = used(cells)

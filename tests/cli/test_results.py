@@ -128,17 +128,10 @@ def test_no_line_is_wider_than_the_terminal_and_no_cell_is_cut(width: int) -> No
     assert not any("…" in line for line in lines)
     text = " ".join(" ".join(lines).split())
     left_out = text.partition("left out of rejected rows, for the width: ")[2]
-    assert ("corrected" in left_out) == (width <= 60)
     rows = text.partition("left out")[0]
-    assert (rows.count("0.80–1.00"), rows.count("0.70–1.00")) == (
-        (4, 4) if width < 60 else (4 + ("low–high" not in left_out), 4 + (width > 60))
-    )
-
-
-def test_where_it_is_narrow_a_variable_is_a_line_above_its_rows() -> None:
-    lines = _printed(_many(), 70)
-    assert [line for line in lines if line in ("country", "relation")] == ["country", "relation"]
-    assert not any("variable" in line for line in lines)
+    for name, interval in (("low–high", "0.80–1.00"), ("corrected", "0.70–1.00")):
+        assert rows.count(interval) == (4 if name in left_out else 5)
+    assert ("corrected" in left_out, "low–high" in left_out) == (width < 100, width < 80)
 
 
 SPACES = (Subspace(), Subspace("das", features=8), Subspace(coordinates=tuple(range(16))))

@@ -85,8 +85,12 @@ def test_controls_are_in_the_order_of_results_with_those_of_the_holdout_beside_i
         units = [{"site": site, "subspace": {"featurizer": "identity", "features": None}}]
         row = {
             **dict.fromkeys(("warnings", "fit", "margin_low")),
-            **{"variable": "v", **site, "units": json.dumps(units)},
-            **{"iia": 0.97, "holdout_iia": 0.91, "low": 0.9},
+            "variable": "v",
+            **site,
+            "units": json.dumps(units),
+            "iia": 0.97,
+            "holdout_iia": 0.91,
+            "low": 0.9,
         }
         iia = {"self_swap": 0.1, "placebo": 0.2, "random_source": 0.3, "baseline": 0.4}
         return ControlComparison(row, iia, ())
