@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1] / "raysearch"
 BUDGETS = {
     ".": 6_100,
     "causal": 6_800,
-    "cli": 16_400,
+    "cli": 17_200,
     "cluster": 14_800,
     "core": 10_700,
     "deploy": 3_100,
@@ -35,7 +35,7 @@ BUDGETS = {
     "interventions": 7_700,
     "job": 10_900,
     "notebook": 10_200,
-    "problems": 18_400,
+    "problems": 18_500,
     "proposers": 4_200,
     "report": 20_800,
     "runner": 40_200,

@@ -9,11 +9,15 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from raysearch.cli.flags import output
 from raysearch.errors import JobError
+
+if TYPE_CHECKING:
+    from raysearch.runner.starter_files import PairsFacts
 
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 KINDS = {
@@ -59,7 +63,7 @@ def init(
     On a terminal it asks for what is not given.
     """
     from raysearch.cli.json_output import emit
-    from raysearch.cli.terminal import lead, tell
+    from raysearch.cli.terminal import lead, say, tell
     from raysearch.runner.starter_files import JOB, job_name, pairs_facts, starter_files
 
     if sys.stdin.isatty() and kind is None and pairs is None and output != "json":
@@ -74,6 +78,8 @@ def init(
     else:
         for place in dict.fromkeys(Path(place).parts[0] for place in files):
             tell(str(folder / place))
+    for line in _said(model, facts):
+        say(line)
     lead(f"raysearch plan {shlex.quote(str(folder / JOB))}")
     return 0
 
@@ -112,6 +118,29 @@ def _place(model: str | None, folder: Path) -> str | None:
             "(owner/name)"
         )
     return model
+
+
+def _said(model: str | None, facts: "PairsFacts | None") -> list[str]:
+    """Returns what is to be known of a model that was not looked up, and of the file's pairs."""
+    from raysearch.runner.starter_files import TO_DECIDE
+
+    said = []
+    if model is not None and not os.path.exists(model):
+        said.append(
+            f"model {model} is no path here, so it is taken as a hub id and not looked up: it is "
+            "loaded when the job runs; check the spelling, and that this machine reaches the hub "
+            "(with HF_TOKEN where the model is gated)"
+        )
+    if facts is not None:
+        test, holdout = (facts.given.get(split, 0) for split in ("test", "holdout"))
+        held = f"{holdout} held out" if holdout else "none held out"
+        if not holdout and facts.pairs <= TO_DECIDE:
+            held = "none held out (of so few, an estimate on other pairs says little)"
+        said.append(
+            f"{facts.pairs} pairs: {test} to decide on, {held}; `plan` says whether they can "
+            "decide anything"
+        )
+    return said
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -298,7 +298,12 @@ def plan(job: Path, sets: tuple[str, ...], output: str, calibrate: bool, **given
 @click.option(
     "--where", metavar="EXPR", help='A condition in SQL, such as "layer > 10 and iia >= 0.9".'
 )
-@click.option("--top", type=click.IntRange(min=1), metavar="N", help="The first N.")
+@click.option(
+    "--top",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="N rows alone: the accepted first, then by IIA.",
+)
 @click.option("--controls", is_flag=True, help="Controls too.")
 @click.option("--sets", is_flag=True, help="A row for each set of pairs of a hypothesis.")
 @flags.output("table", "json", "jsonl", "csv", "parquet")

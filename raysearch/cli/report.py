@@ -45,6 +45,7 @@ def report(
     from raysearch.cli.terminal import lead, tell, typed
     from raysearch.runner.stored_job import job_of
     from raysearch.store.run_folder import find_run
+    from raysearch.store.run_history import run_state
 
     flags.set_verbosity(given)
     found = find_run(store, run)
@@ -60,7 +61,7 @@ def report(
             tell(path)
     if show:
         webbrowser.open(Path(place).absolute().as_uri())
-    why = "for a page that follows the run"
+    why = "for a page that follows the run" if run_state(found) == "running" else ""
     lead(f"raysearch view {typed(found.place)} --open", given["quiet"], why)
     return 0
 
@@ -99,11 +100,14 @@ def _write(folder: "Folder", to: Path | None) -> str:
 def _draw(folder: "Folder", figures: Path) -> list[str]:
     """Draws the figures for a paper into a folder; returns their paths."""
     from raysearch.report import heatmap  # matplotlib, for figures alone
+    from raysearch.storage.atomic_write import refused
     from raysearch.storage.local import LocalFolder
     from raysearch.viewer.pair_texts import read_tokens
     from raysearch.visible_text import visible
 
     tokens = read_tokens(folder)
+    with refused(f"--figures {figures}: cannot be made", "give a folder that you may write"):
+        figures.mkdir(parents=True, exist_ok=True)
     names = heatmap.figures(folder, LocalFolder(figures.absolute()), tokens)
     if lacking := heatmap.unshown(folder, tokens):
         click.echo(

@@ -14,9 +14,17 @@ import pyarrow as pa
 from rich.console import Console
 
 from raysearch.cli.json_output import emit_text, to_json
-from raysearch.cli.table import TABLE_ROWS, place_cells, print_cells, print_line, print_table
+from raysearch.cli.table import (
+    TABLE_ROWS,
+    place_cells,
+    place_key,
+    print_cells,
+    print_line,
+    print_table,
+    used,
+)
 from raysearch.cli.terminal import console, lead, say, typed
-from raysearch.core.controls import JOB_CONTROLS
+from raysearch.core.controls import HOLDOUT_CONTROLS, JOB_CONTROLS
 from raysearch.errors import RaysearchError
 from raysearch.report.claim import continued_words, read_claim
 from raysearch.report.control_comparison import COLUMNS, ControlComparison
@@ -27,7 +35,7 @@ from raysearch.runner.find_hypothesis import short_ids
 from raysearch.runner.pairs_needed import pairs_for_verdicts
 from raysearch.store.job_file import read_job
 from raysearch.store.run_folder import RunFolder
-from raysearch.store.run_history import last_driver
+from raysearch.store.run_history import run_state
 from raysearch.visible_text import for_stream
 
 
@@ -74,8 +82,8 @@ def next_command(run: RunFolder, table: pa.Table) -> tuple[str, str]:
     """Returns the command that goes on from these results of a run, and what is to be known before
     it is typed, if anything."""
     place = typed(run.place)
-    if (last := last_driver(run)) is None or last.ended != "done":
-        return f"raysearch status {place}", ""
+    if (state := run_state(run)) != "done":
+        return f"raysearch {'status' if state == 'running' else 'resume'} {place}", ""
     verdicts = table["verdict"].to_pylist()
     if "accept" in verdicts:
         name = table["hypothesis"][verdicts.index("accept")].as_py()[: short_ids(run.folder)]
@@ -108,28 +116,24 @@ def print_controls(found: Sequence[ControlComparison], console: Console) -> None
     """Prints each accepted hypothesis with its controls, and warns of each whose control does as
     well."""
     names = [name for name in (*COLUMNS, *JOB_CONTROLS) if any(name in b.iia for b in found)]
+    names = sorted(names, key=lambda name: name in HOLDOUT_CONTROLS)  # beside the holdout's IIA
+    names.insert(sum(name not in HOLDOUT_CONTROLS for name in names), "holdout")
     cells = []
-    for b in sorted(found, key=lambda b: (b.row["variable"], b.row["layer"] or 0)):
-        own = b.row["holdout_iia"] if b.row["holdout_iia"] is not None else b.row["iia"]
-        figures = {"hypothesis": own} | {name: b.iia.get(name) for name in names}
+    for b in sorted(found, key=lambda b: place_key(b.row)):
+        known = {"holdout": b.row["holdout_iia"], **b.iia}
+        figures = {"iia": b.row["iia"]} | {name: known.get(name) for name in names}
         shown = {name: "-" if v is None else f"{v:.3f}" for name, v in figures.items()}
         cells.append(place_cells(b.row) | shown)
-    columns = [c for c in cells[0] if any(row[c] not in ("", "-") for row in cells)]
+    columns = used(cells)
     same = {row["component"] for row in cells}
-    title = "Controls (IIA)"
+    said = ["right of holdout, on its pairs"] if "holdout" in columns else []
     if len(cells) > 1 and len(same) == 1 and "component" in columns:
         columns.remove("component")
-        title = f"{title}: component {same.pop()}"
-    left_out = print_cells(
-        cells,
-        columns,
-        console,
-        title,
-        right=("layer", "head", "hypothesis", *names),
-        last=("subspace", "component", *reversed(names)),
-    )
-    if left_out:
-        print_line(f"left out, for the width: {', '.join(left_out)}; the page has all", console)
+        said.insert(0, f"component {same.pop()}")
+    title = ": ".join(filter(None, ("Controls (IIA)", "; ".join(said))))
+    right = ("layer", "head", "iia", *names)
+    last = (*reversed(names), "subspace", "component")
+    print_cells(cells, columns, console, title, right=right, last=last)
     for line in [b.warning for b in found if b.warning]:
         print_line(f"warning: {line}", console, "yellow")
 

@@ -36,7 +36,7 @@ def runs(
         cells = [{k: "-" if row[k] is None else str(row[k]) for k in keys} for row in rows]
         columns = ["id", "state", *numbers, "level", "model"]
         shown = [c for c in columns if c != "failed" or any(row[c] for row in rows)]
-        last = ("model", "level", "alive", "failed")
+        last = ("model", "level", *reversed(numbers), "state")
         print_cells(cells, shown, console(no_color), right=(*numbers, "level"), last=last)
         for line in lines:
             if "error" in line:

@@ -26,7 +26,15 @@ _place = flags.flags(
     click.option("--layer", type=int, metavar="N", help="in this layer,"),
     click.option("--component", metavar="NAME", help="of this component,"),
     click.option("--head", type=int, metavar="N", help="of this head,"),
-    click.option("--position", metavar="NAME", help="at this position. Of several: the accepted."),
+    click.option("--position", metavar="NAME", help="at this position,"),
+    click.option("--subspace", metavar="WORDS", help='in this subspace: full, das, or "das 8",'),
+    click.option(
+        "--k",
+        "features",
+        type=int,
+        metavar="N",
+        help="of this many features. Of several: the only accepted one.",
+    ),
     click.option(
         "--id", "prefix", metavar="ID", help="As HYPOTHESIS: the id, or the beginning of it."
     ),
@@ -149,7 +157,7 @@ def _check(
     if form != "mib" and is_whole:
         raise click.UsageError(
             "Missing argument 'HYPOTHESIS': give its id, which `raysearch results RUN` has, or its "
-            "place: --variable, --layer, --position"
+            "place: --variable, --layer, --position, --subspace"
         )
 
 

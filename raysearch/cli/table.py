@@ -2,19 +2,22 @@
 
 Invariants: rows are grouped by variable, then layer; what is the same in all rows stands once in a
 line above the table, reasons and warnings stand in lines below it; no cell is cut: where a terminal
-is too narrow, whole columns are left out, and named.
+is too narrow, columns stand in a second line of each row, so that what tells rows apart is there.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
 from rich.cells import cell_len
 from rich.console import Console
+from rich.padding import Padding
 from rich.text import Text
 
 from raysearch.cli.terminal import PlainTable, say
+from raysearch.core.featurizers import FULL
 from raysearch.report.row_sequence import Row, Rows
 from raysearch.report.unit_text import is_plain, unit_texts, words
 from raysearch.report.warnings import WARNINGS
@@ -27,8 +30,10 @@ _FOLDED = ("units", "subspace", "set")
 """Columns whose cells may take several lines."""
 _FOLD = 24
 """The least width of such a column."""
-_LAST = ("keep", "corrected", "distinct", "holdout", "subspace", "component", "low–high", "id")
-"""Columns that are left out first where a terminal is narrow."""
+_FIGURES = ("keep", "corrected", "distinct", "holdout", "low–high")
+"""Columns that a rejected row has no second line for."""
+_LAST = (*_FIGURES, "population", "units", "subspace", "set", "component", "n", "verdict", "head")
+"""Columns that go to a second line first where a terminal is narrow."""
 _SAID = ("component", "verdict", "population", "set", "keep")
 """Columns that stand above the table where all rows have the same."""
 _RIGHT = ("layer", "head", "iia", "n", "distinct", "keep")
@@ -47,10 +52,10 @@ def print_table(
     if not table.num_rows:
         console.print("No hypothesis to show.")
         return
-    rows = sorted(Rows(table)[:most], key=_place)
+    rows = sorted(Rows(table)[:most], key=place_key)
     notes = _Notes()
     cells = [_cells(row, digits, notes) for row in rows]
-    columns = [c for c in cells[0] if any(each[c] not in ("", "-") for each in cells)]
+    columns = used(cells)
     if all(row.get("distinct") in (None, row.get("n")) for row in rows):
         columns = [c for c in columns if c != "distinct"]
     said = [c for c in columns if c in _SAID and len({each[c] for each in cells}) == 1]
@@ -63,7 +68,8 @@ def print_table(
     )
     notes.print(console, rows)
     if left_out:
-        print_line(f"left out, for the width: {', '.join(left_out)}; -o json has all", console)
+        names = ", ".join(left_out)
+        print_line(f"left out of rejected rows, for the width: {names}; -o json has all", console)
     if (more := table.num_rows - len(rows)) > 0:
         say(f"{more:,} more rows: --where or --top N chooses, -o csv writes all")
 
@@ -77,56 +83,120 @@ def print_cells(
     right: Sequence[str] = _RIGHT,
     last: Sequence[str] = _LAST,
 ) -> list[str]:
-    """Prints a table of texts, without the columns for which there is no room; returns these.
+    """Prints a table of texts; columns for which there is no room stand below each row, by name.
+    Returns those that rejected rows have not.
 
     Args:
         right: columns of numbers.
-        last: columns that may be left out, the first one first.
+        last: columns that may stand below, the first one first.
     """
-    styles = styles or [""] * len(cells)
-    shown, left_out = list(columns), []
-    if _width(cells, shown) > console.width and {"id", "variable"} <= set(shown):
-        shown.remove("variable")
-        cells, styles = _grouped(cells, styles)
-    for name in last:
-        if _width(cells, shown) > console.width and name in shown:
-            shown.remove(name)
-            left_out.append(name)
-    too_wide = _width(cells, shown) > console.width
+    laid = _layout(cells, columns, console.width, last)
     if title:
         print_line(title, console, "bold")
-    table = PlainTable()
-    for name in shown:
-        folds = name in _FOLDED or too_wide
-        table.column(name, right=name in right, overflow="fold", no_wrap=not folds)
-    for row, style in zip(cells, styles, strict=True):
-        table.row((row.get(c, "") for c in shown), style)
-    console.print(table)
-    return left_out
+    _print_rows([], laid, right, console, header=True)
+    styled = zip(cells, styles or [""] * len(cells), strict=True)
+    for variable, of in groupby(styled, lambda each: each[0]["variable"] if laid.indent else ""):
+        if laid.indent:
+            print_line(variable, console, "bold")
+        waiting: list[tuple[Cells, str]] = []
+        for row, style in of:
+            waiting.append((row, style))
+            if lines := laid.second(row):
+                _print_rows(waiting, laid, right, console)
+                waiting = []
+                for line in lines:
+                    console.print(Text(line, style=style))
+        _print_rows(waiting, laid, right, console)
+    rejected = any(row.get("verdict") == "reject" for row in cells)
+    return [name for name in laid.below if name in _FIGURES] if rejected else []
 
 
-def _width(cells: Sequence[Cells], columns: Sequence[str]) -> int:
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Which columns stand side by side with their widths, which ones below each row, and whether
+    rows are indented below a line with their variable."""
+
+    widths: Mapping[str, int]
+    below: Sequence[str]
+    indent: int
+    width: int
+
+    def second(self, row: Cells) -> list[str]:
+        """Returns what stands below a row, in lines; of a rejected one no figures."""
+        said = [
+            f"{name} {visible(row[name])}"
+            for name in self.below
+            if row.get(name, "") not in ("", "-")
+            and not (name in _FIGURES and row.get("verdict") == "reject")
+        ]
+        before = " " * (self.indent + 4)
+        lines = [""]
+        for text in said:
+            joined = f"{lines[-1]}, {text}" if lines[-1] else before + text
+            if cell_len(joined) >= self.width and lines[-1]:  # a comma may follow
+                joined = before + text
+                lines[-1] += ","
+                lines.append("")
+            lines[-1] = joined
+        return [line for line in lines if line]
+
+
+def _layout(
+    cells: Sequence[Cells], columns: Sequence[str], width: int, last: Sequence[str]
+) -> _Layout:
+    """Finds what fits side by side in `width` characters."""
+    widths = {
+        name: max(cell_len(visible(text)) for text in (name, *(row.get(name, "") for row in cells)))
+        for name in columns
+    }
+    indent = 2 * (_needed(widths) > width and {"id", "variable"} <= set(columns))
+    if indent:
+        del widths["variable"]
+    for name in last:
+        if _needed(widths) > width - indent and len(widths) > 1:
+            widths.pop(name, None)
+    while (over := _taken(widths) - (width - indent)) > 0:
+        folded = [name for name in widths if name in _FOLDED and widths[name] > _FOLD]
+        widest = max(folded or widths, key=lambda name: widths[name])
+        if widths[widest] == 1:
+            break
+        widths[widest] -= min(over, max(widths[widest] // 8, 1))
+    below = [name for name in columns if name not in widths and not (indent and name == "variable")]
+    return _Layout(widths, below, indent, width)
+
+
+def _taken(widths: Mapping[str, int]) -> int:
     """Returns how many characters a line of these columns takes."""
-    widths = []
-    for name in columns:
-        width = max(cell_len(name), *(cell_len(row.get(name, "")) for row in cells))
-        widths.append(min(width, _FOLD) if name in _FOLDED else width)
-    return sum(widths) + 2 * (len(widths) - 1)
+    return sum(widths.values()) + 2 * (len(widths) - 1)
 
 
-def _grouped(cells: Sequence[Cells], styles: Sequence[str]) -> tuple[list[Cells], list[str]]:
-    """Returns the rows of each variable below a row with its name."""
-    rows: list[Cells] = []
-    shown: list[str] = []
-    for variable, of in groupby(
-        zip(cells, styles, strict=True), key=lambda each: each[0]["variable"]
-    ):
-        rows.append({"id": variable})
-        shown.append("bold")
-        for cell, style in of:
-            rows.append({**cell, "id": f"  {cell['id']}"})
-            shown.append(style)
-    return rows, shown
+def _needed(widths: Mapping[str, int]) -> int:
+    """Returns how many it takes where columns that may fold do."""
+    return _taken({n: min(w, _FOLD) if n in _FOLDED else w for n, w in widths.items()})
+
+
+def _print_rows(
+    rows: Sequence[tuple[Cells, str]],
+    laid: _Layout,
+    right: Sequence[str],
+    console: Console,
+    header: bool = False,
+) -> None:
+    """Prints the heads of the columns, or rows below them."""
+    if not rows and not header:
+        return
+    table = PlainTable(header)
+    for name, width in laid.widths.items():
+        table.column(name, right=name in right, overflow="fold", width=width)
+    for row, style in rows:
+        table.row((row.get(name, "") for name in laid.widths), style)
+    console.print(Padding(table, (0, 0, 0, laid.indent), expand=False))
+
+
+def used(cells: Sequence[Cells]) -> list[str]:
+    """Returns the columns that say something: where all is full, no subspace."""
+    empty = {"subspace": ("", FULL)}
+    return [c for c in cells[0] if any(e[c] not in empty.get(c, ("", "-")) for e in cells)]
 
 
 def print_line(text: str, console: Console, style: str = "") -> None:
@@ -141,7 +211,8 @@ def place_cells(row: Row) -> dict[str, str]:
     return {name: _text(row[name]) for name in named} | _unit_words(row["units"])
 
 
-def _place(row: Row) -> tuple[Any, ...]:
+def place_key(row: Row) -> tuple[Any, ...]:
+    """Returns the key by which rows are sorted: by variable, then layer."""
     numbers = (row["layer"], row["head"])
     layer, head = (-1 if n is None else n for n in numbers)
     texts = (row["variable"], row["component"] or "", row["position"] or "", row["units"])
@@ -203,10 +274,14 @@ def _heading(title: str | None, said: Iterable[tuple[str, str]], rows: Sequence[
 def _unit_words(units: str) -> dict[str, str]:
     """Describes what layer, component, head and position do not say of the units."""
     if is_plain(units):
-        return {"subspace": "", "units": ""}
+        return {"subspace": FULL, "units": ""}
     found = unit_texts(units)
     if len(found) == 1 and not found[0].source:
-        return {"subspace": found[0].subspace or found[0].operation, "units": ""}
+        one = found[0]
+        return {
+            "subspace": ", ".join((one.subspace or FULL, one.operation)).rstrip(", "),
+            "units": "",
+        }
     return {"subspace": "", "units": words(units)}
 
 

@@ -63,8 +63,8 @@ def console(no_color: bool) -> Console:
 class PlainTable(Table):
     """A table without borders, whose cells are literal text."""
 
-    def __init__(self) -> None:
-        super().__init__(box=None, pad_edge=False, header_style="bold")
+    def __init__(self, header: bool = True) -> None:
+        super().__init__(box=None, pad_edge=False, header_style="bold", show_header=header)
 
     def column(
         self,
@@ -72,13 +72,15 @@ class PlainTable(Table):
         right: bool = False,
         no_wrap: bool = False,
         overflow: OverflowMethod = "ellipsis",
+        width: int | None = None,
     ) -> None:
-        """Adds a column. `right`: align right, for numbers."""
+        """Adds a column. `right`: align right, for numbers; `width`: in characters."""
         self.add_column(
             Text(visible(name)),
             justify="right" if right else "left",
             no_wrap=no_wrap,
             overflow=overflow,
+            width=width,
         )
 
     def row(self, cells: Iterable[Any], style: str = "") -> None:

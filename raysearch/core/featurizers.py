@@ -24,6 +24,8 @@ from raysearch.visible_text import one_line
 
 log = logging.getLogger(__name__)
 
+FULL = "full"
+"""What jobs, tables, pages and pictures call the subspace that is the whole vector."""
 GROUP = "raysearch.featurizers"
 """Group of entry points by which packages add featurizers."""
 
@@ -263,7 +265,7 @@ FEATURIZERS = (
 """The featurizers of raysearch itself, in the order of docs and errors."""
 
 _OWN = {kind.name: kind for kind in FEATURIZERS}
-_RESERVED = {"full", "coordinates", *_OWN}
+_RESERVED = {FULL, "coordinates", *_OWN}
 
 
 def featurizers() -> Mapping[str, FeaturizerKind]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from raysearch.causal import LAST
 from raysearch.core.claims import ABLATION, INTERCHANGE
-from raysearch.core.featurizers import IDENTITY, featurizers
+from raysearch.core.featurizers import FULL, IDENTITY, featurizers
 from raysearch.core.hypothesis import Site, Unit
 from raysearch.interventions.card import Card, Finding, ModelOrigin
 from raysearch.markdown_text import literal, one_cell
@@ -192,13 +192,15 @@ def _units(units: tuple[Unit, ...]) -> str:
     for unit in units:
         space = unit.subspace
         which = "all features" if space.features is None else f"{space.features} features"
+        which = f"{literal(space.featurizer)}, {which}"
+        if space.featurizer == IDENTITY.name:
+            which = FULL
         if space.coordinates is not None:
-            which = f"{len(space.coordinates)} coordinates"
+            kept = f"{len(space.coordinates)} coordinates"
+            which = kept if which == FULL else f"{literal(space.featurizer)}, {kept}"
         source = f", source {_code(unit.source)}" if unit.source else ""
         site = _site(unit.source_site) if unit.source_site else "the same site of the source"
-        rows.append(
-            f"| {_site(unit.site)} | {literal(space.featurizer)}, {which} | {site}{source} |"
-        )
+        rows.append(f"| {_site(unit.site)} | {which} | {site}{source} |")
     return "\n".join(rows)
 
 
@@ -228,7 +230,11 @@ def _example(card: Card) -> str:
     ]
     if card.intervention.kind == "interchange":
         named = dict.fromkeys(_positions_to_give(card.intervention.units), "its words")
-        given = f", position={json.dumps(named)})  # or the index of a token" if named else ")"
+        given = f", position={json.dumps(named)})" if named else ")"
+        if named:
+            lines.append(
+                '# "its words": what stands in the text at that position, or the index of a token'
+            )
         lines += [
             f"model = raysearch.Model.load({model})",
             f"model.swap(base, source, saved{given}",

@@ -163,6 +163,11 @@ class PairLine(_Fields):
 
 
 FIELDS = tuple(PairLine.model_fields)
+EXAMPLE = (
+    '{"base": {"text": "2+3="}, "source": {"text": "4+1="}, "answers": {"base": "5", '
+    '"source": "5"}, "counterfactual": {"first": "7"}}'
+)
+"""A pair as a line of a file, for errors."""
 
 
 def parse_line(raw: Any, where: Callable[[], str]) -> PairLine:
@@ -176,8 +181,7 @@ def parse_line(raw: Any, where: Callable[[], str]) -> PairLine:
     """
     if not isinstance(raw, dict):
         raise PairsError(
-            f"{where()}: is {type(raw).__name__}; a pair is an object with base, source, answers, "
-            f"counterfactual"
+            f"{where()}: is {type(raw).__name__}; a pair is an object such as {EXAMPLE}"
         )
     given = {
         key: _without_nulls(value)
@@ -262,6 +266,11 @@ def _without_nulls(value: Any) -> Any:
     return value
 
 
+def _as_an_example(given: Mapping[str, Any]) -> str:
+    """Returns how a whole pair looks, for a line that has hardly anything of one."""
+    return f", as in {EXAMPLE}" if len(given.keys() & set(FIELDS)) < 2 else ""
+
+
 def _error_text(error: ValidationError, given: Mapping[str, Any]) -> str:
     """Returns the first error in words."""
     first = error.errors()[0]
@@ -284,7 +293,7 @@ def _error_text(error: ValidationError, given: Mapping[str, Any]) -> str:
         }
     field = ".".join(str(k) for i, k in enumerate(first["loc"]) if k not in branches.get(i, ()))
     if first["type"] == "missing":
-        return f"{field}: missing; a pair needs it"
+        return f"{field}: missing; a pair needs it{_as_an_example(given)}"
     if first["type"] == "extra_forbidden":
         return f"{_short(field)}: unknown field; leave it out"
     if first["loc"][-1] == "tensor" and first["type"] == "string_type":

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
+from raysearch.core.featurizers import FULL
 from raysearch.errors import JobError, StoreError
 from raysearch.report.figure import Picture, without_glyphs
 from raysearch.report.heatmap_drawing import draw, sentences
@@ -86,7 +87,8 @@ def _each_panel(run: Folder) -> Iterator[tuple[str, Panel]]:
     stems: list[str] = []
     for variable in dict.fromkeys(r["variable"] for r in rows):
         for panel in panels(variable, rows):
-            stems.append(_file_name("-".join([variable, *panel.shared]), stems))
+            parts = [part for part in panel.shared if part != FULL]
+            stems.append(_file_name("-".join([variable, *parts]), stems))
             yield stems[-1], panel
 
 

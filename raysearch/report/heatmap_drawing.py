@@ -155,18 +155,19 @@ class _Drawing:
     def _marks(self) -> list[Patch]:
         """Returns the marks that the map has, for its legend."""
         verdicts = {row["verdict"] for row in self._panel.cells.values()}
-        failed = "failed" in verdicts
         looks = {
             "accept": Patch(facecolor="white", edgecolor=_INK, linewidth=1.1, label="accepted"),
             "undecided": Patch(
                 facecolor="white", edgecolor=_INK, linewidth=0.7, linestyle=":", label="undecided"
             ),
+            "reject": Patch(facecolor="white", edgecolor=_GREY, linewidth=0.5, label="rejected"),
+            "failed": Patch(facecolor=_GREY, label="failed"),
             None: Patch(
-                facecolor="white", edgecolor=_LINE, linewidth=0.5, hatch="////", label="no verdict"
+                facecolor="white", edgecolor=_LINE, linewidth=0.5, hatch="////",
+                label=VERDICT_WORDS[None],
             ),
-        }
-        marks = [patch for verdict, patch in looks.items() if verdict in verdicts]
-        return [*marks, *([Patch(facecolor=_GREY, label="failed")] if failed else [])]
+        }  # fmt: skip
+        return [patch for verdict, patch in looks.items() if verdict in verdicts]
 
     def _draw_cells(self, axes: Axes) -> None:
         cells, edge = self._panel.cells, 0.4 if min(self._cell) > 5 else 0.0

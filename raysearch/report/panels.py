@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from raysearch.core.featurizers import FULL
 from raysearch.core.hypothesis import is_in_layers
 from raysearch.report.row_sequence import Row
 from raysearch.report.unit_text import UnitText, unit_texts
@@ -28,8 +29,8 @@ class Panel:
     layers.
 
     `shared`: what all columns have in common, e.g. ("head", "last"), or the subspace ("das 4",);
-    empty for whole vectors. `axis`: what the columns are. `left_out`: hypotheses of the variable
-    over several layers, counted in its first panel.
+    "full" for whole vectors beside these, else nothing. `axis`: what the columns are.
+    `left_out`: hypotheses of the variable over several layers, counted in its first panel.
     """
 
     variable: str
@@ -80,7 +81,12 @@ def panels(
     for subspace, cells in featurized.items():
         bare = [((replace(column[0], subspace=""),), *rest) for column, *rest in cells]
         found.append(replace(_panel(variable, None, bare), shared=(subspace,)))
-    found += [_panel(variable, shared, cells) for shared, cells in heads.items()]
+    if sites and featurized and not any(unit.subspace for column, _ in sites for unit in column):
+        found[0] = replace(found[0], shared=(FULL,))
+    several = any(place.subspace for place in heads)
+    for place, cells in heads.items():
+        named = replace(place, subspace=place.subspace or FULL) if several else place
+        found.append(_panel(variable, named, cells))
     return (replace(found[0], left_out=left_out), *found[1:])
 
 
@@ -116,6 +122,10 @@ def _site_labels(columns: Columns) -> tuple[str, ...]:
     stacked."""
     units = [unit for column in columns for unit in column]
     components = len({p.component for p in units}) > 1
+    if any(p.subspace for p in units):
+        columns = tuple(
+            tuple(replace(p, subspace=p.subspace or FULL) for p in column) for column in columns
+        )
     return tuple("\n+ ".join(_site_label(p, components) for p in column) for column in columns)
 
 

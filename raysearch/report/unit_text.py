@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from raysearch.core.featurizers import FULL
 from raysearch.core.hypothesis import layer_of
 
 
@@ -55,6 +56,12 @@ def words(units: str) -> str:
     """
     found = json.loads(units)
     return " + ".join(_layer_and_unit(_layer(u["site"]), _unit_text(u)) for u in found)
+
+
+def subspace_words(units: str) -> str | None:
+    """Names the subspace of the units, as jobs do: "full", "das 8"; None where they differ."""
+    found = {unit.subspace or FULL for unit in unit_texts(units)}
+    return found.pop() if len(found) == 1 else None
 
 
 def is_plain(units: str) -> bool:

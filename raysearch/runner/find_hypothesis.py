@@ -10,7 +10,7 @@ from raysearch.errors import JobError
 from raysearch.report.labels import VERDICT_WORDS
 from raysearch.report.results_table import read_table, results
 from raysearch.report.row_sequence import Row
-from raysearch.report.unit_text import words
+from raysearch.report.unit_text import subspace_words, words
 from raysearch.storage.open_folder import FolderLike
 from raysearch.store.run_folder import RunFolder
 
@@ -18,8 +18,10 @@ SHORTEST_ID = 6
 """Digits of an id that are shown at least."""
 SHOWN = 5
 """Candidates that an error lists."""
-PLACE = ("variable", "layer", "component", "head", "position")
-"""The columns by which a hypothesis may be picked."""
+PLACE = ("variable", "layer", "component", "head", "position", "subspace", "features")
+"""The columns by which a hypothesis may be picked; `subspace` is in words, such as "das 8"."""
+FLAGS = {name: f"--{'k' if name == 'features' else name}" for name in PLACE}
+"""The flag of `export` for each column of `PLACE`."""
 
 
 def id_length(ids: Sequence[str]) -> int:
@@ -44,13 +46,14 @@ def find_hypothesis(
 
     Args:
         beginning: of the id; None: any.
-        place: values of some columns of `PLACE`.
+        place: values of some columns of `PLACE`; of a subspace also its name alone, "das".
 
     Raises: JobError where there is none, or several; StoreError.
     """
-    rows: list[dict[str, Any]] = results(run.folder, controls=beginning is not None).to_pylist()
+    read = results(run.folder, controls=beginning is not None).to_pylist()
+    rows = [{**row, "subspace": subspace_words(row["units"])} for row in read]
     started = [row for row in rows if row["hypothesis"].startswith(beginning or "")]
-    found = [row for row in started if all(row[name] == v for name, v in place.items())]
+    found = [row for row in started if all(_is_at(row, name, v) for name, v in place.items())]
     accepted = [row for row in found if row["verdict"] == "accept"] if place else []
     if len(found) == 1 or len(accepted) == 1:
         return found[0] if len(found) == 1 else accepted[0]
@@ -62,8 +65,29 @@ def find_hypothesis(
     first = accepted or found
     shown = "; ".join(_named(row, length) for row in first[:SHOWN]) + "; ..." * (len(first) > SHOWN)
     how = "were accepted" if accepted else "are so" if place else "begin so"
-    more = "give more of the id" if not place else "give an id, or more of its place"
+    more = _telling(first) if place else "give more of the id"
     raise JobError(f"{what or repr(what)}: {len(first)} hypotheses {how} ({shown}); {more}")
+
+
+def _is_at(row: Row, name: str, value: Any) -> bool:
+    """Whether a column of a row has a value; of a subspace a dash is that of "0–15" too."""
+    if name != "subspace" or row[name] is None:
+        return bool(row[name] == value)
+    words = row[name].replace("–", "-")
+    return value.replace("–", "-") in (words, words.split(" ")[0])
+
+
+def _telling(rows: Sequence[Row]) -> str:
+    """Names the flags that tell rows apart, with the values that they may have."""
+    told = []
+    for name in PLACE:
+        values = {row[name] for row in rows}
+        if len(values) == 1 or (name == "features" and any("--subspace" in flag for flag in told)):
+            continue  # a subspace's words say how many features there are
+        known = sorted(map(str, values - {None}), key=_by_number)
+        more = ", ..." * (len(known) > SHOWN)
+        told.append(f"{FLAGS[name]} ({', '.join(known[:SHOWN])}{more})")
+    return f"tell them apart by {', '.join(told)}, or give an id" if told else "give an id"
 
 
 def _none(
@@ -76,13 +100,13 @@ def _none(
             f"no hypothesis of run {run.info.id} begins so; `raysearch results {run.place}` has "
             f"their ids, {example}"
         )
-    known = {name: {row[name] for row in started} for name in place}
-    wrong = [name for name, value in place.items() if value not in known[name]] or list(place)[-1:]
-    there = ", ".join(sorted(map(str, known[wrong[0]] - {None}), key=_by_number)[:30])
+    for name, value in place.items():
+        if not any(_is_at(row, name, value) for row in started):
+            known = {row[name] for row in started} - {None}
+            there = ", ".join(sorted(map(str, known), key=_by_number)[:30])
+            return f"run {run.info.id} has no {name} {value!r}; it has {there or 'none'}"
     beside = " and ".join(f"{name} {value}" for name, value in place.items())
-    if place[wrong[0]] in known[wrong[0]]:
-        return f"no hypothesis of run {run.info.id} is at {beside}; leave out one of these"
-    return f"run {run.info.id} has no {wrong[0]} {place[wrong[0]]!r}; it has {there or 'none'}"
+    return f"no hypothesis of run {run.info.id} is at {beside}; leave out one of these"
 
 
 def _by_number(text: str) -> tuple[float, str]:

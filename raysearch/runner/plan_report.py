@@ -173,7 +173,7 @@ def _power_lines(facts: PlanReport) -> list[str]:
         _powers_words(facts.job),
         f"{truth} P(accept)  P(reject)  P(undecided)  expected pairs"
         + "  if all are so" * any(took),
-        *(
+        *dict.fromkeys(  # of few pairs, two chances may be of one share
             f"{p.iia:8.3f}   {p.accept:9.3f}  {p.reject:9.3f}  {p.undecided:12.3f}  "
             f"{p.pairs:14.0f}{time}"
             for p, time in zip(facts.powers, took, strict=True)

@@ -6,11 +6,15 @@ from typing import Any
 import pytest
 
 from raysearch.cli import flags
+from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
+from raysearch.core.records import Proposed
 from raysearch.errors import JobError
 from raysearch.report.results_table import results
 from raysearch.runner.find_hypothesis import SHORTEST_ID, find_hypothesis, id_length, short_ids
+from raysearch.store.ledger import RunLedger
 from raysearch.store.run_folder import RunFolder
 from tests.runner import finished
+from tests.store.books import new_run
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +78,62 @@ def test_ids_are_as_long_as_tells_them_apart() -> None:
     assert id_length(["a" * 9 + "b" * 7, "a" * 16]) == 10
 
 
+SPACES = {
+    "full": Subspace(),
+    "das 4": Subspace("das", features=4),
+    "das 8": Subspace("das", features=8),
+    "pca 8": Subspace("pca", features=8),
+    "coordinates 0–3": Subspace(coordinates=(0, 1, 2, 3)),
+}
+SITES = (Site(2, "residual", "a"), Site(2, "residual", "last"), Site(2, "head", "last", 0))
+
+
+@pytest.fixture(scope="module")
+def spaces(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run that proposed every subspace at three sites of one layer."""
+    made = new_run(tmp_path_factory.mktemp("spaces"))
+    ledger = RunLedger(made)
+    units = [Unit(site, space) for site in SITES for space in SPACES.values()]
+    ledger.write_records(
+        [Proposed(Hypothesis("v", Intervention((unit,))), "exhaustive", 0) for unit in units]
+    )
+    ledger.close("done")
+    return made
+
+
+@pytest.mark.parametrize("subspace", [*SPACES, "pca", "coordinates 0-3"])
+def test_a_subspace_tells_hypotheses_of_one_site_apart(spaces: RunFolder, subspace: str) -> None:
+    row = find_hypothesis(
+        spaces, None, {"component": "residual", "position": "a", "subspace": subspace}
+    )
+    assert (row["component"], row["position"]) == ("residual", "a")
+    named = [name for name in SPACES if name.replace("–", "-").startswith(subspace[:11])]
+    assert row["subspace"] in named or row["subspace"].replace("–", "-") == subspace
+
+
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [
+        ({"head": 0}, "apart by --subspace (coordinates 0–3, das 4, das 8, full, pca 8), or"),
+        ({"head": 0, "subspace": "das"}, "apart by --subspace (das 4, das 8), or give an id"),
+        ({"head": 0, "features": 8}, "apart by --subspace (das 8, pca 8), or give an id"),
+        (
+            {"subspace": "full"},
+            "apart by --component (head, residual), --head (0), --position (a, last), or",
+        ),
+        ({"subspace": "das 5"}, "no subspace 'das 5'; it has coordinates 0–3, das 4, das 8, "),
+        ({"features": 9}, "has no features 9; it has 4, 8"),
+    ],
+)
+def test_where_several_are_left_the_flags_that_tell_them_apart_are_named(
+    spaces: RunFolder, place: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(JobError) as e:
+        find_hypothesis(spaces, None, place)
+    assert says in str(e.value)
+    assert "\n" not in str(e.value)
+
+
 def exported(run: RunFolder, *words: str) -> tuple[int, str, str]:
     return finished.raysearch("export", run.place, *words)
 
@@ -90,7 +150,9 @@ def test_the_command_picks_and_writes_over_only_where_it_is_told(
     assert (code, stdout, len(stderr.splitlines())) == (2, "", 1)
     assert "is not empty" in stderr
     assert "--force" in stderr
-    assert exported(run, *place, "--force")[0] == 0
+    assert exported(run, *place, "--subspace", "full", "--force")[0] == 0
+    code, _, stderr = exported(run, *place, "--k", "8", "--force")
+    assert (code, "has no features 8; it has none" in stderr) == (2, True)
 
 
 def test_an_id_by_flag_is_the_argument_and_both_are_refused(run: RunFolder, tmp_path: Path) -> None:

@@ -98,6 +98,32 @@ def test_the_counts_of_a_job_are_those_that_the_file_gives(tmp_path: Path) -> No
     assert Job.load(tmp_path / "own" / "job.yaml").pairs.holdout == 0
 
 
+@pytest.mark.parametrize(("pairs", "held_out"), [(12, 0), (40, 0), (64, 0), (72, 8), (200, 50)])
+def test_few_pairs_all_decide_and_it_is_said_how_many_are_held_out(
+    tmp_path: Path, pairs: int, held_out: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn = rs.draw_pairs(add_three(), ("a", "sum_ab"), {"test": pairs}, seed=0)
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("\n".join(map(_line, drawn)))
+    started(tmp_path / "job", "--pairs", file)
+    found = Job.load(tmp_path / "job" / "job.yaml").pairs
+    assert (found.test, found.holdout) == (pairs - held_out, held_out)
+    said = capsys.readouterr().err
+    assert f"{pairs} pairs: " in said
+    assert ("none held out" in said) == (held_out == 0)
+
+
+def test_few_pairs_that_their_file_holds_out_stay_held_out(tmp_path: Path) -> None:
+    drawn = rs.draw_pairs(add_three(), ("a", "sum_ab"), {"test": 40}, seed=0)
+    lines = [
+        json.dumps(json.loads(_line(pair)) | {"split": "test" if i % 4 else "holdout"})
+        for i, pair in enumerate(drawn)
+    ]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(lines))
+    started(tmp_path / "job", "--pairs", tmp_path / "pairs.jsonl")
+    assert Job.load(tmp_path / "job" / "job.yaml").pairs.holdout == 10
+
+
 def test_each_starter_is_a_kind_to_begin_from() -> None:
     assert {path.name for path in STARTERS.iterdir()} == set(KINDS)
 
@@ -136,10 +162,16 @@ def test_a_folder_gives_its_job_a_name(folder: str, name: str, tmp_path: Path) -
     assert job_name(tmp_path / folder) == name
 
 
-def test_a_model_of_ones_own_goes_by_its_path_from_the_job(tmp_path: Path) -> None:
+def test_a_model_of_ones_own_goes_by_its_path_from_the_job(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "weights").mkdir()
     started(tmp_path / "new", "--model", tmp_path / "weights")
     assert Job.load(tmp_path / "new" / "job.yaml").model.path == str(tmp_path / "weights")
     assert "../weights" in (tmp_path / "new" / "job.yaml").read_text()
+    assert "hub id" not in capsys.readouterr().err
     started(tmp_path / "hub", "--model", "org/name")
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if "hub id" in line]
+    assert "org/name is no path here" in said
+    assert "not looked up" in said
     assert Job.load(tmp_path / "hub" / "job.yaml").model.path == "org/name"

@@ -8,9 +8,14 @@ import pytest
 import yaml
 
 from raysearch.cli.main import cli
+from raysearch.cli.results import next_command
 from raysearch.cli.share import _lead
 from raysearch.cli.terminal import lead
+from raysearch.core.hypothesis import Subspace
 from raysearch.deploy.launchers import LAUNCHERS
+from raysearch.report.results_table import results
+from raysearch.store.run_folder import RunFolder
+from tests.report.test_heatmap import a_run
 from tests.runner import finished
 
 
@@ -43,6 +48,18 @@ def test_a_report_and_results_lead_on_to_commands(tmp_path: Path) -> None:
     for arguments in (["report", str(run)], ["results", str(run)]):
         _, _, said = finished.raysearch(*arguments)
         parsed(next_words(said))
+        assert "follows" not in said, "the run is done"
+    code, _, said = finished.raysearch("report", str(run), "--figures", "/proc/figures")
+    assert (code > 0, "--figures /proc/figures: cannot be made" in said) == (True, True)
+    assert "give a folder that you may write" in said
+    assert "--store" not in said
+
+
+def test_the_results_of_a_run_that_broke_off_lead_on_to_its_continuation(tmp_path: Path) -> None:
+    run = RunFolder.open(a_run(tmp_path, 1, ["last"], [Subspace()]).path)
+    command, _ = next_command(run, results(run.folder))
+    assert command == f"raysearch resume {shlex.quote(run.place)}"
+    parsed(shlex.split(command))
 
 
 @pytest.mark.parametrize("name", LAUNCHERS)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from raysearch.cli.table import print_table
+from raysearch.cli.table import print_cells, print_table
 from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
 from raysearch.core.records import Proposed
 from raysearch.report.warnings import WARNINGS
@@ -127,17 +127,39 @@ def test_no_line_is_wider_than_the_terminal_and_no_cell_is_cut(width: int) -> No
     assert max(map(len, lines)) <= width
     assert not any("…" in line for line in lines)
     text = " ".join(" ".join(lines).split())
-    left_out = text.partition("left out, for the width: ")[2].partition(";")[0].split(", ")
-    for name in ("low–high", "corrected"):
-        assert (name in left_out) != (name in text.partition("left out")[0])
-    if width >= 80:
-        assert "0.80–1.00" in text
+    left_out = text.partition("left out of rejected rows, for the width: ")[2]
+    rows = text.partition("left out")[0]
+    for name, interval in (("low–high", "0.80–1.00"), ("corrected", "0.70–1.00")):
+        assert rows.count(interval) == (4 if name in left_out else 5)
+    assert ("corrected" in left_out, "low–high" in left_out) == (width < 100, width < 80)
 
 
-def test_where_it_is_narrow_a_variable_is_a_line_above_its_rows() -> None:
-    lines = _printed(_many(), 70)
-    assert [line for line in lines if line in ("country", "relation")] == ["country", "relation"]
-    assert not any("variable" in line for line in lines)
+SPACES = (Subspace(), Subspace("das", features=8), Subspace(coordinates=tuple(range(16))))
+
+
+@pytest.mark.parametrize("width", [30, 60, 80, 200])
+def test_what_tells_rows_apart_is_there_in_every_width(width: int) -> None:
+    site = Site(11, "residual", "the_last_of_the_names")
+    rows = [_row(Unit(site, space), variable="relation", **FIGURES) for space in SPACES]
+    text = " ".join(" ".join(_printed(rows, width)).split())
+    assert [text.count(words) for words in ("full", "das 8", "coordinates 0–15")] == [1, 1, 1]
+    assert text.count("0.80–1.00") == text.count("0.70–1.00") == 3
+    rows = [row | {"verdict": "reject"} for row in rows]
+    text = " ".join(" ".join(_printed(rows, width)).split())
+    assert [text.count(words) for words in ("full", "das 8", "coordinates 0–15")] == [1, 1, 1]
+    assert text.count("0.70–1.00") == (3 if width == 200 else 0)
+
+
+def test_a_second_line_says_by_name_what_found_no_room_and_keeps_its_column_in_its_order() -> None:
+    cells = [{"id": "a-run-of-20-letters", "state": "done", "level": "0.05", "model": "m" * 9}]
+    console = Console(file=io.StringIO(), width=30, color_system=None, force_terminal=True)
+    print_cells(cells, list(cells[0]), console, last=("model", "level"))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert [line.strip() for line in lines] == [
+        "id                   state",
+        "a-run-of-20-letters  done",
+        "level 0.05, model mmmmmmmmm",
+    ] or lines[2].strip() == "level 0.05,"
 
 
 def test_pairs_that_are_not_all_different_are_said_in_their_column() -> None:

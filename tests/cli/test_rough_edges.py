@@ -77,6 +77,40 @@ def test_controls_name_the_component_and_the_head(capsys: pytest.CaptureFixture[
     assert cells.split()[:5] == ["v", "3", "head", "5", "last"]
 
 
+def test_controls_are_in_the_order_of_results_with_those_of_the_holdout_beside_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def compared(position: str, layer: int) -> ControlComparison:
+        site = {"layer": layer, "component": "residual", "head": None, "position": position}
+        units = [{"site": site, "subspace": {"featurizer": "identity", "features": None}}]
+        row = {
+            **dict.fromkeys(("warnings", "fit", "margin_low")),
+            "variable": "v",
+            **site,
+            "units": json.dumps(units),
+            "iia": 0.97,
+            "holdout_iia": 0.91,
+            "low": 0.9,
+        }
+        iia = {"self_swap": 0.1, "placebo": 0.2, "random_source": 0.3, "baseline": 0.4}
+        return ControlComparison(row, iia, ())
+
+    found = [compared("b", 10), compared("b", 9), compared("a", 10)]
+    print_controls(found, Console(width=160))
+    title, heads, *rows = capsys.readouterr().out.splitlines()
+    assert "right of holdout, on its pairs" in title
+    assert heads.split()[3:] == [
+        "iia",
+        "baseline",
+        "placebo",
+        "holdout",
+        "self_swap",
+        "random_source",
+    ]
+    assert rows[0].split()[3:] == ["0.970", "0.400", "0.200", "0.910", "0.100", "0.300"]
+    assert [row.split()[1:3] for row in rows] == [["9", "b"], ["10", "a"], ["10", "b"]]
+
+
 @pytest.mark.parametrize(("as_well", "alike"), [((), ("x",)), (("self_swap",), ()), ((), ())])
 def test_a_page_speaks_of_a_control_that_does_as_well_only_where_there_is_one(
     once: Once, monkeypatch: pytest.MonkeyPatch, as_well: tuple[str, ...], alike: tuple[str, ...]

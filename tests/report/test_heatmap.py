@@ -118,6 +118,29 @@ def _at(
     return Unit(Site(layer, component, position, head))
 
 
+@pytest.mark.parametrize(
+    ("head", "spaces", "named"),
+    [
+        (None, [Subspace()], [()]),
+        (None, [Subspace(), Subspace("das", features=8)], [("full",), ("das 8",)]),
+        (0, [Subspace()], [("head", "last")]),
+        (0, [Subspace(), Subspace("das", features=8)],
+         [("head", "last", "full"), ("head", "last", "das 8")]),
+    ],
+)  # fmt: skip
+def test_whole_vectors_are_called_full_beside_subspaces(
+    head: int | None, spaces: list[Subspace], named: list[tuple[str, ...]]
+) -> None:
+    site = Site(1, "residual" if head is None else "head", "last", head)
+    units = [[asdict(Unit(site, space))] for space in spaces]
+    rows = [{"variable": "v", "layer": 1, "units": canonical_json(unit)} for unit in units]
+    assert [panel.shared for panel in panels("v", rows)] == named
+    coordinates = [asdict(Unit(site, Subspace(coordinates=(0, 1))))]
+    rows.append({"variable": "v", "layer": 1, "units": canonical_json(coordinates)})
+    if head is None:
+        assert panels("v", rows)[0].labels == ("last\nfull", "last\ncoordinates\n0–1")
+
+
 def test_heads_have_a_panel_of_their_own_for_each_position_and_everything_else_shares_one() -> None:
     rows = [
         _row(la, _at(la, "head", h, p)) for p in ("a", "last") for h in (2, 0, 1) for la in (5, 3)

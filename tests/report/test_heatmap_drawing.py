@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from raysearch.cli.main import cli
 from raysearch.report.heatmap_drawing import COLUMN, MIN_FONT, PAGE, draw, sentences
+from raysearch.report.labels import VERDICT_WORDS
 from raysearch.report.panels import Panel
 from raysearch.report.run_facts import ChartFacts
 from tests.report.big_run import big_run
@@ -64,6 +65,16 @@ def test_a_value_stands_where_there_is_room_alone_and_what_is_accepted_is_outlin
     assert corners == [4, 5, 5]
     assert hatched.get_hatch(), "no verdict yet"
     assert (accepted.get_linestyle(), undecided.get_linestyle()) == ("-", ":")
+
+
+def test_the_legend_names_each_look_that_the_map_has_and_no_other() -> None:
+    def legend(rows: int) -> list[str]:
+        (found,) = draw(a_panel(rows, 1), FACTS).legends
+        return [text.get_text() for text in found.get_texts()]
+
+    words = [VERDICT_WORDS[verdict] for verdict in VERDICTS]
+    assert sorted(legend(len(VERDICTS))) == sorted(set(words))
+    assert legend(1) == words[:1]
 
 
 def test_a_map_without_a_cell_says_what_is_not_shown() -> None:

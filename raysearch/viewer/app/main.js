@@ -116,6 +116,20 @@ function head(run, view) {
   );
 }
 
+// Says how cells look that the run has.
+function legend(run) {
+  const { threshold } = run.index.run;
+  const above = typeof threshold === "number" ? ` (above τ = ${threshold})` : "";
+  const looks = [
+    ["a", `Outlined (in a large map underlined): accepted${above}.`],
+    ["r", "Plain: rejected."],
+    ["u", "Italic: undecided."],
+    ["f", "Grey: failed."],
+    [".", "Hollow and dashed: not decided yet."],
+  ];
+  return looks.filter(([verdict]) => run.count(verdict)).map(([, words]) => ` ${words}`).join("");
+}
+
 function mapsView(place, run, query) {
   const wanted = query.get("variable"),
     about = run.index.run;
@@ -123,8 +137,7 @@ function mapsView(place, run, query) {
     el(
       "p",
       { class: "soft" },
-      `Layers upward. In a cell: ${about.score}, paler where the interval is wide. Outlined: accepted; dashed: ` +
-        "still alive.",
+      `Layers upward. In a cell: ${about.score}, the bluer the nearer to 1, paler where the interval is wide.${legend(run)}`,
     ),
     el(
       "p",
