@@ -85,11 +85,10 @@ def about(
         of = f"values of {', '.join(disjoint)}"
         words = words.replace("values are among", f"{of} are among")
         words = words.replace("new values,", f"new {of},")
-    if size is not None:
-        of_values = name in ("these_values", "new_values")
-        words = (
-            words.replace("those held out", f"the {size} held out")
-            if of_values
-            else f"{words} ({size} in all)"
-        )
-    return " ".join(filter(None, (words, screen_words(kinds, solved_only))))
+    if size is None:
+        return " ".join(filter(None, (words, screen_words(kinds, solved_only))))
+    if name in ("these_values", "new_values"):
+        words, size_words = words.replace("those held out", f"the {size} held out"), ""
+    else:
+        size_words = f"({size} in all)"
+    return " ".join(filter(None, (words, screen_words(kinds, solved_only), size_words)))
