@@ -27,7 +27,7 @@ POPULATIONS: Mapping[PopulationName, str] = {
     "these_values": "pairs of this sampler whose values are among those held out for the test",
     "new_values": "pairs of this sampler of any two new values, each as likely as any other (those "
     "held out for the test count as draws of such values)",
-    "these_pairs": "the test pairs at hand, not others like them",
+    "these_pairs": "the test pairs at hand (not others like them)",
     "test_part": "pairs of the part of this sampler's domain that was set apart for the test",
 }
 """Each population in words, without the screen."""
