@@ -157,10 +157,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rate", type=float, default=0.95)
     parser.add_argument("--searches", type=int, default=30)
+    parser.add_argument("--first", type=int, default=0, help="seed of the first search")
     asked = parser.parse_args()
     accepted = proposed = searches = 0
     with tempfile.TemporaryDirectory() as folder:
-        for seed in range(asked.searches):
+        for seed in range(asked.first, asked.first + asked.searches):
             found, of = search(seed, asked.rate, Path(folder))
             print(f"search {seed}: {found} of {of} sets accepted", flush=True)
             accepted, proposed, searches = accepted + found, proposed + of, searches + (found > 0)

@@ -23,7 +23,6 @@ from raysearch import Input, Pair
 from raysearch.core.events import Continued, Encoded, Event, Retried
 from raysearch.core.evidence_version import EVIDENCE_VERSION
 from raysearch.core.hypothesis import Subspace
-from raysearch.core.population import SAMPLER, THESE_PAIRS
 from raysearch.proposers.base import Proposer
 from raysearch.proposers.refine import Refine
 from raysearch.search.criteria import DecisionRule
@@ -131,8 +130,7 @@ def new_run(world: World, search: Search, k: int | None, folder: Path) -> RunFol
                 e.counterfactual,
             )
         )  # fmt: skip
-    population = THESE_PAIRS if world.these_pairs else SAMPLER
-    write_pairs(run.folder, pairs, encoded, population=population)
+    write_pairs(run.folder, pairs, encoded, population=world.population)
     return run
 
 
@@ -573,6 +571,56 @@ def test_a_k_that_is_too_small_is_seen(forged: Path) -> None:
     info = json.loads((forged / "run.json").read_text())
     (forged / "run.json").write_text(json.dumps({**info, "k": 3}))
     assert any(line.startswith("K is 3; ") for line in check(forged))
+
+
+BESIDE = {
+    "population": "new_values", "population_size": 7, "claim": "these_pairs", "part": 1,
+    "distinct": 1, "copies": 1, "keep_iia": 0.01, "base_match_unfiltered": 0.01,
+    "no_intervention_iia": 0.01,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("column", BESIDE)
+def test_what_a_verdict_is_said_to_be_about_is_derived(forged: Path, column: str) -> None:
+    def change(found: list[dict[str, Any]]) -> None:
+        row, other = next(row for row in found if row["keep_n"]), BESIDE[column]
+        row[column] = other if isinstance(other, str) else (row[column] or 0) + other
+
+    forge_table(forged, "verdicts", change)
+    (line,) = check(forged)
+    assert f": {column} is " in line
+
+
+def rename(run: Path, **changes: Any) -> None:
+    """Changes what pairs.parquet says of the population."""
+    read = pq.read_table(run / "pairs.parquet")
+    flags = {k.decode(): v.decode() for k, v in read.schema.metadata.items()}
+    flags["population"] = json.dumps({**json.loads(flags["population"]), **changes})
+    pq.write_table(read.replace_schema_metadata(flags), run / "pairs.parquet")
+
+
+def test_another_name_of_the_population_is_seen_though_the_verdicts_say_it_too(
+    tmp_path: Path,
+) -> None:
+    run = run_of(WORLDS["fits"], tmp_path)
+
+    def change(found: list[dict[str, Any]]) -> None:
+        for row in found:
+            row["population"] = "sampler"
+
+    forge_table(run, "verdicts", change)
+    rename(run, name="sampler")
+    assert "population of pairs.parquet is 'sampler'; 'not_trained_on' follows" in check(run)
+
+
+@pytest.mark.parametrize("column", ["pairs", "drawn", "used"])
+def test_a_count_of_what_was_left_out_that_was_changed_is_seen(forged: Path, column: str) -> None:
+    def change(found: list[dict[str, Any]]) -> None:
+        row = next(row for row in found if row["split"] == "test")
+        row[column] -= 1
+
+    forge_table(forged, "dropped", change)
+    assert any(line.startswith("dropped, ") for line in check(forged))
 
 
 def test_a_run_of_other_rules_is_said_to_be_one(forged: Path) -> None:

@@ -32,7 +32,8 @@ class Run:
         self.test, self.kinds, self.keys = rooms["test"], rooms["pairs"]["kinds"], rooms["pairs"]
         self.has_sets = rooms.get("space", {}).get("units", "[]") != "[]"
         about = json.loads(pq.read_schema(folder / "pairs.parquet").metadata[b"population"])
-        self.fixed, self.new = about["fixed"], about["name"] == "new_values"
+        self.fixed, self.new, self.about = about["fixed"], about["name"] == "new_values", about
+        self.of_lines = rooms.get("problem", {}).get("pairs", "null") != "null"
         self.ours = rooms["propose"]["use"] in OURS
         self.once, self.retried = self.test["use"] == "fixed", False
         self.delta, self.more, self.last = float(self.test["false_accept"]), [], {}
@@ -112,8 +113,10 @@ class Run:
     def screen(self):  # which pairs count, in parts for generations, and their blocks
         events = [e for (_, one), of in self.seen.items() if one is None for e in of.values()]
         solved, used, first, every = {}, {}, 0, self.keys["solved_only"] == "false"
+        self.output = {}  # of each pair that was screened, without an intervention
         for event, i, p in ((e, i, p) for e in events for i, p in enumerate(e["pairs"])):
             of, sources = self.pairs[p], event["sources"]
+            self.output[p] = event["base"][i]
             right = [self.read(sources[s][i], p) == a for s, a in of["from"].items()]
             solved[p] = every or (self.read(event["base"][i], p) == of["base"] and all(right))
         for split in ("fit", "test"):
@@ -164,7 +167,9 @@ class Run:
             if keep == (want[p] == same) or (self.kinds == "unfiltered" and not keep):
                 match = output != same if ablates else output == want[p]
                 x = min(max((x + c) / (2 * c), 0.0), 1.0) if c else x if self.score else match
-                found.append((match, x, self.pairs[p]["set"], self.pairs[p]["matching"], p))
+                of = self.pairs[p]
+                copied = want[p] != same and output in of["from"].values()
+                found.append((match, x, of["set"], of["matching"], copied, p))
         return found
 
     def counted(self, *of, blocks=None):  # the events of blocks, up to a gap

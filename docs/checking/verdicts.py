@@ -11,6 +11,7 @@ from itertools import takewhile
 
 import numpy as np
 
+from checking import accounts
 from checking.formulas import DOWN, UP, chances, e_bh, ends, log_e, log_wealth
 from checking.journal import Run
 from checking.levels import levels
@@ -101,6 +102,7 @@ class Checked(Run):
             verdict = "failed" if self.gave_up(given["intervention"]) else None
         row = {"verdict": verdict, "level": level, "keep_n": len(parts[1])}
         row |= self.figures(parts[0], fixed)
+        row |= accounts.beside(self, given, self.part_of(given, at), parts, [n for _, n in tests])
         row["accept_to"], row["reject_from"] = self.span(sides, edges, *errors)
         if not self.beats(given, parts[0], fixed, level):
             row["accept_to"] = None
@@ -139,6 +141,8 @@ class Checked(Run):
 def check(folder):
     run = Checked(folder)
     run.differs("evidence_version", run.info["evidence_version"], 9)
+    accounts.population(run)
+    accounts.left_out(run)
     rows = {row["hypothesis"]: row for row in run.table("tables/hypotheses/*.parquet")}
     told = {row["hypothesis"]: row for row in run.table("tables/verdicts/*.parquet")}
     sets = {(row["hypothesis"], row["set"]): row for row in run.table("tables/sets/*.parquet")}
@@ -150,6 +154,8 @@ def check(folder):
         if run.retried and run.fdr and kept.get("verdict") == "undecided":
             verdict = row["verdict"] = "undecided"  # settled before the retry
         row["evidence"] = {"accept": up, "reject": down}.get(verdict, max(up, down))
+        if kept.get("part", 0) is None:  # a run of before
+            del row["part"]
         if kept or run.done:
             run.differ(h, kept, row if verdict else {"verdict": None})
         for kind, figures in of_sets.items() if verdict else ():

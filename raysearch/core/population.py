@@ -27,7 +27,7 @@ POPULATIONS: Mapping[PopulationName, str] = {
     "these_values": "pairs of this sampler whose values are among those held out for the test",
     "new_values": "pairs of this sampler of any two new values, each as likely as any other (those "
     "held out for the test count as draws of such values)",
-    "these_pairs": "the test pairs at hand, not others like them",
+    "these_pairs": "the test pairs at hand (not others like them)",
     "test_part": "pairs of the part of this sampler's domain that was set apart for the test",
 }
 """Each population in words, without the screen."""
@@ -85,11 +85,10 @@ def about(
         of = f"values of {', '.join(disjoint)}"
         words = words.replace("values are among", f"{of} are among")
         words = words.replace("new values,", f"new {of},")
-    if size is not None:
-        of_values = name in ("these_values", "new_values")
-        words = (
-            words.replace("those held out", f"the {size} held out")
-            if of_values
-            else f"{words} ({size} in all)"
-        )
-    return " ".join(filter(None, (words, screen_words(kinds, solved_only))))
+    if size is None:
+        return " ".join(filter(None, (words, screen_words(kinds, solved_only))))
+    if name in ("these_values", "new_values"):
+        words, size_words = words.replace("those held out", f"the {size} held out"), ""
+    else:
+        size_words = f"({size} in all)"
+    return " ".join(filter(None, (words, screen_words(kinds, solved_only), size_words)))

@@ -74,8 +74,8 @@ def claim_sentences(
         family = family_words((job.get("propose") or {}).get("use"), hypotheses)
     words = continued_words(continued)
     return [
-        f"{_shown(ablates, score_label(job).name, tau)} {population}; {error_words(test)}, "
-        f"{family}.",
+        f"{_shown(ablates, score_label(job).name, tau)} {population}{_kept(job)}; "
+        f"{error_words(test)}, {family}.",
         *([f"{words[0].upper()}{words[1:]}."] if words else []),
         f"It does not say {not_shown(ablates)}, nor anything {BEYOND[name]}.",
         mean_words(test, bool(continued)),
@@ -102,6 +102,15 @@ def figure_claim(facts: ChartFacts, ablates: Collection[bool]) -> list[str]:
         facts.population_name,
     )
     return [f"Outlined: accepted{tau}: {first}", *rest]
+
+
+def _kept(job: Mapping[str, Any]) -> str:
+    """Returns what an accept shows of keep pairs, where they decide too."""
+    test = job["test"]
+    if (job.get("pairs") or {}).get("kinds") != "both":
+        return ""
+    tau = (test.get("keep_threshold") or test["threshold"]) - (test.get("indifference") or 0.0)
+    return f", and above {tau:g} on those that it leaves alone"
 
 
 def _shown(ablates: Collection[bool], score: str, tau: float) -> str:

@@ -4,11 +4,12 @@ Invariants: a code is a function of the tables of a run alone, so that it is the
 shown; a code is listed once, with its words.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from raysearch.report.control_comparison import ControlComparison
+from raysearch.stats.evidence import MATCHINGS
 
 Row = Mapping[str, Any]
 
@@ -16,6 +17,7 @@ PAIR_COLUMNS = (
     "split",
     "block",
     "base_text",
+    "base_tensor",
     "base_positions",
     "sources",
 )
@@ -62,16 +64,19 @@ def warnings_of(
         used_before: whether another run of the store tested on some of its pairs.
     """
     row = compared.row
+    n = row["n"]
+    if row.get("population") == "new_values":  # each value is in a pair of each matching
+        n /= MATCHINGS
     rules: Mapping[str, Callable[[], bool]] = {
         "copies_answer": lambda: compared.copies,
-        "few_distinct_pairs": lambda: (row["distinct"] or row["n"]) < FEW * row["n"],
+        "few_distinct_pairs": lambda: (row["distinct"] or n) < FEW * n,
         "like_other_variable": lambda: bool(compared.alike),
         "inputs_trained_on": lambda: row["fit"] is not None and pairs.trained_share >= TRAINED,
         "pairs_used_before": lambda: used_before,
         "control_does_as_well": lambda: bool(compared.as_well),
         "not_above_baseline": lambda: compared.beats_policy is False,
         "same_tokens": lambda: pairs.has_same_tokens(row["position"]),
-        "small_n": lambda: row["n"] < SMALL_N,
+        "small_n": lambda: n < SMALL_N,
         "holdout_below_interval": lambda: (
             None not in (row["holdout_high"], row["low"]) and row["holdout_high"] < row["low"]
         ),
@@ -112,8 +117,8 @@ class PairFacts:
     @cached_property
     def trained_share(self) -> float:
         """Share of the inputs of test pairs that are inputs of fit pairs."""
-        fit = {t for p in self._fit for t in _texts(p)}
-        test = {t for p in self._test for t in _texts(p)}
+        fit = {content for p in self._fit for content in _inputs(p)}
+        test = {content for p in self._test for content in _inputs(p)}
         return len(test & fit) / len(test) if test else 0.0
 
     def has_same_tokens(self, position: str | None) -> bool:
@@ -132,6 +137,10 @@ class PairFacts:
         )
 
 
-def _texts(pair: Row) -> list[str]:
-    texts = (pair["base_text"], *(s["text"] for s in pair["sources"]))
-    return [text for text in texts if text is not None]
+def _inputs(pair: Row) -> list[Hashable]:
+    """Returns the contents of base and sources: texts, or the numbers of tensors."""
+    both = [(pair["base_text"], pair.get("base_tensor"))]
+    both += [(s["text"], s.get("tensor")) for s in pair["sources"]]
+    return [
+        text if of is None else (of["dtype"], tuple(of["shape"]), of["data"]) for text, of in both
+    ]

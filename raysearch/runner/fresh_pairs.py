@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from raysearch.causal import LeftOutCount
-from raysearch.core.population import Population
+from raysearch.core.population import POPULATIONS, Population
 from raysearch.errors import PairsError
 from raysearch.runner.resolved_job import ResolvedJob
 from raysearch.store.used_pairs import EarlierRun
@@ -18,7 +18,7 @@ def with_fresh_pairs(resolved: ResolvedJob, runs: Collection[EarlierRun]) -> Res
     """Returns the job without the test pairs that one of `runs` has tested on, if it asks for that.
 
     Raises:
-        PairsError: no test pair is left.
+        PairsError: no test pair is left, or the population would not be the one that is named.
     """
     if not resolved.job.pairs.fresh:
         return resolved
@@ -33,7 +33,13 @@ def with_fresh_pairs(resolved: ResolvedJob, runs: Collection[EarlierRun]) -> Res
     if not n:
         return resolved
     of = resolved.population
-    if of.name in ("sampler", "not_trained_on", "test_part"):
+    if of.name == "test_part":
+        raise PairsError(
+            f"pairs.fresh: {n} of the test pairs were tested on by runs of this store, and without "
+            f"them verdicts would not be about {POPULATIONS[of.name]}; claim those at hand alone "
+            f"(test.claim: these_pairs), or leave fresh out"
+        )
+    if of.name in ("sampler", "not_trained_on"):
         of = Population("not_tested_before", fixed=of.fixed)
     pairs = tuple(replace(p, index=i) for i, p in enumerate(kept))
     left_out = (*resolved.left_out, LeftOutCount("used_before", "test", None, n))

@@ -104,6 +104,30 @@ def test_a_figure_says_its_error_level_and_asks_what_its_operation_asks() -> Non
     assert "τ = 0.8, about all pairs" in bare
 
 
+@pytest.mark.parametrize(
+    ("kinds", "keep", "words"),
+    [
+        (
+            "both",
+            None,
+            "changes the answer, and above 0.8 on those that it leaves alone; the chance",
+        ),
+        (
+            "both",
+            0.6,
+            "changes the answer, and above 0.6 on those that it leaves alone; the chance",
+        ),
+        ("change", None, "changes the answer; the chance"),
+    ],
+)
+def test_keep_pairs_that_decide_are_named_by_the_claim(
+    kinds: str, keep: float | None, words: str
+) -> None:
+    test = {**TEST, **SEQUENTIAL, "threshold": 0.8, "keep_threshold": keep}
+    job = {"test": test, "propose": {"use": "exhaustive"}, "pairs": {"kinds": kinds}}
+    assert words in claim_words(job, about("sampler"), 3)
+
+
 def test_a_figure_of_a_run_knows_its_job(once: Once) -> None:
     facts = chart_facts(once.searched(QUICKSTART))
     said = " ".join(figure_claim(facts, [False]))

@@ -105,6 +105,31 @@ def test_a_warning_begins_where_it_says_and_no_earlier(
     assert warnings_of(compared(row), pairs) == []
 
 
+def tensor(i: int, split: str, of: int) -> dict[str, Any]:
+    """A pair whose inputs are numbers."""
+    base, source = ({"dtype": "float32", "shape": [1], "data": bytes([n])} for n in (i, of))
+    sources = [{"text": None, "tensor": source, "positions": []}]
+    return {**pair(i, split), "base_text": None, "base_tensor": base, "sources": sources}
+
+
+@pytest.mark.parametrize(("shift", "codes"), [(0, ["inputs_trained_on"]), (100, [])])
+def test_inputs_that_are_numbers_are_trained_on_as_texts_are(shift: int, codes: list[str]) -> None:
+    test = [tensor(i, "test", i + 20) for i in range(9)]
+    fit = [tensor(i + shift, "fit", i + shift + 20) for i in range(9)]
+    assert warnings_of(compared({"fit": "digest"}), PairFacts([*test, *fit])) == codes
+
+
+@pytest.mark.parametrize(
+    ("population", "n", "codes"),
+    [("new_values", 119, ["small_n"]), ("new_values", 120, []), ("sampler", 119, [])],
+)
+def test_of_new_values_pairs_that_share_none_are_counted(
+    population: str, n: int, codes: list[str]
+) -> None:
+    row = {"population": population, "n": n, "distinct": n if population == "sampler" else 50}
+    assert warnings_of(compared(row), facts()) == codes
+
+
 def test_every_code_is_said_in_words_once_for_all_that_have_it() -> None:
     rows = [{"variable": v, "warnings": w} for v, w in (("a", "small_n"), ("b", "small_n"))]
     rows.append({"variable": "c", "warnings": None})

@@ -1,12 +1,13 @@
 """Pairs that another run of the store tested on: said, warned about, and left out where the job asks."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from raysearch.core.population import THESE_PAIRS, about
+from raysearch.core.population import THESE_PAIRS, Population, about
 from raysearch.errors import PairsError
 from raysearch.job import Job
 from raysearch.report.results_table import results
@@ -123,6 +124,18 @@ def test_where_nothing_is_left_it_is_said_in_one_line() -> None:
     assert fixed.population == THESE_PAIRS
     assert [p.index for p in fixed.pairs] == list(range(len(fixed.pairs)))
     assert "an earlier run of the store" in about("not_tested_before")
+
+
+def test_a_part_of_a_domain_is_not_the_same_without_what_was_tested_on() -> None:
+    """It would be called the sampler's pairs that nobody tested on, which it is a part of."""
+    resolved = resolve(Job.parse({**JOB, "pairs": {"test": 8, "holdout": 0, "fresh": True}}))
+    part = replace(resolved, population=Population("test_part"))
+    some = frozenset([next(p.contents for p in resolved.pairs if p.split == "test")])
+    with pytest.raises(
+        PairsError, match="1 of the test pairs were tested on by runs of this store"
+    ):
+        with_fresh_pairs(part, [EarlierRun("r", None, 1, 0.05, some)])
+    assert with_fresh_pairs(part, []).population.name == "test_part"
 
 
 def test_a_run_that_cannot_be_read_is_named_and_the_others_count(

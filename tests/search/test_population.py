@@ -202,7 +202,8 @@ def test_a_population_is_told_in_words_with_its_screen() -> None:
         "pairs of this sampler whose values of x are among the 16 held out for the test that"
     )
     assert about("sampler", None, (), "unfiltered", False) == "all pairs of this sampler"
-    assert "(56 in all)" in about("these_pairs", 56)
+    # The size is of what passed the screen, so that it stands behind it.
+    assert about("these_pairs", 56).endswith(f"{screen} (56 in all)")
 
 
 def test_a_run_of_before_has_the_population_that_its_pairs_were_drawn_from() -> None:

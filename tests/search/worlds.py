@@ -21,6 +21,7 @@ from raysearch.core.events import (
     Seed,
     Task,
 )
+from raysearch.core.featurizers import is_fitted
 from raysearch.core.fit_keys import FitKeys
 from raysearch.core.hypothesis import Intervention, Subspace, Unit
 from raysearch.core.population import SAMPLER, THESE_PAIRS, Population
@@ -145,10 +146,7 @@ class World:
             if self.fit
             else None
         )
-        population = THESE_PAIRS if self.these_pairs else SAMPLER
-        if self.new_values:
-            population = Population("new_values", self.test // 2)
-        asked = (test, self.pairs, plan, population, self.rows, fit, self.controls, self.rule)
+        asked = (test, self.pairs, plan, self.population, self.rows, fit, self.controls, self.rule)
         wants = getattr(proposer, "inner", proposer)  # of one that is watched
         needs_effects = getattr(wants, "fit_pairs", 0)
         attribution = attribution_plan(wants, self.space) if needs_effects else None
@@ -204,6 +202,16 @@ class World:
             if self.pairs[p].changes(variable)
         )
         return None if mean is None else float(f"{sum(mean + 0.1 * n for n in noise):.6g}")
+
+    @property
+    def population(self) -> Population:
+        """What its verdicts are about."""
+        if self.new_values:
+            return Population("new_values", self.test // 2)
+        if self.these_pairs:
+            return THESE_PAIRS
+        trained = any(is_fitted(s.featurizer) for s in self.subspaces)
+        return Population("not_trained_on") if trained else SAMPLER
 
     def fit_iia(self, seed: Seed, step: int) -> float:
         """Validation IIA, in twentieths: it rises with the steps to the layer's rate, a little
