@@ -84,8 +84,8 @@ def remember_bytes(kind: str, key: Mapping[str, Any], content: bytes) -> None:
 
 
 def stamp(file: Path) -> tuple[str | int, ...]:
-    """Returns what tells whether a file has changed: its place, size, inode and times in ns (no
-    program sets the second)."""
+    """Returns what shows that a file has changed: its place, size, device, inode and times in ns,
+    of which no program can set the last."""
     found = file.stat()
     times = found.st_mtime_ns, found.st_ctime_ns
     return os.path.realpath(file), found.st_size, found.st_dev, found.st_ino, *times

@@ -37,7 +37,7 @@ def _use_folder_of(file: Path) -> None:
         _imported.clear()
         _executed.clear()
     _executed.add(file)
-    if _folders and sys.path[-1] == _folders[0]:  # that is where it was added
+    if _folders and sys.path[-1] == _folders[0]:  # where it was added below
         sys.path.pop()
     _folders[:] = [folder]
     if folder not in sys.path:

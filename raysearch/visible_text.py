@@ -51,10 +51,8 @@ def shorten(text: object, most: int) -> str:
 
 
 def one_line(text: object, most: int = 200) -> str:
-    """Returns what an error or a text says on one line: runs of white space become one space.
-
-    It is cut after `most` characters.
-    """
+    """Returns an error's message, or a text, on one line: runs of white space become one space, and
+    what is longer than `most` characters is cut."""
     text = " ".join(_str(text).split())
     return text if len(text) <= most else f"{text[: most - 4]} ..."
 

@@ -56,49 +56,45 @@ def main() -> None:
     try:
         with open_streams():
             code = cli.main(prog_name="raysearch", standalone_mode=False)
-    except RaysearchError as e:
-        for line in (f"raysearch: {e}", *getattr(e, "__notes__", ())):
-            click.echo(line, err=True)
-        code = e.exit_code
-    except click.exceptions.Abort:  # click's exception for Ctrl-C before a search has begun
-        click.echo("raysearch: interrupted", err=True)
-        code = INTERRUPTED
-    except click.exceptions.Exit as e:  # of a broken pipe: `raysearch ... | head`
-        code = e.exit_code
-    except click.ClickException as e:
-        e.show(
-            shown := io.StringIO()
-        )  # holds the typed text, which a script may have taken from anywhere
-        click.echo(visible_lines(shown.getvalue()), err=True, nl=False)
-        code = e.exit_code
-    except ModuleNotFoundError as e:
-        if (e.name or "").startswith("raysearch"):
-            raise
-        click.echo(f"raysearch: {visible_lines(missing(e))}", err=True)
-        code = 1
-    except SystemExit as e:
-        if COMPLETE in os.environ:  # click ends so after it has completed a word
-            raise
-        said = "code that the job names called sys.exit"
-        click.echo(f"raysearch: {said}({e.code!r}); it must return or raise", err=True)
-        code = 1
-    except (MemoryError, OSError) as e:
-        if (line := fault(e)) is None:
-            raise
-        click.echo(f"raysearch: {visible_lines(line)}", err=True)
-        code = 2 if getattr(e, "errno", None) in NAMES else 1
-    except (
-        KeyboardInterrupt
-    ):  # before a search has begun; later, interrupt.py handles it between steps
-        click.echo("raysearch: interrupted", err=True)
-        code = INTERRUPTED
     except BaseException as e:
-        if isinstance(e, Exception):
+        code = _exit_code(e)
+        if code is None:
             raise
-        said = f"code that the job names raised {type(e).__name__}: {one_line(e)}"
-        click.echo(f"raysearch: {visible_lines(said)}; it must raise an Exception", err=True)
-        code = 1
     sys.exit(code or 0)
+
+
+def _exit_code(error: BaseException) -> int | None:
+    """Says in one line what ended the command, and returns its exit code; None for a fault of
+    ours."""
+    match error:
+        case RaysearchError():
+            for line in (f"raysearch: {error}", *getattr(error, "__notes__", ())):
+                click.echo(line, err=True)
+            return error.exit_code
+        case click.exceptions.Exit():  # of a broken pipe: `raysearch ... | head`
+            return error.exit_code
+        case click.ClickException():
+            shown = io.StringIO()  # holds the typed text, which a script may have from anywhere
+            error.show(shown)
+            click.echo(visible_lines(shown.getvalue()), err=True, nl=False)
+            return error.exit_code
+        case click.exceptions.Abort() | KeyboardInterrupt():
+            # Before a search has begun; later, interrupt.py handles it between steps.
+            line, code = "interrupted", INTERRUPTED
+        case ModuleNotFoundError() if not (error.name or "").startswith("raysearch"):
+            line, code = missing(error), 1
+        case SystemExit() if COMPLETE not in os.environ:  # click ends so after completing a word
+            said = "code that the job names called sys.exit"
+            line, code = f"{said}({error.code!r}); it must return or raise", 1
+        case MemoryError() | OSError() if (text := fault(error)) is not None:
+            line, code = text, 2 if getattr(error, "errno", None) in NAMES else 1
+        case Exception() | SystemExit():
+            return None
+        case _:
+            said = f"code that the job names raised {type(error).__name__}: {one_line(error)}"
+            line, code = f"{said}; it must raise an Exception", 1
+    click.echo(f"raysearch: {visible_lines(line)}", err=True)
+    return code
 
 
 def _interrupt(*_: object) -> None:

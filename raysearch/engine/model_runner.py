@@ -38,7 +38,7 @@ from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.first_run import check_runs
 from raysearch.engine.networks.half_precision import keep_copies
 from raysearch.engine.networks.network import LanguageModel, Network
-from raysearch.engine.patching.build import trials
+from raysearch.engine.patching.random_rows import random_rows
 from raysearch.engine.patching.rows import Row
 from raysearch.engine.training.trainer import Trainer
 
@@ -71,26 +71,13 @@ class ModelRunner:
         self.scoring = Scoring(settings.scores, encoded)
         check_runs(network, _ends(encoded))
         hold_copies(network)
-        cache_bytes = (
-            capture_bytes(network.device)
-            if settings.capture_bytes is None
-            else settings.capture_bytes
-        )
-        plain, limit = (
-            PlainExecutor(network, self.hook_points, cache_bytes // CANONICAL_PARTS),
-            RowLimit(settings.rows),
-        )
+        cache_bytes = settings.capture_bytes
+        if cache_bytes is None:
+            cache_bytes = capture_bytes(network.device)
+        limit = RowLimit(settings.rows)
+        plain = PlainExecutor(network, self.hook_points, cache_bytes // CANONICAL_PARTS)
         if settings.plain:
-            one_by_one = RowLimit(1), NEAR_TIE[dtype], 0
-            cache = ActivationCache(
-                network,
-                self.hook_points,
-                *one_by_one,
-                plain=True,
-                meter=meter,
-                scoring=self.scoring,
-            )
-            choice = ExecutorChoice(plain, cache, NEAR_TIE[dtype], NEAR_TIE[dtype])
+            choice = self._one_by_one(dtype, plain, meter)
         else:
             with meter.phase("check"):
                 rows = self._selfcheck_rows(encoded, components, dtype)
@@ -113,6 +100,17 @@ class ModelRunner:
         )
         self._recipe, self._limit = settings.recipe, limit
         self._meter = meter
+
+    def _one_by_one(self, dtype: str, plain: PlainExecutor, meter: UsageMeter) -> ExecutorChoice:
+        """Returns the canonical computation as the executor, with a cache of single rows."""
+        near_tie = NEAR_TIE[dtype]
+        of_one = ActivationCache(
+            *(self.network, self.hook_points, RowLimit(1), near_tie, 0),
+            plain=True,
+            meter=meter,
+            scoring=self.scoring,
+        )
+        return ExecutorChoice(plain, of_one, near_tie, near_tie)
 
     def _checked(
         self,
@@ -142,7 +140,7 @@ class ModelRunner:
         """Returns the rows of the self-check."""
         layers = len(self.network.blocks)
         rows = selfcheck_rows(
-            trials(encoded, self.hook_points, layers, components, tried=TRIED[dtype]), layers
+            random_rows(encoded, self.hook_points, layers, components, tried=TRIED[dtype]), layers
         )
         if isinstance(self.network, LanguageModel):
             rows += boundary_rows(_texts(encoded), layers, self.network.lengths)

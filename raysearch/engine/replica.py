@@ -36,7 +36,7 @@ from raysearch.engine.execution.outputs import Outputs
 from raysearch.engine.execution.predict import Prediction, checked
 from raysearch.engine.execution.usage import Usage, UsageMeter
 from raysearch.engine.model_runner import ModelRunner
-from raysearch.engine.networks.network import LanguageModel, LoadedNetwork
+from raysearch.engine.networks.network import LanguageModel, LoadedNetwork, tokens_of
 from raysearch.engine.patching.build import ablation_sources, build_row, other_source
 from raysearch.engine.patching.build_swaps import SwapBuilder
 from raysearch.engine.patching.rows import Row
@@ -77,12 +77,8 @@ class Replica:
             encoded = encode(pairs, positions, variables)
         tokens = every(encoded) if EVERY in positions else 0
         self._worker, self._node = worker, node
-        self._loaded, self._raw, self._settings, self._components = (
-            loaded,
-            pairs,
-            settings,
-            components,
-        )
+        self._loaded, self._raw = loaded, pairs
+        self._settings, self._components = settings, components
         self._positions = positions
         self._pairs = {e.index: e for e in encoded}
         self._every_pair = tuple(self._pairs.values())
@@ -94,22 +90,7 @@ class Replica:
         self._random: ModelRunner | None = None
         self._builders: dict[ModelRunner, SwapBuilder] = {}
         self._featurizers = Featurizers(network.device, settings.files)
-        self.opened = Opened(
-            ModelFacts(
-                layers=len(network.blocks),
-                width=network.width,
-                heads=network.heads,
-                digest=loaded.digest,
-                dtype=loaded.dtype,
-                device=_device_name(network.device),
-                path=self._runner.executor.name,
-                components=self._runner.facts,
-                tokens=tokens,
-                commit=loaded.commit,
-                unused=loaded.unused,
-            ),
-            encoded,
-        )
+        self.opened = Opened(_model_facts(loaded, self._runner, tokens), encoded)
 
     def do(self, task: Task, tensors: Mapping[str, bytes] = MappingProxyType({})) -> list[Event]:
         """Returns the events of `task`. `tensors`: trained featurizers and states that it needs, by
@@ -288,7 +269,7 @@ class Replica:
             builder = SwapBuilder(build, runner.hook_points, network.share_activations)
             self._builders[runner] = builder
         pairs = [self._pairs[index] for block in task.blocks for index in block.pairs]
-        if not all(self._stays(network, len(pair.base)) for pair in pairs):  # type: ignore[arg-type]
+        if not all(self._stays(network, tokens_of(pair.base)) for pair in pairs):
             return {}
         swaps, interventions = builder.swaps(task.interventions, pairs)
         if swaps is None:
@@ -375,6 +356,23 @@ class Replica:
 
     def _failed(self, task: Task, key: str | None, fault: Fault) -> Failed:
         return failed(task, key, fault, self._worker, self._node)
+
+
+def _model_facts(loaded: LoadedNetwork, runner: ModelRunner, tokens: int) -> ModelFacts:
+    network = runner.network
+    return ModelFacts(
+        layers=len(network.blocks),
+        width=network.width,
+        heads=network.heads,
+        digest=loaded.digest,
+        dtype=loaded.dtype,
+        device=_device_name(network.device),
+        path=runner.executor.name,
+        components=runner.facts,
+        tokens=tokens,
+        commit=loaded.commit,
+        unused=loaded.unused,
+    )
 
 
 def _device_name(device: torch.device) -> str:

@@ -111,9 +111,8 @@ class Job(Keys):
         try:
             job = cls.model_validate(raw, context=away)
         except ValidationError as e:
-            raise JobError(
-                f"{where}: {first_error(e, cls)}"
-            ) from None  # all that it says is said, in our words
+            # Without its cause: the line has all that pydantic's error says.
+            raise JobError(f"{where}: {first_error(e, cls)}") from None
         folder = folder or Path.cwd()
         model_here = not away(NamedFile(MODEL, job.model.path))
         if model_here and not job.model.is_factory and not job.model.is_given:

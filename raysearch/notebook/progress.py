@@ -83,7 +83,7 @@ class CellProgress(PythonProgress):
 
 def follow(quiet: bool) -> PythonProgress:
     """Returns the progress display of a run that is begun here."""
-    ipython = sys.modules.get("IPython")  # not imported: where there is a notebook, it is there
+    ipython = sys.modules.get("IPython")  # a notebook has imported it already
     shell: Any = None if ipython is None else ipython.get_ipython()
     if shell is None or not hasattr(shell, "kernel"):
         return PythonProgress(quiet)

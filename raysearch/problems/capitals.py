@@ -17,6 +17,7 @@ from functools import partial
 
 from raysearch.causal import CausalModel, Input, Problem, Setting, Value, Variable
 from raysearch.errors import CausalModelError
+from raysearch.problems.option_checks import share
 
 RELATIONS = ("capital", "language")
 """The two relations; each is also the one word in which their sentences differ."""
@@ -123,15 +124,7 @@ def problem(
             share is out of range.
     """
     chosen = COUNTRIES if countries is None else _checked(countries)
-    if (
-        isinstance(other_relation, bool)
-        or not isinstance(other_relation, int | float)
-        or not 0 <= other_relation <= 1
-    ):
-        raise CausalModelError(
-            f"capitals: other_relation: got {other_relation!r}; it must be a number from 0 to 1, "
-            f"such as {OTHER_RELATION}"
-        )
+    source_asked = share("capitals", "other_relation", other_relation, OTHER_RELATION)
     couples = [
         (b, s) for b in chosen for s in chosen if not {*FACTS[b].values()} & {*FACTS[s].values()}
     ]
@@ -143,7 +136,7 @@ def problem(
     return Problem(
         name="capitals",
         model=_causal_model(chosen),
-        sample=partial(_sample, tuple(couples), other_relation),
+        sample=partial(_sample, tuple(couples), source_asked),
         render=_render,
         answer=_write,
         positions=POSITIONS,

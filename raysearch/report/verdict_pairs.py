@@ -38,7 +38,7 @@ class VerdictPairs:
     ) -> None:
         self._pairs, self._unfiltered = pairs, unfiltered
         self._numbers: dict[Ids, int] = {}
-        matchers = {id(e.matcher): e.matcher for e in pairs.values()}  # one a continuation
+        matchers = {id(e.matcher): e.matcher for e in pairs.values()}  # one for each continuation
         places = {key: i for i, key in enumerate(matchers)}
         self._matcher = self._column(lambda e: places[id(e.matcher)])
         read = [[self._number(m.read(output)) for output in outputs] for m in matchers.values()]

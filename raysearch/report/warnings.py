@@ -57,7 +57,7 @@ WARNINGS: Mapping[str, str] = {
 def warnings_of(
     compared: ControlComparison, pairs: "PairFacts", used_before: bool = False
 ) -> list[str]:
-    """Returns the codes of an accepted hypothesis. What compares is the paired test alone
+    """Returns the codes of an accepted hypothesis. Comparisons go by the paired test alone
     (`control_comparison.py`).
 
     Args:

@@ -83,7 +83,8 @@ def continuation(
     event = done.continuation(pairs)
     check_rules(run, resolved)
     number = 1 + done.continuations
-    kept = [p for p in resolved.pairs if p.added < number]  # and not of one that was cut off
+    # Without the pairs of a continuation that was cut off before it was journalled.
+    kept = [p for p in resolved.pairs if p.added < number]
     resolved = replace(resolved, pairs=tuple(kept), continued=True)
     left, lacking = done.pairs_for(event)
     unasked = done.screening.unasked

@@ -101,7 +101,7 @@ def _width(job: Job, unit: Unit) -> int:
             f"known without it"
         )
     summary = inspect_model(
-        replace(job.source, trust_remote_code=False),  # a run's job.yaml is another's
+        replace(job.source, trust_remote_code=False),  # job.yaml may be somebody else's
         (site.component,),
     )
     width = summary.components[0].width_in(site.layer)

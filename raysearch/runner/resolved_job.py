@@ -128,6 +128,23 @@ class ResolvedJob:
             _check_values(self.job, self.population.values or 0, test)
         return test
 
+    @property
+    def _rule(self) -> DecisionRule:
+        """Which pairs decide, and when evidence is looked at."""
+        test = self.job.test
+        return DecisionRule(
+            self.kinds,
+            test.keep_threshold,
+            test.use == "fixed",
+            test.score,
+            test.above_baselines,
+            self.job.pairs.holdout_width,
+            test.weights != "even",
+            test.is_exact,
+            test.reserve,
+            test.control == "fdr",
+        )
+
     def search(
         self, facts: ModelFacts, encoded: Sequence[Encoded], proposer: Proposer | None = None
     ) -> Search:
@@ -141,13 +158,13 @@ class ResolvedJob:
         expecteds = self.expected_answers(encoded)
         check_variables(*self.test_pairs(expecteds))
         job = self.job
-        at_end = job.test.use == "fixed"
+        rule = self._rule
         for_weights = weight_pairs(job, len(space))
         plan = ScreeningPlan(
             pair_counts(job, proposer.fit_pairs or for_weights),
             job.test.most_pairs,
             job.pairs.solved_only,
-            not at_end,
+            not rule.at_end,
             job.space.is_fitted,
             is_open(job),
             self.left_out,
@@ -161,18 +178,7 @@ class ResolvedJob:
             job.resources.rows,
             job.fit if job.space.is_fitted else None,
             job.controls,
-            DecisionRule(
-                self.kinds,
-                job.test.keep_threshold,
-                at_end,
-                job.test.score,
-                job.test.above_baselines,
-                job.pairs.holdout_width,
-                job.test.weights != "even",
-                job.test.is_exact,
-                job.test.reserve,
-                job.test.control == "fdr",
-            ),
+            rule,
             attribution_plan(proposer, space, for_weights, job.test.weights == "attribution"),
             frozenset(h.id for h in space) if is_open(job) else None,
             self.continued,

@@ -148,7 +148,8 @@ class RunSession:
             self._track("done", pictures, ended.results)
         except BaseException:
             if self.tracker is not None:
-                self.tracker.close("done")  # the search is, whatever became of its pictures
+                # The search is done, even where a picture could not be drawn.
+                self.tracker.close("done")
             frontend.left("the search is done, its pictures and summary are not", run)
             raise
         return ended

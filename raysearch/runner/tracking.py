@@ -49,29 +49,14 @@ def start_tracking(
     """Begins to show a run in the tracker of `uri`. `replay`: `at` and `again` of a TrackedRun.
     Raises: JobError where the tracker's package is broken."""
     job = resolved.job.model_dump(mode="json", by_alias=True)
-    variables = resolved.variables
     params = {**flatten(job), "model_digest": facts.digest, "pairs_digest": pairs_digest}
     if facts.commit is not None:
         params["model_commit"] = facts.commit
-    tags = {
-        **(
-            {"raysearch.continued": words} if (words := continued_words(run.info.continued)) else {}
-        ),
-        "raysearch.run": run.info.id,
-        "raysearch.job_hash": run.info.job_hash,
-        "raysearch.store": run.info.store_uri,
-        "raysearch.model": model_name(job) or "",
-        "raysearch.problem": _problem(resolved),
-        "raysearch.variables": ", ".join(variables),
-        "raysearch.proposer": resolved.job.propose.use,
-    }
-    if (here := job_environment()) is not None:
-        tags["raysearch.submission_id"] = here.submission_id
     tracked = TrackedRun(
         uri=uri,
         experiment=f"raysearch/{resolved.job.name}",
         params=params,
-        tags=tags,
+        tags=_tags(run, resolved, model_name(job) or ""),
         run_id=run.info.tracking_run_id,
         name=run.info.id,
         pairs=_pairs(run, resolved, pairs_digest),
@@ -85,12 +70,29 @@ def start_tracking(
                 resolved.population.name,
             )
         ),
-        variables=variables,
+        variables=resolved.variables,
         source=_problem(resolved),
         commit=run.info.versions.get("commit", ""),
         **replay,
     )
     return tracker_of(uri).open(tracked)
+
+
+def _tags(run: RunFolder, resolved: ResolvedJob, model: str) -> dict[str, str]:
+    tags = {
+        "raysearch.run": run.info.id,
+        "raysearch.job_hash": run.info.job_hash,
+        "raysearch.store": run.info.store_uri,
+        "raysearch.model": model,
+        "raysearch.problem": _problem(resolved),
+        "raysearch.variables": ", ".join(resolved.variables),
+        "raysearch.proposer": resolved.job.propose.use,
+    }
+    if words := continued_words(run.info.continued):
+        tags["raysearch.continued"] = words
+    if (here := job_environment()) is not None:
+        tags["raysearch.submission_id"] = here.submission_id
+    return tags
 
 
 def _problem(resolved: ResolvedJob) -> str:

@@ -48,7 +48,7 @@ class ExactTest(MatchTest):
         return _interval(self.population, evidence.n, evidence.matches, (1 - level) / 2)
 
     def _tails(self, n: int, s: NDArray[np.int64]) -> tuple[Floats, Floats]:
-        from scipy.stats import binom, hypergeom  # half a second, for use: fixed alone
+        from scipy.stats import binom, hypergeom  # half a second; only `use: fixed` needs it
 
         if not n:
             return np.zeros(len(s)), np.zeros(len(s))

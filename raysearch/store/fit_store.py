@@ -33,7 +33,7 @@ class FitStore:
                 self._folder.write(digest + _SUFFIX, content)
 
     def read(self, digest: str) -> bytes:
-        """Returns a content by its digest.
+        """Returns the stored bytes that have a digest.
 
         Raises:
             StoreError: the file is missing or damaged.

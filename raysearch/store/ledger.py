@@ -99,9 +99,8 @@ class RunLedger:
         self.past_events = 0
         self.ended: str | None = None
         self._journal = Journal(run.journal)
-        self._journal.append(
-            [_started(run)]
-        )  # before reading earlier journals: of two drivers one always sees the other
+        # Before reading earlier journals: of two drivers one always sees the other.
+        self._journal.append([_started(run)])
         self._read: Counter[str] = Counter()
         self._request: Retried | Continued | None = None
         self.continued: list[int] = []
@@ -128,19 +127,27 @@ class RunLedger:
         self._fits = FitStore(run.interventions)
         self._cut_from: dict[str, int] = {}
         self._tables = RunTables(
-            {
-                name: TableWriter(
-                    run.tables.at(name),
-                    schema,
-                    [c for c in cuts if c.table == name],
-                    self._cut,
-                    self._write_part,
-                    clock,
-                    max_rows,
-                    max_seconds,
-                )
-                for name, schema in TABLES.items()
-            }
+            {name: self._writer(name, cuts, clock, max_rows, max_seconds) for name in TABLES}
+        )
+
+    def _writer(
+        self,
+        table: str,
+        cuts: Sequence[Cut],
+        clock: Callable[[], float],
+        max_rows: int,
+        max_seconds: float,
+    ) -> TableWriter:
+        """Returns the writer of a table, which goes on after its cuts."""
+        return TableWriter(
+            self._run.tables.at(table),
+            TABLES[table],
+            [c for c in cuts if c.table == table],
+            self._cut,
+            self._write_part,
+            clock,
+            max_rows,
+            max_seconds,
         )
 
     def history(self) -> Iterator[tuple[JournalledEvent, ...]]:

@@ -109,8 +109,13 @@ def data_in(page: str) -> tuple[str, dict[str, str]]:
 
 
 def html_page(kind: str, title: str, data: Mapping[str, str], stamp: str = "") -> str:
-    """Returns the viewer as HTML. `kind`: "run" or "runs"; `data`: the JSON of what stands in it;
-    `stamp`: of the state of the run that they are of; "" where a server answers for data."""
+    """Returns the viewer as HTML.
+
+    Args:
+        kind: "run" or "runs".
+        data: the JSON texts that the page holds, by name.
+        stamp: identifies the state of the run that the data show; "" where a server has the data.
+    """
     script, style = _script(), _style()
     elements = "\n".join(
         f'<script type="application/json" id="{name}">{text}</script>'

@@ -55,7 +55,8 @@ class StoredBatch:
         assert self.values is not None
         both = list(zip(unstacked(self.keys), unstacked(self.values), strict=True))
         for some in [both[0]] * self.first_layer + both:
-            yield tuple(t.new_zeros(()).expand(1, t.shape[1], tokens, t.shape[3]) for t in some)  # type: ignore[misc]
+            keys, values = (t.new_zeros(()).expand(1, t.shape[1], tokens, t.shape[3]) for t in some)
+            yield keys, values
 
     def part(self, runs: "Sequence[CachedRun]") -> "list[CachedRun]":
         """Returns some runs with a copy of their activations."""

@@ -126,15 +126,7 @@ def select_executor(
     plain = PlainExecutor(network, hook_points) if plain is None else plain
     scoring = Scoring() if scoring is None else scoring
     plain.canonical.prove(rows)
-    wanted, highest, choice = {}, [], DiscreteChoices()
-    for row in rows:
-        with choice:
-            logits = plain.logits([row])
-        (wanted[row],) = with_scores(predict(logits, [row.among]), logits, scoring, [row.base])
-        highest.append(float(logits.max()))
-    held = LOGIT if dtype == "float32" else math.inf
-    least, step, half = least_near_tie(dtype, highest), _step(dtype, highest), dtype != "float32"
-    trial = _Trial(network.name, wanted, least, step, held, half)
+    trial, choice = _reference(network.name, plain, rows, dtype, scoring)
     nominal = NEAR_TIE[dtype]
     one_by_one = ActivationCache(
         network, hook_points, RowLimit(1), nominal, 0, plain=True, meter=meter, scoring=scoring
@@ -164,6 +156,22 @@ def select_executor(
         return trial.settled(batched, *runs_whole)
     replayed = _replayed(trial, network, hook_points, partial(empty_cache, keys=True))
     return trial.settled(batched, *runs_whole) if replayed is None else replayed
+
+
+def _reference(
+    name: str, plain: PlainExecutor, rows: Sequence[Row], dtype: str, scoring: Scoring
+) -> tuple["_Trial", DiscreteChoices]:
+    """Runs the canonical computation on `rows`; returns what executors are held to, and the
+    discrete choices that the model made on its way."""
+    wanted, highest, choice = {}, [], DiscreteChoices()
+    for row in rows:
+        with choice:
+            logits = plain.logits([row])
+        (wanted[row],) = with_scores(predict(logits, [row.among]), logits, scoring, [row.base])
+        highest.append(float(logits.max()))
+    held = LOGIT if dtype == "float32" else math.inf
+    least, step, half = least_near_tie(dtype, highest), _step(dtype, highest), dtype != "float32"
+    return _Trial(name, wanted, least, step, held, half), choice
 
 
 def _replayed(
@@ -222,25 +230,8 @@ class _Trial:
         executor = make(cache)
         try:
             error = error_of(executor, cache, self.wanted)
-            most = max(self.least / SAFETY, MOST * self.step)
-            tolerance, why = max(self.least, SAFETY * error.largest), ""
-            if self.wanted and not error.gaps:
-                why = "no row that was tried has finite logits"
-            elif not error.largest <= most:
-                why = (
-                    f"logits differ by up to {error.largest:.2g} in the gap of the "
-                    f"best two; allowed {most:.2g}"
-                )
-            elif not error.logit_error <= self.held:
-                why = (
-                    f"logits that scores read differ by up to {error.logit_error:.2g}; "
-                    f"allowed {self.held:.2g}"
-                )
-            elif tolerance > self.least and error.share(tolerance) > HALF:
-                why = (
-                    f"{error.share(tolerance):.0%} of rows would be near-ties, closer than "
-                    f"{tolerance:.2g} logits"
-                )
+            tolerance = max(self.least, SAFETY * error.largest)
+            why = self._fault(error, tolerance)
         except (
             RaysearchError,
             RuntimeError,
@@ -269,6 +260,28 @@ class _Trial:
             )
             return None
         return ExecutorChoice(executor, cache, tolerance, tolerance, error.share(tolerance))
+
+    def _fault(self, error: GapErrors, tolerance: float) -> str:
+        """Returns why an executor with that error is not used; empty if it may be."""
+        most = max(self.least / SAFETY, MOST * self.step)
+        if self.wanted and not error.gaps:
+            return "no row that was tried has finite logits"
+        if not error.largest <= most:
+            return (
+                f"logits differ by up to {error.largest:.2g} in the gap of the best two; "
+                f"allowed {most:.2g}"
+            )
+        if not error.logit_error <= self.held:
+            return (
+                f"logits that scores read differ by up to {error.logit_error:.2g}; "
+                f"allowed {self.held:.2g}"
+            )
+        if tolerance > self.least and error.share(tolerance) > HALF:
+            return (
+                f"{error.share(tolerance):.0%} of rows would be near-ties, closer than "
+                f"{tolerance:.2g} logits"
+            )
+        return ""
 
     def settled(
         self,

@@ -35,7 +35,7 @@ from raysearch.errors import JobError, ModelError
 
 
 class Random(FixedSubspace):
-    """k directions that mean nothing."""
+    """k random directions: what any subspace of that size is compared with."""
 
     name: ClassVar[str] = "random"
 

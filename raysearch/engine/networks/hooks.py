@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from raysearch.errors import ModelError
 
@@ -155,43 +156,52 @@ def _is_rows_and_tokens(given: Sequence[int], shape: tuple[int, int]) -> bool:
 
 @contextmanager
 def _on(hook: Hook, fired: list[int], at: int) -> Iterator[None]:
-    tokens = hook.first
-    shape: tuple[int, int] | None = None
+    handles = _Registered(hook, fired, at).handles()
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
-    def note_shape(_block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        nonlocal shape
-        given = output_activation(ModuleCall(args, kwargs).activation)
-        shape = (
-            (len(given), given.shape[1]) if isinstance(given, Tensor) and given.ndim == 3 else None
-        )
 
-    def apply_edit(activation: Any) -> Tensor | None:
-        nonlocal tokens
-        fired[at] += 1
-        whole = None if shape is None or not tokens else (shape[0], tokens + shape[1])
-        if whole is not None and _is_rows_and_tokens(
-            _leading(activation), whole
-        ):  # the activation includes cached earlier tokens
-            shaped, first = as_rows_and_tokens(activation, shape=whole), 0
+class _Registered:
+    """A hook as torch calls it. Counts the calls in `fired[at]`, and follows how many tokens the
+    module has seen."""
+
+    def __init__(self, hook: Hook, fired: list[int], at: int) -> None:
+        self._hook, self._fired, self._at = hook, fired, at
+        self._tokens = hook.first
+        self._shape: tuple[int, int] | None = None
+        """Rows and tokens of the block's input; None: not known."""
+
+    def handles(self) -> list[RemovableHandle]:
+        hook, handles = self._hook, []
+        if hook.block is not None:
+            handles.append(hook.block.register_forward_pre_hook(self._note_shape, with_kwargs=True))
+        if hook.side == "input":
+            handles.append(hook.module.register_forward_pre_hook(self._before, with_kwargs=True))
         else:
-            shaped, first = as_rows_and_tokens(activation, hook.flat, shape), tokens
-        hook_call = HookCall(first, fired[at] == hook.times)
-        tokens = first + shaped.shape[1]
-        return hook.edit(shaped, hook_call)
+            handles.append(hook.module.register_forward_hook(self._after, with_kwargs=True))
+        return handles
 
-    def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _note_shape(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = output_activation(ModuleCall(args, kwargs).activation)
+        known = isinstance(given, Tensor) and given.ndim == 3
+        self._shape = (len(given), given.shape[1]) if known else None
+
+    def _before(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         call = ModuleCall(args, kwargs)
-        new = apply_edit(call.activation)
+        new = self._apply(call.activation)
         if new is None:
             return None
         call = call.put(new)
         return call.args, call.kwargs
 
-    def after(
-        _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    def _after(
+        self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> Any:
         activation = output_activation(output)
-        new = apply_edit(activation)
+        new = self._apply(activation)
         if new is None:
             return None
         new = new.reshape(activation.shape)
@@ -199,17 +209,16 @@ def _on(hook: Hook, fired: list[int], at: int) -> Iterator[None]:
             return [new, *output[1:]]
         return (new, *output[1:]) if isinstance(output, tuple) else new
 
-    handles = (
-        []
-        if hook.block is None
-        else [hook.block.register_forward_pre_hook(note_shape, with_kwargs=True)]
-    )
-    if hook.side == "input":
-        handles.append(hook.module.register_forward_pre_hook(before, with_kwargs=True))
-    else:
-        handles.append(hook.module.register_forward_hook(after, with_kwargs=True))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    def _apply(self, activation: Any) -> Tensor | None:
+        self._fired[self._at] += 1
+        shape, tokens = self._shape, self._tokens
+        whole = None if shape is None or not tokens else (shape[0], tokens + shape[1])
+        if whole is not None and _is_rows_and_tokens(
+            _leading(activation), whole
+        ):  # the activation includes cached earlier tokens
+            shaped, first = as_rows_and_tokens(activation, shape=whole), 0
+        else:
+            shaped, first = as_rows_and_tokens(activation, self._hook.flat, shape), tokens
+        hook_call = HookCall(first, self._fired[self._at] == self._hook.times)
+        self._tokens = first + shaped.shape[1]
+        return self._hook.edit(shaped, hook_call)

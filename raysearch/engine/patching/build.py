@@ -23,9 +23,6 @@ from raysearch.errors import JobError, ModelError, NotYetError, PairsError, Posi
 MEAN_OF = 32
 """Inputs that a mean ablation takes the mean over, fewer where a run has fewer that fit."""
 
-TRIED = 6
-"""Number of pairs from which trial rows are made."""
-
 
 def build_row(
     pair: Encoded,
@@ -63,83 +60,6 @@ def build_row(
     )
     _check_apart(pair, patches)
     return Row(pair.base, patches, pair.choices)
-
-
-def trials(
-    pairs: Sequence[Encoded],
-    hook_points: Components,
-    layers: int,
-    components: Sequence[str],
-    seed: int = 0,
-    tried: int = TRIED,
-) -> list[Row]:
-    """Returns rows on which fast executors are compared with the oracle: on `tried` random pairs,
-    each component at a random position.
-
-    The residual is patched in two random layers, if possible, so that rows of a batch enter at
-    different layers; a per-head component at a random head; and all of these at once, with an
-    answer begun if answers have several tokens. One of several sources is chosen at random.
-    """
-    rng = random.Random(f"{seed}.trials")
-    rows: list[Row] = []
-    for pair in (rng.choice(pairs) for _ in range(tried if pairs else 0)):
-        if not pair.sources:
-            rows.append(Row(pair.base))
-            continue
-        source = (
-            rng.choice(sorted(pair.sources)) if len(pair.sources) > 1 else next(iter(pair.sources))
-        )
-        source_tokens = pair.source_positions[source]
-        position = rng.choice(
-            sorted(
-                p
-                for p, at in pair.base_positions.items()
-                if len(source_tokens.get(p, ())) == len(at)
-            )
-        )
-        sites = [Site(at, "residual", position) for at in rng.sample(range(layers), min(2, layers))]
-        sites = sites if _has_residual(hook_points) else []
-        for component in components:
-            found = hook_points.of(component)
-            layer = rng.choice(list(found))
-            head = rng.randrange(found[layer].heads) if found[layer].heads else None
-            sites.append(
-                Site(
-                    layer,
-                    component,
-                    _position_at(hook_points, pair, source, Point(layer, component), position),
-                    head,
-                )
-            )
-        units = [Unit(site, source=source) for site in dict.fromkeys(sites)]
-        interventions = [Intervention((unit,)) for unit in units]
-        rows += [
-            build_row(pair, intervention, hook_points)
-            for intervention in (*interventions, Intervention(tuple(units)))
-        ]
-        if pair.longest > 1:
-            rows.append(
-                rows[-1].after(next(iter(pair.counterfactual.values()), pair.answers["base"])[0])
-            )
-    return rows
-
-
-def _has_residual(hook_points: Components) -> bool:
-    """Returns whether the residual can be patched: blocks of a network on tensors may have
-    activations of another shape."""
-    try:
-        return bool(hook_points.of("residual"))
-    except ModelError:
-        return False
-
-
-def _position_at(
-    hook_points: Components, pair: Encoded, source: str, point: Point, position: str
-) -> str:
-    """Returns `position`, or "last" if the activation at `point` has fewer tokens."""
-    sides = (pair.base, pair.base_positions), (pair.sources[source], pair.source_positions[source])
-    lasts = [(hook_points.last(point, given), positions[position]) for given, positions in sides]
-    return position if all(last is None or max(at) <= last for last, at in lasts) else LAST
 
 
 def other_source(pair: Encoded, pairs: Sequence[Encoded], intervention: Intervention) -> Encoded:
@@ -247,20 +167,41 @@ def _patch(
         raise JobError(
             f"{unit.subspace.featurizer} is no plain subspace; there are no featurizers at hand"
         )
+    patch = Patch(point, tokens, (), kind, features)
     if kind.lent != "source":
-        return Patch(point, tokens, (), kind, features)
+        return patch
     if intervention.is_ablation:
-        position, sources = unit.site.position, []
-        for other in others:
-            last = hook_points.last(point, other.base)
-            at = _tokens(other, other.base_positions, position, "base", last)
-            sources.append(Source(Row(other.base), point, at, features))
-        return Patch(point, tokens, tuple(sources), kind, features)
+        return replace(patch, sources=_others(others, unit, patch, hook_points))
+    return replace(patch, sources=(_source_of(pair, unit, patch, hook_points, inputs),))
+
+
+def _others(
+    others: Sequence[Encoded], unit: Unit, patch: Patch, hook_points: Components
+) -> tuple[Source, ...]:
+    """Returns the bases of other pairs as sources of the same point, for an ablation."""
+    sources = []
+    for other in others:
+        last = hook_points.last(patch.point, other.base)
+        at = _tokens(other, other.base_positions, unit.site.position, "base", last)
+        sources.append(Source(Row(other.base), patch.point, at, patch.features))
+    return tuple(sources)
+
+
+def _source_of(
+    pair: Encoded,
+    unit: Unit,
+    patch: Patch,
+    hook_points: Components,
+    inputs: Mapping[str, tuple[ModelInput, Mapping[str, Ids]]],
+) -> Source:
+    """Returns the source of an interchange. Raises: JobError for other widths than the patch's;
+    PositionError for another number of tokens."""
     name = _source(pair, unit)
     source_site = unit.source_site or unit.site
     their_point, their_features = _place(source_site, unit, hook_points)
     ours, theirs = (
-        _width(f, hook_points.at(p)) for p, f in ((point, features), (their_point, their_features))
+        _width(f, hook_points.at(p))
+        for p, f in ((patch.point, patch.features), (their_point, their_features))
     )
     if ours != theirs:
         raise JobError(
@@ -271,19 +212,13 @@ def _patch(
     source_tokens = _tokens(
         pair, positions, source_site.position, name, hook_points.last(their_point, run)
     )
-    if len(tokens) != len(source_tokens):
+    if len(patch.tokens) != len(source_tokens):
         raise PositionError(
-            f"pair {pair.index}: position {unit.site.position!r} has {len(tokens)} tokens in the "
-            f"base, {source_site.position!r} has {len(source_tokens)} "
+            f"pair {pair.index}: position {unit.site.position!r} has {len(patch.tokens)} tokens in "
+            f"the base, {source_site.position!r} has {len(source_tokens)} "
             f"in {name}; a unit needs as many tokens in both"
         )
-    return Patch(
-        point,
-        tokens,
-        (Source(Row(run), their_point, source_tokens, their_features),),
-        kind,
-        features,
-    )
+    return Source(Row(run), their_point, source_tokens, their_features)
 
 
 def _place(site: Site, unit: Unit, hook_points: Components) -> tuple[Point, FeatureIndices]:

@@ -10,12 +10,14 @@ caller.
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 
 from raysearch.core.events import Encoded, Ids, ModelInput
 from raysearch.core.hypothesis import Intervention
 from raysearch.engine.networks.components import Components
+from raysearch.engine.networks.network import tokens_of
 from raysearch.engine.patching.rows import Indices, Patch, Row
 from raysearch.engine.patching.swaps import PatchPlace, Place, Swaps
 
@@ -130,12 +132,13 @@ class SwapBuilder:
         assert isinstance(ours, tuple), "a language model is given token ids"
         last = max(patch.tokens)
         assert last < len(ours), "positions are of the base"
-        assert all(max(of.tokens) < len(of.run.base) for of in patch.sources), (  # type: ignore[arg-type]
+        sources = patch.sources
+        assert all(max(of.tokens) < tokens_of(of.run.base) for of in sources), (
             "positions are of the source"
         )
-        if len(patch.sources) != 1:
+        if len(sources) != 1:
             return False
-        theirs = patch.sources[0].run.base
+        theirs = sources[0].run.base
         assert isinstance(theirs, tuple), "a language model is given token ids"
         return ours[: last + 1] == theirs[: last + 1] and self.share(ours, theirs)
 
@@ -147,8 +150,8 @@ def swaps_of(rows: Sequence[Row]) -> Swaps:
     choices: dict[Ids, int] = {}
     places: dict[Place, int] = {}
     spots = [_spot_of(row, runs, choices, same=False) for row in rows]
-    of_rows = [tuple(map(PatchPlace.of, row.patches)) for row in rows]
-    place_of = np.array([places.setdefault(of, len(places)) for of in of_rows])  # type: ignore[arg-type]
+    of_rows = [cast(Place, tuple(map(PatchPlace.of, row.patches))) for row in rows]
+    place_of: Indices = np.array([places.setdefault(of, len(places)) for of in of_rows])
     most = _most(list(places))
     found: dict[int, tuple[Indices, ...]] = {}
     for place in range(len(places)):
@@ -191,7 +194,7 @@ def _most(places: Sequence[Place]) -> tuple[int, int, int]:
 
 def _positions(intervention: Intervention) -> Hashable:
     """Returns a key that is equal for interventions with the same spots. Units at one point may be
-    refused for writing one token on some pairs, so that there all of them counts."""
+    refused for writing one token on some pairs, so that all of them count there."""
     units, control = intervention.units, intervention.control
     points = {(unit.site.layer, unit.site.component) for unit in units}
     return (

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from raysearch.core.events import Ids
 from raysearch.engine.networks.components import Components
-from raysearch.engine.networks.hooks import Edit, HookCall, MisfiredHookError, owned_hooks
-from raysearch.engine.networks.network import LanguageModel
+from raysearch.engine.networks.hooks import Edit, Hook, HookCall, MisfiredHookError, owned_hooks
+from raysearch.engine.networks.network import LanguageModel, tokens_of
 from raysearch.engine.patching.oracle import edits
 from raysearch.engine.patching.rows import Patch, Row
 from raysearch.errors import PositionError
@@ -58,18 +58,8 @@ def generate(
             f"the prompt has {len(prompt)} tokens, and no token {beyond} (from 0); name one that "
             f"it has"
         )
-    onwards = (
-        edits(network, hook_points, Row(prompt, tuple(map(_of_last, row.patches))))
-        if every
-        else [None] * len(row.patches)
-    )
     counts = [0] * len(row.patches)
-    hooks = []
-    for at, (patch, edit, next_edit) in enumerate(
-        zip(row.patches, edits(network, hook_points, row), onwards, strict=True)
-    ):
-        counted = _counted(counts, at, len(prompt), edit, next_edit)
-        hooks.append(hook_points.at(patch.point).hook(counted, times=None))
+    hooks = _hooks(network, hook_points, row, every, counts)
     options: dict[str, Any] = {} if sampling is None else asdict(sampling)
     seed = options.pop("seed", 0)
     ids = torch.tensor([prompt], device=network.device)
@@ -93,6 +83,24 @@ def generate(
             f"{len(new)}"
         )
     return new
+
+
+def _hooks(
+    network: LanguageModel, hook_points: Components, row: Row, every: bool, counts: list[int]
+) -> list[Hook]:
+    """Returns a hook for each patch, which counts its calls in `counts`."""
+    onwards = (
+        edits(network, hook_points, Row(row.base, tuple(map(_of_last, row.patches))))
+        if every
+        else [None] * len(row.patches)
+    )
+    hooks = []
+    for at, (patch, edit, next_edit) in enumerate(
+        zip(row.patches, edits(network, hook_points, row), onwards, strict=True)
+    ):
+        counted = _counted(counts, at, tokens_of(row.base), edit, next_edit)
+        hooks.append(hook_points.at(patch.point).hook(counted, times=None))
+    return hooks
 
 
 def _counted(counts: list[int], at: int, prompt: int, edit: Edit, next_edit: Edit | None) -> Edit:

@@ -6,8 +6,9 @@ import torch
 from raysearch.core.events import Encoded
 from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
 from raysearch.engine.networks.point import Point
-from raysearch.engine.patching.build import build_row, trials
+from raysearch.engine.patching.build import build_row
 from raysearch.engine.patching.operations import Zero
+from raysearch.engine.patching.random_rows import random_rows
 from raysearch.engine.patching.rows import Patch, Row, Source
 from raysearch.errors import (
     JobError,
@@ -327,17 +328,17 @@ def test_a_component_that_a_family_lacks_is_named(family: str) -> None:
 def test_trials_try_each_component_a_head_of_each_and_all_at_once() -> None:
     components = ("residual", "head", "mlp_activation", "embedding")
     pairs = encoded_pairs(0, 5)
-    rows = trials(pairs, WORLD.taps, 4, components)
-    assert rows == trials(pairs, WORLD.taps, 4, components)
+    rows = random_rows(pairs, WORLD.taps, 4, components)
+    assert rows == random_rows(pairs, WORLD.taps, 4, components)
     seen = {patch.point.component for row in rows for patch in row.patches}
     assert seen == set(components)
     assert all(
         p.features is not None for row in rows for p in row.patches if p.point.component == "head"
     )
     assert max(len(row.patches) for row in rows) == 2 + len(components)
-    several = trials([PAIR], WORLD.taps, 4, components)
+    several = random_rows([PAIR], WORLD.taps, 4, components)
     assert all(row.patches for row in several)
     lent = {source.run.base for row in several for patch in row.patches for source in patch.sources}
     assert lent == set(PAIR.sources.values())  # one or the other
-    assert trials([], WORLD.taps, 4, components) == []
+    assert random_rows([], WORLD.taps, 4, components) == []
     assert world_of(WORLD.model).network.example() == (0, 1, 2)
