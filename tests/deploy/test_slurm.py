@@ -186,7 +186,7 @@ def _submit(cluster: Slurm, shell: Shell, job: Path, *flags: str) -> str:
     }
     path = f"{Path(sys.executable).parent}:{clean['PATH']}"
     done = subprocess.run(
-        ["sbatch", "--parsable", at.stdout.strip()], cwd=shell.folder, env=clean | {"PATH": path, "TMPDIR": "/tmp"},
+        ["sbatch", "--parsable", at.stdout.strip()], cwd=shell.folder, env=clean | {"PATH": path, "TMPDIR": "/tmp", "RAYSEARCH_CACHE": "off"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
