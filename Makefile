@@ -22,7 +22,7 @@ help:
 	@echo "make check    ruff, mypy, and an audit of the pinned packages"
 	@echo "make docs     the site of docs/, in build/docs: search, dark mode, the notebook"
 	@echo "make slowest  where the time of the last make test and make test-rest went, by file and by test"
-	@echo "make mutants  40 planted faults, each of which the tests of its room must see; at most half an hour"
+	@echo "make mutants  $$(grep -c '^    Mutant(' scripts/mutants.py) planted faults, each of which the tests of its room must see; at most half an hour"
 	@echo "make test-floors  the quick start and some tests on the oldest versions that pyproject.toml allows, in build/floors"
 	@echo "make dist     an sdist, and the wheel that is built from it, in dist/"
 	@echo "make install  the set-up alone: all that the commands above, the tests and benchmarks/ need"

@@ -1,7 +1,7 @@
 """Plants faults, one at a time, in a copy of this tree, and looks whether the tests of the fault's
 own room see it: `make mutants`.
 
-    python scripts/mutants.py                    # all 56
+    python scripts/mutants.py                    # all
     python scripts/mutants.py 3 17 --workers 1   # some of them, by number
 
 Invariants: the tree itself is never touched; a fault that is caught made a test fail, and without

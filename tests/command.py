@@ -29,6 +29,9 @@ from tempfile import TemporaryFile
 ROOT = Path(__file__).parents[1]
 NICENESS = "RAY_worker_niceness"
 HEATMAPS = "RAYSEARCH_HEATMAPS"
+REMEMBERED = "RAYSEARCH_TESTS_CACHE"
+"""Names the folder where the commands of all workers remember what a user's machine does: never the
+user's own (tests/conftest.py makes it and removes it)."""
 DRAWN = {HEATMAPS: "on"}
 """The environment of a run whose pictures are looked at."""
 READ_ON_IMPORT = ("HF_", "TRANSFORMERS_", "MPL", "OMP_", "PYTHON", "RAY_")
@@ -73,13 +76,13 @@ def remember_environment() -> None:
 
 def environment(**more: str) -> dict[str, str]:
     """Of a command: ours, without what raysearch or Ray would go by; but how Ray's workers share
-    the cores is told, and that a run draws no pictures (tests/conftest.py)."""
+    the cores is told, that a run draws no pictures (tests/conftest.py), and where to remember."""
     ours = {
         k: v
         for k, v in os.environ.items()
         if not k.startswith(("RAYSEARCH_", "RAY_")) or k in (NICENESS, HEATMAPS)
     }
-    return {**ours, **more}
+    return {**ours, "RAYSEARCH_CACHE": os.environ.get(REMEMBERED, "off"), **more}
 
 
 def program() -> str:

@@ -4,6 +4,7 @@ import gc
 import os
 import shutil
 import sys
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from raysearch.storage.folder import Folder
 from raysearch.storage.local import LocalFolder
 from raysearch.storage.open_folder import open_folder
-from tests.command import HEATMAPS, remember_environment
+from tests.command import HEATMAPS, REMEMBERED, remember_environment
 from tests.engine import shapes
 from tests.once import Once
 from tests.s3 import S3, s3_server
@@ -27,6 +28,9 @@ os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray reads it so)
 # commands too.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["RAYSEARCH_CACHE"] = "off"  # a test that remembers names a folder of its own
+MADE_HERE = None if REMEMBERED in os.environ else tempfile.mkdtemp(prefix="raysearch-tests-")
+if MADE_HERE is not None:  # not by a worker of pytest-xdist, which has that of the whole session
+    os.environ[REMEMBERED] = MADE_HERE
 os.environ[HEATMAPS] = "off"  # half of a small run's end; tests of pictures switch them on
 remember_environment()
 
@@ -53,6 +57,8 @@ def pytest_collection_finish() -> None:
 
 def pytest_unconfigure() -> None:
     gc.unfreeze()  # modules of C++ complain of what is left at the very end
+    if MADE_HERE is not None:
+        shutil.rmtree(MADE_HERE, ignore_errors=True)
 
 
 def pytest_runtest_setup() -> None:

@@ -62,6 +62,8 @@ def test_what_a_command_sets_is_gone_with_it(shell: Shell) -> None:
         "what cannot be imported, the fork server passes over"
     )
     assert not seen[0]["tests"]
+    assert Path(seen[0]["cache"]).is_dir(), "which all workers share"
+    assert not Path(seen[0]["cache"]).is_relative_to(Path.home() / ".cache"), "not the user's own"
     assert seen[0]["threads"] == 1, "as tests/conftest.py says"
     assert "LEFT" not in environment()
 
@@ -76,6 +78,7 @@ def problem():
         "threads": torch.get_num_threads(), "left": os.environ.get("LEFT"), "folder": os.getcwd(), "argv": sys.argv,
         "imported": imported, "uri": mlflow.get_tracking_uri(), "level": logging.getLogger().level, "path": sys.path,
         "hup": str(signal.getsignal(signal.SIGHUP)), "grad": torch.is_grad_enabled(), "tests": "pytest" in sys.modules,
+        "cache": os.environ.get("RAYSEARCH_CACHE"),
     }
     torch.set_num_threads(torch.get_num_threads() + 3)
     torch.set_grad_enabled(False)

@@ -182,8 +182,9 @@ class Driver:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("RAYSEARCH_")}
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                command, cwd=folder, env={**clean, "PYTHONPATH": str(ROOT)}, stdout=log, stderr=log
-            )
+                command, cwd=folder, env={**clean, "PYTHONPATH": str(ROOT), "RAYSEARCH_CACHE": "off"},
+                stdout=log, stderr=log,
+            )  # fmt: skip
 
     @property
     def said(self) -> str:

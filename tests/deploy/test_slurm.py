@@ -185,8 +185,9 @@ def _submit(cluster: Slurm, shell: Shell, job: Path, *flags: str) -> str:
         k: v for k, v in cluster.environment.items() if not k.startswith(("RAYSEARCH_", "RAY_"))
     }
     path = f"{Path(sys.executable).parent}:{clean['PATH']}"
+    clean |= {"PATH": path, "TMPDIR": "/tmp", "RAYSEARCH_CACHE": "off"}
     done = subprocess.run(
-        ["sbatch", "--parsable", at.stdout.strip()], cwd=shell.folder, env=clean | {"PATH": path, "TMPDIR": "/tmp"},
+        ["sbatch", "--parsable", at.stdout.strip()], cwd=shell.folder, env=clean,
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -26,6 +26,7 @@ from tests.engine.worlds import (
     VOCAB,
     WORDS,
     blocks_of,
+    digest_of,
     gemma3_config,
     loaded,
     model_from,
@@ -594,13 +595,14 @@ def test_what_a_replica_says_crosses_processes() -> None:
 
 
 def test_facts_say_what_the_model_is() -> None:
-    facts = replica_of(model_of("llama")).opened.facts
+    model = model_of("llama")
+    facts = replica_of(model).opened.facts
     assert (facts.layers, facts.width, facts.heads) == (4, 32, 4)
     assert (facts.dtype, facts.device, facts.path, facts.digest) == (
         "float32",
         "cpu",
         "replay",
-        "digest of a random model",
+        digest_of(model),
     )
 
 
@@ -614,7 +616,7 @@ def test_coarser_numbers_work_and_count_near_ties_where_batches_matter(dtype: st
 
     model = model_of("llama").to(getattr(torch, dtype))
     replica = Replica(
-        LoadedModel(model, word_tokenizer(), "d", dtype), PAIRS, POSITIONS, ["x"], "w"
+        LoadedModel(model, word_tokenizer(), digest_of(model), dtype), PAIRS, POSITIONS, ["x"], "w"
     )
     events = measure(replica)
     assert all(isinstance(e, Measured) for e in events)

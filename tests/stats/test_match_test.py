@@ -42,13 +42,13 @@ def test_expected_pairs_are_those_of_the_design(iia: float, pairs: float) -> Non
     assert power(THOUSAND, iia, 1000).pairs == pytest.approx(pairs, rel=0.02)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     threshold=st.sampled_from([0.3, 0.5, 0.8, 0.95]),
     error=st.sampled_from([0.01, 0.05, 0.2]),
     k=st.sampled_from([1, 20, 1000]),
     shift=st.floats(0, 0.2),
-    population=st.sampled_from([None, 40, 97]),
+    population=st.sampled_from([None, 23, 40]),
     indifference=st.sampled_from([0.0, 0.02]),
 )
 def test_errors_keep_to_their_budget(
@@ -59,8 +59,9 @@ def test_errors_keep_to_their_budget(
     population: int | None,
     indifference: float,
 ) -> None:
-    test = MatchTest(threshold, error, error, k, indifference, population)
-    last = population or 300
+    # Without futility, which only takes chances of a verdict away: nothing hides a false one.
+    test = MatchTest(threshold, error, error, k, indifference, population, futility=0.0)
+    last = population or 200
     below, above = threshold - indifference - shift, threshold + indifference + shift
     if population:  # the nearest shares that lie within each null
         below, above = (
@@ -74,9 +75,9 @@ def test_errors_keep_to_their_budget(
 
 
 def test_power_sums_to_one_and_grows_with_the_distance() -> None:
-    for population in (None, 200):
+    for population in (None, 100):
         test = MatchTest(0.8, 0.05, 0.05, 10, population=population)
-        chances = [power(test, iia, 200) for iia in (0.8, 0.85, 0.9, 0.95, 1.0)]
+        chances = [power(test, iia, 100) for iia in (0.8, 0.85, 0.9, 0.95, 1.0)]
         assert all(p.accept + p.reject + p.undecided == pytest.approx(1) for p in chances)
         assert sorted(p.accept for p in chances) == [p.accept for p in chances]
 

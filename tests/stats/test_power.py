@@ -2,6 +2,7 @@
 looks taken, verdicts as they fall."""
 
 import random
+from functools import cache
 
 import pytest
 
@@ -22,13 +23,20 @@ def _course(
         total = round(iia * test.population)
         matches = dice.sample([True] * total + [False] * (test.population - total), last)
     for look in (last,) if at_end else looks(last):
-        evidence = Evidence(look, sum(matches[:look]))
-        verdict = test.verdict(evidence)
+        verdict = _stopped(test, look, sum(matches[:look]), last)
         if verdict is not None:
             return verdict, look
-        if sum(test.chances(evidence, last)) < test.futility:
-            return "undecided", look
     return "undecided", last
+
+
+@cache  # many hypotheses come by the same counts
+def _stopped(test: MatchTest, look: int, matches: int, last: int) -> str | None:
+    """The verdict at a look, "undecided" where none is likely any more; None: it goes on."""
+    evidence = Evidence(look, matches)
+    verdict = test.verdict(evidence)
+    if verdict is None and sum(test.chances(evidence, last)) < test.futility:
+        return "undecided"
+    return verdict
 
 
 @pytest.mark.slow_unless(at_end=[True])

@@ -50,7 +50,7 @@ def answered(pairs: tuple[Pair, ...], seed: int = 0) -> tuple[Pair, ...]:
 
 
 def replica_of(model, pairs, wording: PromptFormat, **settings) -> Replica:
-    loaded = LoadedModel(model, word_tokenizer(before=True), "digest", "float32", wording)
+    loaded = LoadedModel(model, word_tokenizer(before=True), "", "float32", wording)
     return Replica(loaded, pairs, POSITIONS, ["x"], "w", settings=RunnerSettings(**settings))
 
 

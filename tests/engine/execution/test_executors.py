@@ -137,12 +137,10 @@ def test_whatever_is_asked_the_fast_paths_say_what_the_oracle_says(
 def test_in_bfloat16_they_say_it_within_half_of_a_near_tie(family: str, seed: int) -> None:
     world = shared_world(family, torch.bfloat16)
     rows = asked(world, family, seed, 6)
+    wanted = [world.oracle(row) for row in rows]
     for path in world.fast():
-        for row, ours in zip(rows, logits_of(path, rows), strict=True):
-            assert (ours - world.oracle(row)).abs().max() <= NEAR_TIE["bfloat16"] / 2, (
-                path.name,
-                row,
-            )
+        for row, ours, theirs in zip(rows, logits_of(path, rows), wanted, strict=True):
+            assert (ours - theirs).abs().max() <= NEAR_TIE["bfloat16"] / 2, (path.name, row)
 
 
 def measured(world: World, rows: list[Row], most: int = 64) -> list[int]:
@@ -170,7 +168,7 @@ def test_a_row_is_decided_alone_as_in_company(family: str, seed: int, most: int)
 
 def test_a_row_is_decided_alone_as_in_company_also_where_all_outputs_are_near_ties() -> None:
     world = world_of(model_of("llama", scale=1e-3))
-    rows = asked(world, "llama", 0, 40)
+    rows = asked(world, "llama", 0, 24)
     assert sum(predict(world.oracle(row)[None])[0].gap < NEAR_TIE["float32"] for row in rows) > 5
     assert measured(world, rows) == [measured(world, [row])[0] for row in rows]
 

@@ -3,16 +3,18 @@ take, answers stay the same."""
 
 import random
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.evaluate import Evaluator, RowRequest
 from raysearch.engine.execution.executors import BatchedExecutor, PlainExecutor
 from raysearch.engine.execution.memory import RowLimit, capture_bytes, halving
-from raysearch.engine.execution.predict import NEAR_TIE, predict
+from raysearch.engine.execution.predict import NEAR_TIE, Prediction, predict
 from raysearch.engine.execution.replay_executor import ReplayExecutor
 from raysearch.engine.networks.blocks import layers_of
 from raysearch.engine.networks.point import Point
@@ -127,9 +129,16 @@ def kept_bytes(captures: ActivationCache) -> int:
     for run in captures._runs.values():
         batch = run.batch
         for layers in (*batch.activations.values(), batch.keys, batch.values):
-            for tensor in [layers] if isinstance(layers, torch.Tensor) else layers or ():
+            for tensor in [layers] if isinstance(layers, Tensor) else layers or ():
                 found[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
     return sum(found.values())
+
+
+@cache
+def with_room(family: str) -> list[list[Tensor]]:
+    """The logits of `rows_of` on each fast path, where captures may take what they like."""
+    world = shared_world(family)
+    return [logits_of(path, rows_of(world)) for path in world.fast()]
 
 
 @pytest.mark.slow_unless(family=["llama"])
@@ -139,8 +148,7 @@ def kept_bytes(captures: ActivationCache) -> int:
 def test_with_little_room_the_logits_are_the_same(family: str, max_bytes: int) -> None:
     world = shared_world(family)
     rows = rows_of(world)
-    roomy = [logits_of(path, rows) for path in world.fast()]
-    for path, wanted in zip(world.fast(64, max_bytes), roomy, strict=True):
+    for path, wanted in zip(world.fast(64, max_bytes), with_room(family), strict=True):
         for ours, theirs in zip(logits_of(path, rows), wanted, strict=True):
             assert (ours - theirs).abs().max() <= 1e-5
 
@@ -250,6 +258,12 @@ def short_of_memory(model: PreTrainedModel, rows: int, error: Error) -> list[int
     return got
 
 
+@cache
+def by_the_oracle() -> dict[Row, Prediction]:
+    world = shared_world("llama")
+    return {row: predict(world.oracle(row)[None])[0] for row in rows_of(world, 40)}
+
+
 @pytest.mark.slow_unless(room=[2])
 @pytest.mark.parametrize("error", [ON_A_GPU, on_a_cpu])
 @pytest.mark.parametrize("room", [1, 2, 3])
@@ -257,10 +271,7 @@ def short_of_memory(model: PreTrainedModel, rows: int, error: Error) -> list[int
 def test_a_measurement_that_runs_out_of_memory_ends_with_every_outcome_and_no_fault(
     path: str, room: int, error: Error
 ) -> None:
-    wanted = {
-        row: predict(shared_world("llama").oracle(row)[None])[0]
-        for row in rows_of(shared_world("llama"), 40)
-    }
+    wanted = by_the_oracle()
     world = world_of(model_of("llama"))
     rows_of(world)  # all components have been looked at
     got, limit, tolerance = (

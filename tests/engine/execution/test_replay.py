@@ -217,7 +217,7 @@ def test_every_family_is_measured_as_by_the_oracle(
     pairs = random_pairs(3, 8)
     model = model_of(family, attention=attention).to(getattr(torch, dtype))
     tokenizer = word_tokenizer(before=True)
-    replica = Replica(LoadedModel(model, tokenizer, "d", dtype), pairs, POSITIONS, ["x"], "w")
+    replica = Replica(LoadedModel(model, tokenizer, "", dtype), pairs, POSITIONS, ["x"], "w")
     record_property("path", replica.opened.facts.path)
     print(f"{family}, {dtype}, {attention or 'its own attention'}: {replica.opened.facts.path}")
     routed = dtype != "float32" and family in EXPERTS

@@ -208,7 +208,7 @@ def test_a_replica_answers_as_the_plain_one_on_both_sides(name: str) -> None:
     pairs = random_pairs(3, 24, shortest=3, longest=11)
 
     def replica(plain: bool) -> Replica:
-        loaded = LoadedModel(model_from(CONFIGS[name]()), word_tokenizer(), "digest", "float32")
+        loaded = LoadedModel(model_from(CONFIGS[name]()), word_tokenizer(), "", "float32")
         return Replica(
             loaded,
             pairs,
