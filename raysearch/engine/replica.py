@@ -107,6 +107,7 @@ class Replica:
                 tokens=tokens,
                 commit=loaded.commit,
                 unused=loaded.unused,
+                wave_tokens=self._runner.wave_tokens,
             ),
             encoded,
         )

@@ -69,7 +69,8 @@ class WaveExecutor:
             for of_shape in np.split(order, firsts):
                 first = 0
                 while first < len(of_shape):
-                    most = self._cache.most_rows
+                    start, length = starts[of_shape[0]], lengths[of_shape[0]]
+                    most = self._cache.most_rows(int(length - start))
                     yield of_shape[first : first + most]
                     first += most
 
