@@ -110,10 +110,7 @@ class ModelRunner:
         self.tolerance, self.near_tie = choice.tolerance, choice.near_tie
         self.evaluator = Evaluator(self.executor, plain, self.cache, limit, self.near_tie)
         self.swaps = (
-            SwapEvaluator(
-                *(self.evaluator, self.executor, self.cache, limit),
-                *(self.near_tie, self.tolerance),
-            )
+            SwapEvaluator(self.evaluator, self.executor, self.tolerance)
             if isinstance(self.executor, ReplayExecutor)
             else None
         )
