@@ -17,6 +17,7 @@ from raysearch.engine.execution.replay_executor import ReplayExecutor
 from raysearch.engine.execution.wave import Wave
 from raysearch.engine.execution.wave_executor import WaveExecutor
 from raysearch.engine.execution.wave_size import (
+    BLOCKS,
     FEWEST,
     GOOD,
     NO_LIMIT,
@@ -223,5 +224,5 @@ def test_a_measurement_runs_the_last_blocks_alone_on_runs_that_are_there() -> No
     measured_size(runner.network, runner.executor, rows, RowLimit(64))
     for hook in hooks:
         hook.remove()
-    assert ran[0] == 0, "nothing is captured, and no more than the last blocks run"
-    assert ran[1] == ran[2] > 2 * RUNS
+    assert not any(ran[: -BLOCKS - 1]), "nothing is captured, and the last blocks alone run"
+    assert ran[-1] == ran[-BLOCKS] >= RUNS
