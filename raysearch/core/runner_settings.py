@@ -3,6 +3,7 @@ worker.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from raysearch.core.fit_keys import FitKeys
 
@@ -17,6 +18,8 @@ class RunnerSettings:
 
     Args:
         rows: most rows in a forward pass.
+        tokens: most tokens that the rows of a wave compute together; "auto": as many as are
+            measured to be enough; 0: as many as the rows have.
         capture_bytes: bytes of cached runs on the model's device; None: as many as are free there.
         threads: threads of torch on a CPU, for the whole process; None leaves them as they are.
         plain: never batch.
@@ -34,6 +37,7 @@ class RunnerSettings:
     files: tuple[str, ...] = ()
     scores: tuple[str, ...] = ()
     layers: tuple[int, ...] | None = None
+    tokens: int | Literal["auto"] = 0
 
 
 DEFAULT_SETTINGS = RunnerSettings()

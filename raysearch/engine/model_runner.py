@@ -7,7 +7,9 @@ job.
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
+from typing import Literal
 
 from raysearch.core.events import Encoded, Ids, ModelInput
 from raysearch.core.runner_settings import RunnerSettings
@@ -34,6 +36,7 @@ from raysearch.engine.execution.selfcheck_cache import (
     remember_choice,
 )
 from raysearch.engine.execution.usage import UsageMeter
+from raysearch.engine.execution.wave_size import NO_LIMIT, measured_size
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.first_run import check_runs
 from raysearch.engine.networks.half_precision import keep_copies
@@ -81,8 +84,11 @@ class ModelRunner:
         else:
             with meter.phase("check"):
                 rows = self._selfcheck_rows(encoded, components, dtype)
-                choice = self._checked(digest, dtype, rows, limit, cache_bytes, meter, plain)
+                choice = self._checked(
+                    *(digest, dtype, rows, limit, cache_bytes, meter, plain, settings.tokens),
+                )
         self.plain = plain
+        self.wave_tokens = limit.tokens
         self.executor, self.cache = choice.executor, choice.cache
         if positions:
             several = any(pair.longest > 1 for pair in encoded)
@@ -91,10 +97,7 @@ class ModelRunner:
         self.tolerance, self.near_tie = choice.tolerance, choice.near_tie
         self.evaluator = Evaluator(self.executor, plain, self.cache, limit, self.near_tie)
         self.swaps = (
-            SwapEvaluator(
-                *(self.evaluator, self.executor, self.cache, limit),
-                *(self.near_tie, self.tolerance),
-            )
+            SwapEvaluator(self.evaluator, self.executor, self.tolerance)
             if isinstance(self.executor, ReplayExecutor)
             else None
         )
@@ -121,17 +124,24 @@ class ModelRunner:
         cache_bytes: int,
         meter: UsageMeter,
         plain: PlainExecutor,
+        tokens: int | Literal["auto"],
     ) -> ExecutorChoice:
-        """Returns the fastest executor that is right, by a self-check now or one like it before."""
+        """Returns the fastest executor that is right, by a self-check now or one like it before;
+        sets the size of its waves, measured now or before if `tokens` is auto."""
         network, hook_points, scoring = self.network, self.hook_points, self.scoring
         key = check_key(network, digest, dtype, rows, limit, scoring)
         known = recall_choice(key, network, hook_points, limit, cache_bytes, meter, scoring, plain)
-        if known is not None:
-            return known
-        choice = select_executor(
+        choice = known or select_executor(
             network, hook_points, rows, limit, cache_bytes, dtype, meter, scoring, plain
         )
-        remember_choice(key, network, choice, plain)
+        executor, measures = choice.executor, tokens == "auto" and choice.wave_tokens is None
+        if measures and isinstance(executor, ReplayExecutor):
+            assert isinstance(network, LanguageModel), "others have no waves"
+            size = measured_size(network, executor, rows, limit)
+            choice = replace(choice, wave_tokens=size)
+        if choice is not known:
+            remember_choice(key, network, choice, plain)
+        limit.tokens = (choice.wave_tokens or NO_LIMIT) if tokens == "auto" else tokens
         return choice
 
     def _selfcheck_rows(

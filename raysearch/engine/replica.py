@@ -372,6 +372,7 @@ def _model_facts(loaded: LoadedNetwork, runner: ModelRunner, tokens: int) -> Mod
         tokens=tokens,
         commit=loaded.commit,
         unused=loaded.unused,
+        wave_tokens=runner.wave_tokens,
     )
 
 

@@ -28,6 +28,7 @@ WORDS = {
     "model.prompt.special_tokens": "should be auto, true or false",
     "resources.replicas": "should be auto, or a whole number from 1",
     "resources.gpus": "should be auto, or a number from 0, such as 0.5 or 2",
+    "resources.tokens": "should be auto, or a whole number from 1",
     "resources.memory": "should be auto, or a number of GiB above 0",
     "resources.deadline": "should be auto, or a number of seconds above 0",
     "resources.wait": "should be auto, or a number of seconds above 0",

@@ -44,7 +44,14 @@ class ResourcesKeys(Keys):
     custom: dict[str, Amount] = Field(
         default={}, description="Resources of a node that each replica takes, by name."
     )
-    rows: Positive = Field(default=64, description="Rows of one forward pass, and of a task.")
+    rows: Positive = Field(
+        default=64, description="Rows of one forward pass, at most, and of a task."
+    )
+    tokens: Literal["auto"] | Positive = Field(
+        default="auto",
+        description="Tokens that the rows of one wave compute together, at most; auto: as few as "
+        "run at nearly the best rate, measured when a replica opens.",
+    )
     memory: Literal["auto"] | Annotated[Amount, at_most(2**20)] = Field(
         default="auto",
         description="GiB of a replica for activations that it keeps; auto: as there is room.",

@@ -116,6 +116,7 @@ def _facts(resolved: ResolvedJob, summary: ModelSummary) -> PlanReport:
         seconds=None,
         unused=summary.unused,
         quantised=summary.quantised,
+        tokens=job.resources.tokens,
         examples=()
         if summary.read is None
         else example_lines(resolved.pairs, encoded, summary.read),

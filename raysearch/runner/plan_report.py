@@ -8,7 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from raysearch.causal import Split
 from raysearch.core.baselines import Baseline
@@ -43,7 +43,8 @@ class PlanReport:
     variable the share of test pairs on which it changes the answer; `apart`: by pair of variables
     the share that tells them apart. `baselines`: by variable what pure policies score on its pairs,
     the best first. `weighed_on`: fit pairs whose effects weigh the hypotheses (0: all spend alike).
-    `examples`: lines that show two test pairs. `powers`: chances of each verdict at the true IIAs
+    `examples`: lines that show two test pairs. `tokens`: those of a wave, as the job has them.
+    `powers`: chances of each verdict at the true IIAs
     of `GRID`; `hopeless`: why nothing can be accepted, if so; `seconds`: of the search at each IIA,
     by `calibration` (None: not measured).
     """
@@ -83,6 +84,7 @@ class PlanReport:
     quantised: str | None = None
     examples: tuple[str, ...] = ()
     hopeless: str | None = None
+    tokens: int | Literal["auto"] = "auto"
 
     @property
     def at_most(self) -> int:
@@ -139,6 +141,7 @@ def _question_lines(facts: PlanReport) -> list[str]:
         *_quantised_words(facts),
         *_unrun_words(facts, job),
         f"  path        {_PATHS[facts.path]}",
+        *([_waves_words(facts)] if facts.path == "replay" else []),
         f"  variables   {', '.join(facts.variables)}",
         f"  sites       {facts.interventions}: "
         f"{'; '.join([*facts.sites, *_sets_words(facts.sets)])}",
@@ -339,6 +342,18 @@ def memory_words(memory: MemoryEstimate, job: Job) -> list[str]:
         f"block, at most {_size(memory.run)} each; {_size(memory.inputs)} would hold all inputs",
         f"  search      {_size(memory.driver)} of the driver",
     ]
+
+
+def _waves_words(facts: PlanReport) -> str:
+    """Says how large waves are."""
+    found = facts.calibration.wave_tokens if facts.calibration else 0
+    here = f"; here {found}" if found else ""
+    many = (
+        f"as few tokens as run at nearly the best rate (each replica measures it{here})"
+        if facts.tokens == "auto"
+        else f"{facts.tokens} tokens together"
+    )
+    return f"  waves       of at most {facts.job.resources.rows} rows, {many}"
 
 
 def _calibration_words(found: TimeEstimate | None, job: Job, mixed: float) -> list[str]:

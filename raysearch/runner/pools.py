@@ -149,6 +149,7 @@ def spec_of(resolved: ResolvedJob, job: Job) -> ReplicaSpec:
             files=job.space.sae_paths,
             scores=job.answer.scores,
             layers=resolved.layers,
+            tokens=resources.tokens,
         ),
     )
 

@@ -54,11 +54,12 @@ class TimeEstimate:
     pair), a training step of one seed.
 
     `inputs`, `rows`, `steps`: how many were timed (no steps: nothing is trained). `process`, `gpu`:
-    bytes in use at the end.
+    bytes in use at the end. `wave_tokens`: as in `ModelFacts`.
     """
 
     device: str
     path: str
+    wave_tokens: int
     load: float
     inputs: int
     an_input: float
@@ -108,6 +109,7 @@ def calibrate(resolved: ResolvedJob, given: GivenObjects = NO_OBJECTS) -> TimeEs
     return TimeEstimate(
         device=facts.device,
         path=facts.path,
+        wave_tokens=facts.wave_tokens,
         load=load,
         inputs=inputs,
         an_input=captured / max(inputs, 1),

@@ -389,9 +389,10 @@ def digest_of(model: PreTrainedModel) -> str:
     return found.hexdigest()
 
 
-def intel_mkl() -> bool:
-    """Returns whether products here are MKL's on an Intel processor, whose strict mode makes them
-    batch-invariant."""
+def alike_products() -> bool:
+    """Returns whether products here are known to be batch-invariant: MKL's on an Intel processor,
+    by its strict mode, or on an AMD one with AVX2 alone, from four rows on."""
     cpu = Path("/proc/cpuinfo")
-    intel = cpu.is_file() and "GenuineIntel" in cpu.read_text()
-    return intel and torch.backends.mkl.is_available()
+    said = cpu.read_text() if cpu.is_file() else ""
+    amd = "AuthenticAMD" in said and "avx512f" not in said
+    return ("GenuineIntel" in said or amd) and torch.backends.mkl.is_available()

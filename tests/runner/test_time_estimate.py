@@ -53,7 +53,7 @@ def test_training_is_timed_and_what_was_trained_is_measured() -> None:
 
 
 def test_seconds_are_inputs_steps_rows_and_the_holdout_of_what_is_accepted() -> None:
-    found = TimeEstimate("cpu", "replay", 5.0, 10, 0.1, 10, 0.01, 10, 0.5, 0, 0)
+    found = TimeEstimate("cpu", "replay", 0, 5.0, 10, 0.1, 10, 0.01, 10, 0.5, 0, 0)
     none = found.seconds(
         Power(0.0, 0.0, 1.0, 0.0, 4.0), inputs=100, interventions=10, steps=0, holdout=20
     )

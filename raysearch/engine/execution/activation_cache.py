@@ -209,10 +209,10 @@ class ActivationCache:
         """The device of the network's inputs."""
         return self._network.device
 
-    @property
-    def most_rows(self) -> int:
-        """Most rows in a forward pass, as far as is known by now."""
-        return self._limit.rows
+    def most_rows(self, tokens: int) -> int:
+        """Returns most rows of a wave whose rows compute so many tokens each, as far as is known by
+        now."""
+        return self._limit.of_wave(tokens)
 
     @property
     def room(self) -> int:

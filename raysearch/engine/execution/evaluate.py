@@ -63,7 +63,7 @@ class _Token:
 
 
 class Evaluator:
-    """Runs items by `executor` and near-ties (best two logits closer than `tolerance`) again by
+    """Runs items by `executor` and near-ties (best two logits closer than `near_tie`) again by
     `oracle`; halves batches that do not fit into memory."""
 
     def __init__(
@@ -72,13 +72,13 @@ class Evaluator:
         oracle: PlainExecutor,
         cache: ActivationCache,
         limit: RowLimit,
-        tolerance: float,
+        near_tie: float,
     ) -> None:
         self._executor = executor
         self._oracle = oracle
-        self._cache = cache
-        self._limit = limit
-        self._tolerance = tolerance
+        self.cache = cache
+        self.limit = limit
+        self.near_tie = near_tie
 
     def measure(self, items: Sequence[RowRequest], tokens: int = 1) -> Evaluation:
         """Returns the outputs of each item, of `tokens` tokens, or the fault of its intervention.
@@ -137,7 +137,7 @@ class Evaluator:
         if not owners:
             return
         try:
-            predictions = [d for part in halving(list(owners), how, self._limit) for d in part]
+            predictions = [d for part in halving(list(owners), how, self.limit) for d in part]
         except Exception as error:  # noqa: BLE001  reported for its intervention, sparing others
             names = dict.fromkeys(items[0].intervention for items in owners.values())
             if len(names) == 1:
@@ -162,7 +162,7 @@ class Evaluator:
     def unchanged(self, rows: Sequence[Row]) -> list[Prediction]:
         """Predicts rows that equal their base's run up to rounding; near-ties are decided by the
         canonical computation."""
-        predictions = self._cache.predictions([row.unpatched for row in rows])
+        predictions = self.cache.predictions([row.unpatched for row in rows])
         canonical = self._oracle.canonical
         was_near_tie = [
             at
@@ -176,7 +176,7 @@ class Evaluator:
         predictions = self._predict_by(self._executor, rows)
         if self._executor is self._oracle:
             return predictions
-        return self._decide_near_ties(rows, predictions, near_ties(predictions, self._tolerance))
+        return self._decide_near_ties(rows, predictions, near_ties(predictions, self.near_tie))
 
     @torch.inference_mode()
     def _decide_near_ties(
@@ -191,12 +191,12 @@ class Evaluator:
         return [found.get(at, d) for at, d in enumerate(predictions)]
 
     def _predict_by(self, executor: Executor, rows: Sequence[Row]) -> list[Prediction]:
-        meter = self._cache.meter
+        meter = self.cache.meter
         with meter.phase(executor.name):  # predicting waits for the device, so that its time counts
-            logits = executor.logits(rows, choices_only=not self._cache.scoring.names)
+            logits = executor.logits(rows, choices_only=not self.cache.scoring.names)
             predictions = predict(logits, [row.among for row in rows])
             predictions = with_scores(
-                predictions, logits, self._cache.scoring, [row.base for row in rows]
+                predictions, logits, self.cache.scoring, [row.base for row in rows]
             )
         meter.ran(sum(tokens_of(row.base) for row in rows))
         return predictions

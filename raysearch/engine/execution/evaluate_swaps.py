@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.answer_scores import read_logits
 from raysearch.engine.execution.cached_runs import Indices
 from raysearch.engine.execution.evaluate import Evaluator
-from raysearch.engine.execution.memory import RowLimit, halving
+from raysearch.engine.execution.memory import halving
 from raysearch.engine.execution.outputs import SwapOutputs
 from raysearch.engine.execution.predict import (
+    Predictions,
     choices_of,
     gap_error,
     only,
@@ -30,30 +30,16 @@ from raysearch.visible_text import one_line
 
 log = logging.getLogger(__name__)
 
-TRIED = 64
-"""Most rows of the first wave whose second token is also computed anew."""
-
 
 class SwapEvaluator:
-    """Runs swaps by `executor`, and what a wave cannot decide by `evaluator`; halves waves that do
-    not fit into memory. In logits, `near_tie`: a row with a smaller gap is a near-tie; `tolerance`:
-    how far two ways of computing a row may be apart in a gap."""
+    """Runs swaps by `executor`, and what a wave cannot decide by `evaluator`, whose cache, limit
+    and near-ties it has; halves waves that do not fit into memory. `tolerance` (logits): how far
+    two ways of computing a row may be apart in a gap."""
 
-    def __init__(
-        self,
-        evaluator: Evaluator,
-        executor: WaveExecutor,
-        cache: ActivationCache,
-        limit: RowLimit,
-        near_tie: float,
-        tolerance: float,
-    ) -> None:
-        self._evaluator = evaluator
-        self._executor = executor
-        self._cache = cache
-        self._limit = limit
-        self._near_tie, self._tolerance = near_tie, tolerance
-        self._goes_on, self._is_tried = True, False
+    def __init__(self, evaluator: Evaluator, executor: WaveExecutor, tolerance: float) -> None:
+        self._evaluator, self._executor, self._tolerance = evaluator, executor, tolerance
+        self._cache = evaluator.cache
+        self._goes_on: bool | None = None  # None: not tried yet
         self._has_warned = False
 
     def measure(self, every: Swaps, tokens: int = 1) -> SwapOutputs:
@@ -94,7 +80,7 @@ class SwapEvaluator:
             parts = halving(
                 range(len(wave)),
                 lambda part: self._predict(swaps, wave[list(part)], outputs),
-                self._limit,
+                self._evaluator.limit,
             )
             for _ in parts:
                 pass
@@ -120,7 +106,7 @@ class SwapEvaluator:
         choices = None if table is None else table[torch.from_numpy(rows.choice).to(table.device)]
         asked, go_on = None if scoring.names else choices, None
         with self._cache.meter.phase("replay"):
-            if tokens > 1 and self._goes_on:
+            if tokens > 1 and self._goes_on is not False:
                 logits, go_on = self._executor.begin_swaps(rows, asked)
             else:
                 logits = self._executor.swap_logits(rows, asked)
@@ -148,11 +134,9 @@ class SwapEvaluator:
         outputs: SwapOutputs,
     ) -> None:
         """Writes the outputs of a token, of near-ties by the canonical computation."""
-        if choices is None:
-            logits = only(logits, rows.choices, rows.choice)
-        found = predictions_of(logits, choices)
+        found = _found(rows, logits, choices)
         ids, finite = found.ids.cpu().numpy(), found.finite.cpu().numpy()
-        unsure = found.unsure(self._near_tie)
+        unsure = found.unsure(self._evaluator.near_tie)
         self._cache.meter.ran(int(rows.lengths().sum()))
         outputs.ids[at, token] = ids
         finite[unsure] = True  # decided below
@@ -170,32 +154,32 @@ class SwapEvaluator:
     ) -> Float[Tensor, "row vocab"]:
         """Computes the logits of rows that `ids` have made longer, from their own keys and values.
 
-        That is another shape of run than a row by itself has. So rows that this might decide
-        otherwise are run anew, and all rows are if the two differ by more than rounding on the
-        first ones.
+        That is another shape of run than a row by itself has. So the first rows are run anew to
+        compare, and all others are if the two differ by more than rounding; else those that this
+        might decide otherwise.
         """
-        if go_on is None or not self._goes_on:
+        if go_on is None or self._goes_on is False:
             return self._executor.swap_logits(rows, choices)
         logits = go_on(torch.from_numpy(ids), choices)
-        sure = logits if choices is not None else only(logits, rows.choices, rows.choice)
-        unsure = predictions_of(sure, choices).unsure(self._near_tie + self._tolerance)
-        if not self._is_tried:
-            unsure = np.union1d(unsure, np.arange(min(len(rows), TRIED)))
+        if self._goes_on is None:
+            anew = self._executor.swap_logits(rows, choices)
+            among = [rows.choices[choice] for choice in rows.choice]
+            error = max(map(gap_error, predict(logits, among), predict(anew, among)))
+            self._goes_on = error <= self._tolerance / 2
+            if not self._goes_on:
+                log.warning("further tokens differ by up to %.2g in a gap: rows run anew", error)
+            return anew
+        unsure = _found(rows, logits, choices).unsure(self._evaluator.near_tie + self._tolerance)
         if len(unsure):
-            some = rows.take(unsure)
-            anew = self._executor.swap_logits(
-                some, None if choices is None else choices[torch.from_numpy(unsure)]
-            )
             at = torch.from_numpy(unsure).to(logits.device)
-            if not self._is_tried:
-                among = [rows.choices[choice] for choice in some.choice]
-                both = zip(predict(logits[at], among), predict(anew, among), strict=True)
-                error = max(gap_error(one, other) for one, other in both)
-                self._is_tried, self._goes_on = True, error <= self._tolerance / 2
-                if not self._goes_on:
-                    log.warning(
-                        "further tokens differ by up to %.2g in a gap: rows are run anew", error
-                    )
-                    return self._executor.swap_logits(rows, choices)
-            logits[at] = anew
+            some = None if choices is None else choices[at]
+            logits[at] = self._executor.swap_logits(rows.take(unsure), some)
         return logits
+
+
+def _found(
+    rows: Swaps, logits: Float[Tensor, "row vocab"], choices: Int[Tensor, "row choice"] | None
+) -> Predictions:
+    if choices is None:
+        logits = only(logits, rows.choices, rows.choice)
+    return predictions_of(logits, choices)

@@ -31,9 +31,16 @@ Result = TypeVar("Result")
 
 @dataclass(slots=True)
 class RowLimit:
-    """Most rows in one forward pass. It falls when memory runs out, and does not rise again."""
+    """Most rows in one forward pass. It falls when memory runs out, and does not rise again.
+
+    `tokens`: most tokens that the rows of a wave compute together (0: as many as they have)."""
 
     rows: int
+    tokens: int = 0
+
+    def of_wave(self, tokens: int) -> int:
+        """Returns most rows of a wave whose rows compute so many tokens each, at least 1."""
+        return min(self.rows, max(1, self.tokens // tokens)) if self.tokens else self.rows
 
 
 def capture_bytes(device: torch.device) -> int:

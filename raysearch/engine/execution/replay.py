@@ -16,7 +16,6 @@ Invariants: the model has its own blocks again however a call ends; the blocks, 
 on them, are not touched and never receive dummy inputs.
 """
 
-from collections import OrderedDict
 from contextlib import nullcontext
 from typing import Any
 
@@ -35,10 +34,7 @@ from raysearch.engine.networks.answer_head import AnswerHead
 from raysearch.engine.networks.block_stubs import Stub, stubbed
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.gradient_mode import detached
-from raysearch.engine.networks.hooks import (
-    HookCall,
-    owned_hooks,
-)
+from raysearch.engine.networks.hooks import HookCall, owned_hooks
 from raysearch.engine.networks.network import LanguageModel
 
 TEMPLATES = 64
@@ -56,30 +52,29 @@ class Replay:
         shares_prefix: bool = True,
     ) -> None:
         self._network = network
-        self._model = network.model
         self._layers = network.layers
         self._hook_points = hook_points
         self._answers = AnswerHead(network)
         self._shared = SharedLayers.of(network) if shares_prefix else SharedLayers()
-        self._templates: OrderedDict[WaveShape, Template] = (
-            OrderedDict()
-        )  # least recently used first
+        self._templates: dict[WaveShape, Template] = {}  # least recently used first
 
     def run(
-        self, wave: Wave, choices: Int[Tensor, "row choice"] | None = None
-    ) -> Float[Tensor, "row vocab"]:
-        """Computes the logits (float32) at the answer of every row. `choices`: ids outside of which
-        logits may be -inf."""
-        return self._answer(wave, self._walk(wave, self._cache_of(wave, None)), choices)
-
-    def begin(
-        self, wave: Wave, choices: Int[Tensor, "row choice"] | None = None
+        self, wave: Wave, choices: Int[Tensor, "row choice"] | None = None, keep: bool = False
     ) -> tuple[Float[Tensor, "row vocab"], WaveCache]:
-        """Computes the logits as `run` does, and what `go_on` needs."""
-        rows = self._cache_of(wave, wave.shape.length)
-        logits = self._answer(wave, self._walk(wave, rows), choices)
-        rows.complete(len(self._layers))
-        return logits, rows
+        """Computes the logits (float32) at the answer of every row; returns the keys and values of
+        the rows, too, which `go_on` needs to be kept. `choices`: ids outside of which logits may be
+        -inf."""
+        template = self._template(wave.shape, wave.bases.batches[0])
+        rows = WaveCache(wave, template.shared, keep)
+        hidden, last = self._walk(wave, template, rows), len(self._layers) - 1
+        if keep:
+            rows.complete(len(self._layers))
+
+        def block(layer: int, given: Tensor, *_: Any) -> Tensor:
+            return hidden[:, -1:] if layer == last else given
+
+        ids = torch.zeros((len(hidden), 1), dtype=torch.long)
+        return self._logits(ids, wave.shape.length - 1, block, choices), rows
 
     def go_on(
         self,
@@ -89,7 +84,7 @@ class Replay:
     ) -> Float[Tensor, "row vocab"]:
         """Computes the logits (float32) after one more token of each row, `ids`."""
         blocks, length = list(self._layers), rows.length
-        assert length is not None, "rows that go on keep their keys and values"
+        assert rows.keeps, "rows that go on keep their keys and values"
         template = self._template(WaveShape(length, length + 1), rows.batch)
         rows.shared = template.shared & rows.shared
 
@@ -101,27 +96,10 @@ class Replay:
         rows.length = length + 1
         return logits
 
-    def _cache_of(self, wave: Wave, length: int | None) -> WaveCache:
-        shared = self._template(wave.shape, wave.bases.batches[0]).shared
-        return WaveCache(wave.bases, wave.base, wave.shape.start, wave.first_layer, shared, length)
-
-    def _answer(
-        self,
-        wave: Wave,
-        hidden: Float[Tensor, "row suffix d_model"],
-        choices: Int[Tensor, "row choice"] | None,
-    ) -> Float[Tensor, "row vocab"]:
-        last = len(self._layers) - 1
-        ids = torch.zeros((len(hidden), 1), dtype=torch.long)
-
-        def block(layer: int, given: Tensor, *_: Any) -> Tensor:
-            return hidden[:, -1:] if layer == last else given
-
-        return self._logits(ids, wave.shape.length - 1, block, choices)
-
-    def _walk(self, wave: Wave, cache: WaveCache) -> Float[Tensor, "row suffix d_model"]:
+    def _walk(
+        self, wave: Wave, template: Template, cache: WaveCache
+    ) -> Float[Tensor, "row suffix d_model"]:
         """Computes the residual after the last layer."""
-        start, template = wave.shape.start, self._template(wave.shape, cache.batch)
         entering = self._entering(wave)
         hidden: Tensor | None = None
         for layer in range(wave.first_layer, len(self._layers)):
@@ -130,7 +108,7 @@ class Replay:
             if hidden is not None:
                 cache.rows = len(hidden)
                 hooks = [
-                    hook_point.hook(edit, first=start)
+                    hook_point.hook(edit, first=wave.shape.start)
                     for hook_point, edit in wave.edits.get(before, ())
                 ]
                 with owned_hooks(hooks), cache.attending(layer, self._shared.configs):
@@ -138,7 +116,7 @@ class Replay:
             hidden = _joined(hidden, entering.get(after))
             for _, edit in wave.edits.get(after, ()):
                 assert hidden is not None, "rows enter before they are edited"
-                edited = edit(hidden, HookCall(start, True))
+                edited = edit(hidden, HookCall(wave.shape.start, True))
                 hidden = hidden if edited is None else edited
         assert hidden is not None, "a wave has rows"
         return hidden
@@ -156,14 +134,14 @@ class Replay:
             entering |= dict(zip(here, torch.split(found, counts), strict=True))
         return entering
 
-    def _template(self, shape: WaveShape, batch: StoredBatch) -> "Template":
+    def _template(self, shape: WaveShape, batch: StoredBatch) -> Template:
         found = self._templates.pop(shape, None)
         if found is None:
             with detached():
                 found = Template(self._network, shape, batch, self._shared.at(shape.length))
         self._templates[shape] = found
         if len(self._templates) > TEMPLATES:
-            self._templates.popitem(last=False)
+            del self._templates[next(iter(self._templates))]
         return found
 
     def _logits(
@@ -176,7 +154,7 @@ class Replay:
         """Computes the logits by the model's own forward pass on one token of each row, with
         `block` in the place of its blocks; -inf outside of the choices of each row, if all have
         some and the head can be computed for them alone."""
-        device = self._model.device
+        device = self._network.device
         if choices is not None:
             choices = on_device(choices, device) if self._answers.serves(choices.shape[1]) else None
         head = nullcontext() if choices is None else self._answers.at(choices)

@@ -38,15 +38,17 @@ class ReplayExecutor(WaveExecutor):
         self._whole = BatchedExecutor(network, hook_points, cache)
 
     def batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
-        waves: dict[object, list[Row]] = {}
+        waves: dict[WaveShape | None, list[Row]] = {}
         for row in rows:
             waves.setdefault(self.shape_of(row), []).append(row)
         yield from self._whole.batches(waves.pop(None, []))
         for wave in waves.values():
             self.want_rows(wave)
-        for wave in waves.values():
+        for shape, wave in waves.items():
+            assert shape is not None, "they are run whole"
             wave.sort(key=self.entry)
-            yield from self._cache.parts_that_fit(wave)
+            most = self._cache.most_rows(shape.length - shape.start)
+            yield from self._cache.parts_that_fit(wave, most)
 
     def batch_key(self, row: Row) -> Hashable:
         shape = self.shape_of(row)

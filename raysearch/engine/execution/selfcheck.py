@@ -78,7 +78,7 @@ class ExecutorChoice:
 
     `tolerance` (logits): how far the executor and the canonical computation may be apart in a gap.
     `near_tie` (logits): gaps below it are decided by the canonical computation. `share`: the share
-    of tested rows that are.
+    of tested rows that are. `wave_tokens`: as in `ModelFacts`; None if it was not measured.
     """
 
     executor: Executor
@@ -86,6 +86,7 @@ class ExecutorChoice:
     tolerance: float
     near_tie: float
     share: float = 0.0
+    wave_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

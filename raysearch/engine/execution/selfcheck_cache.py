@@ -35,13 +35,14 @@ KIND = "selfchecks"
 @dataclass(frozen=True)
 class _KnownCheck:
     """The result of a self-check. `shares_prefix`: of replay; `resumes`: whether canonical runs
-    start at their first patch."""
+    start at their first patch; `wave_tokens`: as in `ExecutorChoice`."""
 
     tolerance: float
     near_tie: float
     share: float
     shares_prefix: bool
     resumes: bool
+    wave_tokens: int | None = None
 
 
 def check_key(
@@ -97,7 +98,9 @@ def recall_choice(
         else BatchedExecutor(network, hook_points, cache)
     )
     plain.canonical.resumes = known.resumes
-    return ExecutorChoice(executor, cache, known.tolerance, known.near_tie, known.share)
+    return ExecutorChoice(
+        *(executor, cache, known.tolerance, known.near_tie, known.share, known.wave_tokens)
+    )
 
 
 def remember_choice(
@@ -109,6 +112,7 @@ def remember_choice(
         return
     shares = isinstance(choice.executor, ReplayExecutor) and choice.executor.shares_prefix
     known = _KnownCheck(
-        choice.tolerance, choice.near_tie, choice.share, shares, plain.canonical.resumes
+        *(choice.tolerance, choice.near_tie, choice.share, shares),
+        *(plain.canonical.resumes, choice.wave_tokens),
     )
     remember(KIND, key, to_json_values(known))

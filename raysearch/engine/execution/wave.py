@@ -94,6 +94,33 @@ class Group:
         point = self.patch.source_point
         return None if point is None else point.component
 
+    def sets(self, swaps: Swaps) -> tuple[Int[Indices, "set"], Int[Indices, "row"]]:
+        """Returns the first row of each set of sources, and which set each row has. A set of
+        several sources is read once for all its rows."""
+        rows = np.arange(self.start, self.stop)
+        if self.patch.sources == 1:
+            return rows, rows - self.start
+        sources, tokens = (of[self.cells(rows)] for of in (swaps.source, swaps.source_tokens))
+        first, which = distinct(np.column_stack((sources, tokens.reshape(len(rows), -1))))
+        return rows[first], which
+
+    def cells(self, rows: Indices) -> tuple[Indices, int, slice]:
+        """Returns where the sources of these rows are in arrays by row, patch and source."""
+        return rows, self.number, slice(self.patch.sources)
+
+    def replacements(
+        self, found: Float[Tensor, "item most width"], which: Int[Indices, "row"]
+    ) -> Float[Tensor, "row token _feature"]:
+        """Returns what replaces the activation of each row. `found`: what its sets have."""
+        patch, found = self.patch, found[:, : self.patch.tokens]
+        if patch.source_features is not None:
+            found = found[..., list(patch.source_features)]
+        if patch.sources == 1:
+            return found
+        sets = torch.split(found.contiguous(), patch.sources)
+        means = torch.stack([of_set.mean(0) for of_set in sets])  # one by one, as rows are
+        return means[torch.from_numpy(which).to(means.device)]
+
 
 class Waves:
     """Makes waves of swaps."""
@@ -160,29 +187,26 @@ class Waves:
     ) -> list[tuple[Group, Float[Tensor, "row token _width"] | None]]:
         """Returns the groups of rows with one patch, and what their sources have; of several
         sources the mean. What is read of one component is read at once."""
-        used, source_of = np.unique(swaps.source, return_inverse=True)
-        sources = used[used >= 0]
-        number = source_of.reshape(swaps.source.shape) - (len(used) - len(sources))
-        table = RunTable.of([runs[swaps.runs[at]] for at in sources]) if len(sources) else None
+        used, number = np.unique(swaps.source, return_inverse=True)
+        number = number.reshape(swaps.source.shape) - np.count_nonzero(used < 0)
         groups = list(_groups(swaps))
-        found: list[Tensor | None] = [None] * len(groups)
+        found: dict[Group, Tensor] = {}
         for component in {group.component for group in groups} - {None}:
             assert component is not None
-            assert table is not None
-            at = [place for place, group in enumerate(groups) if group.component == component]
-            some = [groups[place] for place in at]
-            reads = [_Reads.of(group, number, swaps.source_tokens) for group in some]
-            counts = [len(read.runs) for read in reads]
+            table = RunTable.of([runs[swaps.runs[at]] for at in used[used >= 0]])
+            some = [group for group in groups if group.component == component]
+            sets = [group.sets(swaps) for group in some]
+            cells = [group.cells(rows) for group, (rows, _) in zip(some, sets, strict=True)]
+            counts = [number[at].size for at in cells]
             layers = [self._hook_points.place(group.patch.source_point) for group in some]  # type: ignore[arg-type]
             every = gather(
-                *(table, np.concatenate([read.runs for read in reads]), component),
+                *(table, np.concatenate([number[at].ravel() for at in cells]), component),
                 np.repeat(layers, counts),
-                np.concatenate([read.tokens for read in reads]),
+                np.concatenate([np.concatenate(swaps.source_tokens[at]) for at in cells]),
             )
-            parts = torch.split(every, counts)
-            for place, read, part in zip(at, reads, parts, strict=True):
-                found[place] = read.replacements(groups[place].patch, part)
-        return list(zip(groups, found, strict=True))
+            for group, (_, which), part in zip(some, sets, torch.split(every, counts), strict=True):
+                found[group] = group.replacements(part, which)
+        return [(group, found.get(group)) for group in groups]
 
 
 def _groups(swaps: Swaps) -> Iterator[Group]:
@@ -192,43 +216,3 @@ def _groups(swaps: Swaps) -> Iterator[Group]:
     for start, stop in zip(starts, [*starts[1:], len(swaps)], strict=True):
         for number, patch in enumerate(swaps.places[swaps.place[start]]):
             yield Group(start, stop, number, patch)
-
-
-@dataclass(frozen=True, slots=True)
-class _Reads:
-    """The reads of a group: a run and its tokens for each item. `which`: with several sources,
-    the set of sources of each row (None: an item is a row)."""
-
-    runs: Int[Indices, "item"]
-    tokens: Int[Indices, "item token"]
-    which: Int[Indices, "row"] | None
-
-    @staticmethod
-    def of(
-        group: Group,
-        numbers: Int[Indices, "row patch source"],
-        source_tokens: Int[Indices, "row patch source token"],
-    ) -> "_Reads":
-        """Returns the reads of a group. A set of several sources is read once for all its rows."""
-        at, count = slice(group.start, group.stop), group.patch.sources
-        runs = numbers[at, group.number, :count]
-        tokens = source_tokens[at, group.number, :count]
-        which = None
-        if count > 1:
-            keys = np.concatenate((runs, tokens.reshape(len(runs), -1)), axis=1)
-            first, which = distinct(keys)
-            runs, tokens = runs[first], tokens[first]
-        return _Reads(runs.reshape(-1), tokens.reshape(-1, tokens.shape[-1]), which)
-
-    def replacements(
-        self, patch: PatchPlace, found: Float[Tensor, "item most width"]
-    ) -> Float[Tensor, "row token _feature"]:
-        """Returns what replaces the activation of each row."""
-        found = found[:, : patch.tokens]
-        if patch.source_features is not None:
-            found = found[..., list(patch.source_features)]
-        if self.which is None:
-            return found
-        sets = torch.split(found.contiguous(), patch.sources)
-        means = torch.stack([of_set.mean(0) for of_set in sets])  # one by one, as rows are
-        return means[torch.from_numpy(self.which).to(means.device)]

@@ -1,7 +1,7 @@
 """The keys and values that the rows of a wave attend to.
 
 The tokens before a wave are those of a row's base, of which rows share one copy where the model
-allows it (`shared_layers`); else each row gets a copy. Those of the wave are a row's own. For
+allows it (`shared_prefix_layers`); else each row gets a copy. Those of the wave are a row's own. For
 further tokens these are kept: below its first patch a row has its base's there, too.
 """
 
@@ -14,42 +14,32 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import Cache, PretrainedConfig
 
-from raysearch.engine.execution.cached_runs import Indices, RunTable, on_device, prefixes
+from raysearch.engine.execution.cached_runs import on_device, prefixes
 from raysearch.engine.execution.partial_attention import Groups, Heads, RowsByBase, attend
 from raysearch.engine.execution.shared_prefix_layers import attended
+from raysearch.engine.execution.wave import Wave
 
 
 class WaveCache(Cache):
-    """A cache for rows that start at token `start` on the runs `bases`, from `first_layer` on.
+    """The keys and values of a wave's rows. `shared`: layers in which rows share one copy of those
+    before the wave; `keeps`: whether those of the wave are kept; `rows`: the number of rows that
+    have entered, of `length` tokens each."""
 
-    `base`: the base of each row. `rows`: the number of rows that have entered. `shared`: layers in
-    which rows share one copy. `length`: the tokens of the wave, to keep its rows' own keys and
-    values (None: they are not kept).
-    """
-
-    def __init__(
-        self,
-        bases: RunTable,
-        base: Indices,
-        start: int,
-        first_layer: int,
-        shared: frozenset[int],
-        length: int | None = None,
-    ) -> None:
-        self.batch = bases.batches[0]
-        self.rows, self.shared, self.length = 0, shared, length
-        self._start, self._base, self._count = start, base, len(bases)
-        self._first_layer = first_layer if length is None else 0
-        tokens = start if length is None else length
+    def __init__(self, wave: Wave, shared: frozenset[int], keeps: bool) -> None:
+        self.rows, self.shared, self.keeps = 0, shared, keeps
+        self.batch, self.length = wave.bases.batches[0], wave.shape.length
+        self._start, self._base, self._count = wave.shape.start, wave.base, len(wave.bases)
+        self._first_layer = 0 if keeps else wave.first_layer
+        tokens = self.length if keeps else self._start
         self._both: Any = ((), ())
         if tokens:
             self._both = tuple(
-                prefixes(bases, of, tokens, self._first_layer)
+                prefixes(wave.bases, of, tokens, self._first_layer)
                 for of in (lambda batch: batch.keys, lambda batch: batch.values)
             )
         self._own: dict[int, tuple[Tensor, Tensor]] = {}
         self._by_base: dict[tuple[int, torch.device], RowsByBase] = {}
-        self._layer = first_layer
+        self._layer = wave.first_layer
 
     def update(
         self,
@@ -64,7 +54,7 @@ class WaveCache(Cache):
         self._layer, both = layer_idx, (key_states, value_states)
         if layer_idx in self._own:
             both = _appended(self._own[layer_idx], both)
-        if self.length is not None:
+        if self.keeps:
             self._own[layer_idx] = both
         if layer_idx in self.shared or not self._start:
             return both

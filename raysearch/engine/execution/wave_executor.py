@@ -69,7 +69,8 @@ class WaveExecutor:
             for of_shape in np.split(order, firsts):
                 first = 0
                 while first < len(of_shape):
-                    most = self._cache.most_rows
+                    start, length = starts[of_shape[0]], lengths[of_shape[0]]
+                    most = self._cache.most_rows(int(length - start))
                     yield of_shape[first : first + most]
                     first += most
 
@@ -78,14 +79,14 @@ class WaveExecutor:
     ) -> Float[Tensor, "row vocab"]:
         """Computes the logits (float32) at the answer of a wave, or of a part of one. `choices`:
         ids outside of which logits may be -inf. Their components are wanted since `swap_waves`."""
-        return self._replay.run(self._wave(swaps), choices)
+        return self._replay.run(self._wave(swaps), choices)[0]
 
     def begin_swaps(
         self, swaps: Swaps, choices: Int[Tensor, "row choice"] | None
     ) -> tuple[Float[Tensor, "row vocab"], NextToken]:
         """Computes the logits as `swap_logits` does; returns what computes them after one more
         token."""
-        logits, rows = self._replay.begin(self._wave(swaps), choices)
+        logits, rows = self._replay.run(self._wave(swaps), choices, keep=True)
         return logits, partial(self._replay.go_on, rows)
 
     def written_logits(
@@ -94,26 +95,25 @@ class WaveExecutor:
         """Computes the logits (float32) at the answer of a wave of rows with one patch each and
         without sources; rows start..stop-1 get the vectors of each (start, stop, vectors)."""
         used, base = np.unique(swaps.base, return_inverse=True)
-        table = self._cache.table(swaps.runs)
-        if table is None:
-            bases = [swaps.runs[at] for at in used]
-            bases_of = self._cache.runs(bases)
-            table = RunTable.of([bases_of[row] for row in bases])
-        else:
-            table = table.take(used)
+        bases, every = [swaps.runs[at] for at in used], self._cache.table(swaps.runs)
+        table = _table(bases, self._cache.runs(bases)) if every is None else every.take(used)
         groups = [
             (Group(start, stop, 0, patch), vectors.view(stop - start, patch.tokens, -1))
             for start, stop, vectors in written
             for patch in swaps.places[swaps.place[start]]
         ]
-        return self._replay.run(self._waves.of(swaps, table, base.reshape(-1), groups))
+        return self._replay.run(self._waves.of(swaps, table, base.reshape(-1), groups))[0]
 
     def _wave(self, swaps: Swaps) -> Wave:
         used, base = np.unique(swaps.base, return_inverse=True)
         bases = [swaps.runs[at] for at in used]
-        runs: Mapping[Row, CachedRun] = self._cache.runs(bases, swaps.sources())
-        table = RunTable.of([runs[row] for row in bases])
-        return self._waves.of(swaps, table, base.reshape(-1), self._waves.read(swaps, runs))
+        runs = self._cache.runs(bases, swaps.sources())
+        read = self._waves.read(swaps, runs)
+        return self._waves.of(swaps, _table(bases, runs), base.reshape(-1), read)
+
+
+def _table(rows: Sequence[Row], runs: Mapping[Row, CachedRun]) -> RunTable:
+    return RunTable.of([runs[row] for row in rows])
 
 
 def parts_of_runs(runs: Indices, room: int) -> Iterator[Indices]:

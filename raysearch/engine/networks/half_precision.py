@@ -33,9 +33,10 @@ from transformers.pytorch_utils import Conv1D
 
 from raysearch.engine.networks.gradient_mode import detached
 
-LEAST_ROWS = 2
-"""Fewest rows of a product in half precision: one row takes another way through oneDNN in float16,
-and would get other bits than among others (torch 2.13)."""
+LEAST_ROWS = 4
+"""Fewest rows of a product in half precision. Fewer take another way, and would get other bits than
+among others: one row through oneDNN in float16, up to three through MKL on an AMD EPYC, where it
+has no strict mode (torch 2.13)."""
 KINDS = nn.Linear, Conv1D
 """Layers that are one product. Conv1D of transformers (GPT-2) is a linear layer with transposed
 weights."""
@@ -183,8 +184,8 @@ def _multiplied(
     products and copies the weights."""
     vectors = given.reshape(-1, given.shape[-1])
     rows = len(vectors)
-    if rows < LEAST_ROWS:
-        vectors = vectors.expand(LEAST_ROWS * rows, -1)
+    if 0 < rows < LEAST_ROWS:
+        vectors = vectors.repeat(-(-LEAST_ROWS // rows), 1)
     if isinstance(layer, nn.Linear):
         out = functional.linear(vectors, weight, bias)
     else:

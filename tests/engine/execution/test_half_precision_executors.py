@@ -43,8 +43,8 @@ from tests.engine.worlds import (
     REPLAYED,
     VOCAB,
     World,
+    alike_products,
     blocks_of,
-    intel_mkl,
     loaded,
     model_from,
     model_of,
@@ -125,7 +125,7 @@ def test_a_row_is_answered_alike_in_any_batch_and_as_the_oracle_does_unless_it_i
     assert measured(world, settled, rows[:1], most) == answers[:1]
 
 
-@pytest.mark.skipif(not intel_mkl(), reason="not an Intel processor with MKL")
+@pytest.mark.skipif(not alike_products(), reason="no MKL, or an untried processor")
 @pytest.mark.slow_unless(family=["llama", "wide"])
 @pytest.mark.parametrize("family", TRIED)
 def test_on_this_processor_bfloat16_is_batch_invariant_and_nothing_is_decided_twice(

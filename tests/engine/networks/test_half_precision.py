@@ -19,7 +19,7 @@ from raysearch.engine.networks.half_precision import (
     slow_down,
     speed_up,
 )
-from tests.engine.worlds import intel_mkl, model_of, word_tokenizer
+from tests.engine.worlds import alike_products, model_of, word_tokenizer
 
 SIZE = 4 * 96 * 48
 """Bytes of a copy of the layer's weights."""
@@ -155,12 +155,28 @@ def test_which_way_is_taken_follows_from_the_processor(monkeypatch: pytest.Monke
     }
 
 
-@pytest.mark.skipif(not intel_mkl(), reason="not an Intel processor with MKL")
+@pytest.mark.skipif(not alike_products(), reason="no MKL, or an untried processor")
 def test_the_bits_of_a_row_depend_neither_on_its_batch_nor_on_its_place(layer: nn.Module) -> None:
     given = torch.randn(96, 96).to(layer.weight.dtype)
     whole = layer(given)
     assert all(torch.equal(layer(given[:rows]), whole[:rows]) for rows in range(1, 96))
     assert torch.equal(layer(given.flip(0)), whole.flip(0))
+
+
+@pytest.mark.skipif(not alike_products(), reason="no MKL, or an untried processor")
+@pytest.mark.parametrize("widths", [(1536, 576), (576, 4096)])
+def test_so_they_do_where_few_rows_have_another_way_of_their_own(
+    dtype: torch.dtype, widths: tuple[int, int]
+) -> None:
+    """Up to three rows, MKL on an AMD EPYC sums these widths in another order."""
+    torch.manual_seed(0)
+    layer = nn.Linear(*widths, bias=False).to(dtype).requires_grad_(False)
+    speed_up(layer)
+    given = torch.randn(64, widths[0]).to(dtype)
+    whole = layer(given)
+    for rows in (1, 2, 3, 4, 5, 17):
+        assert torch.equal(layer(given[:rows]), whole[:rows]), rows
+        assert torch.equal(layer(given[None, :rows]), whole[None, :rows]), rows
 
 
 def test_float32_and_a_layer_with_a_forward_of_its_own_are_left_alone(dtype: torch.dtype) -> None:
