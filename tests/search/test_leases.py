@@ -12,15 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysearch.cluster.replica_spec import check_answers
-from raysearch.core.events import Event, Measured, Task
+from raysearch.core.answers import EXACT_MATCH
+from raysearch.core.events import Block, Event, Measured, Task
 from raysearch.core.lease import Lease, LeasedTest, StopRule
+from raysearch.core.leased_run import LeasedRun
 from raysearch.core.records import Counted
 from raysearch.search.criteria import Criterion, DecisionRule
 from raysearch.search.search import Search
 from raysearch.stats.betting_test import BettingTest
 from raysearch.stats.evidence import Evidence
 from raysearch.stats.match_test import MatchTest
-from tests.search.worlds import Cluster, World, lost
+from tests.search.worlds import Cluster, World, encoded_of, lost
 
 RULES = {
     "plain": DecisionRule(),
@@ -210,6 +212,26 @@ def test_leases_save_tasks_and_cost_no_rows() -> None:
     assert of_tests < tests_before / 3
     assert of_all < all_before / 1.5
     assert rows < 1.1 * rows_before
+
+
+@pytest.mark.parametrize(("rows", "seconds", "steps"), [(1, 1e9, 1), (9, 1e9, 3), (99, 2.5, 3)])
+def test_a_lease_ends_when_its_rows_or_its_time_are_used_up(
+    rows: int, seconds: float, steps: int
+) -> None:
+    """The first step always runs."""
+    world = World(0)
+    (intervention,) = {
+        h.intervention for h in world.space if h.intervention.units[0].site.layer == 5
+    }
+    blocks = tuple(Block("test", i, tuple(range(4 * i, 4 * i + 4))) for i in range(9))
+    task = Task(0, "measure", (intervention,), blocks, lease=Lease(((),), False, 4, rows, seconds))
+    ticks = iter(range(99))
+    pairs = {i: encoded_of(i, pair) for i, pair in world.pairs.items()}
+    run = LeasedRun(pairs, {0: EXACT_MATCH}, lambda: float(next(ticks)))
+    events = run.do(task, world.run)
+    check_answers(task, events)
+    assert [e.block for e in events if isinstance(e, Measured)] == list(range(steps))
+    assert [e.block for e in events if isinstance(e, Measured) and e.stopped] == [steps - 1]
 
 
 def test_a_lost_lease_is_tried_again_as_a_task_without_one() -> None:

@@ -229,7 +229,7 @@ class World:
     def run(self, task: Task) -> list[Event]:
         """What a good worker answers."""
         if task.lease is not None:
-            encoded = {i: _encoded(i, e) for i, e in self.pairs.items()}
+            encoded = {i: encoded_of(i, e) for i, e in self.pairs.items()}
             matchers = dict.fromkeys(range(len(self.more) + 1), EXACT_MATCH)
             return LeasedRun(encoded, matchers, lambda: 0.0).do(task, self.run)
         if task.kind == "fit":
@@ -286,7 +286,7 @@ class World:
         ]
 
 
-def _encoded(index: int, pair: ExpectedAnswers) -> Encoded:
+def encoded_of(index: int, pair: ExpectedAnswers) -> Encoded:
     """A pair as a replica has it, without its inputs."""
     answers = {"base": pair.base, **pair.sources}
     return Encoded(index, (), {}, {}, {}, answers, pair.counterfactual, added=pair.added)
