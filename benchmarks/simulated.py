@@ -17,6 +17,7 @@ from raysearch.cluster.replica_spec import NO_TENSORS
 from raysearch.core.events import Encoded, Event, Ids, Task
 from raysearch.core.space import Grid, HypothesisSpace
 from raysearch.proposers.base import Exhaustive
+from raysearch.search.leases import STEPS
 from raysearch.search.pair_blocks import expected_answers
 from raysearch.search.screening import ScreeningPlan
 from raysearch.search.search import Search
@@ -76,7 +77,7 @@ class Simulated:
             self.encoded, lambda pair, name: BASE if name == "base" else SOURCE, self._under
         )
 
-    def search(self) -> Search:
+    def search(self, lease_steps: int = STEPS) -> Search:
         space = self.space
         splits = [pair.split for pair in self.pairs]
         pairs = {e.index: expected_answers(e, splits[e.index]) for e in self.encoded}
@@ -87,6 +88,7 @@ class Simulated:
             pairs,
             ScreeningPlan(COUNTS, COUNTS["test"], solved_only=True),
             rows=self.rows,
+            lease_steps=lease_steps,
         )
 
     def _under(self, pair: Encoded, intervention: rs.Intervention) -> Ids:

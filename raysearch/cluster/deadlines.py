@@ -24,9 +24,9 @@ class Deadlines:
         self._max_seconds = max_seconds
         self._seconds: dict[str, float] = {}
 
-    def record(self, task: Task, seconds: float) -> None:
-        """Records how long an answered task took."""
-        per_unit = seconds / weight(task)
+    def record(self, task: Task, seconds: float, rows: int | None = None) -> None:
+        """Records how long an answered task took; `rows`: that it ran, if a lease left some out."""
+        per_unit = seconds / (rows or weight(task))
         old = self._seconds.get(task.kind, per_unit)
         self._seconds[task.kind] = old + _SMOOTHING * (per_unit - old)
 

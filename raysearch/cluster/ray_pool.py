@@ -38,7 +38,7 @@ from raysearch.cluster.replica_spec import (
 )
 from raysearch.cluster.slots import Slots
 from raysearch.cluster.worker import ReplicaReady, Worker, WorkerLocation
-from raysearch.core.events import Event, Lost, Opened, Task
+from raysearch.core.events import Event, Lost, Measured, Opened, Task
 from raysearch.errors import RaysearchError
 
 _log = logging.getLogger("raysearch.cluster")
@@ -225,7 +225,8 @@ class RayPool:
         self._on_usage(self._slots[number].name, task, usage)
         check_answers(task, events)
         self._events += events
-        return self._slots.on_answered(number, now)
+        ran = sum(e.rows for e in events if isinstance(e, Measured))
+        return self._slots.on_answered(number, now, rows=ran if task.lease else None)
 
     def _on_ready(self, number: int, ready: ReplicaReady, now: float) -> Iterable[Instruction]:
         """Handles a replica that has loaded."""

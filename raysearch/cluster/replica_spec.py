@@ -96,6 +96,9 @@ def check_answers(task: Task, events: Sequence[Event]) -> None:
         trained = {e.key for e in events if isinstance(e, Fitted) and e.first == task.steps[0]}
         assert trained | failed == set(task.keys), (task.id, trained, failed)
         return
-    done = {(e.intervention, e.block) for e in events if isinstance(e, Measured)}
-    missing = {(key, b.index) for key in task.keys if key not in failed for b in task.blocks} - done
+    measured = [e for e in events if isinstance(e, Measured)]
+    done = {(e.intervention, e.block) for e in measured}
+    ends = {e.intervention: e.block for e in measured if e.stopped}
+    items = ((key, b.index) for key in task.keys if key not in failed for b in task.blocks)
+    missing = {(key, at) for key, at in items if at <= ends.get(key, at)} - done
     assert not missing, (task.id, missing)

@@ -133,12 +133,15 @@ class Slots:
         slot.failures = 0
         return self._rejoin(slot, now)
 
-    def on_answered(self, number: int, now: float, *, whole: bool = True) -> list[Instruction]:
-        """Handles that a task was answered (not `whole`: it raised), and begins the next."""
+    def on_answered(
+        self, number: int, now: float, *, whole: bool = True, rows: int | None = None
+    ) -> list[Instruction]:
+        """Handles that a task was answered (not `whole`: it raised), and begins the next; `rows`:
+        as in `Deadlines.record`."""
         slot = self._slots[number]
         assert slot.task is not None, slot
         if whole:
-            self._deadlines.record(slot.task, now - slot.since)
+            self._deadlines.record(slot.task, now - slot.since, rows)
         prefetched, slot.task, slot.prefetched, slot.failures = slot.prefetched, None, None, 0
         if prefetched is None:
             return self._rejoin(slot, now)

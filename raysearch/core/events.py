@@ -11,6 +11,7 @@ from typing import Literal
 
 from raysearch.causal import LAST, Split, Stimulus
 from raysearch.core.hypothesis import Intervention, Unit
+from raysearch.core.lease import Lease
 from raysearch.core.model_facts import ModelFacts
 
 Ids = tuple[int, ...]
@@ -111,7 +112,8 @@ class Task:
 
     Tasks of screening and attribution have no interventions. A fit task trains its `seeds` through
     the steps [first, last), on all of its blocks. An attribution task estimates the first-order
-    effect of interchanging each of its `units`, which are whole vectors.
+    effect of interchanging each of its `units`, which are whole vectors. With a `lease` an
+    intervention may stop before the last block.
     """
 
     id: int
@@ -122,6 +124,7 @@ class Task:
     seeds: tuple[Seed, ...] = ()
     steps: tuple[int, int] = (0, 0)
     units: tuple[Unit, ...] = ()
+    lease: Lease | None = None
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -145,9 +148,10 @@ class Task:
         """Upper bound of the rows that the model runs; for a fit, of the rows in one pass over all
         pairs.
         """
-        return sum(len(b.pairs) for b in self.blocks) * max(
+        rows = sum(len(b.pairs) for b in self.blocks) * max(
             len(self.seeds or self.interventions), 1
         )
+        return rows if self.lease is None else min(rows, self.lease.rows + self.lease.step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +209,8 @@ class Measured:
         rows: rows that the model ran.
         seconds: this intervention's share of the task's time.
         scores: the scores that the job declares, if any.
+        stopped: whether its task runs no further block of the intervention, by its lease; of use to
+            the search that waits for the task alone, so it is not journalled.
     """
 
     task: int
@@ -220,6 +226,7 @@ class Measured:
     worker: str
     attempt: int
     scores: Scores | None = None
+    stopped: bool = field(default=False, compare=False)
 
     @property
     def key(self) -> tuple[str, Split, int]:

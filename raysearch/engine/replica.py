@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from raysearch.causal import EVERY, Pair
+from raysearch.core.answers import matchers_of
 from raysearch.core.events import (
     Attributed,
     Block,
@@ -27,6 +28,7 @@ from raysearch.core.events import (
     Task,
 )
 from raysearch.core.hypothesis import Intervention
+from raysearch.core.leased_run import LeasedRun
 from raysearch.core.model_facts import ModelFacts
 from raysearch.core.runner_settings import DEFAULT_SETTINGS, RunnerSettings
 from raysearch.engine.encoding.positions import every
@@ -82,6 +84,7 @@ class Replica:
         self._positions = positions
         self._pairs = {e.index: e for e in encoded}
         self._every_pair = tuple(self._pairs.values())
+        self._leased = LeasedRun(self._pairs, matchers_of(encoded))
         self._tokens = max((e.longest for e in encoded), default=1)
         self._runner = ModelRunner(
             *(network, loaded.dtype, encoded, components, settings, self._meter),
@@ -113,7 +116,14 @@ class Replica:
             self._featurizers.take(
                 tensors, [i.fit for i in task.interventions if i.fit is not None]
             )
-            return [event for part in self._by_runner(task) for event in self._measure(*part)]
+            return (
+                self._leased.do(task, self._interventions)
+                if task.lease
+                else (self._interventions(task))
+            )
+
+    def _interventions(self, task: Task) -> list[Event]:
+        return [event for part in self._by_runner(task) for event in self._measure(*part)]
 
     def usage(self) -> Usage:
         """Returns the usage since the last call; at first, that of opening."""

@@ -21,7 +21,9 @@ from raysearch.search.pair_blocks import ExpectedAnswers, check_variables
 from raysearch.search.screening import Screening
 from raysearch.stats.e_process import AnytimeTest
 from raysearch.stats.evidence import Evidence
+from raysearch.stats.match_test import MatchTest
 from raysearch.stats.paired_test import PairedTest
+from raysearch.stats.stop_rule import MatchStopRule
 
 THRESHOLDS = tuple(k / 100 for k in (*range(5, 90, 5), *range(90, 100)))
 """Thresholds at which each verdict is looked at again: by 0.05, from 0.9 on by 0.01."""
@@ -127,6 +129,20 @@ class Criterion:
             tests.append(self.keep.chances(keep, self.last[1]))
         likely = min(accept for accept, _ in tests) + sum(reject for _, reject in tests)
         return likely < self.change.futility
+
+    @property
+    def is_of_matches(self) -> bool:
+        """Whether it is one test, of matches."""
+        return self.keep is None and isinstance(self.change, MatchTest)
+
+    def stop_rule(self, likely: "Criterion") -> MatchStopRule:
+        """Returns when a test of matches ends; `likely`: the criterion by which a verdict is likely
+        or not.
+        """
+        own, other = self.change, likely.change
+        assert isinstance(own, MatchTest), own
+        assert isinstance(other, MatchTest), other
+        return MatchStopRule(own, other, self.last[0])
 
     def at(self, threshold: float) -> "Criterion | None":
         """Returns the same criterion at another threshold, which keep pairs share unless they have

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from raysearch.core.hypothesis import Hypothesis
+from raysearch.core.lease import StopRule
 from raysearch.core.records import Decided, VerdictName
 from raysearch.proposers.base import AlphaSpending
 from raysearch.search.criteria import Criterion, DecisionRule
@@ -81,6 +82,18 @@ class Judge:
         likely = self._criterion(test, 1.0) if self._rule.fdr else criterion
         futile = not at_last and likely.is_futile(test.evidence, test.keep)
         return ("undecided", FUTILE) if futile else None
+
+    def leases(self, test: HypothesisTest) -> bool:
+        """Whether its verdict at a look depends on the numbers of pairs and of matches alone."""
+        if self._rule.at_end or self._rule.above_baselines:
+            return False
+        relabelled = test.hypothesis.intervention.control == "arbitrary_labels"
+        return not relabelled and self._criterion(test).is_of_matches
+
+    def stop_rule(self, test: HypothesisTest) -> StopRule:
+        """Returns when a test ends that may be leased."""
+        criterion = self._criterion(test)
+        return criterion.stop_rule(self._criterion(test, 1.0) if self._rule.fdr else criterion)
 
     def excess(self, test: HypothesisTest) -> float:
         """Returns the log of the e-value to accept times the level that the hypothesis spends: 0 or

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from raysearch.core.events import Block, Failed, Lost, Measured, Task, TaskKind
+from raysearch.core.leased_run import blocks_ahead
+from raysearch.search.leases import Leases
 from raysearch.search.trial import Trial, TrialKey
 
 QUARANTINE = 3
@@ -24,12 +26,14 @@ first.
 
 @dataclass(slots=True)
 class _Group:
-    """Trials that run in one task, and how many workers were lost with it."""
+    """Trials that run in one task, and how many workers were lost with it; `leased` until it was
+    lost or failed."""
 
     trials: list[Trial]
     blocks: tuple[Block, ...]
     attempt: int = 0
     losses: int = 0
+    leased: bool = False
 
 
 @dataclass(slots=True)
@@ -42,11 +46,12 @@ class Scheduler:
     """Takes trials and hands out tasks.
 
     Args:
-        rows: size of a task in pairs x interventions.
+        rows: size of a task without a lease, in pairs x interventions.
     """
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, leases: Leases) -> None:
         self._rows = rows
+        self._leases = leases
         self._ready: dict[Level, OrderedDict[TrialKey, Trial]] = {}
         self._levels: dict[TrialKey, Level] = {}
         self._requeue: deque[_Group] = deque()
@@ -100,11 +105,17 @@ class Scheduler:
         keys = {(i.key, b.index) for i in interventions for b in group.blocks}
         self._out[task] = _TaskOut(group, keys)
         kind: TaskKind = "measure" if group.trials[0].split == "test" else "estimate"
-        return Task(task, kind, interventions, group.blocks, group.attempt)
+        lease = self._leases.of(group.trials) if group.leased else None
+        return Task(task, kind, interventions, group.blocks, group.attempt, lease=lease)
 
     def on_measured(self, event: Measured) -> list[Trial]:
-        """Marks an item as done; returns the trials of its task if it was the last one."""
-        return self._settle(event.task, {(event.intervention, event.block)})
+        """Marks an item as done, and with the last one of a lease those that it did not run;
+        returns the trials of its task if nothing is left of it.
+        """
+        out = self._out.get(event.task)
+        rest = out.group.blocks if out is not None and event.stopped else ()
+        skipped = {(event.intervention, b.index) for b in rest if b.index > event.block}
+        return self._settle(event.task, {(event.intervention, event.block)} | skipped)
 
     def on_lost(self, event: Lost) -> list[Trial]:
         """Queues a lost task again; in halves if it was lost with two workers. Not every loss
@@ -169,9 +180,9 @@ class Scheduler:
                 if trial not in unfinished:
                     self.add(trial)
             if unfinished:
-                return _Group(
-                    unfinished, _yet_to_see(unfinished, group.blocks), group.attempt, group.losses
-                )
+                blocks = _yet_to_see(unfinished, group.blocks)
+                blocks = blocks_ahead(blocks, len(unfinished), self._rows)
+                return _Group(unfinished, blocks, group.attempt, group.losses)
         return None
 
     def _next_ready(self, idle: int) -> _Group | None:
@@ -184,28 +195,13 @@ class Scheduler:
         share = -(-len(level) // max(idle, 1))
         trials = [trial for trial, _ in zip(level.values(), range(min(room, share)), strict=False)]
         one_block = any(trial.one_block for trial in trials)
-        blocks = (
-            blocks[:1]
-            if one_block
-            else _ahead(blocks, [trial.unseen() for trial in trials], self._rows)
-        )
+        leased = all(map(self._leases.takes, trials))
+        most = 1 if one_block else min(len(trial.unseen()) for trial in trials)
+        rows = self._leases.most if leased else self._rows
+        blocks = blocks_ahead(blocks[:most], len(trials), rows)
         for trial in trials:
             self.remove(trial)
-        return _Group(trials, blocks)
-
-
-def _ahead(
-    blocks: tuple[Block, ...], others: Sequence[tuple[Block, ...]], rows: int
-) -> tuple[Block, ...]:
-    """Returns the first block and as many of the next as no trial has seen and as fit into a
-    task.
-    """
-    most = min(len(other) for other in others)
-    count, used = 1, len(blocks[0].pairs) * len(others)
-    while count < most and used + len(blocks[count].pairs) * len(others) <= rows:
-        used += len(blocks[count].pairs) * len(others)
-        count += 1
-    return blocks[:count]
+        return _Group(trials, blocks, leased=leased)
 
 
 def _yet_to_see(trials: Sequence[Trial], blocks: tuple[Block, ...]) -> tuple[Block, ...]:

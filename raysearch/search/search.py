@@ -42,6 +42,7 @@ from raysearch.search.failed_attempts import failed_attempt
 from raysearch.search.fit_results import WaitingForFits, by_intervention
 from raysearch.search.holdout import HoldoutEstimates
 from raysearch.search.judge import Judge
+from raysearch.search.leases import STEPS, Leases
 from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.search.preparation import Preparation
 from raysearch.search.screening import ScreeningPlan
@@ -58,13 +59,14 @@ class Search:
             set its size.
         population: what the verdicts are about.
         pairs: expected answers by pair index, in the order of measuring.
-        rows: size of a task in pairs x interventions.
+        rows: size of a task without a lease, in pairs x interventions.
         fit: how subspaces are fit; None if the proposer proposes none that are.
         controls: names of the controls that are tested for every accepted hypothesis.
         rule: which pairs decide, and when evidence is looked at.
         attribution: the effects that are computed before the first proposal.
         declared: as in `AlphaSpending`.
         continued: whether it may be told that undecided hypotheses go on.
+        lease_steps: as in `leases.STEPS`.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Search:
         attribution: AttributionPlan | None = None,
         declared: Container[str] | None = None,
         continued: bool = False,
+        lease_steps: int = STEPS,
     ) -> None:
         self._proposer = proposer
         self._generations = Generations(proposer, controls, fit is not None and fit.warm_start)
@@ -88,9 +91,10 @@ class Search:
             pairs, plan, test, population, fit is not None, rule, attribution
         )
         self.screening = self.preparation.screening
-        self._registry = TrialRegistry(rows)
-        self._fits = WaitingForFits(fit or FitKeys(), test.threshold / 2)
         self._judge = Judge(self.preparation, AlphaSpending(proposer, declared), rule)
+        leases = Leases(self._judge, rows, rule.kinds == "unfiltered", lease_steps)
+        self._registry = TrialRegistry(rows, leases)
+        self._fits = WaitingForFits(fit or FitKeys(), test.threshold / 2)
         self._estimates = HoldoutEstimates(
             self._registry, self.preparation, pairs, test, rule.holdout_width
         )

@@ -12,6 +12,7 @@ from raysearch.core.events import Block, Failed, Lost, Measured
 from raysearch.core.hypothesis import Intervention
 from raysearch.core.records import Decided
 from raysearch.search.failed_attempts import FailedAttempt
+from raysearch.search.leases import Leases
 from raysearch.search.scheduler import QUARANTINE, Scheduler
 from raysearch.search.trial import HypothesisTest, Trial, TrialKey
 
@@ -20,11 +21,11 @@ class TrialRegistry:
     """Holds trials by key and passes those that can run to the scheduler.
 
     Args:
-        rows: size of a task in pairs x interventions.
+        rows: size of a task without a lease, in pairs x interventions.
     """
 
-    def __init__(self, rows: int) -> None:
-        self.scheduler = Scheduler(rows)
+    def __init__(self, rows: int, leases: Leases) -> None:
+        self.scheduler = Scheduler(rows, leases)
         self.at_most = 0
         self._trials: dict[TrialKey, Trial] = {}
 

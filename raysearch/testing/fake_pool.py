@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from raysearch.cluster.replica_spec import NO_TENSORS, build_failed
+from raysearch.core.answers import matchers_of
 from raysearch.core.events import (
     Attributed,
     Encoded,
@@ -22,6 +23,7 @@ from raysearch.core.events import (
     Task,
 )
 from raysearch.core.hypothesis import Intervention, Unit
+from raysearch.core.leased_run import LeasedRun
 from raysearch.core.model_facts import ComponentFacts, ModelFacts
 from raysearch.storage.digests_json import sha256
 
@@ -63,6 +65,7 @@ class FakePool:
     def __init__(self, world: FakeWorld, workers: int = 1) -> None:
         self._world = world
         self._pairs = {e.index: e for e in world.encoded}
+        self._leased = LeasedRun(self._pairs, matchers_of(tuple(world.encoded)))
         self._workers = workers
         self._waiting: deque[Task] = deque()
 
@@ -82,6 +85,8 @@ class FakePool:
         task = self._waiting.popleft()
         try:
             ways = {"screen": self._screen, "attribute": self._attribute, "fit": self._fit}
+            if task.lease is not None:
+                return self._leased.do(task, self._measure)
             return ways.get(task.kind, self._measure)(task)
         except Exception as e:  # noqa: BLE001  (the contract: an error of a task is reported)
             return [build_failed(task, e, "fake-0")]

@@ -5,13 +5,16 @@ import logging
 import pickle
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 import torch
 from transformers import GPT2LMHeadModel, LlamaForCausalLM, PreTrainedModel
 
+from raysearch.cluster.replica_spec import check_answers
 from raysearch.core.events import Block, Event, Failed, Ids, Measured, Screened, Task
 from raysearch.core.hypothesis import Intervention
+from raysearch.core.lease import Lease, LeasedTest
 from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.execution.predict import NEAR_TIE, predict
 from raysearch.engine.networks.blocks import layers_of
@@ -131,6 +134,34 @@ def test_measured_outputs_are_the_oracles(family: str) -> None:
         }
     assert seen == expected
     assert len({o for block in seen.values() for o in block}) > 3  # else nothing was tested
+
+
+@dataclass(frozen=True)
+class _EndsAfter:
+    """A rule that ends a test after so many pairs."""
+
+    pairs: int
+
+    def ends(self, n: int, matches: int) -> bool:
+        return n >= self.pairs
+
+
+def test_a_leased_task_runs_what_it_does_without_one_up_to_where_it_stops() -> None:
+    replica = replica_of(model_of("gpt2"))
+    places = PLACES[:3]
+    plain = outputs(measure(replica, places))
+    tests = tuple((LeasedTest("x", 0, 0, _EndsAfter(n)),) for n in (1, 9, 10**6))
+    lease = Lease(tests, unfiltered=True, step=3 * 8, rows=10**6, seconds=1e9)
+    task = Task(1, "measure", places, BLOCKS, lease=lease)
+    events = replica.do(task)
+    check_answers(task, events)
+    seen = outputs(events)
+    assert len(BLOCKS) > 2
+    wanted = zip(places, (BLOCKS[:1], BLOCKS[:2], BLOCKS), strict=True)
+    assert set(seen) == {(i.key, b.index) for i, blocks in wanted for b in blocks}
+    assert seen.items() <= plain.items()
+    stopped = {(e.intervention, e.block) for e in events if e.stopped}
+    assert stopped == {(places[0].key, 0), (places[1].key, 1)}
 
 
 def test_screening_gives_the_models_own_outputs_for_bases_and_sources() -> None:

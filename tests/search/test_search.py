@@ -288,15 +288,15 @@ def test_screening_that_fails_three_times_ends_the_search() -> None:
         fail_all()
 
 
-def test_tasks_fill_rows_and_spread_over_idle_workers() -> None:
-    world = World(0, layers=30, rows=32)
+def test_tasks_without_a_lease_fill_rows_and_spread_over_idle_workers() -> None:
+    world = World(0, layers=30, rows=32, lease_steps=1)
     search = world.search()
     for task in search.ask(100):
         search.tell(world.run(task))
     tasks = search.ask(2)
     assert [len(t.interventions) for t in tasks] == [15, 15]
     assert [t.rows for t in tasks] == [30, 30]
-    few = World(0, layers=2, rows=64)
+    few = World(0, layers=2, rows=64, lease_steps=1)
     search = few.search()
     for task in search.ask(100):
         search.tell(few.run(task))
@@ -373,7 +373,7 @@ def test_what_fails_far_ahead_decides_nothing_before_it_is_reached(bad_pair: int
 
 def test_a_repeat_that_says_otherwise_is_told_and_not_counted() -> None:
     world = World(5)
-    cluster = Cluster(world, 3, 1, twice=0.5)
+    cluster = Cluster(world, 3, 1, twice=1.0)
     search = cluster.drive(world.search())
     conflicts = [n for n in cluster.notes if isinstance(n, Conflicted)]
     assert len(conflicts) == search.snapshot().conflicts > 0

@@ -9,8 +9,10 @@ from itertools import pairwise
 from typing import Literal
 
 from raysearch.causal import Split
+from raysearch.core.answers import EXACT_MATCH
 from raysearch.core.events import (
     Attributed,
+    Encoded,
     Event,
     Failed,
     Fitted,
@@ -24,11 +26,13 @@ from raysearch.core.events import (
 from raysearch.core.featurizers import is_fitted
 from raysearch.core.fit_keys import FitKeys
 from raysearch.core.hypothesis import Intervention, Subspace, Unit
+from raysearch.core.leased_run import LeasedRun
 from raysearch.core.population import SAMPLER, THESE_PAIRS, Population
 from raysearch.core.records import Record
 from raysearch.core.space import Grid, HypothesisSpace
 from raysearch.proposers.base import Exhaustive, Proposer, attribution_plan
 from raysearch.search.criteria import DecisionRule
+from raysearch.search.leases import STEPS
 from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.search.screening import ScreeningPlan
 from raysearch.search.search import Search
@@ -83,6 +87,7 @@ class World:
     effects: Callable[[Unit, str], float | None] = lambda unit, variable: float(unit.site.layer)
     more: tuple[int, ...] = ()
     futility: float = FUTILITY
+    lease_steps: int = STEPS
     pairs: Mapping[int, ExpectedAnswers] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -153,7 +158,13 @@ class World:
         proposer = proposer or Exhaustive(self.space)
         if self.rule.weighted and attribution is None:
             attribution = attribution_plan(proposer, self.space, self.fit)
-        return Search(proposer, *asked, attribution, continued=continued or bool(self.more))
+        return Search(
+            proposer,
+            *asked,
+            attribution,
+            continued=continued or bool(self.more),
+            lease_steps=self.lease_steps,
+        )
 
     def output(self, intervention: Intervention, pair: int) -> tuple[int, ...]:
         """The one true output of an intervention on a pair."""
@@ -225,6 +236,10 @@ class World:
 
     def run(self, task: Task) -> list[Event]:
         """What a good worker answers."""
+        if task.lease is not None:
+            encoded = {i: encoded_of(i, e) for i, e in self.pairs.items()}
+            matchers = dict.fromkeys(range(len(self.more) + 1), EXACT_MATCH)
+            return LeasedRun(encoded, matchers, lambda: 0.0).do(task, self.run)
         if task.kind == "fit":
             return [fake_fit(task, seed, self.fit_iia(seed, task.steps[1])) for seed in task.seeds]
         block = task.blocks[0]
@@ -277,6 +292,12 @@ class World:
             for i in task.interventions
             for b in task.blocks
         ]
+
+
+def encoded_of(index: int, pair: ExpectedAnswers) -> Encoded:
+    """A pair as a replica has it, without its inputs."""
+    answers = {"base": pair.base, **pair.sources}
+    return Encoded(index, (), {}, {}, {}, answers, pair.counterfactual, added=pair.added)
 
 
 @dataclass

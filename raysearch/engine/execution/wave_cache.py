@@ -1,8 +1,8 @@
 """The keys and values that the rows of a wave attend to.
 
 The tokens before a wave are those of a row's base, of which rows share one copy where the model
-allows it (`shared_prefix_layers`); else each row gets a copy. Those of the wave are a row's own. For
-further tokens these are kept: below its first patch a row has its base's there, too.
+allows it (`shared_prefix_layers`); else each row gets a copy. Those of the wave are a row's own.
+For further tokens these are kept: below its first patch a row has its base's there, too.
 """
 
 from collections.abc import Iterator, Sequence
