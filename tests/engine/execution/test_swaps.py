@@ -237,8 +237,9 @@ def test_further_tokens_of_an_answer_run_one_token_of_each_row(
 
 
 @pytest.mark.parametrize("choices", [(), (1, 2, 3)], ids=["free", "choices"])
-def test_python_does_not_grow_with_rows(choices: Ids) -> None:
+def test_python_does_not_grow_with_rows(choices: Ids, monkeypatch: pytest.MonkeyPatch) -> None:
     """It grows with pairs and with interventions, and not with both."""
+    monkeypatch.setenv("RAYSEARCH_CACHE", "off")  # all replicas begin alike: each by its check
     bytecodes_of(
         16, 3, choices
     )  # what is done once in a process, such as checks of shapes, is done
