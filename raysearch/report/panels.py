@@ -79,9 +79,11 @@ def panels(
             sites.append(cell)
     found = [_panel(variable, None, sites)] if sites or not (heads or featurized) else []
     for subspace, cells in featurized.items():
-        bare = [((replace(column[0], subspace=""),), *rest) for column, *rest in cells]
+        bare = [
+            ((replace(column[0], subspace=""),), layer, values) for column, layer, values in cells
+        ]
         found.append(replace(_panel(variable, None, bare), shared=(subspace,)))
-    if sites and featurized and not any(unit.subspace for column, _ in sites for unit in column):
+    if sites and featurized and not any(unit.subspace for column, _, _ in sites for unit in column):
         found[0] = replace(found[0], shared=(FULL,))
     several = any(place.subspace for place in heads)
     for place, cells in heads.items():

@@ -70,7 +70,7 @@ def find_hypothesis(
 
 
 def _is_at(row: Row, name: str, value: Any) -> bool:
-    """Whether a column of a row has a value; of a subspace a dash is that of "0–15" too."""
+    """Says whether a column of a row has a value; of a subspace a dash is that of "0–15" too."""
     if name != "subspace" or row[name] is None:
         return bool(row[name] == value)
     words = row[name].replace("–", "-")
@@ -79,7 +79,7 @@ def _is_at(row: Row, name: str, value: Any) -> bool:
 
 def _telling(rows: Sequence[Row]) -> str:
     """Names the flags that tell rows apart, with the values that they may have."""
-    told = []
+    told: list[str] = []
     for name in PLACE:
         values = {row[name] for row in rows}
         if len(values) == 1 or (name == "features" and any("--subspace" in flag for flag in told)):
