@@ -81,8 +81,8 @@ MUTANTS = (
     ),
     Mutant(
         "stats/match_test.py",
-        "_log_choose(population - n, m - s)",
-        "_log_choose(population - n + 1, m - s)",
+        "log_choose(population - n, m - s)",
+        "log_choose(population - n + 1, m - s)",
         STATS,
     ),
     Mutant(
@@ -268,13 +268,13 @@ MUTANTS = (
         "stats/false_discovery.py",
         "if excess >= -math.log(k)",
         "if excess >= -2 * math.log(k)",
-        ("stats/test_selection.py", "search/test_selection.py"),
+        ("stats/test_false_discovery.py", "search/test_selection.py"),
     ),
     Mutant(
         "stats/false_discovery.py",
         "min(1.0, share * selected)",
         "min(1.0, share * selected**2)",
-        ("stats/test_selection.py", "search/test_selection.py"),
+        ("stats/test_false_discovery.py", "search/test_selection.py"),
     ),
     Mutant(
         "search/judge.py",

@@ -41,6 +41,13 @@ _BEYOND = ("InterruptException", "OutOfMemoryException", "MemoryError")
 """Kinds of errors of a condition that passes a limit."""
 _PLACE = ("variable", "layer", "component", "position", "head", "hypothesis")
 _ORDER = f"verdict = 'accept' DESC NULLS LAST, iia DESC NULLS LAST, {', '.join(_PLACE)}"
+TEXT_COLUMNS = {"subspace", "warnings"} | {
+    field.name
+    for table in ("hypotheses", "verdicts", "selection", "sets")
+    for field in schemas.TABLES[table]
+    if pa.types.is_string(field.type)
+}
+"""The columns that hold text; the others hold numbers."""
 
 
 def read_results(run: FolderLike) -> RunResults:

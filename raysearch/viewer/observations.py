@@ -38,9 +38,14 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class SplitObservations:
-    """The outputs of an intervention on the pairs of a split: `pairs`, and the number of the output
-    on each; `parts`: the part of the test pairs that each is of; `rows`: of the table
-    `observations`."""
+    """The outputs of an intervention on the pairs of a split.
+
+    Args:
+        pairs: indices of the pairs.
+        said: the number of the output on each.
+        parts: the part of the test pairs that each is of.
+        rows: of the table `observations`.
+    """
 
     pairs: Ints
     said: Ints

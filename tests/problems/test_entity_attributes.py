@@ -3,7 +3,6 @@ real tokens and model."""
 
 import itertools
 import random
-import re
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ import pytest
 from raysearch import Input, Pair, draw_pairs
 from raysearch.causal import differing_shares
 from raysearch.engine.encoding.encode import encode
-from raysearch.errors import JobError
 from raysearch.problems.entity_attributes import ATTRIBUTES, FACTS, POSITIONS, problem
 from tests.problems.real import (
     SMOLLM2,
@@ -22,6 +20,7 @@ from tests.problems.real import (
     needs_smollm2,
     solved,
 )
+from tests.problems.refused import check_refused
 
 VARIABLES = ("city", "asked", *ATTRIBUTES, "answer")
 COUNTS = {"fit": 0, "test": 600, "holdout": 100}
@@ -112,12 +111,7 @@ def test_the_cities_and_the_share_are_as_the_options_say() -> None:
 def test_wrong_options_are_refused_in_one_line_that_names_what_would_do(
     options: dict[str, Any], expected: str
 ) -> None:
-    with pytest.raises(JobError) as caught:
-        problem(**options)
-    said = str(caught.value)
-    assert said.startswith("entity_attributes: ")
-    assert "\n" not in said
-    assert re.search(expected, said)
+    check_refused(lambda: problem(**options), "entity_attributes", expected)
 
 
 @pytest.mark.model

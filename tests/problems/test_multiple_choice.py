@@ -2,7 +2,6 @@
 the trained model."""
 
 import random
-import re
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ from transformers import AutoTokenizer
 from raysearch import draw_pairs
 from raysearch.causal import differing_shares
 from raysearch.engine.encoding.encode import encode
-from raysearch.errors import JobError
 from raysearch.problems.multiple_choice import COLORS, CUE, LETTERS, THINGS, problem
 from tests.problems.real import (
     SMOLLM2,
@@ -23,6 +21,7 @@ from tests.problems.real import (
     needs_smollm2,
     solved,
 )
+from tests.problems.refused import check_refused
 
 MODEL = TRAINED / "multiple_choice"
 VARIABLES = ("color", "answer_pointer", "answer_token")
@@ -141,12 +140,7 @@ def test_fewer_choices_have_fewer_positions() -> None:
 def test_wrong_options_are_refused_in_one_line_that_names_what_would_do(
     options: dict[str, Any], expected: str
 ) -> None:
-    with pytest.raises(JobError) as caught:
-        problem(**options)
-    said = str(caught.value)
-    assert said.startswith("multiple_choice: ")
-    assert "\n" not in said
-    assert re.search(expected, said)
+    check_refused(lambda: problem(**options), "multiple_choice", expected)
 
 
 def test_the_trained_model_is_small_and_solves_the_pairs() -> None:

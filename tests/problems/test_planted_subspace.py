@@ -1,7 +1,5 @@
 """The planted twin of add_three: a + b in 8 known directions of one site, and nowhere else."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -17,12 +15,7 @@ LAYER, TOKEN = 1, 3
 """After the second block, at the second "+"."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,10 @@ they never saw."""
 
 import importlib.util
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-import torch
 import yaml
 
 from raysearch import Input, Problem, draw_pairs
@@ -25,12 +23,7 @@ SOLVED = {
 """The problem, and the least share of fresh texts that the model of that name answers rightly."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
