@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from raysearch.cluster.replica_spec import check_answers
 from raysearch.core.answers import EXACT_MATCH
 from raysearch.core.events import Block, Event, Measured, Task
+from raysearch.core.hypothesis import Subspace
 from raysearch.core.lease import Lease, LeasedTest, StopRule
 from raysearch.core.leased_run import LeasedRun
 from raysearch.core.records import Counted
@@ -48,7 +49,6 @@ def _world(seed: int, rule: str, these_pairs: bool = False, **more: Any) -> Worl
         rates=_near_threshold,
         solved=0.9,
         rule=RULES[rule],
-        controls=("arbitrary_labels",),
         **more,
     )
 
@@ -191,7 +191,22 @@ def test_what_has_no_table_is_not_leased(rule: str) -> None:
     world, _ = _watched(1, rule)
     leased = {i for task, *_ in world.leased if task.kind == "measure" for i in task.interventions}
     assert bool(leased) == (rule in LEASED)
-    assert not any(i.control == "arbitrary_labels" for i in leased)
+
+
+def test_a_hypothesis_with_other_labels_is_not_leased() -> None:
+    """A replica does not know what replaces a counterfactual."""
+    asked: list[Task] = []
+    fitted = {"fit": 24, "subspaces": (Subspace("das", 2),), "controls": ("arbitrary_labels",)}
+    world = World(2, these_pairs=True, **fitted)  # type: ignore[arg-type]
+    search = world.search()
+    while not search.done:
+        for task in search.ask(1):
+            asked += [task] if task.kind == "measure" else []
+            search.tell(world.run(task))
+    leased = {i.control for task in asked if task.lease for i in task.interventions}
+    assert "arbitrary_labels" in {i.control for task in asked for i in task.interventions}
+    assert "arbitrary_labels" not in leased
+    assert None in leased
 
 
 def test_leases_save_tasks_and_cost_no_rows() -> None:
