@@ -116,11 +116,9 @@ class Replica:
             self._featurizers.take(
                 tensors, [i.fit for i in task.interventions if i.fit is not None]
             )
-            return (
-                self._leased.do(task, self._interventions)
-                if task.lease
-                else (self._interventions(task))
-            )
+            if task.lease:
+                return self._leased.do(task, self._interventions)
+            return self._interventions(task)
 
     def _interventions(self, task: Task) -> list[Event]:
         return [event for part in self._by_runner(task) for event in self._measure(*part)]

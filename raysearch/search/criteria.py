@@ -132,7 +132,7 @@ class Criterion:
 
     @property
     def is_of_matches(self) -> bool:
-        """Whether it is one test, of matches."""
+        """Says whether it is one test, of matches."""
         return self.keep is None and isinstance(self.change, MatchTest)
 
     def stop_rule(self, likely: "Criterion") -> MatchStopRule:

@@ -84,7 +84,7 @@ class Judge:
         return ("undecided", FUTILE) if futile else None
 
     def leases(self, test: HypothesisTest) -> bool:
-        """Whether its verdict at a look depends on the numbers of pairs and of matches alone."""
+        """Says whether its verdict depends on the numbers of pairs and of matches alone."""
         if self._rule.at_end or self._rule.above_baselines:
             return False
         relabelled = test.hypothesis.intervention.control == "arbitrary_labels"

@@ -47,7 +47,7 @@ class Leases:
         return AHEAD * self._steps * self._rows
 
     def takes(self, trial: Trial) -> bool:
-        """Whether a trial may be leased."""
+        """Says whether a trial may be leased."""
         if trial.one_block or self._steps == 1:
             return False
         return trial.split == "holdout" or all(map(self._judge.leases, trial.tests))
