@@ -22,6 +22,8 @@ UNPACKED_BYTES = 256 * 2**20
 """Bytes that such a file may take in memory whatever its size on disk."""
 LAYERS = 10**4
 """Layers, heads or experts of a model's configuration."""
+LABELS = 10**6
+"""Labels of a classifier's configuration; a name is made for each."""
 QUERY_SECONDS = 60.0
 """Seconds that a condition of `results --where` may take."""
 QUERY_BYTES = 2**30
