@@ -50,7 +50,8 @@ from raysearch.engine.featurizers.construction import untrained
 from raysearch.engine.featurizers.featurizer import TemperatureSchedule
 from raysearch.engine.loading.load import load
 from raysearch.engine.replica import Replica
-from raysearch.engine.training.recipe import batch_of, set_rates
+from raysearch.engine.training.batches import batch_of
+from raysearch.engine.training.optimizer import set_rates
 from raysearch.problems.add_three import POSITIONS, problem
 
 MODEL = Path(__file__).parent.parent / "jobs" / "models" / "add_three_planted"

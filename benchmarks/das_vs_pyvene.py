@@ -39,8 +39,8 @@ from raysearch.engine.loading.load import load
 from raysearch.engine.loading.loaded_model import LoadedModel
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import LanguageModel
+from raysearch.engine.training.batches import batch_of
 from raysearch.engine.training.fit_request import FitOutcome, FitRequest
-from raysearch.engine.training.recipe import batch_of
 from raysearch.engine.training.trainer import Trainer
 
 Hypothesis = tuple[int, int, int]

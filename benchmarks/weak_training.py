@@ -35,8 +35,8 @@ from raysearch.engine.execution.memory import RowLimit, capture_bytes
 from raysearch.engine.execution.predict import NEAR_TIE
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.tensor_network import TensorNetwork
+from raysearch.engine.training.batches import batch_of
 from raysearch.engine.training.fit_request import FitOutcome, FitRequest
-from raysearch.engine.training.recipe import batch_of
 from raysearch.engine.training.trainer import Trainer
 
 WIDTH, LAYERS, CLASSES = 16, 3, 2

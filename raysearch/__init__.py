@@ -45,11 +45,11 @@ if TYPE_CHECKING:  # the same names as in _HOMES
         save_intervention,
     )
     from raysearch.job import Job
+    from raysearch.notebook.commands import doctor, plan, resume, run, submit, sync
     from raysearch.notebook.model import Model
     from raysearch.notebook.run import Run
-    from raysearch.notebook.start import doctor, plan, resume, run, submit, sync
     from raysearch.notebook.tensor_model import TensorModel
-    from raysearch.problems.frame import fill
+    from raysearch.problems.text_template import fill
 
 if (
     "ipykernel" in sys.modules
@@ -122,19 +122,19 @@ _HOMES = {
     "Unit": "raysearch.core.hypothesis",
     "Value": "raysearch.causal",
     "Variable": "raysearch.causal",
-    "doctor": "raysearch.notebook.start",
+    "doctor": "raysearch.notebook.commands",
     "draw_pairs": "raysearch.causal",
-    "fill": "raysearch.problems.frame",
+    "fill": "raysearch.problems.text_template",
     "load_intervention": "raysearch.interventions.saved_intervention",
     "load_mib": "raysearch.interventions.mib",
-    "plan": "raysearch.notebook.start",
+    "plan": "raysearch.notebook.commands",
     "push_intervention": "raysearch.interventions.saved_intervention",
-    "resume": "raysearch.notebook.start",
-    "run": "raysearch.notebook.start",
+    "resume": "raysearch.notebook.commands",
+    "run": "raysearch.notebook.commands",
     "save_intervention": "raysearch.interventions.saved_intervention",
     "save_mib": "raysearch.interventions.mib",
-    "submit": "raysearch.notebook.start",
-    "sync": "raysearch.notebook.start",
+    "submit": "raysearch.notebook.commands",
+    "sync": "raysearch.notebook.commands",
 }
 """Public names and the modules that hold them. A new one stands here, in __all__ and above."""
 

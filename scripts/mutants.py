@@ -55,14 +55,14 @@ STORE, STORAGE = ("store",), ("storage", "store")
 MUTANTS = (
     # The promise on errors.
     Mutant(
-        "stats/e_process.py",
+        "stats/anytime_test.py",
         "math.log(self.hypotheses / self.false_accept)",
         "math.log(1 / self.false_accept)",
         STATS,
     ),
-    Mutant("stats/e_process.py", "-math.log(self.miss)", "-math.log(2 * self.miss)", STATS),
+    Mutant("stats/anytime_test.py", "-math.log(self.miss)", "-math.log(2 * self.miss)", STATS),
     Mutant(
-        "stats/e_process.py",
+        "stats/anytime_test.py",
         "_exact_decimal(self.threshold) - _exact_decimal(self.indifference)",
         "_exact_decimal(self.threshold) + _exact_decimal(self.indifference)",
         STATS,
@@ -241,7 +241,7 @@ MUTANTS = (
         ("engine/featurizers",),
     ),
     Mutant(
-        "engine/training/recipe.py",
+        "engine/training/batches.py",
         "every[drawn[start : start + stop - first]]",
         "every[drawn[: stop - first]]",
         ("engine/training",),

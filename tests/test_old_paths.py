@@ -32,7 +32,7 @@ OLD = {
         "Variable",
         "draw_pairs",
     ),
-    "raysearch.problems.frame": ("fill",),
+    "raysearch.problems.text_template": ("fill",),
     "raysearch.search.hypothesis": ("Hypothesis", "Intervention", "Site", "Subspace", "Unit"),
 }
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from raysearch.cluster.session import _TOLERANT_HEALTH_CHECKS
+from raysearch.cluster.ray_session import _TOLERANT_HEALTH_CHECKS
 
 ROOT = Path(__file__).parents[1] / "raysearch"
 
@@ -75,7 +75,7 @@ def _made(make: str, attribute: str) -> Callable[[], bool]:
 RAY, TRANSFORMERS, TORCH = "2.52.0, 2.60.0", "4.56.0, 5.23.0", "2.13.0"
 LOADING = "engine/loading/"
 HALF = "engine/networks/half_precision.py"
-SESSION, JOBS = "cluster/session.py", "cluster/jobs.py"
+SESSION, JOBS = "cluster/ray_session.py", "cluster/jobs.py"
 
 PARTS = (
     PrivatePart(

@@ -17,7 +17,7 @@ from raysearch.causal.pairs import (
 from raysearch.causal.position_names import EVERY, TAKES, Take, split_take, token_index, token_name
 from raysearch.causal.problem import Problem
 from raysearch.causal.splits import digest_of, split_of, split_of_digest
-from raysearch.causal.stimulus import Stimulus
+from raysearch.causal.tensor_input import Stimulus
 from raysearch.causal.value_matchings import draw_matched
 from raysearch.old_paths import announce
 

@@ -12,7 +12,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from raysearch.causal.model import Setting
-from raysearch.causal.stimulus import Stimulus
+from raysearch.causal.tensor_input import Stimulus
 from raysearch.errors import PairsError
 
 Split = Literal["fit", "test", "holdout"]

@@ -110,7 +110,7 @@ def export(
     flags.set_verbosity(given)
     _refuse_full(to, force)
     from raysearch.runner.export import push
-    from raysearch.runner.export_mib import export_as
+    from raysearch.runner.export_formats import export_as
     from raysearch.store.run_folder import find_run
 
     found = find_run(store, run)
@@ -201,7 +201,7 @@ def import_(folder: Path, to: Path, force: bool, output: str, quiet: bool, **lou
     raysearch loads."""
     from raysearch.cli.json_output import emit
     from raysearch.cli.terminal import lead, tell
-    from raysearch.runner.export_mib import import_mib
+    from raysearch.runner.export_formats import import_mib
 
     flags.set_verbosity(loud)
     _refuse_full(to, force)

@@ -10,7 +10,7 @@ import urllib.request
 from ray import __version__ as ray_version
 
 from raysearch.cluster.auth import auth_mode, find_token, token_for_jobs
-from raysearch.cluster.session import check_reachable
+from raysearch.cluster.ray_session import check_reachable
 from raysearch.errors import ClusterError
 
 TIMEOUT_SECONDS = 5.0

@@ -14,8 +14,8 @@ from pathlib import Path
 from raysearch.deploy.launchers import ClusterOptions, Compose, Kuberay, RayUp, Slurm
 from raysearch.errors import JobError
 from raysearch.job import Job
+from raysearch.job.file_keys import PAIRS, PROBLEM
 from raysearch.job.job_files import named_files
-from raysearch.job.named_files import PAIRS, PROBLEM
 
 CONFIG_MAP_LIMIT = 2**20
 """Maximum bytes in a ConfigMap of Kubernetes."""

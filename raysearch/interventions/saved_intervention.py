@@ -22,7 +22,7 @@ from raysearch.core.hypothesis import Intervention
 from raysearch.engine.featurizers.featurizer import Featurizer
 from raysearch.errors import HubError, StoreError
 from raysearch.interventions.card import Card, Finding, ModelOrigin, card_text, read_card
-from raysearch.interventions.model_card import HUB_ID, HUB_ID_PLACEHOLDER, readme_text
+from raysearch.interventions.readme import HUB_ID, HUB_ID_PLACEHOLDER, readme_text
 from raysearch.interventions.subspace_tensors import featurizer_of
 from raysearch.storage.atomic_write import writable_folder, write_bytes_whole
 from raysearch.storage.digests_json import sha256

@@ -19,8 +19,8 @@ from raysearch.core.model_source import ModelSource
 from raysearch.core.prompt_format import PromptFormat
 from raysearch.errors import JobError
 from raysearch.job.error_messages import first_error
+from raysearch.job.file_keys import MODEL, PAIRS, PROBLEM, PROPOSER, Away, NamedFile, none_away
 from raysearch.job.keys import AnswerKeys, ModelKeys, PairsKeys, ProblemKeys, TestKeys
-from raysearch.job.named_files import MODEL, PAIRS, PROBLEM, PROPOSER, Away, NamedFile, none_away
 from raysearch.job.propose_keys import ProposeKeys
 from raysearch.job.resources_keys import ResourcesKeys
 from raysearch.job.space_keys import SpaceKeys

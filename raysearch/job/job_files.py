@@ -3,8 +3,8 @@ moved."""
 
 from pathlib import Path
 
+from raysearch.job.file_keys import FILES, NamedFile, is_beside
 from raysearch.job.job import Job
-from raysearch.job.named_files import FILES, NamedFile, is_beside
 
 
 def named_files(job: Job) -> tuple[NamedFile, ...]:

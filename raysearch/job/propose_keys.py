@@ -5,8 +5,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, ValidationInfo
 
 from raysearch.core.key_types import Keys
+from raysearch.job.file_keys import PROPOSER, NamedFile, none_away
 from raysearch.job.keys import OBJECT
-from raysearch.job.named_files import PROPOSER, NamedFile, none_away
 from raysearch.proposers.registry import READY, names, options_words, schema_of_names
 from raysearch.suggest import did_you_mean
 

@@ -26,7 +26,7 @@ from raysearch.core.events import Encoded
 from raysearch.core.hypothesis import Intervention, Site, Unit
 from raysearch.core.model_source import ModelSource
 from raysearch.engine.encoding.tokenized_texts import TokenizedTexts
-from raysearch.engine.execution.canonical_answer import CanonicalRunner
+from raysearch.engine.execution.canonical_runner import CanonicalRunner
 from raysearch.engine.loading.given_model import GivenModel, read_from
 from raysearch.engine.loading.inspect_model import best_device
 from raysearch.engine.loading.load import load

@@ -14,7 +14,7 @@ import pyarrow as pa
 from raysearch.core.choices import ExportFormat
 from raysearch.errors import RaysearchError
 from raysearch.job import Job
-from raysearch.job.named_files import only_looked_at
+from raysearch.job.file_keys import only_looked_at
 from raysearch.notebook.data_frames import frame
 from raysearch.notebook.summary import Summary, html
 from raysearch.report.results_table import read_results, read_table, results
@@ -121,7 +121,7 @@ class Run:
         MIB's causal-variable track, of the whole alignment where `hypothesis` is None, with `task`
         and `model_name` as MIB calls them. Raises: JobError, ModelError, StoreError.
         """
-        from raysearch.runner.export_mib import export_as  # torch
+        from raysearch.runner.export_formats import export_as  # torch
 
         return export_as(format, self._folder, hypothesis, Path(to), task, model_name)
 

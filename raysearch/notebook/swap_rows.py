@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from raysearch.core.events import Ids
 from raysearch.core.hypothesis import Unit
 from raysearch.engine.encoding.tokenized_texts import TokenizedText
-from raysearch.engine.execution.canonical_answer import CanonicalRunner
+from raysearch.engine.execution.canonical_runner import CanonicalRunner
 from raysearch.engine.execution.memory import RowLimit, capture_bytes
 from raysearch.engine.execution.predict import near_ties, predict
 from raysearch.engine.execution.selfcheck import select_executor, selfcheck_rows

@@ -12,8 +12,8 @@ from functools import partial
 
 from raysearch.causal import CausalModel, Input, Problem, Setting, Value, Variable
 from raysearch.errors import CausalModelError
-from raysearch.problems.frame import fill
 from raysearch.problems.option_checks import chosen, share
+from raysearch.problems.text_template import fill
 
 ATTRIBUTES = ("country", "language", "continent")
 """Attributes of a city: the values of `asked`, and the names of three variables."""

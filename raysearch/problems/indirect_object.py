@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from raysearch.causal import CausalModel, Input, Problem, Setting, Value, Variable
-from raysearch.problems.frame import fill
 from raysearch.problems.option_checks import chosen, share, words
+from raysearch.problems.text_template import fill
 
 POSITIONS = ("first", "and", "second", "repeated", "verb", "thing")
 """The two names and the "and" between them, the repeated name, the verb and its object; "last" is

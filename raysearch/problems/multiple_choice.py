@@ -16,8 +16,8 @@ from string import ascii_uppercase
 
 from raysearch.causal import CausalModel, Input, Problem, Setting, Value, Variable
 from raysearch.errors import CausalModelError
-from raysearch.problems.frame import fill
 from raysearch.problems.option_checks import share, whole, words
+from raysearch.problems.text_template import fill
 
 CHOICES = 4
 """Default number of choices in a question."""

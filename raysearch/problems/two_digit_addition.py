@@ -14,8 +14,8 @@ from itertools import product
 
 from raysearch.causal import CausalModel, Input, Problem, Setting, Value, Variable
 from raysearch.errors import CausalModelError
-from raysearch.problems.frame import fill
 from raysearch.problems.option_checks import share
+from raysearch.problems.text_template import fill
 
 POSITIONS = ("a_tens", "a_ones", "plus", "b_tens", "b_ones", "equals")
 """The characters of the text in their order; if the ones are asked, "last" is the tens after the

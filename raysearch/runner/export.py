@@ -24,7 +24,7 @@ from raysearch.interventions.saved_intervention import (
     save_intervention,
 )
 from raysearch.job import Job
-from raysearch.job.named_files import is_beside
+from raysearch.job.file_keys import is_beside
 from raysearch.report.population_text import population_words
 from raysearch.report.warnings import WARNINGS
 from raysearch.runner.export_tensors import tensors

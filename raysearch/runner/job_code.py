@@ -6,7 +6,7 @@ the job's.
 
 from raysearch.engine.loading.factory_kind import NETWORK
 from raysearch.job import Job
-from raysearch.job.named_files import MODEL, PROBLEM, PROPOSER
+from raysearch.job.file_keys import MODEL, PROBLEM, PROPOSER
 from raysearch.problems.load_problem import named_problem
 from raysearch.proposers.registry import added
 from raysearch.runner.load_proposer import OWN

@@ -20,7 +20,7 @@ from raysearch.core.model_facts import ModelFacts
 from raysearch.core.space import HypothesisSpace
 from raysearch.errors import JobError, RaysearchError, SearchFailedError
 from raysearch.job import Job
-from raysearch.job.named_files import PROPOSER
+from raysearch.job.file_keys import PROPOSER
 from raysearch.plugins import load
 from raysearch.proposers.base import History, Proposer, words_of_k
 from raysearch.proposers.registry import GROUP, READY

@@ -12,9 +12,9 @@ from typing import Any
 
 from raysearch.errors import PairsError, ResumeError
 from raysearch.job import Job
+from raysearch.job.file_keys import MODEL, is_beside
 from raysearch.job.job_files import named_files
 from raysearch.job.keys import MOST_PAIRS
-from raysearch.job.named_files import MODEL, is_beside
 from raysearch.report.results_table import results
 from raysearch.report.row_sequence import Row
 from raysearch.runner.continuation import check_draws, check_rules, used_up

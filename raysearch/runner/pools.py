@@ -108,7 +108,7 @@ def _ray_pool(
     from raysearch.cluster.metrics import MeteredPool, Metrics
     from raysearch.cluster.pool_shape import first_replicas
     from raysearch.cluster.ray_pool import RayPool
-    from raysearch.cluster.session import check_fits, ray_session
+    from raysearch.cluster.ray_session import check_fits, ray_session
 
     address = where.address
     frontend.say(f"ray       {'starting' if address is None else f'connecting to {address}'}")

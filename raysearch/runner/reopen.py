@@ -12,7 +12,7 @@ from raysearch.core.codec import from_json_values
 from raysearch.core.model_facts import ModelFacts
 from raysearch.errors import ResumeError
 from raysearch.job import Job
-from raysearch.job.named_files import only_looked_at
+from raysearch.job.file_keys import only_looked_at
 from raysearch.runner.resolved_job import ResolvedJob
 from raysearch.runner.resume_checks import check_version, files_of, stored_job
 from raysearch.store.pairs_table import PairsTable, read_pairs

@@ -20,8 +20,8 @@ from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.engine.loading.model_digest import digest_of
 from raysearch.errors import JobError
 from raysearch.job import Job
+from raysearch.job.file_keys import LAYER, MODEL, PAIRS, PROBLEM, PROPOSER
 from raysearch.job.job_files import named_files
-from raysearch.job.named_files import LAYER, MODEL, PAIRS, PROBLEM, PROPOSER
 from raysearch.proposers.base import Proposer, attribution_plan
 from raysearch.proposers.registry import READY, added
 from raysearch.proposers.weights import PAIRS as WEIGHT_PAIRS
@@ -32,8 +32,8 @@ from raysearch.search.criteria import DecisionRule
 from raysearch.search.pair_blocks import ExpectedAnswers, check_variables, expected_answers
 from raysearch.search.screening import GENERATIONS, ScreeningPlan
 from raysearch.search.search import Search
+from raysearch.stats.anytime_test import AnytimeTest
 from raysearch.stats.betting_test import BettingTest
-from raysearch.stats.e_process import AnytimeTest
 from raysearch.stats.evidence import MATCHINGS
 from raysearch.stats.exact_test import ExactTest
 from raysearch.stats.match_test import MatchTest

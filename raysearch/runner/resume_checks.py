@@ -15,8 +15,8 @@ from raysearch.core.events import Encoded, Opened
 from raysearch.core.evidence_version import EVIDENCE_VERSION
 from raysearch.errors import ResumeError, StoreError
 from raysearch.job import Job
+from raysearch.job.file_keys import FILES, Away, none_away
 from raysearch.job.job_files import kept_beside
-from raysearch.job.named_files import FILES, Away, none_away
 from raysearch.proposers.registry import added
 from raysearch.runner.given_objects import GivenObjects
 from raysearch.runner.resolve import resolve

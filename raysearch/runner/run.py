@@ -13,8 +13,8 @@ from raysearch.core.events import Opened
 from raysearch.core.evidence_version import EVIDENCE_VERSION
 from raysearch.core.model_facts import ModelFacts
 from raysearch.job import Job
+from raysearch.job.file_keys import PAIRS
 from raysearch.job.job_files import kept_beside, named_files
-from raysearch.job.named_files import PAIRS
 from raysearch.proposers.base import Proposer
 from raysearch.runner.continuation import check_request, continuation
 from raysearch.runner.fresh_pairs import with_fresh_pairs
@@ -41,7 +41,7 @@ from raysearch.runner.resume_checks import (
 )
 from raysearch.runner.retry import concluded
 from raysearch.runner.run_session import RunSession
-from raysearch.runner.tracking import start_tracking
+from raysearch.runner.tracked_run import start_tracking
 from raysearch.search.search import Search
 from raysearch.store.locations import writable_store
 from raysearch.store.pairs_table import pairs_digest, read_pairs, write_pairs

@@ -24,7 +24,7 @@ from raysearch.runner.pools import RunPool
 from raysearch.runner.recorded_proposals import Recording
 from raysearch.runner.retry import retry_failed
 from raysearch.runner.too_few_pairs import nothing_accepted
-from raysearch.runner.tracking import finish_tracking
+from raysearch.runner.tracked_run import finish_tracking
 from raysearch.search.search import Search
 from raysearch.store.ledger import RunLedger
 from raysearch.store.run_folder import RunFolder

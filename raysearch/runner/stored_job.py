@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from raysearch.errors import StoreError
 from raysearch.job import Job
-from raysearch.job.named_files import only_looked_at
+from raysearch.job.file_keys import only_looked_at
 from raysearch.store.job_file import read_job
 from raysearch.store.run_folder import JOB_FILE, RunFolder
 

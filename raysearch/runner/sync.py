@@ -15,7 +15,7 @@ from raysearch.runner.frontend import RunOptions
 from raysearch.runner.recorded_proposals import recorded_search
 from raysearch.runner.reopen import reopened_job, stored_facts
 from raysearch.runner.resume_checks import check_journal
-from raysearch.runner.tracking import finish_tracking, start_tracking
+from raysearch.runner.tracked_run import finish_tracking, start_tracking
 from raysearch.search.search import Search
 from raysearch.storage.digests_json import check_parts
 from raysearch.storage.uris import without_credentials

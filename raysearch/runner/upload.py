@@ -16,8 +16,8 @@ from pathlib import Path
 from raysearch.core.hypothesis import canonical_json
 from raysearch.errors import JobError, PairsError
 from raysearch.job import Job
+from raysearch.job.file_keys import FILES, LAYER, MODEL, PAIRS, NamedFile
 from raysearch.job.job_files import named_files
-from raysearch.job.named_files import FILES, LAYER, MODEL, PAIRS, NamedFile
 from raysearch.problems.pair_files import tensor_names
 from raysearch.storage.digests_json import sha256
 

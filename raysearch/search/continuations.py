@@ -10,10 +10,10 @@ from dataclasses import replace
 from raysearch.core.events import Continued
 from raysearch.core.records import Record
 from raysearch.search.criteria import DecisionRule
-from raysearch.search.decisions import Decisions
 from raysearch.search.judge import Judge
 from raysearch.search.preparation import Preparation
 from raysearch.search.trial import HypothesisTest, Trial, TrialKey
+from raysearch.search.trial_counting import Decisions
 from raysearch.search.trial_registry import TrialRegistry
 from raysearch.search.verdicts import Ending
 

@@ -19,7 +19,7 @@ from raysearch.errors import PairsError
 from raysearch.search.baseline_policies import best_policies
 from raysearch.search.pair_blocks import ExpectedAnswers, check_variables
 from raysearch.search.screening import Screening
-from raysearch.stats.e_process import AnytimeTest
+from raysearch.stats.anytime_test import AnytimeTest
 from raysearch.stats.evidence import Evidence
 from raysearch.stats.match_test import MatchTest
 from raysearch.stats.paired_test import PairedTest

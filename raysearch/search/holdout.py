@@ -23,8 +23,8 @@ from raysearch.search.preparation import Preparation
 from raysearch.search.scheduler import QUARANTINE
 from raysearch.search.trial import HypothesisTest, Trial
 from raysearch.search.trial_registry import TrialRegistry
+from raysearch.stats.anytime_test import AnytimeTest
 from raysearch.stats.clopper_pearson import clopper_pearson, pairs_for_width
-from raysearch.stats.e_process import AnytimeTest
 from raysearch.stats.evidence import Evidence
 from raysearch.stats.paired_test import PairedTest
 

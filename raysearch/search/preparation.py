@@ -23,7 +23,7 @@ from raysearch.search.pair_filters import count_pairs
 from raysearch.search.score_scale import ScoreScale, score_scale
 from raysearch.search.screening import Screening, ScreeningPlan
 from raysearch.search.trial import NO_RELABELLING, HypothesisTest
-from raysearch.stats.e_process import AnytimeTest
+from raysearch.stats.anytime_test import AnytimeTest
 
 
 class Preparation:

@@ -37,7 +37,6 @@ from raysearch.proposers.generations import Generation, Generations
 from raysearch.proposers.weights import weights
 from raysearch.search.continuations import Continuations
 from raysearch.search.criteria import DecisionRule
-from raysearch.search.decisions import Decisions
 from raysearch.search.failed_attempts import failed_attempt
 from raysearch.search.fit_results import WaitingForFits, by_intervention
 from raysearch.search.holdout import HoldoutEstimates
@@ -46,9 +45,10 @@ from raysearch.search.leases import STEPS, Leases
 from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.search.preparation import Preparation
 from raysearch.search.screening import ScreeningPlan
+from raysearch.search.trial_counting import Decisions
 from raysearch.search.trial_registry import TrialRegistry
 from raysearch.search.verdicts import Ending
-from raysearch.stats.e_process import AnytimeTest
+from raysearch.stats.anytime_test import AnytimeTest
 
 
 class Search:

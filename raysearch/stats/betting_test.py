@@ -29,8 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
+from raysearch.stats.anytime_test import LEVEL, AnytimeTest
 from raysearch.stats.distributions import Floats
-from raysearch.stats.e_process import LEVEL, AnytimeTest
 from raysearch.stats.evidence import MATCHINGS, Evidence
 
 BETS = 64

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaincinv
 
+from raysearch.stats.anytime_test import LEVEL
 from raysearch.stats.distributions import Floats
-from raysearch.stats.e_process import LEVEL
 
 _AT_ONCE = 256
 """Numbers of pairs whose intervals are computed at once."""

@@ -16,8 +16,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from raysearch.stats.anytime_test import LEVEL
 from raysearch.stats.distributions import Floats
-from raysearch.stats.e_process import LEVEL
 from raysearch.stats.evidence import Evidence
 from raysearch.stats.match_test import MatchTest
 

@@ -14,7 +14,7 @@ a) is accepted by e-BH.
 import math
 from collections.abc import Iterable
 
-from raysearch.stats.e_process import LEVEL
+from raysearch.stats.anytime_test import LEVEL
 
 
 def e_bh(excesses: Iterable[float]) -> int:

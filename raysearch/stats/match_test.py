@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaln, logsumexp
 
+from raysearch.stats.anytime_test import LEVEL, AnytimeTest
 from raysearch.stats.distributions import Floats, beta, log_choose
-from raysearch.stats.e_process import LEVEL, AnytimeTest
 from raysearch.stats.evidence import Evidence
 
 Verdict = Literal["accept", "reject", "undecided"]

@@ -13,8 +13,8 @@ from itertools import count
 import numpy as np
 from numpy.typing import NDArray
 
+from raysearch.stats.anytime_test import AnytimeTest
 from raysearch.stats.distributions import Floats, binom, hypergeom
-from raysearch.stats.e_process import AnytimeTest
 from raysearch.stats.evidence import Evidence, looks
 from raysearch.stats.match_test import MatchTest
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import ray
 
-from raysearch.cluster.session import Session, ray_session
+from raysearch.cluster.ray_session import Session, ray_session
 
 
 @pytest.fixture(scope="module")

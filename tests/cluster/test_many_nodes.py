@@ -15,7 +15,7 @@ from ray.cluster_utils import Cluster
 from raysearch.cluster.nodes import nodes
 from raysearch.cluster.pool_shape import PoolShape, first_replicas
 from raysearch.cluster.ray_pool import RayPool
-from raysearch.cluster.session import ray_session
+from raysearch.cluster.ray_session import ray_session
 from raysearch.core.events import Block, Event, Lost, Measured, Task
 from raysearch.errors import ResourcesError
 from tests.cluster.chaos_world import added

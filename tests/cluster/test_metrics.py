@@ -20,8 +20,8 @@ from raysearch.cluster.local_pool import LocalPool
 from raysearch.cluster.metric_definitions import METRICS, PREFIX, RUN, table
 from raysearch.cluster.metrics import MeteredPool, Metrics
 from raysearch.cluster.ray_pool import PoolShape, RayPool
+from raysearch.cluster.ray_session import Session
 from raysearch.cluster.replica_spec import build_failed, lost
-from raysearch.cluster.session import Session
 from raysearch.core.events import Block, Event, Failed, Task
 from raysearch.core.records import Record, Snapshot
 from raysearch.engine.execution.usage import Memory, Usage

@@ -16,7 +16,7 @@ import pytest
 import ray
 
 from raysearch.cluster.auth import protect_token_file
-from raysearch.cluster.session import Session
+from raysearch.cluster.ray_session import Session
 from tests.cli.conftest import QUICKSTART, Shell
 from tests.once import Once
 

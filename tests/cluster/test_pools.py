@@ -17,8 +17,8 @@ from raysearch import driver
 from raysearch.cluster.local_pool import LocalPool, device_here
 from raysearch.cluster.pool_shape import GIB, Node, bytes_on_cpu, room_in, room_on
 from raysearch.cluster.ray_pool import PoolShape, RayPool
+from raysearch.cluster.ray_session import Session, check_fits
 from raysearch.cluster.replica_spec import ReplicaSpec
-from raysearch.cluster.session import Session, check_fits
 from raysearch.core.events import Block, Encoded, Event, Ids, Measured, Task
 from raysearch.core.hypothesis import Intervention
 from raysearch.core.model_source import ModelSource

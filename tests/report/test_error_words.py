@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from raysearch.interventions.card import Finding
-from raysearch.interventions.model_card import _claim
+from raysearch.interventions.readme import _claim
 from raysearch.report.claim import claim_words
 from raysearch.report.sentences import _bound
 from tests.report.test_claim import JOB

@@ -20,8 +20,8 @@ from raysearch.job import Job
 from raysearch.runner.pools import spec_of
 from raysearch.runner.resolve import resolve
 from raysearch.runner.resolved_job import ResolvedJob
+from raysearch.stats.anytime_test import AnytimeTest
 from raysearch.stats.betting_test import BettingTest
-from raysearch.stats.e_process import AnytimeTest
 from raysearch.stats.match_test import MatchTest
 
 EVERY = tuple(range(30))

@@ -12,7 +12,7 @@ from raysearch.proposers.base import Proposer
 from raysearch.proposers.refine import Refine
 from raysearch.search.criteria import DecisionRule
 from raysearch.search.search import Search
-from raysearch.stats.e_process import LEVEL
+from raysearch.stats.anytime_test import LEVEL
 from raysearch.stats.evidence import Evidence
 from raysearch.stats.exact_test import ExactTest
 from raysearch.stats.false_discovery import e_bh

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysearch.search.criteria import THRESHOLDS, Criterion, DecisionRule
+from raysearch.stats.anytime_test import AnytimeTest
 from raysearch.stats.betting_test import BettingTest
-from raysearch.stats.e_process import AnytimeTest
 from raysearch.stats.evidence import Evidence, looks
 from raysearch.stats.match_test import MatchTest
 from tests.search.test_baseline_policies import near, verdicts

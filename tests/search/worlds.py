@@ -36,8 +36,8 @@ from raysearch.search.leases import STEPS
 from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.search.screening import ScreeningPlan
 from raysearch.search.search import Search
+from raysearch.stats.anytime_test import FUTILITY
 from raysearch.stats.betting_test import BettingTest
-from raysearch.stats.e_process import FUTILITY
 from raysearch.stats.evidence import MATCHINGS, looks
 from raysearch.stats.exact_test import ExactTest
 from raysearch.stats.match_test import MatchTest

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from raysearch.stats.anytime_test import SPIKES, AnytimeTest
 from raysearch.stats.betting_test import BettingTest, log_wealth
-from raysearch.stats.e_process import SPIKES, AnytimeTest
 from raysearch.stats.evidence import Evidence
 from raysearch.stats.match_test import MatchTest
 

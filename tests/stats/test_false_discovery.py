@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raysearch.stats.anytime_test import AnytimeTest
 from raysearch.stats.betting_test import BettingTest
-from raysearch.stats.e_process import AnytimeTest
 from raysearch.stats.evidence import Evidence
 from raysearch.stats.exact_test import ExactTest
 from raysearch.stats.false_discovery import e_bh, e_by_level

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from raysearch.engine.execution.activation_cache import ActivationCache
-from raysearch.engine.execution.canonical_answer import CACHE_BYTES, CanonicalRunner
+from raysearch.engine.execution.canonical_runner import CACHE_BYTES, CanonicalRunner
 from raysearch.engine.networks.components import Components, hook_at
 from raysearch.engine.networks.hooks import owned_hooks
 from raysearch.engine.networks.network import Network

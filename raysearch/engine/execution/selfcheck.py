@@ -28,7 +28,6 @@ from raysearch.core.events import Ids
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.answer_scores import Scoring, answer_logits_error
 from raysearch.engine.execution.batch_invariance import MakeExecutor, is_batch_invariant
-from raysearch.engine.execution.discrete_choices import DiscreteChoices
 from raysearch.engine.execution.executors import (
     BatchedExecutor,
     Executor,
@@ -45,6 +44,7 @@ from raysearch.engine.execution.predict import (
     with_scores,
 )
 from raysearch.engine.execution.replay_executor import ReplayExecutor
+from raysearch.engine.execution.router_detection import DiscreteChoices
 from raysearch.engine.execution.usage import UsageMeter
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import LanguageModel, Network

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from raysearch.engine.networks.component_names import PROJECTIONS
+from raysearch.engine.networks.module_names import PROJECTIONS
 
 _HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head")
 _GROUPS = ("num_kv_heads", "kv_heads", "num_key_value_heads", "n_kv_heads")

@@ -1,8 +1,8 @@
 """Components: the tensor of a module that each one is, found on any architecture by module names
 and shapes.
 
-A default table finds them; a second table holds the exceptions. One forward pass checks each before
-use: it must run once and have the shape (row, token, width).
+A default table finds them; a second one holds the exceptions (both in `module_names.py`). One
+forward pass checks each before use: it must run once and have the shape (row, token, width).
 
 Invariants: heads count from 0 in the model's order; the vector of a per-head component is its heads
 one after the other, however the model stores them (fused and grouped projections included).
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from raysearch.core.model_facts import ComponentFacts
 from raysearch.engine.networks.attention_modules import counts_of
 from raysearch.engine.networks.component_check import wrong_heads
-from raysearch.engine.networks.component_names import PER_HEAD
 from raysearch.engine.networks.first_run import does_not_run
 from raysearch.engine.networks.fused_projections import FusedProjection, columns_of
 from raysearch.engine.networks.gradient_mode import detached
@@ -27,6 +26,7 @@ from raysearch.engine.networks.hook_point import (
 )  # re-exported: `Components` returns these
 from raysearch.engine.networks.hook_point import hook_at as hook_at
 from raysearch.engine.networks.hooks import HookCall, HookSide, owned_hooks
+from raysearch.engine.networks.module_names import PER_HEAD
 from raysearch.engine.networks.module_places import ModulePlace, ModulePlaces
 from raysearch.engine.networks.network import ModelInput, Network
 from raysearch.engine.networks.point import Point

@@ -13,7 +13,9 @@ from raysearch.core.hypothesis import is_in_layers
 from raysearch.core.space import COMPONENTS
 from raysearch.engine.networks.attention_modules import has_none
 from raysearch.engine.networks.blocks import module_at
-from raysearch.engine.networks.component_names import (
+from raysearch.engine.networks.fused_projections import Layout, is_fused, layout_of
+from raysearch.engine.networks.hooks import HookSide
+from raysearch.engine.networks.module_names import (
     PER_HEAD,
     PROJECTIONS,
     TABLE,
@@ -21,12 +23,6 @@ from raysearch.engine.networks.component_names import (
     in_block,
     names_of,
 )
-from raysearch.engine.networks.fused_projections import Layout, is_fused, layout_of
-from raysearch.engine.networks.hook_point import (
-    HookPoint as HookPoint,
-)  # re-exported: `Components` returns these
-from raysearch.engine.networks.hook_point import hook_at as hook_at
-from raysearch.engine.networks.hooks import HookSide
 from raysearch.engine.networks.network import Network
 from raysearch.errors import ModelError
 

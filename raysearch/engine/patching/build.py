@@ -11,8 +11,8 @@ from dataclasses import replace
 from raysearch.causal import LAST
 from raysearch.core.events import Encoded, Ids
 from raysearch.core.hypothesis import Intervention, Site, Unit
-from raysearch.engine.networks.component_names import PER_HEAD
 from raysearch.engine.networks.components import Components, HookPoint
+from raysearch.engine.networks.module_names import PER_HEAD
 from raysearch.engine.networks.network import ModelInput
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.operations import KINDS, Operation

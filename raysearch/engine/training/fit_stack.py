@@ -16,7 +16,7 @@ from raysearch.core.fit_keys import FitKeys
 from raysearch.engine.featurizers.stack import are_alike, stacked
 from raysearch.engine.training.checkpoint import Checkpoint
 from raysearch.engine.training.fit_state import FitState
-from raysearch.engine.training.recipe import optimizer_of, set_rates
+from raysearch.engine.training.optimizer import optimizer_of, set_rates
 
 
 class FitStack:

@@ -24,7 +24,7 @@ from raysearch.engine.training.fit_request import (
     FitOutcome,
     FitRequest,
 )
-from raysearch.engine.training.schedule import FitRows
+from raysearch.engine.training.step_rows import FitRows
 from raysearch.engine.training.training_rows import Outcomes
 
 

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from raysearch.core.fit_keys import FitKeys
 from raysearch.engine.execution.usage import OnStep
+from raysearch.engine.training.batches import batches_of
 from raysearch.engine.training.fit_stack import FitStack, stacks_of
 from raysearch.engine.training.fit_state import FitGroup
-from raysearch.engine.training.recipe import batches_of
-from raysearch.engine.training.schedule import Schedule, StepRows
+from raysearch.engine.training.step_rows import Schedule, StepRows
 from raysearch.engine.training.training_rows import RowRunner
 from raysearch.engine.training.unit_vectors import UnitVectors, by_width
 

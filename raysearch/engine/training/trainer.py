@@ -31,13 +31,13 @@ from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import Network
 from raysearch.engine.patching.rows import Indices, Row
 from raysearch.engine.training.answer_table import NONE, AnswerTable, RowTable
+from raysearch.engine.training.batches import split_pairs
 from raysearch.engine.training.captured_unit import CapturedUnit, captured, inputs_of, unit_of
 from raysearch.engine.training.checkpoint import Checkpoint, Validation
 from raysearch.engine.training.fit_request import FitFault, FitOutcome, FitRequest, Targets
 from raysearch.engine.training.fit_state import FitGroup, FitState
 from raysearch.engine.training.initialise import initialise
-from raysearch.engine.training.recipe import split_pairs
-from raysearch.engine.training.schedule import Schedule
+from raysearch.engine.training.step_rows import Schedule
 from raysearch.engine.training.stretch import TrainingStretch
 from raysearch.engine.training.training_rows import Outcomes, RowRunner
 from raysearch.engine.training.unit_vectors import UnitVectors, by_width

@@ -31,7 +31,7 @@ from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import Network, tokens_of
 from raysearch.engine.patching.oracle import oracle
 from raysearch.engine.patching.rows import Indices, Row
-from raysearch.engine.training.schedule import StepRows
+from raysearch.engine.training.step_rows import StepRows
 
 Vectors = Mapping[int, Float[Tensor, "_vector _width"]]
 """The vectors of a step, by their width."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from raysearch.engine.execution.canonical_answer import CanonicalRunner
+from raysearch.engine.execution.canonical_runner import CanonicalRunner
 from raysearch.engine.patching.oracle import oracle
 from raysearch.engine.patching.rows import Patch, Point, Row, Source, swap
 from tests.engine.execution.test_executors import asked

@@ -16,7 +16,7 @@ from raysearch.core.events import Measured, Task
 from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.batch_invariance import is_batch_invariant
-from raysearch.engine.execution.canonical_answer import CanonicalRunner
+from raysearch.engine.execution.canonical_runner import CanonicalRunner
 from raysearch.engine.execution.evaluate import Evaluator, RowRequest
 from raysearch.engine.execution.executors import PlainExecutor
 from raysearch.engine.execution.memory import RowLimit

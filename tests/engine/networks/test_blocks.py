@@ -6,7 +6,7 @@ from transformers import BartForConditionalGeneration as Bart
 
 from raysearch.core.space import COMPONENTS
 from raysearch.engine.networks.blocks import layers_of
-from raysearch.engine.networks.component_names import PER_HEAD
+from raysearch.engine.networks.module_names import PER_HEAD
 from raysearch.engine.networks.network import LanguageModel
 from raysearch.engine.networks.point import Point
 from raysearch.errors import ModelError

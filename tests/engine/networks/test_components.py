@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from raysearch.core.space import COMPONENTS
-from raysearch.engine.networks.component_names import PER_HEAD
+from raysearch.engine.networks.module_names import PER_HEAD
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.operations import Collect
 from raysearch.engine.patching.oracle import collect

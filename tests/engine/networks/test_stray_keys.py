@@ -7,8 +7,8 @@ import torch
 from transformers import BartConfig, BartForCausalLM, BioGptConfig, PretrainedConfig
 
 from raysearch.engine.networks.component_check import wrong_heads
-from raysearch.engine.networks.component_names import PER_HEAD
 from raysearch.engine.networks.components import Components
+from raysearch.engine.networks.module_names import PER_HEAD
 from tests.engine.more_worlds import MORE
 from tests.engine.worlds import CONFIGS, VOCAB, model_from, world_of
 

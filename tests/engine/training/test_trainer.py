@@ -32,8 +32,8 @@ from raysearch.engine.patching.build import build_row
 from raysearch.engine.patching.operations import Featurized
 from raysearch.engine.patching.oracle import oracle
 from raysearch.engine.patching.rows import Row
+from raysearch.engine.training.batches import batch_of, split_pairs
 from raysearch.engine.training.fit_request import DivergedError, FitFault, FitOutcome, FitRequest
-from raysearch.engine.training.recipe import batch_of, split_pairs
 from raysearch.engine.training.stretch import TrainingStretch
 from raysearch.engine.training.trainer import Trainer
 from raysearch.errors import JobError, NotYetError, ResumeError

@@ -1,4 +1,4 @@
-"""The optimizer of a featurizer, and which pairs each step of training takes.
+"""Which pairs each step of training takes, and which validate.
 
 Invariants: what happens in a step is a function of the job's `fit` keys, the step, the seed and
 the pairs, so that training can go on from any step.
@@ -9,28 +9,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-import torch
 from jaxtyping import Int
 from numpy.typing import NDArray
-
-from raysearch.core.fit_keys import FitKeys
-from raysearch.engine.featurizers.featurizer import Featurizer
-
-
-def optimizer_of(recipe: FitKeys, featurizer: Featurizer) -> torch.optim.Optimizer:
-    """Returns a new optimizer of the featurizer's parameters, each number by itself; the `rate` of
-    each of its groups is what `set_rates` multiplies."""
-    groups = [
-        {"params": parameters, "lr": rate, "rate": rate}
-        for name, parameters in featurizer.parameter_groups().items()
-        for rate in [recipe.boundary_learning_rate if name == "boundary" else recipe.learning_rate]
-        if parameters
-    ]
-    if recipe.optimizer == "adam":
-        return torch.optim.Adam(groups, fused=True)  # the others read the step from the device
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, fused=True)
-    return torch.optim.SGD(groups)
 
 
 def split_pairs(indices: Sequence[int], share: float) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -71,9 +51,3 @@ def _order(count: int, seed: int, epoch: int) -> Int[NDArray[np.int64], "index"]
     order = list(range(count))
     random.Random(f"{seed}.{epoch}.batches").shuffle(order)
     return np.array(order)
-
-
-def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Sets the learning rates of a step."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["rate"] * factor
