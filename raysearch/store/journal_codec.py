@@ -102,11 +102,14 @@ OF_DRIVERS = frozenset({"started", "follows", "cut", "sealed", "suggested", "end
 """Types of entries that are a driver's own, no event of the search."""
 _OTHER_VERSION = "read it with the version that wrote it"
 _NAMES = {cls: name for name, cls in _TYPES.items()}
-_BESIDE = ("tensors", "stopped")
-"""Fields that are kept beside the journal, or by nobody."""
+_BESIDE: dict[type[JournalEntry], tuple[str, ...]] = {Fitted: ("tensors",), Measured: ("stopped",)}
+"""Fields that are no part of the journal: tensors are stored beside it, and where a lease ended is
+of use to a living search alone."""
 _SPARSE = ("scores",)
 """Fields that are written only where there is something in them."""
-_FIELDS = {cls: tuple(f.name for f in fields(cls) if f.name not in _BESIDE) for cls in _NAMES}
+_FIELDS = {
+    cls: tuple(f.name for f in fields(cls) if f.name not in _BESIDE.get(cls, ())) for cls in _NAMES
+}
 
 
 def encode(entry: JournalEntry) -> dict[str, Any]:

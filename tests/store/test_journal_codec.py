@@ -1,7 +1,7 @@
 """Entries survive the way to JSON and back; what is not an entry is refused, never guessed."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from types import MappingProxyType
 from typing import get_args
 
@@ -9,10 +9,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysearch.core.events import Attributed, Failed, LossCause, Lost, Measured, Retried, Screened
+from raysearch.core.events import (
+    Attributed,
+    Continued,
+    Failed,
+    Fitted,
+    LossCause,
+    Lost,
+    Measured,
+    Retried,
+    Screened,
+)
 from raysearch.core.hypothesis import canonical_json
 from raysearch.errors import StoreError
-from raysearch.store.journal_codec import Cut, Ended, Follows, JournalEntry, Started, decode, encode
+from raysearch.store import journal_codec
+from raysearch.store.journal_codec import (
+    Cut,
+    Ended,
+    Follows,
+    JournalEntry,
+    Sealed,
+    Started,
+    Suggested,
+    decode,
+    encode,
+)
 from tests.store.books import failure, screened
 
 TEXT = st.text(max_size=20)
@@ -23,8 +44,8 @@ SCORES = st.none() | st.dictionaries(
     TEXT, st.dictionaries(TEXT, st.lists(st.floats(-1e6, 1e6)).map(tuple))
 )
 SPLIT = st.sampled_from(["fit", "test", "holdout"])
-ENTRIES = st.one_of(
-    st.builds(
+ENTRIES: dict[type[JournalEntry], st.SearchStrategy[JournalEntry]] = {
+    Screened: st.builds(
         Screened,
         INT,
         SPLIT,
@@ -39,7 +60,7 @@ ENTRIES = st.one_of(
         INT,
         SCORES,
     ),
-    st.builds(
+    Attributed: st.builds(
         Attributed,
         INT,
         SPLIT,
@@ -51,7 +72,7 @@ ENTRIES = st.one_of(
         TEXT,
         INT,
     ),
-    st.builds(
+    Measured: st.builds(
         Measured,
         INT,
         TEXT,
@@ -67,21 +88,42 @@ ENTRIES = st.one_of(
         INT,
         SCORES,
     ),
-    st.builds(Lost, INT, st.sampled_from(get_args(LossCause)), TEXT, TEXT),
-    st.builds(Failed, INT, st.none() | TEXT, st.none() | INT, TEXT, TEXT, TEXT, TEXT, TEXT, INT),
-    st.builds(
+    Lost: st.builds(Lost, INT, st.sampled_from(get_args(LossCause)), TEXT, TEXT),
+    Failed: st.builds(
+        Failed, INT, st.none() | TEXT, st.none() | INT, TEXT, TEXT, TEXT, TEXT, TEXT, INT
+    ),
+    Retried: st.builds(
         Retried, st.lists(TEXT).map(tuple), st.lists(TEXT).map(tuple), st.lists(TEXT).map(tuple)
     ),
-    st.builds(Started, TEXT, st.dictionaries(TEXT, TEXT), INT, st.none() | TEXT),
-    st.builds(Follows, st.dictionaries(TEXT, INT)),
-    st.builds(Cut, TEXT, TEXT, INT),
-    st.builds(Ended, TEXT),
-)
+    Started: st.builds(Started, TEXT, st.dictionaries(TEXT, TEXT), INT, st.none() | TEXT),
+    Follows: st.builds(Follows, st.dictionaries(TEXT, INT)),
+    Cut: st.builds(Cut, TEXT, TEXT, INT),
+    Ended: st.builds(Ended, TEXT),
+    Fitted: st.builds(
+        *(Fitted, INT, TEXT, INT, INT, INT, IDS, st.lists(FLOAT).map(tuple)),
+        *(st.lists(st.none() | FLOAT).map(tuple), st.none() | FLOAT, st.none() | FLOAT, INT),
+        *(st.dictionaries(TEXT, FLOAT), TEXT, st.none() | TEXT, st.booleans(), FLOAT, TEXT, TEXT),
+    ),
+    Continued: st.builds(Continued, INT, st.lists(TEXT).map(tuple)),
+    Sealed: st.builds(Sealed, TEXT, TEXT),
+    Suggested: st.builds(Suggested, TEXT, st.none() | INT, st.lists(TEXT).map(tuple), INT),
+}
+"""Entries of each type; of what is kept beside the journal they have nothing."""
 
 
-@given(ENTRIES)
-def test_every_entry_comes_back_equal_from_its_json(entry: JournalEntry) -> None:
+@pytest.mark.parametrize("cls", journal_codec._TYPES.values())
+@given(st.data())
+def test_every_entry_comes_back_equal_from_its_json(
+    cls: type[JournalEntry], data: st.DataObject
+) -> None:
+    entry = data.draw(ENTRIES[cls])
     assert decode(json.loads(canonical_json(encode(entry)))) == entry
+
+
+def test_where_a_lease_ended_is_of_the_living_search_and_where_a_fit_did_is_journalled() -> None:
+    measured = {f.name for f in fields(Measured)}
+    assert measured - set(journal_codec._FIELDS[Measured]) == {"stopped"}
+    assert {f.name for f in fields(Fitted)} - set(journal_codec._FIELDS[Fitted]) == {"tensors"}
 
 
 def test_where_there_are_no_scores_the_journal_has_no_word_of_them() -> None:
