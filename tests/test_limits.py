@@ -171,19 +171,21 @@ def test_many_like_rows_are_no_such_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "counts",
+    ("counts", "most"),
     [
-        {"num_hidden_layers": 10**9}, {"num_attention_heads": 10**9}, {"num_local_experts": 10**6},
-        {"n_layer": 1e12}, {"text_config": {"num_hidden_layers": 10**9}}, {"num_labels": 10**9},
+        ({"num_hidden_layers": 10**9}, "10,000"), ({"num_attention_heads": 10**9}, "10,000"),
+        ({"num_local_experts": 10**6}, "10,000"), ({"n_layer": 1e12}, "10,000"),
+        ({"text_config": {"num_hidden_layers": 10**9}}, "10,000"),
+        ({"num_labels": 10**9}, "1,000,000"),
     ],
 )  # fmt: skip
 def test_a_configuration_of_a_billion_layers_or_labels_is_refused_at_once(
-    tmp_path: Path, counts: dict[str, object]
+    tmp_path: Path, counts: dict[str, object], most: str
 ) -> None:
     shutil.copytree(MODEL, tmp_path / "model")
     file = tmp_path / "model" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | counts))
-    with pytest.raises(ModelError, match=r"of its config\.json is .*at most (10,000|1,000,000) "):
+    with pytest.raises(ModelError, match=rf"of its config\.json is .*at most {most} are read"):
         inspect_model(ModelSource(str(tmp_path / "model")))
 
 
