@@ -28,7 +28,6 @@ from raysearch.core.events import (
     Task,
 )
 from raysearch.core.hypothesis import Intervention
-from raysearch.core.leased_run import LeasedRun
 from raysearch.core.model_facts import ModelFacts
 from raysearch.core.runner_settings import DEFAULT_SETTINGS, RunnerSettings
 from raysearch.engine.encoding.positions import every
@@ -37,6 +36,7 @@ from raysearch.engine.execution.memory import memory_in_use
 from raysearch.engine.execution.outputs import Outputs
 from raysearch.engine.execution.predict import Prediction, checked
 from raysearch.engine.execution.usage import Usage, UsageMeter
+from raysearch.engine.leased_run import LeasedRun
 from raysearch.engine.model_runner import ModelRunner
 from raysearch.engine.networks.network import LanguageModel, LoadedNetwork, tokens_of
 from raysearch.engine.patching.build import ablation_sources, build_row, other_source

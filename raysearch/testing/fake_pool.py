@@ -23,8 +23,8 @@ from raysearch.core.events import (
     Task,
 )
 from raysearch.core.hypothesis import Intervention, Unit
-from raysearch.core.leased_run import LeasedRun
 from raysearch.core.model_facts import ComponentFacts, ModelFacts
+from raysearch.engine.leased_run import LeasedRun
 from raysearch.storage.digests_json import sha256
 
 FACTS = ModelFacts(
