@@ -75,7 +75,7 @@ def search(sim: Simulated, workers: int, latency: float, steps: int) -> Outcome:
     now, number = 0.0, 0
     tasks, rows, times = Counter[str](), Counter[str](), Deadlines(1e9)
     replicas = [Replica() for _ in range(workers)]
-    coming: list[tuple[float, int, Replica, list[Event], float, int]] = []
+    coming: list[tuple[float, int, Replica, list[Event], float]] = []
     while not brain.done:
         idle = [r for r in replicas if not r.out]
         idle += [
@@ -89,15 +89,15 @@ def search(sim: Simulated, workers: int, latency: float, steps: int) -> Outcome:
             replica.busy += seconds
             replica.out.append(task)
             number += 1
-            arrival = replica.until + latency / 2, number, replica, events, seconds, pool.rows
+            arrival = replica.until + latency / 2, number, replica, events, seconds
             heapq.heappush(coming, arrival)
             tasks[task.kind] += 1
             rows[task.kind] += pool.rows
         now = max(now, coming[0][0]) + TURN
         while coming and coming[0][0] <= now:
-            _, _, replica, events, seconds, ran = heapq.heappop(coming)
+            _, _, replica, events, seconds = heapq.heappop(coming)
             now += EVENT * len(events)
-            times.record(replica.out.pop(0), seconds, ran)
+            times.record(replica.out.pop(0), seconds, events)
             brain.tell(events)
     idle_share = 1 - sum(r.busy for r in replicas) / (workers * now)
     verdicts = {k: (d.verdict, d.n, d.matches) for k, d in brain.verdicts.items()}
