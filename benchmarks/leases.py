@@ -1,6 +1,6 @@
 """What leases save: messages and idle replicas of a simulated cluster, with leases and without.
 
-    python benchmarks/leases.py [--hypotheses 540] [--latency 0.005 0.05] [--workers 1 8]
+    python benchmarks/leases.py [--hypotheses 540] [--latency 0.005 0.05] [--workers 1 8] [--wave 0.025]
 
 The search is the real one; replicas answer from a formula (benchmarks/simulated.py, with about as
 many true sites as jobs/capitals.yaml), on a virtual clock: a wave of `rows` takes 25 ms and 0.06 ms
@@ -23,7 +23,7 @@ from raysearch.cluster.deadlines import Deadlines
 from raysearch.cluster.slots import PREFETCH_SECONDS
 from raysearch.core.events import Event, Task
 from raysearch.search.leases import STEPS
-from raysearch.testing.fake_pool import FakePool
+from raysearch.testing.fake_pool import FakePool, FakeWorld
 
 WAVE, ROW = 0.025, 0.00006
 TURN, EVENT, TASK = 0.005, 0.00011, 0.00045
@@ -31,9 +31,17 @@ MIX = (0.97,) * 15 + (0.8,) + (0.3,) * 14 + (0.05,) * 70
 
 
 class Waves(FakePool):
-    """A pool that counts the rows and waves of its last task."""
+    """A pool that counts the rows and waves of its last task, which tell its time."""
 
-    waves = rows = 0
+    def __init__(self, world: FakeWorld, wave: float) -> None:
+        self.waves = self.rows = 0
+        self._wave = wave
+        super().__init__(world, clock=lambda: self.seconds)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the last task took."""
+        return self.waves * self._wave + self.rows * ROW
 
     def answer(self, task: Task) -> list[Event]:
         self.waves = self.rows = 0
@@ -66,9 +74,9 @@ class Outcome:
     verdicts: Mapping[str, tuple[str, int, int]]
 
 
-def search(sim: Simulated, workers: int, latency: float, steps: int) -> Outcome:
+def search(sim: Simulated, workers: int, latency: float, steps: int, wave: float) -> Outcome:
     """Runs a whole search on the virtual clock."""
-    brain, pool = sim.search(steps), Waves(sim.world(), 1)
+    brain, pool = sim.search(steps), Waves(sim.world(), wave)
     while not brain.preparation.done:
         for task in brain.ask(1):
             brain.tell(pool.answer(task))
@@ -84,7 +92,7 @@ def search(sim: Simulated, workers: int, latency: float, steps: int) -> Outcome:
         for replica, task in zip(idle, brain.ask(len(idle)), strict=False):
             now += TASK
             events = pool.answer(task)
-            seconds = pool.waves * WAVE + pool.rows * ROW
+            seconds = pool.seconds
             replica.until = max(now + latency / 2, replica.until) + seconds
             replica.busy += seconds
             replica.out.append(task)
@@ -112,6 +120,7 @@ def main() -> None:
     parser.add_argument("--hypotheses", type=int, default=540)
     parser.add_argument("--latency", type=float, nargs="+", default=[0.005, 0.05])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--wave", type=float, default=WAVE, help="seconds, beside those of rows")
     flags = parser.parse_args()
     simulated.RATES = MIX
     print("| replicas | latency | leases | s | idle | tasks: test, holdout | rows: test, holdout |")
@@ -120,7 +129,9 @@ def main() -> None:
     for workers in flags.workers:
         for latency in flags.latency:
             sim = replace(Simulated(flags.hypotheses, 3), rows=64)
-            found = {steps: search(sim, workers, latency, steps) for steps in (1, STEPS)}
+            found = {
+                steps: search(sim, workers, latency, steps, flags.wave) for steps in (1, STEPS)
+            }
             assert found[1].verdicts == found[STEPS].verdicts
             ratios.append(found[1].seconds / found[STEPS].seconds)
             for steps, of in found.items():

@@ -1,8 +1,8 @@
 """A replica: a model, the encoded pairs, and `do`, which takes a task and returns its events.
 
 Invariants: outputs do not depend on how work was grouped into tasks; an intervention of a task
-returns one `Measured` for each block before it fails, and then one `Failed`; `do` raises no error
-that an intervention causes.
+returns one `Measured` for each block, up to where its lease ends or it fails, and one `Failed`
+where it fails; `do` raises no error that an intervention causes.
 """
 
 import time
@@ -102,7 +102,8 @@ class Replica:
         Screening, attribution: one `Screened` or `Attributed` for each block, or one `Failed` of
         the whole task. A fit: for each seed one `Fitted` or one `Failed`. Otherwise, for each
         intervention, one `Measured` for each block or, for one that fails, for the blocks before
-        it, and one `Failed`.
+        it, and one `Failed`. With a lease the blocks may end earlier: the last `Measured` is
+        `stopped`.
         """
         with self._meter.phase("other"):
             if task.kind == "screen":
