@@ -1,6 +1,7 @@
 """What leases save: messages and idle replicas of a simulated cluster, with leases and without.
 
     python benchmarks/leases.py [--hypotheses 540] [--latency 0.005 0.05] [--workers 1 8] [--wave 0.025]
+    python benchmarks/leases.py --run RUN_FOLDER   # counts the tasks of a run from its journal
 
 The search is the real one; replicas answer from a formula (benchmarks/simulated.py, with about as
 many true sites as jobs/capitals.yaml), on a virtual clock: a wave of `rows` takes 25 ms and 0.06 ms
@@ -21,8 +22,10 @@ from simulated import Simulated
 
 from raysearch.cluster.deadlines import Deadlines
 from raysearch.cluster.slots import PREFETCH_SECONDS
-from raysearch.core.events import Event, Task
+from raysearch.core.events import Event, Measured, Task
 from raysearch.search.leases import STEPS
+from raysearch.store.run_folder import RunFolder
+from raysearch.store.run_history import read_entries
 from raysearch.testing.fake_pool import FakePool, FakeWorld
 
 WAVE, ROW = 0.025, 0.00006
@@ -112,8 +115,23 @@ def search(sim: Simulated, workers: int, latency: float, steps: int, wave: float
     return Outcome(now, idle_share, tasks, rows, verdicts)
 
 
+def count(folder: str) -> str:
+    """Returns a line of what the tasks of a run were, by its journal."""
+    entries = (e for batch in read_entries(RunFolder.open(folder)) for e in batch)
+    seen = {e.key: e for e in entries if isinstance(e, Measured)}.values()
+    tasks = {split: {e.task for e in seen if e.split == split} for split in ("test", "holdout")}
+    test = [e for e in seen if e.split == "test"]
+    parts, looks = {(e.intervention, e.task) for e in test}, {(e.task, e.block) for e in test}
+    through = len(parts) / len({e.intervention for e in test})
+    return (
+        f"tasks: {len(tasks['test'])} on test pairs, {len(tasks['holdout'])} on holdout pairs; an "
+        f"intervention goes through {through:.1f} in its test; {len(looks) / len(tasks['test']):.1f} "
+        f"looks a test task; {sum(len(e.pairs) for e in seen):,} rows"
+    )
+
+
 def main() -> None:
-    """Prints both ways side by side."""
+    """Prints both ways side by side, or counts a run."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -121,7 +139,11 @@ def main() -> None:
     parser.add_argument("--latency", type=float, nargs="+", default=[0.005, 0.05])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--wave", type=float, default=WAVE, help="seconds, beside those of rows")
+    parser.add_argument("--run", help="a run folder whose tasks are counted, and nothing else")
     flags = parser.parse_args()
+    if flags.run:
+        print(count(flags.run))
+        return
     simulated.RATES = MIX
     print("| replicas | latency | leases | s | idle | tasks: test, holdout | rows: test, holdout |")
     print("|---|---|---|---|---|---|---|")
