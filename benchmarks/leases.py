@@ -1,6 +1,7 @@
 """What leases save: messages and idle replicas of a simulated cluster, with leases and without.
 
-    python benchmarks/leases.py [--hypotheses 540] [--latency 0.005 0.05] [--workers 1 8]
+    python benchmarks/leases.py [--hypotheses 540] [--latency 0.005 0.05] [--workers 1 8] [--wave 0.025]
+    python benchmarks/leases.py --run RUN_FOLDER   # counts the tasks of a run from its journal
 
 The search is the real one; replicas answer from a formula (benchmarks/simulated.py, with about as
 many true sites as jobs/capitals.yaml), on a virtual clock: a wave of `rows` takes 25 ms and 0.06 ms
@@ -21,9 +22,11 @@ from simulated import Simulated
 
 from raysearch.cluster.deadlines import Deadlines
 from raysearch.cluster.slots import PREFETCH_SECONDS
-from raysearch.core.events import Event, Task
+from raysearch.core.events import Event, Measured, Task
 from raysearch.search.leases import STEPS
-from raysearch.testing.fake_pool import FakePool
+from raysearch.store.run_folder import RunFolder
+from raysearch.store.run_history import read_entries
+from raysearch.testing.fake_pool import FakePool, FakeWorld
 
 WAVE, ROW = 0.025, 0.00006
 TURN, EVENT, TASK = 0.005, 0.00011, 0.00045
@@ -31,9 +34,17 @@ MIX = (0.97,) * 15 + (0.8,) + (0.3,) * 14 + (0.05,) * 70
 
 
 class Waves(FakePool):
-    """A pool that counts the rows and waves of its last task."""
+    """A pool that counts the rows and waves of its last task, which tell its time."""
 
-    waves = rows = 0
+    def __init__(self, world: FakeWorld, wave: float) -> None:
+        self.waves = self.rows = 0
+        self._wave = wave
+        super().__init__(world, clock=lambda: self.seconds)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the last task took."""
+        return self.waves * self._wave + self.rows * ROW
 
     def answer(self, task: Task) -> list[Event]:
         self.waves = self.rows = 0
@@ -66,16 +77,16 @@ class Outcome:
     verdicts: Mapping[str, tuple[str, int, int]]
 
 
-def search(sim: Simulated, workers: int, latency: float, steps: int) -> Outcome:
+def search(sim: Simulated, workers: int, latency: float, steps: int, wave: float) -> Outcome:
     """Runs a whole search on the virtual clock."""
-    brain, pool = sim.search(steps), Waves(sim.world(), 1)
+    brain, pool = sim.search(steps), Waves(sim.world(), wave)
     while not brain.preparation.done:
         for task in brain.ask(1):
             brain.tell(pool.answer(task))
     now, number = 0.0, 0
     tasks, rows, times = Counter[str](), Counter[str](), Deadlines(1e9)
     replicas = [Replica() for _ in range(workers)]
-    coming: list[tuple[float, int, Replica, list[Event], float, int]] = []
+    coming: list[tuple[float, int, Replica, list[Event], float]] = []
     while not brain.done:
         idle = [r for r in replicas if not r.out]
         idle += [
@@ -84,35 +95,55 @@ def search(sim: Simulated, workers: int, latency: float, steps: int) -> Outcome:
         for replica, task in zip(idle, brain.ask(len(idle)), strict=False):
             now += TASK
             events = pool.answer(task)
-            seconds = pool.waves * WAVE + pool.rows * ROW
+            seconds = pool.seconds
             replica.until = max(now + latency / 2, replica.until) + seconds
             replica.busy += seconds
             replica.out.append(task)
             number += 1
-            arrival = replica.until + latency / 2, number, replica, events, seconds, pool.rows
+            arrival = replica.until + latency / 2, number, replica, events, seconds
             heapq.heappush(coming, arrival)
             tasks[task.kind] += 1
             rows[task.kind] += pool.rows
         now = max(now, coming[0][0]) + TURN
         while coming and coming[0][0] <= now:
-            _, _, replica, events, seconds, ran = heapq.heappop(coming)
+            _, _, replica, events, seconds = heapq.heappop(coming)
             now += EVENT * len(events)
-            times.record(replica.out.pop(0), seconds, ran)
+            times.record(replica.out.pop(0), seconds, events)
             brain.tell(events)
     idle_share = 1 - sum(r.busy for r in replicas) / (workers * now)
     verdicts = {k: (d.verdict, d.n, d.matches) for k, d in brain.verdicts.items()}
     return Outcome(now, idle_share, tasks, rows, verdicts)
 
 
+def count(folder: str) -> str:
+    """Returns a line of what the tasks of a run were, by its journal."""
+    entries = (e for batch in read_entries(RunFolder.open(folder)) for e in batch)
+    seen = {e.key: e for e in entries if isinstance(e, Measured)}.values()
+    tasks = {split: {e.task for e in seen if e.split == split} for split in ("test", "holdout")}
+    test = [e for e in seen if e.split == "test"]
+    parts, looks = {(e.intervention, e.task) for e in test}, {(e.task, e.block) for e in test}
+    through = len(parts) / len({e.intervention for e in test})
+    return (
+        f"tasks: {len(tasks['test'])} on test pairs, {len(tasks['holdout'])} on holdout pairs; an "
+        f"intervention goes through {through:.1f} in its test; {len(looks) / len(tasks['test']):.1f} "
+        f"looks a test task; {sum(len(e.pairs) for e in seen):,} rows"
+    )
+
+
 def main() -> None:
-    """Prints both ways side by side."""
+    """Prints both ways side by side, or counts a run."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--hypotheses", type=int, default=540)
     parser.add_argument("--latency", type=float, nargs="+", default=[0.005, 0.05])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--wave", type=float, default=WAVE, help="seconds, beside those of rows")
+    parser.add_argument("--run", help="a run folder whose tasks are counted, and nothing else")
     flags = parser.parse_args()
+    if flags.run:
+        print(count(flags.run))
+        return
     simulated.RATES = MIX
     print("| replicas | latency | leases | s | idle | tasks: test, holdout | rows: test, holdout |")
     print("|---|---|---|---|---|---|---|")
@@ -120,7 +151,9 @@ def main() -> None:
     for workers in flags.workers:
         for latency in flags.latency:
             sim = replace(Simulated(flags.hypotheses, 3), rows=64)
-            found = {steps: search(sim, workers, latency, steps) for steps in (1, STEPS)}
+            found = {
+                steps: search(sim, workers, latency, steps, flags.wave) for steps in (1, STEPS)
+            }
             assert found[1].verdicts == found[STEPS].verdicts
             ratios.append(found[1].seconds / found[STEPS].seconds)
             for steps, of in found.items():

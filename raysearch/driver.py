@@ -32,7 +32,9 @@ class Pool(Protocol):
         """Returns the events since the last call; waits about a second if there is none, and may
         return none.
 
-        Every task ends in events for all its items, or in Lost or Failed.
+        Every task ends in events for all its items, or in Lost or Failed. A pool may ignore
+        `Task.lease` and run all blocks. One that ends an intervention early, as the lease allows,
+        sets `stopped` on its last Measured: the search waits for the other blocks otherwise.
         """
         ...
 

@@ -3,12 +3,13 @@
 Pure: callers pass the seconds.
 
 Invariants: a deadline is at least a minute (a replica's first task is slow), and at most what the
-job allows, whichever is less.
+job allows, whichever is less; a lease is expected to take its time and one more step at most.
 """
 
 import math
+from collections.abc import Sequence
 
-from raysearch.core.events import Task
+from raysearch.core.events import Event, Measured, Task
 
 HANG_FACTOR = 20.0
 """A replica that takes this many times longer than expected counts as hanging."""
@@ -24,15 +25,20 @@ class Deadlines:
         self._max_seconds = max_seconds
         self._seconds: dict[str, float] = {}
 
-    def record(self, task: Task, seconds: float, rows: int | None = None) -> None:
-        """Records how long an answered task took; `rows`: that it ran, if a lease left some out."""
-        per_unit = seconds / (rows or weight(task))
+    def record(self, task: Task, seconds: float, events: Sequence[Event]) -> None:
+        """Records how long a task took that was answered by `events`."""
+        per_unit = seconds / _done(task, events)
         old = self._seconds.get(task.kind, per_unit)
         self._seconds[task.kind] = old + _SMOOTHING * (per_unit - old)
 
     def expected(self, task: Task) -> float:
-        """Returns the expected seconds for `task`; infinite until one of its kind was answered."""
-        return self._seconds.get(task.kind, math.inf) * weight(task)
+        """Returns the expected seconds for `task`, if no intervention stops early; infinite until
+        one of its kind was answered."""
+        per_unit = self._seconds.get(task.kind, math.inf)
+        whole = per_unit * weight(task)
+        if task.lease is None:
+            return whole
+        return min(whole, task.lease.seconds + per_unit * task.lease.step)
 
     def deadline(self, task: Task) -> float:
         """Returns the seconds that `task` may take; doubles with each attempt, as the estimate may
@@ -48,3 +54,11 @@ def weight(task: Task) -> int:
     if task.kind == "fit":
         return max(1, len(task.seeds) * (task.steps[1] - task.steps[0]))
     return max(1, task.rows)
+
+
+def _done(task: Task, events: Sequence[Event]) -> int:
+    """Returns how much of a task was done, in the units of `weight`: a lease may leave blocks
+    out."""
+    if task.lease is None:
+        return weight(task)
+    return sum(len(e.pairs) for e in events if isinstance(e, Measured)) or weight(task)

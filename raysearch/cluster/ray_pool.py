@@ -38,7 +38,7 @@ from raysearch.cluster.replica_spec import (
 )
 from raysearch.cluster.slots import Slots
 from raysearch.cluster.worker import ReplicaReady, Worker, WorkerLocation
-from raysearch.core.events import Event, Lost, Measured, Opened, Task
+from raysearch.core.events import Event, Lost, Opened, Task
 from raysearch.errors import RaysearchError
 
 _log = logging.getLogger("raysearch.cluster")
@@ -197,7 +197,7 @@ class RayPool:
             self._events.append(
                 replace(build_failed(task, _cause(e), slot.name, slot.node), traceback=str(e))
             )
-            return self._slots.on_answered(number, time.monotonic(), whole=False)
+            return self._slots.on_answered(number, time.monotonic(), ())
         # the actor or its node died, cannot be reached, or its answer was lost or came too late
         except RayError as e:
             if self._refreshed_at < self._received_at:  # once for all that died together
@@ -225,8 +225,7 @@ class RayPool:
         self._on_usage(self._slots[number].name, task, usage)
         check_answers(task, events)
         self._events += events
-        ran = sum(e.rows for e in events if isinstance(e, Measured))
-        return self._slots.on_answered(number, now, rows=ran if task.lease else None)
+        return self._slots.on_answered(number, now, events)
 
     def _on_ready(self, number: int, ready: ReplicaReady, now: float) -> Iterable[Instruction]:
         """Handles a replica that has loaded."""

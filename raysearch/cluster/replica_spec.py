@@ -1,7 +1,8 @@
 """Defines what every replica is built from, and events for tasks that fail as a whole. Light: no
 torch, no ray.
 
-Invariants: a pool answers each task with events for all its items, or with one Lost or Failed.
+Invariants: a pool answers each task with events for all its items, or with one Lost or Failed; of
+an intervention whose lease has ended, no items follow the Measured that is `stopped`.
 """
 
 import traceback

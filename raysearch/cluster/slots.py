@@ -17,7 +17,7 @@ long, or none can come any more.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 from raysearch.cluster.deadlines import Deadlines
@@ -33,7 +33,7 @@ from raysearch.cluster.node_health import NodeHealth
 from raysearch.cluster.pool_shape import Node, PoolShape
 from raysearch.cluster.replica_spec import lost
 from raysearch.cluster.slot import READY, STARTING, Slot, SlotState
-from raysearch.core.events import Task
+from raysearch.core.events import Event, Task
 
 BACK_OFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 15.0, 30.0)
 IDLE_SECONDS = 5.0
@@ -133,15 +133,12 @@ class Slots:
         slot.failures = 0
         return self._rejoin(slot, now)
 
-    def on_answered(
-        self, number: int, now: float, *, whole: bool = True, rows: int | None = None
-    ) -> list[Instruction]:
-        """Handles that a task was answered (not `whole`: it raised), and begins the next; `rows`:
-        as in `Deadlines.record`."""
+    def on_answered(self, number: int, now: float, events: Sequence[Event]) -> list[Instruction]:
+        """Handles that a task was answered (without events: it raised), and begins the next."""
         slot = self._slots[number]
         assert slot.task is not None, slot
-        if whole:
-            self._deadlines.record(slot.task, now - slot.since, rows)
+        if events:
+            self._deadlines.record(slot.task, now - slot.since, events)
         prefetched, slot.task, slot.prefetched, slot.failures = slot.prefetched, None, None, 0
         if prefetched is None:
             return self._rejoin(slot, now)

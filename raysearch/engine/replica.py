@@ -1,8 +1,8 @@
 """A replica: a model, the encoded pairs, and `do`, which takes a task and returns its events.
 
 Invariants: outputs do not depend on how work was grouped into tasks; an intervention of a task
-returns one `Measured` for each block before it fails, and then one `Failed`; `do` raises no error
-that an intervention causes.
+returns one `Measured` for each block, up to where its lease ends or it fails, and one `Failed`
+where it fails; `do` raises no error that an intervention causes.
 """
 
 import time
@@ -28,7 +28,6 @@ from raysearch.core.events import (
     Task,
 )
 from raysearch.core.hypothesis import Intervention
-from raysearch.core.leased_run import LeasedRun
 from raysearch.core.model_facts import ModelFacts
 from raysearch.core.runner_settings import DEFAULT_SETTINGS, RunnerSettings
 from raysearch.engine.encoding.positions import every
@@ -37,6 +36,7 @@ from raysearch.engine.execution.memory import memory_in_use
 from raysearch.engine.execution.outputs import Outputs
 from raysearch.engine.execution.predict import Prediction, checked
 from raysearch.engine.execution.usage import Usage, UsageMeter
+from raysearch.engine.leased_run import LeasedRun
 from raysearch.engine.model_runner import ModelRunner
 from raysearch.engine.networks.network import LanguageModel, LoadedNetwork, tokens_of
 from raysearch.engine.patching.build import ablation_sources, build_row, other_source
@@ -102,7 +102,8 @@ class Replica:
         Screening, attribution: one `Screened` or `Attributed` for each block, or one `Failed` of
         the whole task. A fit: for each seed one `Fitted` or one `Failed`. Otherwise, for each
         intervention, one `Measured` for each block or, for one that fails, for the blocks before
-        it, and one `Failed`.
+        it, and one `Failed`. With a lease the blocks may end earlier: the last `Measured` is
+        `stopped`.
         """
         with self._meter.phase("other"):
             if task.kind == "screen":

@@ -83,8 +83,9 @@ class Judge:
         futile = not at_last and likely.is_futile(test.evidence, test.keep)
         return ("undecided", FUTILE) if futile else None
 
-    def leases(self, test: HypothesisTest) -> bool:
-        """Says whether its verdict depends on the numbers of pairs and of matches alone."""
+    def may_be_leased(self, test: HypothesisTest) -> bool:
+        """Says whether a replica can tell when a test ends: whether its verdict depends on the
+        numbers of pairs and of matches alone."""
         if self._rule.at_end or self._rule.above_baselines:
             return False
         relabelled = test.hypothesis.intervention.control == "arbitrary_labels"

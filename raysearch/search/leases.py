@@ -1,9 +1,9 @@
 """Makes leases: for each hypothesis of a task, where it stands and when its test ends.
 
-Only tests that are a function of the number of pairs and of matches are leased (`Judge.leases`);
-readings on the holdout whose number of pairs is settled run all their blocks. Invariants: a lease
-is derived from the rule that decides, so that a replica goes on exactly where the search would ask
-for more.
+Only tests that are a function of the number of pairs and of matches are leased
+(`Judge.may_be_leased`); readings on the holdout whose number of pairs is settled run all their
+blocks. Invariants: a lease is derived from the rule that decides, so that a replica goes on exactly
+where the search would ask for more.
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,17 @@ from raysearch.search.trial import HypothesisTest, Trial
 STEPS = 8
 """Rows of a lease, in tasks without one. More would save few messages, and leave other workers
 without work at the end of a generation (figures: decision 51)."""
-SECONDS = 5.0
-"""Time of a lease: far more than a message takes, and little to lose with a worker."""
+SECONDS = 1.0
+"""Time of a lease: far more than a message takes, little to lose with a worker, and short enough
+for Ctrl-C and the progress line of `--pool local`, which come between two tasks (decision 51)."""
 AHEAD = 4
-"""A lease names the blocks that so many times its rows take if no intervention stops early."""
+"""How far the blocks of a leased task reach, in times the rows of its lease. Interventions that
+stop early leave rows to the others, which then go on to later blocks within the same lease."""
 
 
 class Leases:
-    """Leases of one search.
+    """Makes the leases of one search: says which trials a replica may take further by itself, and
+    by which rules.
 
     Args:
         rows: size of a task without a lease, in pairs x interventions.
@@ -50,7 +53,7 @@ class Leases:
         """Says whether a trial may be leased."""
         if trial.one_block or self._steps == 1:
             return False
-        return trial.split == "holdout" or all(map(self._judge.leases, trial.tests))
+        return trial.split == "holdout" or all(map(self._judge.may_be_leased, trial.tests))
 
     def of(self, trials: Sequence[Trial]) -> Lease:
         """Returns the lease of trials, from the next block that they count."""

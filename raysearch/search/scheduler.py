@@ -10,8 +10,8 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from raysearch.core.blocks_ahead import blocks_ahead
 from raysearch.core.events import Block, Failed, Lost, Measured, Task, TaskKind
-from raysearch.core.leased_run import blocks_ahead
 from raysearch.search.leases import Leases
 from raysearch.search.trial import Trial, TrialKey
 

@@ -4,6 +4,7 @@ clusters.
 It is public. Invariants: it satisfies the same contract as the real pools.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,8 +24,8 @@ from raysearch.core.events import (
     Task,
 )
 from raysearch.core.hypothesis import Intervention, Unit
-from raysearch.core.leased_run import LeasedRun
 from raysearch.core.model_facts import ComponentFacts, ModelFacts
+from raysearch.engine.leased_run import LeasedRun
 from raysearch.storage.digests_json import sha256
 
 FACTS = ModelFacts(
@@ -60,12 +61,18 @@ class FakeWorld:
 
 
 class FakePool:
-    """A pool of `workers` that answer at once, in the order of submission."""
+    """A pool of `workers` that answer at once, in the order of submission. `clock`: tells the
+    seconds by which leases end."""
 
-    def __init__(self, world: FakeWorld, workers: int = 1) -> None:
+    def __init__(
+        self,
+        world: FakeWorld,
+        workers: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._world = world
         self._pairs = {e.index: e for e in world.encoded}
-        self._leased = LeasedRun(self._pairs, matchers_of(tuple(world.encoded)))
+        self._leased = LeasedRun(self._pairs, matchers_of(tuple(world.encoded)), clock)
         self._workers = workers
         self._waiting: deque[Task] = deque()
 

@@ -11,6 +11,7 @@ from raysearch.core.events import (
     Block,
     Event,
     Failed,
+    Ids,
     Lost,
     Measured,
     Opened,
@@ -18,6 +19,9 @@ from raysearch.core.events import (
     Task,
 )
 from raysearch.core.hypothesis import Intervention, Site, Unit
+from raysearch.core.lease import Lease, LeasedTest
+from raysearch.search.criteria import Criterion
+from raysearch.stats.match_test import MatchTest
 
 
 def at(layer: int, position: str = "last") -> Intervention:
@@ -90,6 +94,29 @@ class PoolContract:
             len(e.outputs) == len(e.pairs) and e.attempt == 2 and e.split == "test" for e in events
         )
 
+    def test_a_lease_ends_for_each_intervention_where_its_rule_says(
+        self, pool: Any, opened: Opened
+    ) -> None:
+        """Of 100 pairs before, the first intervention has matched none, the second 80."""
+        blocks = (self._block(opened, 0, 3), self._block(opened, 1, 3))
+        first, second = at(0), at(3)
+        pool.submit(Task(20, "measure", (first, second), blocks))
+        plain = _outputs(answers(pool, 1))
+        variable = min(opened.encoded[0].counterfactual)
+        test = MatchTest(0.8, 0.05, 0.05, 10**6, futility=0.0)
+        criterion = Criterion(test, last=(160, 0))
+        rule = criterion.stop_rule(criterion)
+        tests = tuple((LeasedTest(variable, *seen, rule),) for seen in ((100, 0), (100, 80)))
+        lease = Lease(tests, unfiltered=True, step=6, rows=10**6, seconds=600.0)
+        pool.submit(Task(21, "measure", (first, second), blocks, lease=lease))
+        events = answers(pool, 1)
+        ran = {(first.key, 0), (second.key, 0), (second.key, 1)}
+        assert _outputs(events) == {key: plain[key] for key in ran}
+        stopped = {
+            (e.intervention, e.block) for e in events if isinstance(e, Measured) and e.stopped
+        }
+        assert stopped == {(first.key, 0)}
+
     def test_an_error_is_told_and_never_raised(self, pool: Any, opened: Opened) -> None:
         good, bad = at(0), at(99)
         pool.submit(Task(9, "measure", (good, bad), (self._block(opened, 0, 2),)))
@@ -129,6 +156,10 @@ def answers(pool: Any, tasks: int, turns: int = 200) -> list[Event]:
         if len({e.task for e in events}) >= tasks:
             return events
     raise AssertionError(f"no answer in {turns} turns; got {events}")
+
+
+def _outputs(events: list[Event]) -> dict[tuple[str, int], tuple[Ids, ...]]:
+    return {(e.intervention, e.block): e.outputs for e in events if isinstance(e, Measured)}
 
 
 def lost(events: list[Event]) -> list[Lost]:

@@ -74,9 +74,10 @@ class TestFakePool(PoolContract):
                 raise ValueError("there is no such layer")
             return (pair.index * 10 + intervention.units[0].site.layer,)
 
+        where = {"last": (1,)}, {"source": {"last": (0,)}}
+        answers = {"base": (1,), "source": (2,)}
         pairs = [
-            Encoded(i, (1, 2), {"source": (3,)}, {"last": (1,)}, {"source": {"last": (0,)}}, {}, {})
-            for i in range(12)
+            Encoded(i, (1, 2), {"source": (3,)}, *where, answers, {"v": (2,)}) for i in range(12)
         ]
         return FakePool(FakeWorld(pairs, lambda pair, name: (pair.index,), under), workers=2)
 

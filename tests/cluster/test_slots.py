@@ -2,7 +2,7 @@
 and no node wrongly used."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import pytest
@@ -21,7 +21,8 @@ from raysearch.cluster.instructions import (
 from raysearch.cluster.node_health import START_ATTEMPTS
 from raysearch.cluster.pool_shape import Node, PoolShape
 from raysearch.cluster.slots import LINGER_SECONDS, RETRY_NODES_SECONDS, Slots
-from raysearch.core.events import Block, Lost, Task
+from raysearch.core.events import Block, Lost, Measured, Task
+from raysearch.core.lease import Lease
 from raysearch.errors import ResourcesError
 from tests.cluster.contract import at
 
@@ -30,6 +31,25 @@ AUTO = PoolShape("auto", start_seconds=600.0, deadline_seconds=100.0)
 
 def task(number: int, attempt: int = 0) -> Task:
     return Task(number, "measure", (at(0), at(1)), (Block("test", 0, (0, 1, 2)),), attempt)
+
+
+def leased(number: int) -> Task:
+    """A lease of at most 90 rows or 5 seconds, in steps of 10 rows."""
+    blocks = tuple(Block("test", i, tuple(range(10 * i, 10 * i + 10))) for i in range(100))
+    lease = Lease(((),), False, step=10, rows=80, seconds=5.0)
+    return Task(number, "measure", (at(0),), blocks, lease=lease)
+
+
+def measured(task: Task, blocks: int = 1) -> list[Measured]:
+    """The observations of a task's first blocks, of answers of three tokens."""
+    return [
+        Measured(
+            *(task.id, i.key, b.split, b.index, b.pairs, ((1, 2, 3),) * len(b.pairs)),
+            *(0, 3 * len(b.pairs), 0.0, "cpu", "w", task.attempt),
+        )
+        for i in task.interventions
+        for b in task.blocks[:blocks]
+    ]
 
 
 @dataclass
@@ -163,17 +183,21 @@ class Cluster:
             self.tick()
             self.load()
 
-    def give(self) -> int:
+    def give(self, new: Callable[[int], Task] = task) -> int:
         number, self.given = self.given, self.given + 1
-        self.out[number] = self.slots.assign(task(number), self.now)
+        self.out[number] = self.slots.assign(new(number), self.now)
         return number
 
     def begun(self) -> list[int]:
         """The tasks that are not behind another."""
         return [s.task.id for s in self.slots.ready() if s.task is not None]
 
-    def answer(self, number: int) -> None:
-        self.do(self.slots.on_answered(self.out.pop(number), self.now))
+    def answer(self, number: int, blocks: int = 1) -> None:
+        """Answers a task of which so many blocks were run."""
+        slot = self.out.pop(number)
+        done = self.slots[slot].task
+        assert done is not None
+        self.do(self.slots.on_answered(slot, self.now, measured(done, blocks)))
 
     def die(self, slot: int, certain: bool = True) -> None:
         self.slots.update_nodes(self.living.values())
@@ -560,7 +584,7 @@ def test_deadlines_follow_what_tasks_took_and_their_size() -> None:
     )
     assert deadlines.deadline(small) == 600.0
     for _ in range(50):
-        deadlines.record(small, 0.6)
+        deadlines.record(small, 0.6, measured(small))
     assert deadlines.deadline(small) == MIN_SECONDS
     assert (weight(small), weight(large)) == (6, 2000)
     assert deadlines.deadline(large) == 600.0
@@ -569,5 +593,44 @@ def test_deadlines_follow_what_tasks_took_and_their_size() -> None:
     assert deadlines.deadline(replace(half, attempt=1)) == pytest.approx(2 * 20 * 0.1 * 100)
     assert Deadlines(0.5).deadline(small) == 0.5
     quick = Deadlines(0.5)
-    quick.record(small, 0.001)
+    quick.record(small, 0.001, measured(small))
     assert quick.deadline(small) == 0.5
+
+
+def test_of_a_lease_what_it_ran_is_recorded() -> None:
+    """Not the rows that it might have run, nor the tokens of its answers."""
+    deadlines = Deadlines(10_000.0)
+    deadlines.record(leased(0), 4.0, measured(leased(0), blocks=4))
+    assert deadlines.expected(task(0)) == pytest.approx(6 * 0.1)
+
+
+def test_a_lease_is_expected_to_take_its_time_and_one_more_step_at_most() -> None:
+    slow, quick = Deadlines(10_000.0), Deadlines(10_000.0)
+    slow.record(task(0), 6 * 0.5, measured(task(0)))
+    assert slow.expected(leased(0)) == pytest.approx(5 + 10 * 0.5), "and not 45 s"
+    assert slow.deadline(leased(0)) == pytest.approx(20 * 10)
+    quick.record(task(0), 6 * 0.01, measured(task(0)))
+    assert quick.expected(leased(0)) == pytest.approx(90 * 0.01), "its rows take less than 5 s"
+    assert Deadlines(600.0).deadline(leased(0)) == 600.0
+
+
+def test_a_replica_that_hangs_in_a_lease_is_lost_at_the_deadline_of_what_leases_ran() -> None:
+    cluster = Cluster(PoolShape(1, start_seconds=600.0, deadline_seconds=10_000.0))
+    cluster.settle()
+    number = cluster.give(leased)
+    cluster.tick(20.0)
+    cluster.answer(number, blocks=4)  # half a second a row
+    number = cluster.give(leased)
+    cluster.tick(199.0)
+    assert not cluster.lost
+    cluster.tick(2.0)
+    assert [(e.task, e.cause) for e in cluster.lost] == [(number, "deadline")]
+
+
+def test_a_task_that_raised_says_nothing_about_how_long_others_take() -> None:
+    cluster = Cluster(replace(AUTO, replicas=1))
+    cluster.settle()
+    number = cluster.give()
+    cluster.do(cluster.slots.on_answered(cluster.out.pop(number), cluster.now, ()))
+    cluster.give()
+    assert cluster.slots.free == 0, "it raised at once, so no other is expected to be quick"

@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 
 from raysearch.cluster.replica_spec import check_answers
 from raysearch.core.answers import EXACT_MATCH
-from raysearch.core.events import Block, Event, Measured, Task
-from raysearch.core.hypothesis import Subspace
+from raysearch.core.events import Block, Encoded, Event, Failed, Measured, Task
+from raysearch.core.hypothesis import Intervention, Subspace
 from raysearch.core.lease import Lease, LeasedTest, StopRule
-from raysearch.core.leased_run import LeasedRun
 from raysearch.core.records import Counted
+from raysearch.engine.leased_run import LeasedRun
 from raysearch.search.criteria import Criterion, DecisionRule
 from raysearch.search.search import Search
 from raysearch.stats.betting_test import BettingTest
 from raysearch.stats.evidence import Evidence
 from raysearch.stats.match_test import MatchTest
-from tests.search.worlds import Cluster, World, encoded_of, lost
+from tests.search.worlds import Cluster, World, encoded_of, lost, raising
 
 RULES = {
     "plain": DecisionRule(),
@@ -61,6 +61,10 @@ def _found(search: Search) -> Mapping[str, object]:
 def _without(seed: int, rule: str, these_pairs: bool) -> Mapping[str, object]:
     world = _world(seed, rule, these_pairs, lease_steps=1)
     return _found(Cluster(world, 1, 0).drive(world.search()))
+
+
+def _encoded(world: World) -> dict[int, Encoded]:
+    return {i: encoded_of(i, pair) for i, pair in world.pairs.items()}
 
 
 @dataclass(frozen=True)
@@ -187,7 +191,7 @@ def test_a_lease_begins_no_step_that_the_search_would_not_ask_for(rule: str, row
 
 
 @pytest.mark.parametrize("rule", sorted(RULES))
-def test_what_has_no_table_is_not_leased(rule: str) -> None:
+def test_what_is_not_of_matches_alone_is_not_leased(rule: str) -> None:
     world, _ = _watched(1, rule)
     leased = {i for task, *_ in world.leased if task.kind == "measure" for i in task.interventions}
     assert bool(leased) == (rule in LEASED)
@@ -235,18 +239,46 @@ def test_a_lease_ends_when_its_rows_or_its_time_are_used_up(
 ) -> None:
     """The first step always runs."""
     world = World(0)
-    (intervention,) = {
-        h.intervention for h in world.space if h.intervention.units[0].site.layer == 5
-    }
+    intervention = _one_of(world, 5)
     blocks = tuple(Block("test", i, tuple(range(4 * i, 4 * i + 4))) for i in range(9))
     task = Task(0, "measure", (intervention,), blocks, lease=Lease(((),), False, 4, rows, seconds))
     ticks = iter(range(99))
-    pairs = {i: encoded_of(i, pair) for i, pair in world.pairs.items()}
-    run = LeasedRun(pairs, {0: EXACT_MATCH}, lambda: float(next(ticks)))
+    run = LeasedRun(_encoded(world), {0: EXACT_MATCH}, lambda: float(next(ticks)))
     events = run.do(task, world.run)
     check_answers(task, events)
     assert [e.block for e in events if isinstance(e, Measured)] == list(range(steps))
     assert [e.block for e in events if isinstance(e, Measured) and e.stopped] == [steps - 1]
+
+
+def _one_of(world: World, layer: int) -> Intervention:
+    (found,) = {h.intervention for h in world.space if h.intervention.units[0].site.layer == layer}
+    return found
+
+
+def test_what_fails_in_a_later_step_has_no_mark_of_an_end() -> None:
+    """Its observations of the step before are followed by others, and then by the failure."""
+    world = World(0)
+    bad, good = _one_of(world, 3), _one_of(world, 5)
+    blocks = tuple(Block("test", i, tuple(range(4 * i, 4 * i + 4))) for i in range(6))
+
+    def run(step: Task) -> list[Event]:
+        spared = [
+            e
+            for e in world.run(step)
+            if not isinstance(e, Measured) or e.intervention == good.key or e.block < 3
+        ]
+        fails = step.blocks[-1].index >= 3 and bad in step.interventions
+        return [*spared, raising(step, bad.key, 3)] if fails else spared
+
+    lease = Lease(((), ()), False, step=16, rows=32, seconds=1e9)
+    task = Task(0, "measure", (bad, good), blocks, lease=lease)
+    events = LeasedRun(_encoded(world), {0: EXACT_MATCH}, lambda: 0.0).do(task, run)
+    check_answers(task, events)
+    measured = [e for e in events if isinstance(e, Measured)]
+    assert [e.block for e in measured if e.intervention == bad.key] == [0, 1, 2]
+    assert [e.block for e in events if isinstance(e, Failed)] == [3]
+    stopped = [(e.intervention, e.block) for e in measured if e.stopped]
+    assert stopped == [(good.key, 3)]
 
 
 def test_a_lost_lease_is_tried_again_as_a_task_without_one() -> None:

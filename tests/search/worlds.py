@@ -26,10 +26,10 @@ from raysearch.core.events import (
 from raysearch.core.featurizers import is_fitted
 from raysearch.core.fit_keys import FitKeys
 from raysearch.core.hypothesis import Intervention, Subspace, Unit
-from raysearch.core.leased_run import LeasedRun
 from raysearch.core.population import SAMPLER, THESE_PAIRS, Population
 from raysearch.core.records import Record
 from raysearch.core.space import Grid, HypothesisSpace
+from raysearch.engine.leased_run import LeasedRun
 from raysearch.proposers.base import Exhaustive, Proposer, attribution_plan
 from raysearch.search.criteria import DecisionRule
 from raysearch.search.leases import STEPS

@@ -1,27 +1,22 @@
 """A leased task at a replica: which blocks it runs, and where each intervention stops.
 
 The model is behind a function. Invariants: an intervention runs a beginning of the task's
-blocks, at least one; after each step it stops if each of its hypotheses has ended, by the lease;
-the outputs of each block are those of the task without a lease.
+blocks, at least one unless it fails there; after each step it stops if each of its hypotheses has
+ended, by the lease; the outputs of each block are those of the task without a lease.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from raysearch.core.answers import AnswerMatcher
+from raysearch.core.blocks_ahead import blocks_ahead
 from raysearch.core.events import Block, Encoded, Event, Failed, Measured, Task
 from raysearch.core.hypothesis import Intervention
 from raysearch.core.lease import Lease, LeasedTest
 
-
-def blocks_ahead(blocks: tuple[Block, ...], interventions: int, rows: int) -> tuple[Block, ...]:
-    """Returns the first block and as many of the next as fit into so many rows."""
-    count, used = 1, len(blocks[0].pairs) * interventions
-    while count < len(blocks) and used + len(blocks[count].pairs) * interventions <= rows:
-        used += len(blocks[count].pairs) * interventions
-        count += 1
-    return blocks[:count]
+RunTask = Callable[[Task], list[Event]]
+"""Returns the events of a task without a lease."""
 
 
 @dataclass(slots=True)
@@ -34,7 +29,8 @@ class _Count:
 
 
 class LeasedRun:
-    """Runs leased tasks.
+    """Runs a leased task step by step, and leaves out each intervention whose hypotheses are
+    decided.
 
     Args:
         pairs: encoded pairs by index.
@@ -52,50 +48,56 @@ class LeasedRun:
         self._matchers = matchers
         self._clock = clock
 
-    def do(self, task: Task, run: Callable[[Task], list[Event]]) -> list[Event]:
-        """Returns the events of a leased task; `run` returns those of one without a lease."""
+    def do(self, task: Task, run: RunTask) -> list[Event]:
+        """Returns the events of a leased task, whose steps are run by `run`."""
         lease = task.lease
         assert lease is not None, task.id
         named = zip(task.interventions, lease.tests, strict=True)
         going = {i: [_Count(t, t.n, t.matches) for t in tests] for i, tests in named}
-        last: dict[str, Measured] = {}
+        last: dict[str, int] = {}
         events: list[Event] = []
         at = rows = 0
         until = self._clock() + lease.seconds
-        while (
-            going
-            and at < len(task.blocks)
-            and (not rows or (rows < lease.rows and self._clock() < until))
-        ):
+        while going and at < len(task.blocks):
+            if rows and (rows >= lease.rows or self._clock() >= until):
+                break
             blocks = blocks_ahead(task.blocks[at:], len(going), lease.step)
             step = replace(task, interventions=tuple(going), blocks=blocks, lease=None)
             found = run(step)
-            rows += step.rows
-            failed = {e.intervention for e in found if isinstance(e, Failed)}
-            measured = {(e.intervention, e.block): e for e in found if isinstance(e, Measured)}
-            for intervention in tuple(going):
-                if intervention.key in failed:
-                    del going[intervention]
-                    continue
-                own = [measured[intervention.key, block.index] for block in blocks]
-                last[intervention.key] = own[-1]
-                if self._have_ended(intervention, going[intervention], own, lease):
-                    del going[intervention]
+            self._advance(going, blocks, found, lease, last)
             events += found
+            rows += step.rows
             at += len(blocks)
-        end = task.blocks[-1].index
-        return [
-            replace(e, stopped=True)
-            if isinstance(e, Measured) and e is last.get(e.intervention) and e.block < end
-            else e
-            for e in events
-        ]
+        return _marked(events, {key: b for key, b in last.items() if b < task.blocks[-1].index})
+
+    def _advance(
+        self,
+        going: dict[Intervention, list[_Count]],
+        blocks: Sequence[Block],
+        found: Sequence[Event],
+        lease: Lease,
+        last: dict[str, int],
+    ) -> None:
+        """Counts one step, takes those that have ended or failed out of `going`, and keeps in
+        `last` the last block of each that has not failed."""
+        failed = {e.intervention for e in found if isinstance(e, Failed)}
+        measured = {(e.intervention, e.block): e for e in found if isinstance(e, Measured)}
+        for intervention in tuple(going):
+            key = intervention.key
+            if key in failed:
+                last.pop(key, None)
+                del going[intervention]
+                continue
+            own = [measured[key, block.index] for block in blocks]
+            last[key] = own[-1].block
+            if self._have_ended(intervention, going[intervention], own, lease):
+                del going[intervention]
 
     def _have_ended(
         self,
         intervention: Intervention,
         counts: list[_Count],
-        observations: list[Measured],
+        observations: Sequence[Measured],
         lease: Lease,
     ) -> bool:
         """Counts observations and forgets the hypotheses that have ended; returns whether all have,
@@ -120,3 +122,13 @@ class LeasedRun:
                 answer = self._matchers[pair.added].read(output)
                 count.n += 1
                 count.matches += answer != base if intervention.is_ablation else answer == wanted
+
+
+def _marked(events: Sequence[Event], stops: Mapping[str, int]) -> list[Event]:
+    """Returns events, with a mark on the blocks after which interventions are not run further."""
+    return [
+        replace(e, stopped=True)
+        if isinstance(e, Measured) and stops.get(e.intervention) == e.block
+        else e
+        for e in events
+    ]

@@ -1,0 +1,16 @@
+"""How many blocks a task takes: by the search that makes it, and by a replica in each step of a
+lease.
+
+Invariants: it is at least one block, however large that is.
+"""
+
+from raysearch.core.events import Block
+
+
+def blocks_ahead(blocks: tuple[Block, ...], interventions: int, rows: int) -> tuple[Block, ...]:
+    """Returns the first block and as many of the next as fit into so many rows."""
+    count, used = 1, len(blocks[0].pairs) * interventions
+    while count < len(blocks) and used + len(blocks[count].pairs) * interventions <= rows:
+        used += len(blocks[count].pairs) * interventions
+        count += 1
+    return blocks[:count]
