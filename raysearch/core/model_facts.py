@@ -42,7 +42,8 @@ class ModelFacts:
         tokens: number of tokens of every input, if the job asks for all positions.
         commit: the commit of the hub's repository that was loaded, since a branch may move.
         unused: one line for each file or part of the model folder that is not loaded.
-        wave_tokens: most tokens that the rows of a wave compute together; 0: no limit.
+        wave_tokens: most tokens that the rows of a wave compute together; 0: no limit but that of
+            rows.
     """
 
     layers: int

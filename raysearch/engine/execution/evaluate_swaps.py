@@ -30,6 +30,9 @@ from raysearch.visible_text import one_line
 
 log = logging.getLogger(__name__)
 
+TRIED = 64
+"""Least rows to compare by both ways of further tokens: the first waves may have one row each."""
+
 
 class SwapEvaluator:
     """Runs swaps by `executor`, and what a wave cannot decide by `evaluator`, whose cache, limit
@@ -39,7 +42,7 @@ class SwapEvaluator:
     def __init__(self, evaluator: Evaluator, executor: WaveExecutor, tolerance: float) -> None:
         self._evaluator, self._executor, self._tolerance = evaluator, executor, tolerance
         self._cache = evaluator.cache
-        self._goes_on: bool | None = None  # None: not tried yet
+        self._goes_on, self._untried = True, TRIED
         self._has_warned = False
 
     def measure(self, every: Swaps, tokens: int = 1) -> SwapOutputs:
@@ -61,9 +64,8 @@ class SwapEvaluator:
             if token:
                 now = now.after(outputs.ids[at, token - 1])
             first, which = distinct(np.column_stack((now.base, now.choice)))
-            rows = [now.row(row).unpatched for row in first]
             try:
-                found = self._cache.predictions(rows)
+                found = self._cache.predictions([now.row(row).unpatched for row in first])
             except Exception as error:  # noqa: BLE001  the caller runs these rows one by one
                 self._fail(at, error, outputs)
                 return
@@ -82,8 +84,7 @@ class SwapEvaluator:
                 lambda part: self._predict(swaps, wave[list(part)], outputs),
                 self._evaluator.limit,
             )
-            for _ in parts:
-                pass
+            list(parts)  # runs them
         except Exception as error:  # noqa: BLE001  as above
             self._fail(wave, error, outputs)
 
@@ -106,7 +107,7 @@ class SwapEvaluator:
         choices = None if table is None else table[torch.from_numpy(rows.choice).to(table.device)]
         asked, go_on = None if scoring.names else choices, None
         with self._cache.meter.phase("replay"):
-            if tokens > 1 and self._goes_on is not False:
+            if tokens > 1 and self._goes_on:
                 logits, go_on = self._executor.begin_swaps(rows, asked)
             else:
                 logits = self._executor.swap_logits(rows, asked)
@@ -155,17 +156,16 @@ class SwapEvaluator:
         """Computes the logits of rows that `ids` have made longer, from their own keys and values.
 
         That is another shape of run than a row by itself has. So the first rows are run anew to
-        compare, and all others are if the two differ by more than rounding; else those that this
-        might decide otherwise.
-        """
-        if go_on is None or self._goes_on is False:
+        compare, and all are once the two differ by more than rounding; else those that this might
+        decide otherwise."""
+        if go_on is None or not self._goes_on:
             return self._executor.swap_logits(rows, choices)
         logits = go_on(torch.from_numpy(ids), choices)
-        if self._goes_on is None:
+        if self._untried > 0:
             anew = self._executor.swap_logits(rows, choices)
             among = [rows.choices[choice] for choice in rows.choice]
             error = max(map(gap_error, predict(logits, among), predict(anew, among)))
-            self._goes_on = error <= self._tolerance / 2
+            self._goes_on, self._untried = error <= self._tolerance / 2, self._untried - len(rows)
             if not self._goes_on:
                 log.warning("further tokens differ by up to %.2g in a gap: rows run anew", error)
             return anew

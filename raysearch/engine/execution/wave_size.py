@@ -7,9 +7,10 @@ Invariants: no output depends on the size; where nothing can be measured, or no 
 good as larger ones, there is no limit but that of rows.
 """
 
+import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,15 +25,18 @@ from raysearch.engine.patching.build_swaps import swaps_of
 from raysearch.engine.patching.rows import Patch, Row, Source
 from raysearch.engine.patching.swaps import Swaps
 from raysearch.errors import is_out_of_memory
+from raysearch.visible_text import one_line
+
+log = logging.getLogger(__name__)
 
 NO_LIMIT = 0
-"""A number of tokens: as many as the rows have."""
+"""Number of tokens that stands for no limit: `RowLimit.rows` alone limits a wave."""
 GOOD = 0.93
 """Rates that differ by less count as equal: a wave is as small as that allows."""
 SECONDS = 0.4
-"""Time after which no larger size is tried."""
+"""Time of the whole measurement after which no larger size is tried."""
 SURE = 0.01
-"""Time that a size is run for, if a few runs do not take as long."""
+"""A size is run again until its runs have taken this time together, at most `RUNS` times."""
 FEWEST = 16
 """Number of tokens of the first size, about."""
 RUNS = 3
@@ -69,18 +73,29 @@ def levels_off(timings: Sequence[Timing]) -> bool:
     return bool(before) and max(before) >= GOOD * max(last_but_one, last)
 
 
-def size_of(seconds_of: Callable[[int], float], tokens: int, most_rows: int) -> int:
+def size_of(
+    seconds_of: Callable[[int], float],
+    tokens: int,
+    most_rows: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> int:
     """Returns the size of waves, by the time that `seconds_of` measures for a number of rows of so
-    many `tokens` each; `NO_LIMIT` if the rate still rises at `most_rows`. A wave that does not fit
-    into memory ends the measurement."""
+    many `tokens` each; `NO_LIMIT` if the rate still rises at `most_rows`, or after `SECONDS` of
+    `clock`. A wave that does not fit into memory ends the measurement."""
     timings: list[Timing] = []
-    rows = min(most_rows, max(1, FEWEST // tokens))
-    while rows <= most_rows and sum(timing.seconds for timing in timings) < SECONDS:
+    rows, began = min(most_rows, max(1, FEWEST // tokens)), clock()
+    while rows <= most_rows and clock() - began < SECONDS:
         try:
             timings.append(Timing(rows * tokens, seconds_of(rows)))
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
+            is_full = True
+        else:
+            is_full = False
+        if is_full:  # outside of the except clause, so that nothing refers to partial results
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
             return smallest_good(timings) if timings else NO_LIMIT
         if len(timings) > 1 and levels_off(timings):
             return smallest_good(timings)
@@ -88,21 +103,36 @@ def size_of(seconds_of: Callable[[int], float], tokens: int, most_rows: int) -> 
     return NO_LIMIT
 
 
-@torch.inference_mode()
 def measured_size(
     network: LanguageModel, executor: ReplayExecutor, rows: Sequence[Row], limit: RowLimit
 ) -> int:
-    """Returns the size of waves on this device. `rows`: those of the self-check, whose runs are in
-    the cache."""
+    """Returns the size of waves on this device; `NO_LIMIT`, with a warning, if a wave fails.
+    `rows`: those of the self-check, whose runs are in the cache."""
+    try:
+        return _measured(network, executor, rows, limit)
+    except Exception as error:  # noqa: BLE001  a search needs no size, and its own rows say more
+        log.warning(
+            "%s: the size of waves cannot be measured (%s: %s), so only resources.rows limits them;"
+            " answers stay the same",
+            *(network.name, type(error).__name__, one_line(error)),
+        )
+        return NO_LIMIT
+
+
+@torch.inference_mode()
+def _measured(
+    network: LanguageModel, executor: ReplayExecutor, rows: Sequence[Row], limit: RowLimit
+) -> int:
     found, device = _trial(executor, rows, len(network.blocks)), network.device
     if found is None:
         return NO_LIMIT
     swaps, tokens = found
     choices = torch.tensor([[0, 1]], device=device)
+    devices = {parameter.device for parameter in network.module.parameters()}
 
     def seconds_of(count: int) -> float:
         some = swaps.take(np.sort(np.resize(np.arange(len(swaps)), count)))
-        return _seconds(partial(executor.swap_logits, some, choices.expand(count, 2)), device)
+        return _seconds(partial(executor.swap_logits, some, choices.expand(count, 2)), devices)
 
     seconds_of(1)  # makes the template
     return size_of(seconds_of, tokens, limit.rows)
@@ -131,19 +161,25 @@ def _trial(executor: ReplayExecutor, rows: Sequence[Row], blocks: int) -> tuple[
     return swaps_of(trial), tokens
 
 
-def _seconds(run: Callable[[], object], device: torch.device) -> float:
-    """Returns the shortest time of some runs: of the thread's own where only it computes, which
-    other processes disturb least."""
-    on_gpu = device.type == "cuda"
-    alone = not on_gpu and torch.get_num_threads() == 1
+def _seconds(run: Callable[[], object], devices: Collection[torch.device]) -> float:
+    """Returns the shortest time of some runs on `devices`: of the thread's own where only it
+    computes, which other processes disturb least."""
+    gpus = [device for device in devices if device.type == "cuda"]
+    alone = not gpus and torch.get_num_threads() == 1
     clock = time.thread_time if alone else time.perf_counter
-    if on_gpu:
+    if gpus:
         run()  # a first product of a shape looks for its kernel
+        _wait(gpus)
     taken: list[float] = []
     while len(taken) < RUNS and sum(taken) < SURE:
         began = clock()
         run()
-        if on_gpu:
-            torch.cuda.synchronize(device)
+        _wait(gpus)
         taken.append(clock() - began)
     return min(taken)
+
+
+def _wait(gpus: Collection[torch.device]) -> None:
+    """Waits until each of the GPUs has done what it was given."""
+    for gpu in gpus:
+        torch.cuda.synchronize(gpu)

@@ -50,6 +50,7 @@ def test_the_second_replica_of_a_model_checks_nothing_and_answers_the_same(
     assert len(checks) == 1
     assert first._runner.executor.name == second._runner.executor.name == "replay"
     assert first._runner.near_tie == second._runner.near_tie
+    assert first._runner.tolerance == second._runner.tolerance
     assert first._runner.plain.canonical.resumes == second._runner.plain.canonical.resumes
     assert untimed(measure(first)) == untimed(measure(second))
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from raysearch.core.events import Task
+from raysearch.engine.execution.evaluate_swaps import TRIED
 from raysearch.engine.execution.wave_executor import WaveExecutor
 from raysearch.engine.replica import Replica
 from tests.engine.execution.test_swaps import replica_on, row_by_row, told
@@ -83,8 +84,9 @@ def three_tokens(family: str, dtype: str) -> Replica:
     return replica
 
 
-def off_by(replica: Replica, noise: float) -> list[Tensor]:
-    """Makes further tokens that go on differ from those anew by up to `noise`; returns them."""
+def off_by(replica: Replica, noise: float, after: int = 0) -> list[Tensor]:
+    """Makes further tokens that go on differ from those anew by up to `noise`, all but the first
+    `after` of the waves; returns them."""
     swaps, seen = replica._runner.swaps, list[Tensor]()
     assert swaps is not None
     begin = swaps._executor.begin_swaps
@@ -95,6 +97,8 @@ def off_by(replica: Replica, noise: float) -> list[Tensor]:
         def noisy(*more: Any) -> Tensor:
             seen.append(go_on(*more))
             draw = torch.Generator().manual_seed(len(seen))
+            if len(seen) <= after:
+                return seen[-1]
             return seen[-1] + noise * (torch.rand(seen[-1].shape, generator=draw) - 0.5)
 
         return logits, noisy
@@ -113,7 +117,10 @@ def test_what_rounding_may_decide_otherwise_is_run_anew(family: str, dtype: str)
     swaps = replica._runner.swaps
     assert swaps is not None
     swaps._tolerance = 0.8  # some rows are closer, most are not
-    seen = off_by(replica, 0.39)
+    seen = off_by(replica, 0.35)
+    assert told(measure(replica, PLACES, blocks)) == wanted
+    assert swaps._untried <= 0
+    seen.clear()
     assert told(measure(replica, PLACES, blocks)) == wanted
     assert swaps._goes_on
     gaps = torch.cat([torch.diff(some.topk(2).values, dim=1).abs() for some in seen])
@@ -133,3 +140,27 @@ def test_what_differs_by_more_than_rounding_is_run_anew_from_then_on(
         assert told(measure(replica, PLACES, blocks)) == wanted
     assert len(seen) == 1
     assert np.sum(["further tokens differ" in r.getMessage() for r in caplog.records]) == 1
+
+
+def test_first_waves_of_few_rows_do_not_decide_for_all(caplog: pytest.LogCaptureFixture) -> None:
+    """The first ten waves, of a row each, go on as they should, and those after them do not."""
+    replica, blocks = three_tokens("llama", "float32"), blocks_of(PAIRS, 10)
+    with row_by_row(replica):
+        wanted = told(measure(replica, PLACES, blocks))
+    replica._runner._limit.tokens = 1
+    seen = off_by(replica, 50.0, after=10)
+    with caplog.at_level(logging.WARNING, "raysearch"):
+        assert told(measure(replica, PLACES, blocks)) == wanted
+    assert [len(some) for some in seen] == [1] * 11
+    assert np.sum(["further tokens differ" in r.getMessage() for r in caplog.records]) == 1
+
+
+def test_rows_go_on_once_enough_have_been_compared() -> None:
+    replica, blocks = three_tokens("llama", "float32"), blocks_of(PAIRS, 10)
+    replica._runner._limit.tokens = 1
+    swaps, seen = replica._runner.swaps, off_by(replica, 0.0)
+    assert swaps is not None
+    measure(replica, PLACES, blocks)
+    assert swaps._goes_on
+    assert swaps._untried == 0
+    assert sum(len(some) for some in seen) > TRIED
