@@ -1,7 +1,7 @@
 """URIs of object stores: recognising them, and removing their credentials.
 
 Invariants: a URI that is shown or stored has no password, no query value whose name marks a secret,
-and no user, which may be a token; of Azure (abfs://) what stands there is a container or an account.
+and no user, which may be a token; of Azure (abfs://) a container or an account stands there.
 """
 
 import re
