@@ -7,7 +7,6 @@ Invariants: no file is left behind, and no content is changed; a search that wri
 is not held up, since nothing here locks it for writing.
 """
 
-import errno
 import os
 import sqlite3
 import tempfile
@@ -24,7 +23,7 @@ _SECONDS = 1.0
 def sqlite_file(uri: str) -> Path | None:
     """Returns the file of a SQLite URI with an absolute path; None for any other URI."""
     found = read_sqlite_uri(uri)
-    return Path(found.path) if found is not None and found.path.startswith("/") else None
+    return Path(found[1]) if found and found[1].startswith("/") else None
 
 
 def check_sqlite(file: Path) -> None:
@@ -54,7 +53,7 @@ def _check_file(file: Path) -> None:
     if not file.is_file():
         raise TrackingError("is no file")
     if not os.access(file, os.W_OK):  # SQLite would open it to be read
-        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        raise OSError("it may only be read")
     where = f"file:{quote(str(file))}?mode=rw"
     connection = sqlite3.connect(where, uri=True, timeout=_SECONDS, isolation_level=None)
     try:

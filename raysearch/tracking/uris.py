@@ -1,7 +1,6 @@
 """Tracking URIs: what each is to a driver on another machine, made absolute."""
 
 import re
-from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -15,28 +14,16 @@ _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:")
 _SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///)([^?]+)(.*)", re.S)
 
 
-@dataclass(frozen=True, slots=True)
-class SqliteUri:
-    """A URI of SQLAlchemy that names a file of SQLite, with or without a Python driver
-    (`sqlite+pysqlite`), in its three parts."""
-
-    head: str
-    path: str
-    query: str
-
-    def __str__(self) -> str:
-        return f"{self.head}{self.path}{self.query}"
-
-
-def read_sqlite_uri(uri: str) -> SqliteUri | None:
-    """Returns the parts of a URI of SQLite; None for any other, for a database in memory, and for a
-    path that SQLite itself takes as a URI (`file:x.db?uri=true`)."""
+def read_sqlite_uri(uri: str) -> tuple[str, str, str] | None:
+    """Returns (what stands before, path, query) of a URI of SQLite, with or without a Python driver
+    (`sqlite+pysqlite`); None for any other, for a database in memory, and for a path that SQLite
+    itself takes as a URI (`file:x.db?uri=true`)."""
     found = _SQLITE.fullmatch(uri)
     if found is None or found[2] == ":memory:":
         return None
     if found[2].startswith("file:") and "uri" in parse_qs(found[3].removeprefix("?")):
         return None
-    return SqliteUri(*found.groups())
+    return found[1], found[2], found[3]
 
 
 def tracking_kind(uri: str) -> PlaceKind:
@@ -44,7 +31,7 @@ def tracking_kind(uri: str) -> PlaceKind:
     so the same everywhere."""
     if re.match(r"sqlite[:+]", uri):
         file = read_sqlite_uri(uri)
-        return "local" if file is not None and file.path.startswith("/") else "relative"
+        return "local" if file and file[1].startswith("/") else "relative"
     return "remote" if uri in (NO_TRACKER, *_NAMES) else kind_of(uri)
 
 
@@ -54,8 +41,8 @@ def tracking_uri(uri: str, base: Path | None = None) -> str | None:
     base = base or Path.cwd()
     if uri == NO_TRACKER:
         return None
-    if (file := read_sqlite_uri(uri)) is not None:
-        return str(replace(file, path=str((base / file.path).absolute())))
+    if file := read_sqlite_uri(uri):
+        return f"{file[0]}{(base / file[1]).absolute()}{file[2]}"
     if _SCHEME.match(uri) or uri in _NAMES:
         return uri
     return str((base / uri).absolute())

@@ -82,7 +82,7 @@ def test_a_file_that_may_only_be_read_is_refused(
 ) -> None:
     sqlite3.connect(tmp_path / "read.db").execute("CREATE TABLE one (a)")
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write to any file
-    with pytest.raises(TrackingError, match=r"^cannot be written \(Permission denied\)$"):
+    with pytest.raises(TrackingError, match=r"^cannot be written \(it may only be read\)$"):
         check_sqlite(tmp_path / "read.db")
 
 
