@@ -19,9 +19,9 @@ def read_sqlite_uri(uri: str) -> tuple[str, str, str] | None:
     (`sqlite+pysqlite`); None for any other, for a database in memory, and for a path that SQLite
     itself takes as a URI (`file:x.db?uri=true`)."""
     found = _SQLITE.fullmatch(uri)
-    if found is None or found[2] == ":memory:":
+    if not found or found[2] == ":memory:":
         return None
-    if found[2].startswith("file:") and "uri" in parse_qs(found[3].removeprefix("?")):
+    if found[2].startswith("file:") and "uri" in parse_qs(found[3][1:]):
         return None
     return found[1], found[2], found[3]
 
