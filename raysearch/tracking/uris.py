@@ -11,7 +11,7 @@ NO_TRACKER = "none"
 _NAMES = ("databricks", "databricks-uc")
 """Words that MLflow takes in place of a URI."""
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:")
-_SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///)([^?]+)(.*)", re.S)
+_SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///)([^?]+)(.*)")
 
 
 def read_sqlite_uri(uri: str) -> tuple[str, str, str] | None:
