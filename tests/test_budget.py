@@ -26,7 +26,7 @@ BUDGETS = {
     "engine": 5_900,
     "engine/attribution": 3_000,
     "engine/encoding": 5_200,
-    "engine/execution": 32_300,
+    "engine/execution": 32_500,
     "engine/featurizers": 8_600,
     "engine/loading": 9_600,
     "engine/networks": 17_600,

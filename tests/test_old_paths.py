@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 import raysearch as rs
+from raysearch.engine.featurizers.linear_subspace import LinearSubspace
 from raysearch.errors import JobError
 from raysearch.notebook.views import Answers
 from raysearch.problems import load_problem
+from raysearch.report.row_sequence import Rows
 from tests.command import environment, forked
 
 ROOT = Path(__file__).parents[1]
@@ -76,6 +78,28 @@ def test_every_module_that_has_moved_is_found_at_its_old_path(tmp_path: Path) ->
     (tmp_path / "code.py").write_text(code)
     done = forked((), tmp_path, environment(), tmp_path / "code.py", anew=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_modules_of_the_release_before_are_found_and_a_featurizer_extends_what_is_in_one() -> None:
+    found: dict[str, Any] = {}
+    lines = (
+        "from raysearch.engine.featurizers.spans import LinearSubspace\n"
+        "from raysearch.engine.training.recipe import optimizer_of\n"
+        "from raysearch.report import rows\n"
+        "of_rows = rows.Rows\n"
+        "class Mirror(LinearSubspace):\n"
+        "    name = 'mirror'\n"
+    )
+    with pytest.warns(DeprecationWarning, match="goes with the next release") as told:
+        exec(compile(lines, "theirs.py", "exec"), {"__name__": "theirs"}, found)
+    homes = {w.lineno: str(w.message).partition(" is now ")[2].partition(":")[0] for w in told}
+    assert homes == {
+        1: "raysearch.engine.featurizers.linear_subspace.LinearSubspace",
+        2: "raysearch.engine.training.optimizer.optimizer_of",
+        4: "raysearch.report.row_sequence.Rows",
+    }
+    assert found["Mirror"].__mro__[1] is LinearSubspace
+    assert found["of_rows"] is Rows
 
 
 def test_a_name_that_is_called_otherwise_is_found_and_named() -> None:

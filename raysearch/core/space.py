@@ -54,7 +54,7 @@ class Grid:
             )
 
     def __iter__(self) -> Iterator[Unit]:
-        """Yields the hypotheses of the grid. Layers vary fastest, since neighbours share the tokens
+        """Yields the units of the grid. Layers vary fastest, since neighbours share the tokens
         that a replica runs."""
         for source, position, subspace, head, layer in product(
             self.sources, self.positions, self.subspaces, self.heads, self.layers

@@ -3,7 +3,7 @@ them.
 
 Invariants: whatever batches or reuses work equals the oracle, and each replica checks that on its
 own model when it starts; nothing here knows what an output means. This file imports nothing of
-ours, so that `engine.digest` needs no torch.
+ours, so that `engine.loading.model_digest` needs no torch.
 """
 
 import os

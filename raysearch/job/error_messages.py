@@ -85,7 +85,7 @@ def first_error(error: ValidationError, job: type[BaseModel]) -> str:
 
 
 def _kinds(keys: Sequence[str]) -> Iterator[str]:
-    """Returns a key path as WORDS may have it."""
+    """Yields a key path in each of the forms that WORDS may have it in."""
     at = ["#" if k.isdigit() else k for k in keys]
     yield ".".join(at)
     yield ".".join([*at[:-1], "*"])
@@ -102,7 +102,7 @@ def keys_at(path: Sequence[str], job: type[BaseModel]) -> list[str]:
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Returns the models of keys in the type of a field, however deep: at most one in each of
+    """Yields the models of keys in the type of a field, however deep: at most one in each of
     ours."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation

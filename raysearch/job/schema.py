@@ -58,7 +58,7 @@ def _one_line_words(value: Any) -> Any:
 
 
 def _mappings(path: str, schema: Schema, whole: Schema) -> Iterator[tuple[str, Schema]]:
-    """Returns (key path, schema) of every mapping with keys of its own below `schema`, depth
+    """Yields (key path, schema) of every mapping with keys of its own below `schema`, depth
     first."""
     for key, value in schema["properties"].items():
         for suffix, part in _within(value, whole):

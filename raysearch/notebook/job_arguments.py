@@ -29,7 +29,7 @@ _OF_MODEL = (*_OF_PATH, "dtype", "device_map")
 
 def job_and_objects(job: Any, keys: Mapping[str, Any]) -> tuple[Job, GivenObjects]:
     """Returns the job, and the objects in it. `keys`: rooms of a job, put over those of `job` key
-    by key; None: not given. Raises: JobError, ModelError in one line.
+    by key; None: not given.
 
     Raises: JobError, ModelError in one line.
     """

@@ -48,7 +48,8 @@ WARNINGS: Mapping[str, str] = {
     "pairs that it is not shown to do better",
     "same_tokens": "another position of the job is the same token in every test pair, so that the "
     "two are one site",
-    "small_n": f"it rests on fewer than {SMALL_N} pairs",
+    "small_n": f"it rests on fewer than {SMALL_N} pairs; for a claim about new values only pairs "
+    "that share no value count, a quarter of n",
     "holdout_below_interval": "its interval on the holdout lies below that on the test pairs",
 }
 """Each code in words, in the order in which they are shown."""
@@ -65,7 +66,9 @@ def warnings_of(
     """
     row = compared.row
     n = row["n"]
-    if row.get("population") == "new_values":  # each value is in a pair of each matching
+    if row.get("population") == "new_values":
+        # Each value is in a pair of each matching, and matchings of a block of two values repeat
+        # its two pairs by design: both rules go by the pairs of one matching, which share no value.
         n /= MATCHINGS
     rules: Mapping[str, Callable[[], bool]] = {
         "copies_answer": lambda: compared.copies,

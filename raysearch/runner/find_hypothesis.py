@@ -22,6 +22,8 @@ PLACE = ("variable", "layer", "component", "head", "position", "subspace", "feat
 """The columns by which a hypothesis may be picked; `subspace` is in words, such as "das 8"."""
 FLAGS = {name: f"--{'k' if name == 'features' else name}" for name in PLACE}
 """The flag of `export` for each column of `PLACE`."""
+NONE = {"features": "none of its subspaces has a size (whole vectors)"}
+"""Words for a column that is empty in all rows, where "none" would be unclear."""
 
 
 def id_length(ids: Sequence[str]) -> int:
@@ -57,8 +59,8 @@ def find_hypothesis(
     accepted = [row for row in found if row["verdict"] == "accept"] if place else []
     if len(found) == 1 or len(accepted) == 1:
         return found[0] if len(found) == 1 else accepted[0]
-    asked = ([] if beginning is None else [beginning]) + [f"{n} {v}" for n, v in place.items()]
-    what = ", ".join(asked)
+    asked = [] if beginning is None else [beginning]
+    what = ", ".join(asked + _flags(place))
     if not found:
         raise JobError(f"{what}: {_none(run, rows, started, place)}")
     length = id_length([row["hypothesis"] for row in rows])
@@ -104,9 +106,16 @@ def _none(
         if not any(_is_at(row, name, value) for row in started):
             known = {row[name] for row in started} - {None}
             there = ", ".join(sorted(map(str, known), key=_by_number)[:30])
-            return f"run {run.info.id} has no {name} {value!r}; it has {there or 'none'}"
-    beside = " and ".join(f"{name} {value}" for name, value in place.items())
-    return f"no hypothesis of run {run.info.id} is at {beside}; leave out one of these"
+            has = f"it has {there}" if there else NONE.get(name, "it has none")
+            return f"run {run.info.id} has no {FLAGS[name]} {value!r}; {has}"
+    return (
+        f"no hypothesis of run {run.info.id} is at {' and '.join(_flags(place))}; leave out one of "
+        "these"
+    )
+
+
+def _flags(place: Mapping[str, Any]) -> list[str]:
+    return [f"{FLAGS[name]} {value}" for name, value in place.items()]
 
 
 def _by_number(text: str) -> tuple[float, str]:

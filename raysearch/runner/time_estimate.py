@@ -246,8 +246,8 @@ class _Trial:
         return sum(seconds for name, seconds in self._usage.take().items() if name != "capture")
 
     def _chunks(self, interventions: Sequence[Intervention]) -> Iterator[Sequence[Intervention]]:
-        """Returns runs of consecutive pairs, each as many as fill a task, from places spread over
-        all of them."""
+        """Returns runs of consecutive interventions, each as many as fill a task, from places
+        spread over all of them."""
         size = max(1, self._job.resources.rows // FIRST_LOOK)
         starts = range(0, len(interventions), size)
         return (

@@ -154,8 +154,8 @@ def finish_tracking(
 def _artifacts(
     run: RunFolder, results: RunResults | None, pictures: Sequence[str], scratch: Path
 ) -> list[Artifact]:
-    """Returns the files for the tracker, each with the run folder to put it in; they are copied to
-    `scratch` where the run is on no disk."""
+    """Returns the files for the tracker, each with the folder of the tracker's run that it goes
+    into, if not the topmost; they are copied to `scratch` where the run is on no disk."""
     artifacts: list[Artifact] = [*on_this_machine(run.folder, (JOB_FILE, "run.json"), scratch)]
     artifacts += [(p, "heatmaps") for p in on_this_machine(run.heatmaps, pictures, scratch)]
     if results is not None:

@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 def make_from_template(uri: str) -> None:
     """Makes the SQLite file of `uri` if it is missing; does nothing for other URIs.
 
-    The caller holds the lock of its folder (`mlflow_patience`).
+    The caller holds the lock of its folder (`mlflow_retries`).
     """
     file = sqlite_file(uri)
     if file is None or file.exists() or not file.parent.is_dir():

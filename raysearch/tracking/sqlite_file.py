@@ -3,28 +3,27 @@
 MLflow tries to open a file that cannot be made for two minutes (mlflow 3.17: ten attempts, each
 wait twice the one before).
 
-Invariants: what is looked at is neither made nor changed.
+Invariants: no file is left behind, and no content is changed; a search that writes to the same file
+is not held up, since nothing here locks it for writing.
 """
 
-import re
+import os
 import sqlite3
 import tempfile
 from pathlib import Path
 from urllib.parse import quote
 
 from raysearch.errors import TrackingError
+from raysearch.tracking.uris import read_sqlite_uri
 
-_URI = re.compile(r"sqlite(?:\+\w+)?://(/[^?]*)")
 _SECONDS = 1.0
 """Time limit for a lock that another process holds: that one passes."""
 
 
 def sqlite_file(uri: str) -> Path | None:
     """Returns the file of a SQLite URI with an absolute path; None for any other URI."""
-    found = _URI.match(uri)
-    if found is None or not found[1].startswith("//"):
-        return None
-    return Path(found[1][1:])
+    found = read_sqlite_uri(uri)
+    return Path(found[1]) if found and found[1].startswith("/") else None
 
 
 def check_sqlite(file: Path) -> None:
@@ -53,11 +52,12 @@ def _check_folder(folder: Path) -> None:
 def _check_file(file: Path) -> None:
     if not file.is_file():
         raise TrackingError("is no file")
+    if not os.access(file, os.W_OK):  # SQLite would open it to be read
+        raise OSError("it may only be read")
     where = f"file:{quote(str(file))}?mode=rw"
     connection = sqlite3.connect(where, uri=True, timeout=_SECONDS, isolation_level=None)
     try:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.rollback()
+        connection.execute("PRAGMA schema_version")  # reads the first page, and no more
     except sqlite3.OperationalError as e:
         if "locked" not in str(e):
             raise

@@ -49,9 +49,9 @@ def test_the_beginning_of_an_id_is_enough_where_it_is_the_only_one(run: RunFolde
     ("beginning", "place", "says"),
     [
         (None, {"variable": "total", "position": "c"}, "2 hypotheses are so"),
-        (None, {"layer": 3, "variable": "nosuch"}, "no variable 'nosuch'; it has c, total"),
-        (None, {"layer": 11}, "no layer 11; it has 0, 3"),
-        (None, {"head": 2}, "no head 2; it has none"),
+        (None, {"layer": 3, "variable": "nosuch"}, "no --variable 'nosuch'; it has c, total"),
+        (None, {"layer": 11}, "^--layer 11: run .* has no --layer 11; it has 0, 3"),
+        (None, {"head": 2}, "no --head 2; it has none"),
         ("zz", {}, "no hypothesis of run .* begins so; .* such as [0-9a-f]{16}"),
         ("", {}, "'': 8 hypotheses begin so"),
     ],
@@ -121,8 +121,10 @@ def test_a_subspace_tells_hypotheses_of_one_site_apart(spaces: RunFolder, subspa
             {"subspace": "full"},
             "apart by --component (head, residual), --head (0), --position (a, last), or",
         ),
-        ({"subspace": "das 5"}, "no subspace 'das 5'; it has coordinates 0–3, das 4, das 8, "),
-        ({"features": 9}, "has no features 9; it has 4, 8"),
+        ({"subspace": "das 5"}, "no --subspace 'das 5'; it has coordinates 0–3, das 4, das 8, "),
+        ({"head": 0, "position": "a"}, "is at --head 0 and --position a; leave out one of these"),
+        ({"features": 8, "head": 0, "subspace": "full"}, "--k 8, --head 0, --subspace full: no "),
+        ({"features": 9}, "has no --k 9; it has 4, 8"),
     ],
 )
 def test_where_several_are_left_the_flags_that_tell_them_apart_are_named(
@@ -152,7 +154,7 @@ def test_the_command_picks_and_writes_over_only_where_it_is_told(
     assert "--force" in stderr
     assert exported(run, *place, "--subspace", "full", "--force")[0] == 0
     code, _, stderr = exported(run, *place, "--k", "8", "--force")
-    assert (code, "has no features 8; it has none" in stderr) == (2, True)
+    assert (code, "has no --k 8; none of its subspaces has a size" in stderr) == (2, True)
 
 
 def test_an_id_by_flag_is_the_argument_and_both_are_refused(run: RunFolder, tmp_path: Path) -> None:

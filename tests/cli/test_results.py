@@ -158,8 +158,9 @@ def test_a_second_line_says_by_name_what_found_no_room_and_keeps_its_column_in_i
     assert [line.strip() for line in lines] == [
         "id                   state",
         "a-run-of-20-letters  done",
-        "level 0.05, model mmmmmmmmm",
-    ] or lines[2].strip() == "level 0.05,"
+        "level 0.05,",
+        "model mmmmmmmmm",
+    ]
 
 
 def test_pairs_that_are_not_all_different_are_said_in_their_column() -> None:

@@ -137,6 +137,11 @@ def test_an_endpoint_that_is_no_url_is_one_line(endpoint: str) -> None:
         (for_slurm(QUICKSTART, Slurm(store="s3://key:sekret@bucket/x")), "slurm", "store"),
         (for_compose(QUICKSTART, Compose(store="s3://b/x?secret_key=sekret")), "compose", "store"),
         (
+            for_slurm(QUICKSTART, Slurm(store="abfs://box:sekret@a.dfs.core.windows.net/x")),
+            "slurm",
+            "store",
+        ),
+        (
             for_compose(QUICKSTART, Compose(tracking_uri="http://sekret@m")),
             "compose",
             "tracking-uri",
@@ -163,6 +168,12 @@ def test_a_password_in_an_option_is_refused_and_not_said(
         render(settings, target)
     assert "sekret" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_container_of_an_azure_store_is_no_password() -> None:
+    store = "abfs://box@a.dfs.core.windows.net/runs"
+    files = render(for_slurm(QUICKSTART, Slurm(store=store)), "slurm")
+    assert any(store in text for text in files.values())
 
 
 def test_no_root_file_system_is_written_and_what_is_written_has_a_size() -> None:

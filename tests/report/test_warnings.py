@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 from raysearch.causal import Split
+from raysearch.causal.value_matchings import matched_values
 from raysearch.core.events import Event, Screened, Task
 from raysearch.report.control_comparison import ControlComparison
 from raysearch.report.results_table import read_results, results
 from raysearch.report.run_results import compare_controls
 from raysearch.report.warnings import WARNINGS, PairFacts, warning_lines, warnings_of
 from raysearch.search.pair_blocks import ExpectedAnswers
+from raysearch.stats.evidence import MATCHINGS, looks
 from raysearch.storage.open_folder import open_folder
 from tests.search.worlds import World
 from tests.test_check_run import run_of
@@ -120,14 +122,33 @@ def test_inputs_that_are_numbers_are_trained_on_as_texts_are(shift: int, codes: 
 
 
 @pytest.mark.parametrize(
-    ("population", "n", "codes"),
-    [("new_values", 119, ["small_n"]), ("new_values", 120, []), ("sampler", 119, [])],
+    ("population", "n", "distinct", "codes"),
+    [
+        ("new_values", 119, 50, ["small_n"]),
+        ("new_values", 120, 50, []),
+        ("new_values", 120, 15, []),
+        ("new_values", 120, 14, ["few_distinct_pairs"]),
+        ("sampler", 119, 119, []),
+        ("sampler", 119, 59, ["few_distinct_pairs"]),
+    ],
 )
-def test_of_new_values_pairs_that_share_none_are_counted(
-    population: str, n: int, codes: list[str]
+def test_of_new_values_the_pairs_of_one_matching_are_counted(
+    population: str, n: int, distinct: int, codes: list[str]
 ) -> None:
-    row = {"population": population, "n": n, "distinct": n if population == "sampler" else 50}
+    row = {"population": population, "n": n, "distinct": distinct}
     assert warnings_of(compared(row), facts()) == codes
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_matchings_of_new_values_that_are_as_they_should_be_are_not_called_few(seed: int) -> None:
+    values = [str(i) for i in range(80)]
+    drawn = matched_values(values, looks(40), MATCHINGS, random.Random(seed))
+    row = {
+        "population": "new_values",
+        "n": len(drawn),
+        "distinct": len({(base, source) for _, base, source in drawn}),
+    }
+    assert warnings_of(compared(row), facts()) == []
 
 
 def test_every_code_is_said_in_words_once_for_all_that_have_it() -> None:

@@ -71,9 +71,7 @@ def test_within_a_stretch_each_line_says_step_loss_and_what_is_trained(
         assert "of total" in said
     assert any("of total (control arbitrary_labels)" in line for line in lines)
     first = [t for t in counted if t.of == ("total",)]
-    assert {t.step for t in first} >= set(
-        range(STEPS)
-    )  # in progress_display.json, as `status` shows it
+    assert {t.step for t in first} >= set(range(STEPS))  # in progress.json, as `status` shows it
     assert len({t.loss for t in first}) > STEPS // 2
     assert {t.done + t.left for t in first} == {STEPS}
 

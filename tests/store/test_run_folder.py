@@ -89,6 +89,9 @@ def test_credentials_are_never_written_down(s3: S3) -> None:
             "abfs://account/runs?client_secret=x&tenant_id=t&sig=s",
             "abfs://account/runs?tenant_id=t",
         ),
+        ("abfs://box:secret@a.dfs.core.windows.net/x", "abfs://box@a.dfs.core.windows.net/x"),
+        ("abfss://box@a.dfs.core.windows.net/x", "abfss://box@a.dfs.core.windows.net/x"),
+        ("abfs://:secret@a.blob.core.windows.net/x", "abfs://a.blob.core.windows.net/x"),
     ],
 )
 def test_a_uri_is_shown_without_user_and_password(uri: str, shown: str) -> None:

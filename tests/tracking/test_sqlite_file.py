@@ -13,6 +13,7 @@ from raysearch.tracking.mlflow import MlflowTracker
 from raysearch.tracking.mlflow_check import reach
 from raysearch.tracking.sqlite_file import check_sqlite, sqlite_file
 from raysearch.tracking.tracker import TrackedRun
+from raysearch.tracking.uris import tracking_kind, tracking_uri
 
 NO_FOLDER, NOT_WRITTEN = "is no folder that can be written", "cannot be written"
 
@@ -63,12 +64,44 @@ def test_a_file_that_can_be_made_or_is_in_use_is_not_refused(tmp_path: Path) -> 
     writes.close()
 
 
-def test_the_mirror_of_a_search_gives_up_at_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_that_another_search_writes_to_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raysearch.tracking.sqlite_file._SECONDS", 20.0)
+    writes = sqlite3.connect(tmp_path / "busy.db", isolation_level=None)
+    writes.execute("CREATE TABLE one (a)")
+    writes.execute("BEGIN IMMEDIATE")
+    began = time.monotonic()
+    check_sqlite(tmp_path / "busy.db")
+    assert time.monotonic() - began < 10
+    writes.close()
+
+
+def test_a_file_that_may_only_be_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sqlite3.connect(tmp_path / "read.db").execute("CREATE TABLE one (a)")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write to any file
+    with pytest.raises(TrackingError, match=r"^cannot be written \(it may only be read\)$"):
+        check_sqlite(tmp_path / "read.db")
+
+
+def test_the_mirror_of_a_search_gives_up_at_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[Path] = []
+
+    def look(file: Path) -> None:
+        looked.append(file)
+        check_sqlite(file)
+
+    monkeypatch.setattr("raysearch.tracking.mlflow.check_sqlite", look)
     began = time.monotonic()
     tags = {"raysearch.run": "one"}
     tracker = MlflowTracker(TrackedRun("sqlite:////proc/mlflow.db", "raysearch/x", {}, tags))
     assert not tracker.close("done", timeout=30)
-    assert time.monotonic() - began < 25
+    assert time.monotonic() - began < 10
+    assert len(looked) == 1
     assert tracker.why is not None
     assert tracker.why.endswith(
         "/proc is no folder that can be written (No such file or directory)"
@@ -82,3 +115,22 @@ def test_the_file_of_a_uri() -> None:
         assert sqlite_file(uri) == Path("/a/b.db")
     for uri in ("sqlite:///b.db", "sqlite://", "http://a//b.db", "postgresql:////a/b.db", "/a"):
         assert sqlite_file(uri) is None
+
+
+@pytest.mark.parametrize(
+    ("uri", "absolute", "kind"),
+    [
+        ("sqlite:///b.db", "sqlite:////w/b.db", "relative"),
+        ("sqlite+pysqlite:///b.db?x=1", "sqlite+pysqlite:////w/b.db?x=1", "relative"),
+        ("sqlite+pysqlite:////a/b.db", "sqlite+pysqlite:////a/b.db", "local"),
+        ("sqlite:///file:b.db?uri=true", "sqlite:///file:b.db?uri=true", "relative"),
+        ("sqlite:///file:b.db", "sqlite:////w/file:b.db", "relative"),
+        ("sqlite:///:memory:", "sqlite:///:memory:", "relative"),
+        ("sqlite://", "sqlite://", "relative"),
+    ],
+)
+def test_a_relative_file_is_made_absolute_with_and_without_a_driver(
+    uri: str, absolute: str, kind: str
+) -> None:
+    assert tracking_uri(uri, Path("/w")) == absolute
+    assert tracking_kind(uri) == kind

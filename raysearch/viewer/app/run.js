@@ -4,7 +4,7 @@ const VERDICTS = { a: "accepted", r: "rejected", u: "undecided", f: "failed", ".
 const LEVELS = 20;
 const FULL = 0.15,
   FAINT = 0.8,
-  FAINTEST = 0.08; // as cell_style.py
+  FAINTEST = 0.08; // as heatmap_colours.py
 
 class Run {
   // `folder`: of its files, null where they have no address; `read` finds a file by its name.
