@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import raysearch as rs
-from raysearch.cli.plan import written
+from raysearch.cli.plan import planned, written
 from raysearch.errors import JobError, TrackingError
 from raysearch.job import Job
 from tests.cli.conftest import QUICKSTART
@@ -21,11 +21,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> rs.Run:
 
 
 def test_a_plan_in_a_notebook_says_what_the_command_says() -> None:
-    planned = rs.plan(Job.load(QUICKSTART, SMALL))
-    assert repr(planned) == written(planned(QUICKSTART, SMALL), "text")
-    plain = json.loads(json.dumps(planned.plain()))
+    plan = rs.plan(Job.load(QUICKSTART, SMALL))
+    assert repr(plan) == written(planned(QUICKSTART, SMALL), "text")
+    plain = json.loads(json.dumps(plan.plain()))
     assert plain == json.loads(written(planned(QUICKSTART, SMALL), "json"))
-    assert planned.hypotheses == plain["hypotheses"] > 0
+    assert plan.hypotheses == plain["hypotheses"] > 0
 
 
 def test_keys_go_over_those_of_the_job_and_an_unknown_one_is_refused() -> None:
