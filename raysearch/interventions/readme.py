@@ -230,11 +230,8 @@ def _example(card: Card) -> str:
     ]
     if card.intervention.kind == "interchange":
         named = dict.fromkeys(_positions_to_give(card.intervention.units), "its words")
-        given = f", position={json.dumps(named)})" if named else ")"
-        if named:
-            lines.append(
-                '# "its words": what stands in the text at that position, or the index of a token'
-            )
+        meaning = '  # "its words": the text at that position, or the index of a token'
+        given = f", position={json.dumps(named)}){meaning}" if named else ")"
         lines += [
             f"model = raysearch.Model.load({model})",
             f"model.swap(base, source, saved{given}",
