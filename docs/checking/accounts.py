@@ -48,8 +48,8 @@ def beside(run, given, part, parts, sizes):  # columns of a verdict
     }
     v, every = given["variable"], (p for p in run.output if run.pairs[p]["split"] == "test")
     screened = [p for p in every if not run.pairs[p]["added"]]
-    row["base_match_unfiltered"] = share(run, v, screened)
-    if not run.more:  # else it is of the pairs at hand when it was decided
+    if not run.more:  # else they are of the pairs at hand when it was decided
+        row["base_match_unfiltered"] = share(run, v, screened)
         of = [p for p in of if run.kinds == "unfiltered" or changed(run, v, p)]
         row["no_intervention_iia"] = share(run, v, of)
     return row
