@@ -240,6 +240,8 @@ def _alias(name: str) -> tuple[str, str]:
 def _home(name: str) -> str:
     """The module whose source assigns `name`, below the one that exports it."""
     for module in sorted(m for m in sys.modules if m.startswith("raysearch.causal.")):
+        if not hasattr(sys.modules[module], "__file__"):
+            continue  # an old path, which has no source of its own
         if any(line.startswith(f"{name} = ") for line in _source(module)):
             return module
     raise AssertionError(f"no module assigns {name}")

@@ -113,8 +113,8 @@ def print_cells(
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Which columns stand side by side with their widths, which ones below each row, and whether
-    rows are indented below a line with their variable."""
+    """The layout of a table: columns side by side with their widths in characters, the columns
+    that stand below each row, and by how many characters rows are indented."""
 
     widths: Mapping[str, int]
     below: Sequence[str]

@@ -29,7 +29,7 @@ class LeasedTest:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """How a replica goes through the blocks of a task.
+    """Leave for a replica to take the interventions of a task from look to look.
 
     Args:
         tests: for each intervention of the task its hypotheses; one with none runs all blocks.

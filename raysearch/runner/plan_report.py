@@ -15,6 +15,7 @@ from raysearch.core.baselines import Baseline
 from raysearch.core.choices import PAIR_KINDS
 from raysearch.core.pair_counts import UNREPORTED, PairCount
 from raysearch.job import Job
+from raysearch.runner.amounts import duration, size
 from raysearch.runner.memory_estimate import MemoryEstimate
 from raysearch.runner.time_estimate import TimeEstimate
 from raysearch.stats.power import Power
@@ -136,7 +137,7 @@ def _question_lines(facts: PlanReport) -> list[str]:
     return [
         f"{facts.name}: {facts.hypotheses} hypotheses",
         f"  model       {facts.model}, {facts.layers or 'no'} layers, {job.model.dtype}, "
-        f"{_size(facts.weight_bytes)} of weights",
+        f"{size(facts.weight_bytes)} of weights",
         *(f"  left out    {line}" for line in facts.unused),
         *_quantised_words(facts),
         *_unrun_words(facts, job),
@@ -169,7 +170,7 @@ def _power_lines(facts: PlanReport) -> list[str]:
     took = (
         [""] * len(facts.powers)
         if facts.seconds is None
-        else [f"  {_duration(s):>14}" for s in facts.seconds]
+        else [f"  {duration(s):>14}" for s in facts.seconds]
     )
     truth = "true IIA  " if facts.job.test.score == "matches" else "true mean "
     return [
@@ -328,19 +329,19 @@ def memory_words(memory: MemoryEstimate, job: Job) -> list[str]:
         else "half of what is free, on a CPU 2 GiB, at most"
     )
     copies = (
-        f" (of these {_size(memory.copies)} float32 copies, where there is room)"
+        f" (of these {size(memory.copies)} float32 copies, where there is room)"
         if memory.copies
         else ""
     )
     training = "; training comes on top" if job.space.is_fitted else ""
     return [
         "memory, estimated by formula (raysearch/runner/memory_estimate.py)",
-        f"  replica     {_size(memory.replica)}: weights {_size(memory.weights)}{copies}, "
-        f"{_size(memory.kept)} of runs kept ({kept}), "
-        f"a batch of {job.resources.rows} rows {_size(memory.batch)}, libraries{training}",
-        f"  block       {_size(memory.block)}: {memory.inputs_of_block} inputs of its largest "
-        f"block, at most {_size(memory.run)} each; {_size(memory.inputs)} would hold all inputs",
-        f"  search      {_size(memory.driver)} of the driver",
+        f"  replica     {size(memory.replica)}: weights {size(memory.weights)}{copies}, "
+        f"{size(memory.kept)} of runs kept ({kept}), "
+        f"a batch of {job.resources.rows} rows {size(memory.batch)}, libraries{training}",
+        f"  block       {size(memory.block)}: {memory.inputs_of_block} inputs of its largest "
+        f"block, at most {size(memory.run)} each; {size(memory.inputs)} would hold all inputs",
+        f"  search      {size(memory.driver)} of the driver",
     ]
 
 
@@ -368,38 +369,22 @@ def _calibration_words(found: TimeEstimate | None, job: Job, mixed: float) -> li
         else f"replicas: {replicas}"
     )
     trained = (
-        f", a step of one seed {_duration(found.a_step)} ({found.steps} timed)"
+        f", a step of one seed {duration(found.a_step)} ({found.steps} timed)"
         if found.steps
         else ""
     )
-    gpu = f" and {_size(found.gpu)} of its GPU" if found.gpu else ""
+    gpu = f" and {size(found.gpu)} of its GPU" if found.gpu else ""
     return [
         "",
         f"measured here, on one replica ({found.device}, {found.path}), while nothing else was "
         f"asked of it",
-        f"  load        {_duration(found.load)}, with the check of its paths",
-        f"  took        an input {_duration(found.an_input)} ({found.inputs} timed), a row (a pair "
-        f"under an intervention) {_duration(found.a_row)} ({found.rows} timed){trained}",
-        f"  memory      {_size(found.process)} of the process{gpu} in the end",
+        f"  load        {duration(found.load)}, with the check of its paths",
+        f"  took        an input {duration(found.an_input)} ({found.inputs} timed), a row (a pair "
+        f"under an intervention) {duration(found.a_row)} ({found.rows} timed){trained}",
+        f"  memory      {size(found.process)} of the process{gpu} in the end",
         f"The last column reckons from that for {many}: screening, training (no seed dropped), "
         f"rows until the verdict, the holdout of "
         "what is accepted; not Ray's start, nor pictures and the tracker at the end.",
         f"where one site in ten is true (IIA 0.95) and the others are not (0.1): about "
-        f"{_duration(mixed)}",
+        f"{duration(mixed)}",
     ]
-
-
-def _size(amount: int) -> str:
-    """Formats bytes: 0.53 GiB, 12 MiB, 4 KiB."""
-    if amount >= 2**28:
-        return f"{amount / 2**30:.2f} GiB"
-    return f"{amount / 2**20:.3g} MiB" if amount >= 2**19 else f"{amount / 2**10:.3g} KiB"
-
-
-def _duration(seconds: float) -> str:
-    """Formats seconds: 3.4 ms, 51 s, 12 min, 3.2 h."""
-    if seconds < 1:
-        return f"{seconds * 1e3:.{0 if seconds > 0.01 else 2}f} ms"
-    if seconds < 120:
-        return f"{seconds:.{0 if seconds > 10 else 1}f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

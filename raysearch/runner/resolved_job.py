@@ -130,7 +130,7 @@ class ResolvedJob:
 
     @property
     def _rule(self) -> DecisionRule:
-        """Which pairs decide, and when evidence is looked at."""
+        """The rule by which the job decides: pairs that count, and when evidence is looked at."""
         test = self.job.test
         return DecisionRule(
             self.kinds,

@@ -198,7 +198,7 @@ class Waves:
             sets = [group.sets(swaps) for group in some]
             cells = [group.cells(rows) for group, (rows, _) in zip(some, sets, strict=True)]
             counts = [number[at].size for at in cells]
-            layers = [self._hook_points.place(group.patch.source_point) for group in some]  # type: ignore[arg-type]
+            layers = [self._hook_points.place(p) for g in some if (p := g.patch.source_point)]
             every = gather(
                 *(table, np.concatenate([number[at].ravel() for at in cells]), component),
                 np.repeat(layers, counts),

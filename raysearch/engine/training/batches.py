@@ -1,4 +1,4 @@
-"""Which pairs each step of training takes, and which validate.
+"""Draws the pairs that each step of training takes, and sets apart those that validate.
 
 Invariants: what happens in a step is a function of the job's `fit` keys, the step, the seed and
 the pairs, so that training can go on from any step.
