@@ -15,8 +15,7 @@ def name_of(run):  # the population that the job, its problem and what was left 
     left = json.loads(flags.get(b"left_out", b"[]"))
     if run.test["claim"] == "these_pairs":
         return "these_pairs"
-    job = (run.folder / "job.yaml").read_text()  # a list stands behind its key, or below it
-    if "\n  disjoint:\n" in job or run.keys.get("disjoint", "[]") != "[]":
+    if run.keys.get("disjoint", "[]") != "[]":
         return "new_values" if run.test.get("generalise") == "values" else "these_values"
     if any(of["reason"] == "used_before" for of in left):
         return "not_tested_before"

@@ -28,7 +28,8 @@ class Run:
         self.taken = []  # what is not derived
         self.info = json.loads((self.folder / "run.json").read_text())
         rooms = re.findall(r"^(\w+):\n((?:  .*\n)+)", (folder / "job.yaml").read_text(), re.M)
-        rooms = {name: dict(re.findall(r"^  (\w+): (.*)", keys, re.M)) for name, keys in rooms}
+        one = r"^  (\w+): *(.*(?:\n  (?: .*|- .*))*)"  # a key, and what stands behind or below it
+        rooms = {name: dict(re.findall(one, keys, re.M)) for name, keys in rooms}
         self.test, self.kinds, self.keys = rooms["test"], rooms["pairs"]["kinds"], rooms["pairs"]
         self.has_sets = rooms.get("space", {}).get("units", "[]") != "[]"
         about = json.loads(pq.read_schema(folder / "pairs.parquet").metadata[b"population"])

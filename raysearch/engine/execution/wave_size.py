@@ -40,11 +40,13 @@ SURE = 0.01
 FEWEST = 16
 """Number of tokens of the first size, about."""
 RUNS = 3
+"""Most runs of a size."""
 BLOCKS = 2
 """Number of last blocks that a measured wave runs through; a whole wave would take too long."""
 TOKENS = 32
 """Most tokens of a measured row, so that the sizes begin small."""
 BASES = 8
+"""Most bases of a measured wave."""
 
 
 @dataclass(frozen=True, slots=True)
