@@ -42,7 +42,7 @@ def beside(run, given, part, parts, sizes):  # columns of a verdict
         "population_size": None if told == "new_values" else size,
         "claim": "these_pairs" if told == "these_pairs" else "sampler",
         "part": part,
-        "distinct": sum(first[repr(run.pairs[p]["content"])] == p for *_, p in changes),
+        "distinct": sum(first.get(repr(run.pairs[p]["content"])) == p for *_, p in changes),
         "copies": sum(copied for *_, copied, _ in changes),
         "keep_iia": sum(x for _, x, *_ in keeps) / len(keeps) if keeps else None,
     }

@@ -7,7 +7,8 @@ import pytest
 
 import raysearch as rs
 from raysearch.causal.pairs import Pair
-from raysearch.cli.init import KINDS, init
+from raysearch.cli.init import KINDS
+from raysearch.cli.main import cli
 from raysearch.errors import JobError
 from raysearch.job import Job
 from raysearch.problems.add_three import problem as add_three
@@ -16,7 +17,7 @@ from tests.once import Once
 
 
 def started(*args: object) -> None:
-    init.main([str(a) for a in args], standalone_mode=False)
+    cli.main(["init", *map(str, args)], standalone_mode=False)
 
 
 def accepted(once: Once, job: Path) -> set[tuple[str, int, str]]:

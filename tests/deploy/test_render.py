@@ -79,7 +79,9 @@ def test_a_command_prints_a_script_or_writes_it(shell: Shell) -> None:
 
 
 @given(
-    st.text(st.characters(blacklist_categories=("Cs", "Cc")), max_size=20),
+    st.text(  # no @: what stands before it in a URI is refused, as it may be a password
+        st.characters(blacklist_categories=("Cs", "Cc"), blacklist_characters="@"), max_size=20
+    ),
     st.sampled_from(["'", '"', "$(false)", "`false`", "{{", "\\"]),
 )
 def test_what_a_user_types_reaches_the_driver_as_it_is(text: str, trap: str) -> None:

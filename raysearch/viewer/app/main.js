@@ -137,7 +137,8 @@ function mapsView(place, run, query) {
     el(
       "p",
       { class: "soft" },
-      `Layers upward. In a cell: ${about.score}, the bluer the nearer to 1, paler where the interval is wide.${legend(run)}`,
+      `Layers upward. In a cell: ${about.score}, the bluer the nearer to 1, paler where the `,
+      `interval is wide.${legend(run)}`,
     ),
     el(
       "p",
