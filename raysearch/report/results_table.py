@@ -39,7 +39,10 @@ from raysearch.store.run_folder import RunFolder
 
 _BEYOND = ("InterruptException", "OutOfMemoryException", "MemoryError")
 """Kinds of errors of a condition that passes a limit."""
-_PLACE = ("variable", "layer", "component", "position", "head", "hypothesis")
+_PLACE = (
+    *("variable", "layer", "component", "position", "head"),
+    *("featurizer", "features", "hypothesis"),
+)
 _ORDER = f"verdict = 'accept' DESC NULLS LAST, iia DESC NULLS LAST, {', '.join(_PLACE)}"
 TEXT_COLUMNS = {"subspace", "warnings"} | {
     field.name

@@ -168,11 +168,13 @@ def test_the_order_of_results_is_that_of_conditions_with_missing_values_last() -
             "component": rng.choice(["residual", "head"]),
             "position": rng.choice(["last", "a"]),
             "head": rng.choice([0, None]),
+            "featurizer": rng.choice(["das", "identity"]),
+            "features": rng.choice([2, 10, None]),
             "hypothesis": f"{number:03x}",
         }
         for number in range(200)
     ]
-    types = {"iia": pa.float64(), "layer": pa.int32(), "head": pa.int32()}
+    types = {"iia": pa.float64(), "layer": pa.int32(), "head": pa.int32(), "features": pa.int32()}
     table = pa.Table.from_pylist(rows, pa.schema([(k, types.get(k, pa.string())) for k in rows[0]]))
     query = f'SELECT "{results_table.ROW}" FROM results ORDER BY {results_table._ORDER}'
     asked = results_table._rows(table, None, query).to_pylist()

@@ -154,7 +154,7 @@ function intervalsChart(it) {
       svg(
         "text",
         { x: left - 10, y: y + 4, "text-anchor": "end" },
-        r.name.length > 40 ? `${r.name.slice(0, 39)}…` : r.name,
+        r.name.length > 40 ? `${r.name.slice(0, 15)}…${r.name.slice(-24)}` : r.name,
         svg("title", {}, r.name),
       ),
       drawn("line", "interval", { x1: x(r.low), x2: x(r.high), y1: y, y2: y }),
