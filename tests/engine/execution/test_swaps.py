@@ -36,7 +36,6 @@ from tests.engine.worlds import (
     word_tokenizer,
 )
 
-
 COMPONENTS = ("residual", "mlp_output", "attention_output", "head", "query")
 KINDS = (*("interchange",) * 7, "zero", "resample", "mean")
 WORLDS = (

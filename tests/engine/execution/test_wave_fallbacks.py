@@ -19,7 +19,6 @@ from tests.engine.test_replica import BLOCKS, PLACES, measure, replica_of
 from tests.engine.worlds import blocks_of, model_of, random_pairs
 
 
-
 def fails(*_: Any) -> Any:
     raise RuntimeError("no such\nluck")
 
