@@ -73,6 +73,8 @@ AMBIGUOUS: Reason = "same_first_token"
 """Detail of pairs that are used though they look like keep pairs by the compared tokens, and are
 none.
 """
+_COUNTED = "they count, though"
+"""Begins the reason of such pairs."""
 UNREPORTED: tuple[Reason, ...] = ("beyond", "not_asked")
 """Reasons that every search with enough pairs has: counted in the table, and not worth a line."""
 
@@ -98,11 +100,7 @@ class PairCount:
     def why(self) -> str:
         """The reason in words; empty if they are used."""
         if self.reason is None:
-            return (
-                f"they count, though {REASON_TEXTS[AMBIGUOUS][0]}"
-                if self.detail == AMBIGUOUS
-                else ""
-            )
+            return f"{_COUNTED} {REASON_TEXTS[AMBIGUOUS][0]}" if self.detail == AMBIGUOUS else ""
         return REASON_TEXTS[self.reason][0].format(detail=self.detail)
 
     @property
@@ -113,28 +111,44 @@ class PairCount:
         return REASON_TEXTS[self.reason][1].format(split=self.split)
 
 
-def describe_counts(counts: Iterable[PairCount], split: Split) -> list[str]:
-    """Returns a line for each variable with pairs left out: how many count, and why others do not.
+def summarise_counts(counts: Iterable[PairCount], split: Split) -> list[str]:
+    """Returns a line for each set of reasons, over all variables that have it: how many pairs
+    count, and why others do not.
 
     Reasons in UNREPORTED are left out.
     """
-    lines = []
-    own = [c for c in counts if c.split in (split, None) and c.reason not in UNREPORTED]
-    for variable, of in groupby(sorted(own, key=lambda c: c.variable), key=lambda c: c.variable):
-        lines += _line(variable, split, tuple(of))
-    return lines
-
-
-def summarise_counts(counts: Iterable[PairCount], split: Split) -> list[str]:
-    """Returns the same in a line for each set of reasons, over all variables that have it."""
     own = [c for c in counts if c.split in (split, None) and c.reason not in UNREPORTED]
     alike: dict[tuple[str, ...], list[tuple[int, int, str]]] = {}
+    left: dict[tuple[str, ...], list[tuple[int, ...]]] = {}
     for variable, of in groupby(sorted(own, key=lambda c: c.variable), key=lambda c: c.variable):
         found = list(of)
-        if why := tuple(dict.fromkeys(f"{c.why} ({c.way_out})" for c in found if c.why)):
+        if why := _left(found):
             used = sum(c.pairs for c in found if c.reason is None)
-            alike.setdefault(why, []).append((used, sum(c.pairs for c in found), variable))
-    return [f"{_range(sorted(of), split)}; others: {'; '.join(why)}" for why, of in alike.items()]
+            texts = tuple(why)
+            alike.setdefault(texts, []).append((used, sum(c.pairs for c in found), variable))
+            left.setdefault(texts, []).append(tuple(why.values()))
+    return [f"{_range(sorted(of), split)}; {_why(why, left[why])}" for why, of in alike.items()]
+
+
+def _left(counts: Sequence[PairCount]) -> Counter[str]:
+    """Counts the pairs of one variable by reason and remedy, in words."""
+    left: Counter[str] = Counter()
+    for c in counts:
+        if c.why:
+            left[f"{c.why} ({c.way_out})"] += c.pairs
+    return left
+
+
+def _why(reasons: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
+    """Says each reason after its fewest and most pairs of any variable; one that all others have
+    needs no number."""
+    if len(reasons) == 1 and not reasons[0].startswith(_COUNTED):
+        return f"others: {reasons[0]}"
+    ends = [(min(of), max(of)) for of in zip(*counts, strict=True)]
+    return "; ".join(
+        f"{low if low == high else f'{low} to {high}'}: {text}"
+        for text, (low, high) in zip(reasons, ends, strict=True)
+    )
 
 
 def _range(of: Sequence[tuple[int, int, str]], split: Split) -> str:
@@ -146,15 +160,3 @@ def _range(of: Sequence[tuple[int, int, str]], split: Split) -> str:
     if fewest == most:
         return f"{len(of)} variables: {fewest} of {whole} {split} pairs count for each"
     return f"{fewest} ({first}) to {most} ({last}) of {whole} {split} pairs count"
-
-
-def _line(variable: str, split: Split, counts: Sequence[PairCount]) -> list[str]:
-    left: Counter[tuple[str, str]] = Counter()
-    for c in counts:
-        if c.why:
-            left[c.why, c.way_out] += c.pairs
-    if not left:
-        return []
-    used, drawn = sum(c.pairs for c in counts if c.reason is None), sum(c.pairs for c in counts)
-    why = "; ".join(f"{n}: {why} ({out})" for (why, out), n in left.items())
-    return [f"{variable}: {used} of {drawn} {split} pairs count; {why}"]

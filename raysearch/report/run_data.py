@@ -19,7 +19,7 @@ from raysearch.core.population import PopulationName
 from raysearch.errors import StoreError, check_memory
 from raysearch.report.claim import ablations
 from raysearch.report.control_comparison import ControlComparison
-from raysearch.report.dropped_pairs import describe_dropped
+from raysearch.report.dropped_pairs import summarise_dropped
 from raysearch.report.population_text import COLUMNS as POPULATION
 from raysearch.report.population_text import population_name, population_words
 from raysearch.report.results_table import read_parts, read_results, read_table
@@ -179,7 +179,7 @@ def read_run(run: FolderLike, found: RunResults | None = None) -> RunData:
         cost=cost_of(folder),
         splits=_splits(pairs),
         example=_example(example_pair(pairs)),
-        dropped=tuple(describe_dropped(folder)),
+        dropped=tuple(summarise_dropped(folder)),
     )
 
 

@@ -70,7 +70,7 @@ def claim(data: RunData) -> list[str]:
         f"What counts: {PAIR_KINDS.get(kinds, kinds)}. {_stopping(test, bool(continued))}",
         *([f"This run was {words}."] if (words := continued_words(continued)) else []),
         _splits(data),
-        *(f"Pairs that do not count for {line}." for line in data.dropped),
+        *(f"Pairs that do not count: {line}." for line in data.dropped),
         *_baselines(data),
     ]
     if data.controls:

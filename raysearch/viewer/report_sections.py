@@ -106,8 +106,8 @@ def _alignment(data: RunData) -> list[Block]:
         name for name in (*COLUMNS, *JOB_CONTROLS) if any(name in b.iia for b in data.comparisons)
     ]
     head = ["variable", "layer: where", score, "95 % interval", "at every threshold", "n"]
-    head += [f"holdout {score}", "holdout interval", "holdout n", "keep IIA", "copies"]
-    head += [name.replace("_", " ") for name in controls] + ["id"]
+    head += [f"holdout {score}", "keep IIA", "copies"]
+    head += [name.replace("_", " ") for name in controls]
     warned = [b.warning for b in data.comparisons if b.warning]
     lines = [*warning_lines(data.rows.where("verdict", "accept")), *warned]
     as_well = [i for i, b in enumerate(data.comparisons) if b.as_well]
@@ -143,7 +143,7 @@ def _accepted(b: ControlComparison, controls: Sequence[str], data: RunData) -> l
     different = row["distinct"] is not None and row["distinct"] < row["n"]
     return [
         row["variable"],
-        _where(row),
+        _where(row) | {"small": row["hypothesis"][:8]},
         share(row["iia"]),
         {
             "text": interval(row["low"], row["high"]),
@@ -151,9 +151,7 @@ def _accepted(b: ControlComparison, controls: Sequence[str], data: RunData) -> l
         },
         _span(row, data),
         {"text": dash(row["n"]), "small": f"{row['distinct']} different" if different else None},
-        share(row["holdout_iia"]),
-        interval(row["holdout_low"], row["holdout_high"]),
-        dash(row["holdout_n"]),
+        _holdout(row),
         share(row["keep_iia"]),
         dash(row["copies"]),
         *(
@@ -163,8 +161,14 @@ def _accepted(b: ControlComparison, controls: Sequence[str], data: RunData) -> l
             }
             for name in controls
         ),
-        row["hypothesis"][:8],
     ]
+
+
+def _holdout(row: Row) -> Any:
+    if row["holdout_iia"] is None:
+        return "–"
+    on = f"{share(row['holdout_iia'])} (n = {row['holdout_n']})"
+    return {"text": on, "small": interval(row["holdout_low"], row["holdout_high"])}
 
 
 def _bar(b: ControlComparison) -> dict[str, Any]:
@@ -183,7 +187,7 @@ def _effects(data: RunData) -> list[Block]:
 
 def _rejected(data: RunData) -> list[Block]:
     head = ["variable", "hypotheses", "accepted", "rejected", "undecided", "failed", "waiting"]
-    head += ["half rejected within", "last rejected at", "change pairs at hand"]
+    head += ["half rejected within (pairs)", "last rejected at (pairs)", "change pairs at hand"]
     rows = [_counts(data, v) for v in data.proposed.values("variable")]
     stops = Counter(
         (_bin(row["n"]), row["verdict"])

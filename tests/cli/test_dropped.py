@@ -103,7 +103,7 @@ def test_results_and_page_show_them_with_the_way_out(searched: tuple[str, Path])
     assert "raise test.max_pairs" in shown
     write_page(run)
     page = (run / "report.html").read_text()
-    assert "Pairs that do not count for v: " in page
+    assert "Pairs that do not count: v: " in page
     assert "raise test.max_pairs" in page
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from raysearch.causal import SPLITS, LeftOutCount
 from raysearch.core.events import Screened
-from raysearch.core.pair_counts import REASON_TEXTS, describe_counts
+from raysearch.core.pair_counts import REASON_TEXTS, PairCount, summarise_counts
 from raysearch.core.records import Blocked
 from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.search.pair_filters import count_pairs, count_pairs_before_screening
@@ -161,7 +161,7 @@ def test_each_reason_is_the_first_that_holds_and_says_the_way_out() -> None:
         "beyond_max_pairs": 1,
         "not_asked": 1,
     }
-    (line,) = describe_counts(counts, "test")
+    (line,) = summarise_counts(counts, "test")
     assert line.startswith("v: 1 of 6 test pairs count; ")
     assert "1: the counterfactual begins with the same token" in line
     assert "(answer.compare: sequence)" in line
@@ -171,8 +171,23 @@ def test_each_reason_is_the_first_that_holds_and_says_the_way_out() -> None:
 
 def test_where_keep_pairs_decide_too_those_that_only_look_so_are_said() -> None:
     pairs = {0: ExpectedAnswers("test", (0,), {}, {"v": (0,)}, ambiguous=frozenset({("", "v")}))}
-    (line,) = describe_counts(count_pairs_before_screening(pairs, change_only=False), "test")
+    (line,) = summarise_counts(count_pairs_before_screening(pairs, change_only=False), "test")
     assert (
         "1 of 1 test pairs count; 1: they count, though the counterfactual begins with the same "
         "token" in line
     )
+
+
+def test_several_variables_share_a_line_in_which_each_of_several_reasons_has_its_number() -> None:
+    def counts(variable: str, keep: int, trained: int) -> list[PairCount]:
+        by = (("keep", keep), ("trained_on", trained), (None, 9 - keep - trained))
+        return [PairCount(variable, "holdout", None, reason, n) for reason, n in by if n]
+
+    (line,) = summarise_counts([*counts("a", 1, 1), *counts("b", 4, 1)], "holdout")
+    assert line == (
+        "4 (b) to 7 (a) of 9 holdout pairs count; 1 to 4: the variable leaves the base's answer as "
+        "it is (pairs.kinds: both lets them decide too); 1: they are pairs that subspaces are "
+        "trained on (a larger domain, or a smaller pairs.fit, leaves more)"
+    )
+    (line,) = summarise_counts(counts("a", 2, 0), "holdout")
+    assert "7 of 9 holdout pairs count; others: the variable leaves" in line

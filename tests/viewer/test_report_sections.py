@@ -54,27 +54,25 @@ def test_the_alignment_is_that_of_the_tables(searched: Searched) -> None:
     for row, cells in zip(accepted, body, strict=True):
         shown = dict(zip(head, cells, strict=True))
         assert shown["variable"] == row["variable"]
-        assert shown["layer: where"] == f"{row['layer']}: residual at {row['position']}"
+        where = f"{row['layer']}: residual at {row['position']}"
+        assert shown["layer: where"] == f"{where} {row['hypothesis'][:8]}"
         corrected = f"{row['fcr_low']:.3f} – {row['fcr_high']:.3f}"
         assert shown["95 % interval"] == f"{row['low']:.3f} – {row['high']:.3f} {corrected}"
         told = f"accept to {row['accept_to']:.2f}"
         if row["reject_from"] is not None:
             told += f" reject from {row['reject_from']:.2f}"
         assert shown["at every threshold"] == told
-        figures = ("iia", "holdout_iia", "keep_iia")
-        assert [shown[n] for n in ("IIA", "holdout IIA", "keep IIA")] == [
-            f"{row[n]:.3f}" for n in figures
-        ]
-        assert [shown[n] for n in ("n", "holdout n", "copies")] == [
-            str(row[n]) for n in ("n", "holdout_n", "copies")
-        ]
+        figures = [f"{row[n]:.3f}" for n in ("iia", "keep_iia")]
+        assert [shown[n] for n in ("IIA", "keep IIA")] == figures
+        assert [shown[n] for n in ("n", "copies")] == [str(row[n]) for n in ("n", "copies")]
+        ends = f"{row['holdout_low']:.3f} – {row['holdout_high']:.3f}"
+        on_holdout = f"{row['holdout_iia']:.3f} (n = {row['holdout_n']}) {ends}"
+        assert shown["holdout IIA"] == on_holdout
         controls = ("no_intervention_iia", "self_swap_iia", "random_source_iia")
         seen = [shown[name] for name in ("no intervention", "self swap", "random source")]
         assert [value[:5] for value in seen] == [f"{row[name]:.3f}" for name in controls]
-        assert shown["holdout interval"] == f"{row['holdout_low']:.3f} – {row['holdout_high']:.3f}"
         margins = re.findall(r"0\.\d{3} – [01]\.\d{3}", " ".join(seen[1:]))
         assert len(margins) == 1, "a control that was run has the interval of the margin over it"
-        assert row["hypothesis"].startswith(shown["id"])
 
 
 def test_what_was_rejected_and_how_early_adds_up(searched: Searched) -> None:
@@ -86,8 +84,11 @@ def test_what_was_rejected_and_how_early_adds_up(searched: Searched) -> None:
             for r in searched.rows
             if r["variable"] == shown["variable"] and r["verdict"] == "reject"
         )
-        assert (int(shown["rejected"]), int(shown["last rejected at"])) == (len(gone), gone[-1])
-        assert sum(n <= int(shown["half rejected within"]) for n in gone) >= len(gone) / 2
+        assert (int(shown["rejected"]), int(shown["last rejected at (pairs)"])) == (
+            len(gone),
+            gone[-1],
+        )
+        assert sum(n <= int(shown["half rejected within (pairs)"]) for n in gone) >= len(gone) / 2
     (bars,) = [block["bins"] for block in searched.page.of("stops")]
     counts = {verdict: sum(n for _, v, n in bars if v == verdict) for _, verdict, _ in bars}
     assert counts == {"reject": 113, "accept": 7}

@@ -2,7 +2,10 @@
 
 async function compareView(place, run, other, query) {
   const wanted = query.get("variable");
-  const maps = mapsOf(run, wanted);
+  const names = (one) => one.index.variables;
+  const shared = names(run).filter((name) => names(other).includes(name));
+  const rows = wanted || !shared.length ? [wanted] : shared;
+  const alone = [...new Set([...names(run), ...names(other)])].filter((name) => !shared.includes(name));
   const look = differenceLook(run, other);
   const both = run.h.id.slice(0, run.size).filter((id) => other.at.has(id)).length;
   const moved = turned(run, other);
@@ -23,24 +26,34 @@ async function compareView(place, run, other, query) {
         ),
       ]),
     ),
-    el(
-      "div",
-      { class: "two" },
-      ["this", "the other"].map((name) => el("section", {}, el("h3", {}, name), el("div", { class: "maps" }))),
+    shared.length && alone.length && !wanted
+      ? el("p", { class: "soft" }, `Of one run alone, and not drawn: ${alone.join(", ")}.`)
+      : "",
+    ...rows.map(() =>
+      el(
+        "div",
+        { class: "two" },
+        ["this", "the other"].map((name) =>
+          el("section", {}, el("p", { class: "soft" }, name), el("div", { class: "maps" })),
+        ),
+      ),
     ),
     el("h3", {}, "Difference"),
     el(
       "p",
       { class: "soft" },
       `${many(both, "hypothesis", "hypotheses")} in both. In a cell: this run's ${run.index.run.score} ` +
-        "minus the other's; outlined: the verdict is another.",
+        "minus the other's; outlined: both have a verdict, and not the same.",
     ),
     el("div", { class: "maps difference" }),
   );
-  const [own, others, difference] = $$(".maps", place);
-  drawMaps(own, run, maps, runLook(run));
-  drawMaps(others, other, mapsOf(other, wanted), { ...runLook(other), open: (h) => openElsewhere(other, h) });
-  drawMaps(difference, run, maps, look);
+  const otherLook = { ...runLook(other), open: (h) => openElsewhere(other, h) };
+  $$(".two", place).forEach((two, row) => {
+    const [own, others] = $$(".maps", two);
+    drawMaps(own, run, mapsOf(run, rows[row]), runLook(run));
+    drawMaps(others, other, mapsOf(other, rows[row]), otherLook);
+  });
+  drawMaps($(".difference", place), run, rows.flatMap((name) => mapsOf(run, name)), look);
   if (moved.length)
     place.append(
       el("h3", {}, `Another verdict (${moved.length})`),
@@ -55,7 +68,7 @@ async function compareView(place, run, other, query) {
             `${VERDICTS[other.h.verdict[o]]} ${share(other.h.iia[o])}`,
           ]),
       ),
-      firstOf(moved.length, ROWS) ?? "",
+      firstOf(moved.length, ROWS),
     );
 }
 
@@ -97,11 +110,17 @@ async function openBeside(run, h) {
   $("h2", drawer).focus({ preventScroll: true });
 }
 
+// Both have a verdict, and another one.
+function disagree(run, h, other, o) {
+  const verdicts = [run.h.verdict[h], other.h.verdict[o]];
+  return o !== undefined && !verdicts.includes(".") && verdicts[0] !== verdicts[1];
+}
+
 function turned(run, other) {
   return run.h.id
     .slice(0, run.size)
     .map((id, h) => [h, other.at.get(id)])
-    .filter(([h, o]) => o !== undefined && run.h.verdict[h] !== other.h.verdict[o]);
+    .filter(([h, o]) => disagree(run, h, other, o));
 }
 
 function differenceLook(run, other) {
@@ -110,7 +129,7 @@ function differenceLook(run, other) {
     of(h) === undefined || run.h.iia[h] === null || other.h.iia[of(h)] === null
       ? null
       : run.h.iia[h] - other.h.iia[of(h)];
-  const differs = (h) => of(h) !== undefined && run.h.verdict[h] !== other.h.verdict[of(h)];
+  const differs = (h) => disagree(run, h, other, of(h));
   const level = (h) => (difference(h) === null ? null : Math.round(LEVELS * Math.min(Math.abs(difference(h)), 1)));
   return {
     open: (h) => {
@@ -156,25 +175,22 @@ function compareStart(place, run) {
   );
   if (MODE.served)
     load("runs", "../../")
-      .then(({ runs, of }) =>
-        $(".others", place).replaceChildren(
-          el("h3", {}, "In this store"),
-          el(
-            "ul",
-            {},
-            runs
-              .filter((r) => r.id !== run.index.run.id && !r.error)
-              .map((r) =>
-                el(
-                  "li",
-                  {},
-                  el("a", { href: address("compare", r.id) }, r.id),
-                  el("span", { class: "soft" }, ` ${r.model ?? ""}`),
-                ),
-              ),
-          ),
-          firstOf(of, runs.length),
-        ),
-      )
+      .then((list) => $(".others", place).replaceChildren(...storedRuns(run, list)))
       .catch((error) => place.append(trouble(error)));
+}
+
+function storedRuns(run, { runs, of }) {
+  const others = runs.filter((one) => one.id !== run.index.run.id && !one.error);
+  const item = (one) =>
+    el(
+      "li",
+      {},
+      el("a", { href: address("compare", one.id) }, one.id),
+      el("span", { class: "soft" }, ` ${[one.model, one.state].filter(Boolean).join(" · ")}`),
+    );
+  return [
+    el("h3", {}, "In this store"),
+    others.length ? el("ul", {}, others.map(item)) : el("p", {}, "There is no other run."),
+    firstOf(of, runs.length),
+  ];
 }

@@ -29,8 +29,9 @@ const share = (value, digits = 2) => (value === null || value === undefined ? "â
 const many = (n, one, more = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : more}`;
 const dateWords = (iso) => (iso ? iso.slice(0, 16).replace("T", " ") : "");
 
-// Says that a list is cut; nothing where it is whole.
+// Says that a list is cut; the empty text where it is whole, for null would be shown as a word.
 function firstOf(n, most) {
-  const cut = n > most ? `Only the first ${most.toLocaleString("en")} of ${n.toLocaleString("en")} are shown.` : null;
-  return cut && el("p", { class: "soft cut" }, cut);
+  if (n <= most) return "";
+  const cut = `Only the first ${most.toLocaleString("en")} of ${n.toLocaleString("en")} are shown.`;
+  return el("p", { class: "soft cut" }, cut);
 }

@@ -176,7 +176,7 @@ function mapsView(place, run, query) {
             ),
           ),
       ),
-      firstOf(run.elsewhere.size, MOST_ELSEWHERE) ?? "",
+      firstOf(run.elsewhere.size, MOST_ELSEWHERE),
     );
   if (!run.size) place.append(el("p", {}, "Nothing is proposed yet."));
 }

@@ -30,7 +30,7 @@ function runsView(place, { runs, of }, query) {
   });
   place.replaceChildren(
     el("p", { class: "filters" }, input, el("span", { class: "soft" }, many(runs.length, "run"))),
-    firstOf(of, runs.length) ?? "",
+    firstOf(of, runs.length),
     el(
       "div",
       { class: "wide" },
@@ -81,7 +81,7 @@ function runRow(run) {
     ),
     el("td", {}, String(run.accepted ?? "–")),
     el("td", {}, String(run.alive ?? "–")),
-    el("td", {}, run.level === undefined || run.level === null ? "–" : `${100 * run.level} %`),
+    el("td", {}, run.level === undefined || run.level === null ? "–" : `${Number((100 * run.level).toPrecision(6))} %`),
     el("td", {}, dateWords(run.created)),
   ];
   return el("tr", { title: run.error }, cells);
