@@ -1,13 +1,15 @@
 """Plans a job for the command line: checks it, and prints what it would do as text or JSON."""
 
 import shlex
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from raysearch.cli.json_output import emit_text, to_json
-from raysearch.cli.terminal import lead
+from raysearch.cli.terminal import in_width, lead
 from raysearch.job import Job
 from raysearch.runner.error_context import named
 from raysearch.runner.job_code import code_of
@@ -21,7 +23,10 @@ def show_plan(
 ) -> None:
     """Prints the plan of a job, and names the command to go on with. Raises: as `planned`."""
     report = planned(path, sets, with_trial)
-    emit_text(written(report, output))
+    text = written(report, output)
+    if output == "text" and sys.stdout.isatty():
+        text = in_width(text, shutil.get_terminal_size().columns)
+    emit_text(text)
     again = shlex.join([str(path), *(word for each in sets for word in ("--set", each))])
     if report.hopeless:
         why = "nothing can be accepted until the job is changed"

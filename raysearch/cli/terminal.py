@@ -5,8 +5,10 @@ or link in it, a terminal no escapes.
 """
 
 import os
+import re
 import shlex
 import sys
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,6 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from raysearch.visible_text import for_stream, shows_escapes, visible
+
+_LABEL = re.compile(r" *\S+( \S+)*  +(?=\S)")
+"""The beginning of a line: words, and two spaces or more."""
 
 
 def say(text: str) -> None:
@@ -57,6 +62,27 @@ def console(no_color: bool) -> Console:
         width=None if sys.stdout.isatty() else 160,
         color_system=None if is_plain else "auto",
         highlight=False,
+    )
+
+
+def in_width(text: str, width: int) -> str:
+    """Breaks lines that are wider than a terminal between words; what follows is indented as the
+    value after the label of the line, or one step further than the line."""
+    return "\n".join(
+        line if len(line) <= width else _hanging(line, width) for line in text.split("\n")
+    )
+
+
+def _hanging(line: str, width: int) -> str:
+    label = _LABEL.match(line)
+    value = label.end() if label else 0
+    indent = value if 0 < value <= width // 2 else len(line) - len(line.lstrip()) + 2
+    return textwrap.fill(
+        line,
+        width,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
 
 

@@ -236,4 +236,4 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _n(n: int, one: str, many: str) -> str:
-    return f"{n} {one if n == 1 else many}"
+    return f"{n:,} {one if n == 1 else many}"

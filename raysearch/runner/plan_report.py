@@ -232,20 +232,31 @@ def _unrun_words(facts: PlanReport, job: Job) -> list[str]:
 
 
 def _dropped_words(facts: PlanReport) -> list[str]:
-    """Returns a line for each variable and reason, with the remedy; nothing where all pairs
-    count."""
-    found: Counter[tuple[str, str, str, str]] = Counter()
+    """Returns a line for each split and reason, with the remedy and the variables that have the
+    fewest and the most; nothing where all pairs count."""
+    found: dict[tuple[str, str, str], Counter[str]] = {}
     for c in facts.dropped:
         if c.reason not in UNREPORTED:
-            found[c.variable, c.split or "drawn", c.why, c.way_out] += c.pairs
+            by = found.setdefault((c.split or "drawn", c.why, c.way_out), Counter())
+            by[c.variable] += c.pairs
     lines = [
-        f"  {v}: {n} {split} pairs: {why} ({out})" for (v, split, why, out), n in found.items()
+        f"  {_fewest_to_most(by)} {split} pairs: {why} ({out})"
+        for (split, why, out), by in found.items()
     ]
     return (
         ["", "pairs that do not count, as far as it shows before the model is run", *lines]
         if lines
         else []
     )
+
+
+def _fewest_to_most(by: Counter[str]) -> str:
+    (last, most), *_, (first, fewest) = (*by.most_common(), by.most_common()[-1])
+    if len(by) == 1:
+        return f"{first}: {fewest}"
+    if fewest == most:
+        return f"{len(by)} variables, of each: {most}"
+    return f"{fewest} ({first}) to {most} ({last})"
 
 
 def _baseline_words(baselines: Sequence[Baseline], job: Job) -> list[str]:

@@ -120,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, path: str) -> None:
         if path == "/":
-            self._send(html_page("runs", "runs", {}).encode(), "text/html")
+            self._send(html_page("runs", "Runs", {}).encode(), "text/html")
         elif path == "/view/runs.js":
             self._send(data_file("runs", self.server.runs()), "text/javascript")
         elif (found := _DATA.fullmatch(path)) and (run := self.server.run(unquote(found[1]))):

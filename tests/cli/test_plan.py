@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from raysearch.cli import plan as plans
+from raysearch.cli.terminal import in_width
 from raysearch.core.hypothesis import Subspace
 from raysearch.core.space import Grid
 from raysearch.errors import JobError
@@ -94,6 +95,33 @@ def test_a_plan_shows_pairs_as_the_model_gets_them() -> None:
     )
     assert base.endswith(f"|= -> '{a + b + c}'")
     assert f"  b                      -> '{a + other + c}'" in "\n".join(shown)
+
+
+def test_pairs_that_do_not_count_take_a_line_for_each_reason_and_not_for_each_variable() -> None:
+    said = planned("text").splitlines()
+    at = next(i for i, line in enumerate(said) if line.startswith("pairs that do not count"))
+    assert said[at + 1].startswith("  15 (total) to 25 (b) test pairs: the variable leaves")
+    assert said[at + 2].startswith("  29 (total) to 55 (b) holdout pairs: the variable leaves")
+    assert said[at + 3] == ""
+
+
+def test_lines_wider_than_a_terminal_break_between_words_under_their_value() -> None:
+    text = (
+        "name: 3\n  model     planted/model of four layers\n  many  words, and no end\n\n    short"
+    )
+    assert in_width(text, 26).split("\n") == [
+        "name: 3",
+        "  model     planted/model",
+        "            of four layers",
+        "  many  words, and no end",
+        "",
+        "    short",
+    ]
+    assert in_width(text, 80) == text
+    assert in_width("some words  after many others than this", 20).split("\n")[1:] == [
+        "  many others than",
+        "  this",
+    ]
 
 
 def test_a_plan_on_tensors_shows_no_tokens() -> None:

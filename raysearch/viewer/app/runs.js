@@ -79,8 +79,8 @@ function runRow(run) {
       el("b", { class: `badge ${run.state}` }, run.state),
       run.state === "running" && run.stage ? ` ${run.stage}` : null,
     ),
-    el("td", {}, String(run.accepted ?? "–")),
-    el("td", {}, String(run.alive ?? "–")),
+    el("td", {}, run.accepted?.toLocaleString("en") ?? "–"),
+    el("td", {}, run.alive?.toLocaleString("en") ?? "–"),
     el("td", {}, run.level === undefined || run.level === null ? "–" : `${Number((100 * run.level).toPrecision(6))} %`),
     el("td", {}, dateWords(run.created)),
   ];
