@@ -267,8 +267,10 @@ def _without_nulls(value: Any) -> Any:
 
 
 def _as_an_example(given: Mapping[str, Any]) -> str:
-    """Returns how a whole pair looks, for a line that has hardly anything of one."""
-    return f", as in {EXAMPLE}" if len(given.keys() & set(FIELDS)) < 2 else ""
+    """Returns how a whole pair looks, for a line that has hardly anything of one, or a bare text
+    for an input."""
+    bare = any(isinstance(given.get(side), str) for side in ("base", "source"))
+    return f", as in {EXAMPLE}" if bare or len(given.keys() & set(FIELDS)) < 2 else ""
 
 
 def _error_text(error: ValidationError, given: Mapping[str, Any]) -> str:
@@ -307,7 +309,8 @@ def _error_text(error: ValidationError, given: Mapping[str, Any]) -> str:
             f"{_short(field)}: is a list; a pair has one right answer: give it, and name what "
             "counts as it in the job's answer.aliases"
         )
-    return f"{_short(field)}: {in_words(first)} (got {brief(first['input'])})"
+    example = _as_an_example(given) if field in ("base", "source") else ""
+    return f"{_short(field)}: {in_words(first)} (got {brief(first['input'])}){example}"
 
 
 def _short(field: str) -> str:

@@ -86,6 +86,7 @@ def test_a_file_without_splits_is_dealt_out_by_the_ratio_and_no_pair_goes_to_two
         ("[1]", "line 2: is list; a pair is an object"),
         ({k: v for k, v in _line().items() if k != "base"}, "line 2: base: missing"),
         ({"text": "3+5="}, r'a pair needs it, as in {"base": {"text": '),
+        ({"base": "3+5=", "source": "1+5="}, r"base: should be .*, as in {\"base\": {\"text\": "),
         (_line(base={"positions": {}}), "line 2: base.text: missing"),
         (_line(bse=1), "line 2: bse: unknown field"),
         (_line(split="train"), r"line 2: split: .*\(got 'train'\)"),
