@@ -117,16 +117,8 @@ def _facts(resolved: ResolvedJob, summary: ModelSummary) -> PlanReport:
         unused=summary.unused,
         quantised=summary.quantised,
         tokens=job.resources.tokens,
-        examples=_examples(resolved, encoded, summary),
+        examples=example_lines(resolved.pairs, encoded, summary.read),
     )
-
-
-def _examples(
-    resolved: ResolvedJob, encoded: Sequence[Encoded], summary: ModelSummary
-) -> tuple[str, ...]:
-    """Returns two pairs as the model sees them, in lines; none without a tokenizer."""
-    read = summary.read
-    return () if read is None else example_lines(resolved.pairs, encoded, read)
 
 
 def _dropped(resolved: ResolvedJob, pairs: Mapping[int, ExpectedAnswers]) -> tuple[PairCount, ...]:

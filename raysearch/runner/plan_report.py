@@ -117,8 +117,8 @@ def _text(facts: PlanReport) -> str:
     if facts.examples:
         lines += [
             "",
-            "test pairs as the model gets them, token by token, each with its answer; below, the "
-            "counterfactual of each variable",
+            "test pairs as the model gets them, each with its answer; below, the counterfactual of "
+            "each variable",
         ]
         lines += [f"  {line}" for line in facts.examples]
     if facts.apart:

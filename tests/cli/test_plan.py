@@ -124,6 +124,14 @@ def test_lines_wider_than_a_terminal_break_between_words_under_their_value() -> 
     ]
 
 
-def test_a_plan_on_tensors_shows_no_tokens() -> None:
+def test_a_plan_on_tensors_shows_their_numbers() -> None:
     job = ROOT / "jobs" / "hierarchical_equality_handcrafted.yaml"
-    assert "token by token" not in str(plans.planned(job, ()))
+    said = str(plans.planned(job, ()))
+    shown = said[said.index("test pairs as the model gets them") :].splitlines()
+    assert shown[1].endswith("places of the base: last 0")
+    base, source = (line.split() for line in shown[2:4])
+    for name, line in (("base", base), ("source", source)):
+        assert line[:3] == [name, "float32", "[8]:"]
+        assert len([float(number.rstrip(",")) for number in line[3:11]]) == 8
+        assert line[11] == "->"
+    assert base[3:11] != source[3:11]
