@@ -15,6 +15,7 @@ from tests.browser import browser
 from tests.store.books import new_run
 from tests.viewer.books import closed, decided, few, hypothesis, measured, proposed
 from tests.viewer.test_browser import all_of, hash_of, look, one, text, wait
+from tests.viewer.test_server import serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -155,3 +156,31 @@ def test_the_print_of_a_page_has_its_maps_and_no_buttons(opened: Any, tmp_path: 
     assert one(opened, ".heat td.accept").is_displayed()
     assert not [a for a in all_of(opened, "#head nav, .chips, .hint") if a.is_displayed()]
     opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+def test_a_comparison_draws_what_both_have_and_counts_no_verdict_that_is_not_there_yet(
+    opened: Any, tmp_path: Path
+) -> None:
+    few(tmp_path)
+    with serving(tmp_path) as server:
+        address = f"http://127.0.0.1:{server.port}/"
+        look(opened, address)
+        one(opened, ".runs tbody a").click()
+        wait(opened, lambda: all_of(opened, ".heat td"))
+        next(a for a in all_of(opened, "nav a") if a.text == "Compare").click()
+        alone = wait(opened, lambda: text(opened, ".others"))
+        assert alone.splitlines() == ["In this store", "There is no other run."]
+        h = [hypothesis("country", 0), hypothesis("country", 1), hypothesis("relation", 0)]
+        closed(new_run(tmp_path, name="second"), [*proposed(h), decided(h[1], "accept", 3)])
+        look(opened, address)
+        next(a for a in all_of(opened, ".runs tbody a") if a.text == "second").click()
+        wait(opened, lambda: all_of(opened, ".heat td"))
+        next(a for a in all_of(opened, "nav a") if a.text == "Compare").click()
+        assert "null" not in wait(opened, lambda: text(opened, ".others"))
+        one(opened, ".others a").click()
+        wait(opened, lambda: all_of(opened, ".difference td[data-h]"))
+        shown = text(opened, "#main")
+        assert "Of one run alone, and not drawn: relation." in shown
+        assert "Another verdict (1)" in shown, "layer 1; that of layer 0 has none yet"
+        assert len(all_of(opened, ".difference td.accept")) == 1
+        assert opened.get_log("browser") == []
