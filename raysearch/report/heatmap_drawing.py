@@ -117,10 +117,11 @@ class _Drawing:
         inches; parts that are too wide get smaller."""
         question, *rest = sentences(self._panel, self._facts)
         drawn = []
-        for words, size, weight in ((question, 9.0, "bold"), (" ".join(rest), 6.5, "normal")):
+        for words, size, weight in ((question, 9.0, "bold"), (" ".join(rest), 5.6, "normal")):
             room = 72 * self._width - 12
             wide = 1 + sum(map(_is_wide, words)) / len(words)
-            lines = textwrap.wrap(words, max(int(room / (0.58 * size * wide)), 8))
+            em = 0.58 if weight == "bold" else 0.55  # of a letter, on average
+            lines = textwrap.wrap(words, max(int(room / (em * size * wide)), 8))
             text = self.picture.text(
                 6 / (room + 12), 1, "\n".join(lines), size=size, weight=weight, va="top",
                 linespacing=1.25, color=_INK if weight == "bold" else "#444444",
