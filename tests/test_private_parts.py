@@ -269,6 +269,14 @@ PARTS = (
     ),
     PrivatePart(
         "transformers",
+        "transformers.quantizers.auto",
+        (LOADING + "quantisation.py",),
+        "no public face tells which methods of quantisation are read",
+        _has("transformers.quantizers.auto:AUTO_QUANTIZATION_CONFIG_MAPPING"),
+        TRANSFORMERS,
+    ),
+    PrivatePart(
+        "transformers",
         "transformers.pytorch_utils",
         (HALF,),
         "Conv1D is the linear layer of GPT-2",

@@ -12,6 +12,7 @@ def main() -> None:
             raise
         sys.exit(
             f"raysearch: the package {e.name} is not installed in {sys.prefix}, and every command "
-            f"needs it; install raysearch anew there (pip install -e . where the sources are)"
+            f"needs it; install raysearch anew there (pip install -e . where the sources are), or "
+            f"run it by another interpreter (of a Ray job: submit --python)"
         )
     command()

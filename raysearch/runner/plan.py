@@ -93,6 +93,7 @@ def _facts(resolved: ResolvedJob, summary: ModelSummary) -> PlanReport:
         sites=tuple(_sites_words(grid) for grid in space.grids),
         sets=len(space.sets),
         fits=_fits(space, job, proposer.max_hypotheses),
+        trained=_fits(space, job, proposer.max_hypotheses, computed=0),
         claim=f"{job.test.claim}, about {resolved.about}",
         pairs={s: sum(p.split == s for p in resolved.pairs) for s in splits},
         inputs=len({ids for e in used for ids in (e.base, *e.sources.values())}),
@@ -179,7 +180,7 @@ def _footprint(
 def _with_seconds(facts: PlanReport, job: Job, found: TimeEstimate) -> PlanReport:
     """Adds the seconds of all replicas together, by those of one here."""
     replicas = 1 if job.resources.replicas == "auto" else job.resources.replicas
-    steps = job.fit.steps * facts.fits if found.steps else 0
+    steps = job.fit.steps * facts.trained if found.steps else 0
     most = min(job.pairs.holdout, facts.pairs["holdout"])
     holdout = pairs_for_width(LIKELY[0], LIKELY[1], job.pairs.holdout_width, most)
     each = [found.seconds(p, facts.inputs, facts.at_most, steps, holdout) for p in facts.powers]
@@ -263,12 +264,12 @@ def _powers(
     return powers, too_few_pairs(most, last, job, test.hypotheses, weighed)
 
 
-def _fits(space: HypothesisSpace, job: Job, most: int | None) -> int:
-    """Returns the largest number of subspaces that are trained or computed, seeds counted, if
-    `most` hypotheses are proposed."""
+def _fits(space: HypothesisSpace, job: Job, most: int | None, computed: int = 1) -> int:
+    """Returns the largest number of subspaces that are trained, seeds counted, or computed, each of
+    which counts as `computed`, if `most` hypotheses are proposed."""
     fitted = [h.intervention for h in space if h.intervention.is_fitted]
     seeds = [
-        len(job.fit.seeds) if any(is_trained(u.subspace.featurizer) for u in i.units) else 1
+        len(job.fit.seeds) if any(is_trained(u.subspace.featurizer) for u in i.units) else computed
         for i in fitted
     ]
     return sum(sorted(seeds, reverse=True)[:most])

@@ -40,14 +40,14 @@ class PlanReport:
     `path`: how the model is evaluated. `chooses`: how the proposer chooses, in words; `whole`:
     whether it tests the whole space. `k`: hypotheses that the chance of a false accept is divided
     by (None: an open-ended proposer). `sets`: explicit sets of units; `fits`: subspaces trained or
-    computed, seeds counted. `inputs`: distinct ones, of at most `longest` tokens. `change`: by
-    variable the share of test pairs on which it changes the answer; `apart`: by pair of variables
-    the share that tells them apart. `baselines`: by variable what pure policies score on its pairs,
-    the best first. `weighed_on`: fit pairs whose effects weigh the hypotheses (0: all spend alike).
-    `examples`: lines that show two test pairs. `tokens`: those of a wave, as the job has them.
-    `powers`: chances of each verdict at the true IIAs
-    of `GRID`; `hopeless`: why nothing can be accepted, if so; `seconds`: of the search at each IIA,
-    by `calibration` (None: not measured).
+    computed, seeds counted; `trained`: those of them that take steps. `inputs`: distinct ones, of
+    at most `longest` tokens. `change`: by variable the share of test pairs on which it changes the
+    answer; `apart`: by pair of variables the share that tells them apart. `baselines`: by variable
+    what pure policies score on its pairs, the best first. `weighed_on`: fit pairs whose effects
+    weigh the hypotheses (0: all spend alike). `examples`: lines that show two test pairs. `tokens`:
+    those of a wave, as the job has them. `powers`: chances of each verdict at the true IIAs of
+    `GRID`; `hopeless`: why nothing can be accepted, if so; `seconds`: of the search at each IIA, by
+    `calibration` (None: not measured).
     """
 
     job: Job
@@ -68,6 +68,7 @@ class PlanReport:
     sites: tuple[str, ...]
     sets: int
     fits: int
+    trained: int
     claim: str
     pairs: dict[Split, int]
     inputs: int
@@ -204,7 +205,7 @@ def _quantised_words(facts: PlanReport) -> list[str]:
         return []
     gradients = (
         "; a fit needs a kernel with gradients (bitsandbytes has them, GPTQ some, AWQ few)"
-        if facts.fits
+        if facts.trained
         else ""
     )
     return [
@@ -279,9 +280,14 @@ def _training_words(facts: PlanReport, job: Job) -> list[str]:
         f", the hopeless dropped at {', '.join(map(str, job.fit.rungs))}" if job.fit.rungs else ""
     )
     warm = ", smaller das within larger" if job.fit.warm_start else ""
+    trained = (
+        f"{facts.trained} fits (seeds counted) of at most {job.fit.steps} steps with "
+        f"{job.fit.batch} pairs each{rungs}{warm}"
+    )
+    computed = f"{facts.fits - facts.trained} subspaces computed from activations"
+    words = [trained] * bool(facts.trained) + [computed] * (facts.fits > facts.trained)
     return [
-        f"  training    {facts.fits} fits (seeds counted) of at most {job.fit.steps} steps with "
-        f"{job.fit.batch} pairs each{rungs}{warm}; "
+        f"  training    {'; '.join(words)}; "
         f"{facts.pairs['fit']} fit pairs at hand, {job.pairs.fit} wanted"
     ]
 

@@ -103,3 +103,27 @@ def test_what_no_subspace_reads_is_not_asked_for(tmp_path: Path) -> None:
     job = _file(tmp_path, _lines({}), ["y"])
     space = job.space.model_copy(update={"subspaces": ("full",)})
     assert resolve(job.model_copy(update={"space": space})).pairs
+
+
+@pytest.mark.parametrize(
+    ("subspaces", "says"),
+    [
+        (["mean_difference", {"pca": [4]}], "  training    6 subspaces computed from activations;"),
+        (
+            [{"das": [2]}, "mean_difference"],
+            "  training    6 fits (seeds counted) of at most 400 steps with 32 pairs each; 3 subspaces "
+            "computed from activations;",
+        ),
+        (
+            [{"das": [2]}],
+            "  training    6 fits (seeds counted) of at most 400 steps with 32 pairs each; 384 ",
+        ),
+    ],
+)
+def test_plan_says_which_subspaces_take_steps_and_which_are_computed(
+    subspaces: list[Any], says: str
+) -> None:
+    job = {**JOB, "fit": {"seeds": [0, 1]}, "space": {**JOB["space"], "subspaces": subspaces}}
+    plan = str(rs.plan(job))
+    (line,) = (line for line in plan.splitlines() if "  training    " in line)
+    assert line.startswith(says)

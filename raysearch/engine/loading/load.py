@@ -34,7 +34,7 @@ from raysearch.engine.loading.config_counts import check_counts
 from raysearch.engine.loading.dtypes import cast, dtypes_of
 from raysearch.engine.loading.loaded_model import DTYPES, LoadedModel
 from raysearch.engine.loading.model_digest import digest_of
-from raysearch.engine.loading.quantisation import method_of, refuse_change, spread_of
+from raysearch.engine.loading.quantisation import check_method, method_of, refuse_change, spread_of
 from raysearch.engine.loading.side_files import ADAPTER, check_beside, unused
 from raysearch.engine.loading.weights_check import check_vocabulary, check_whole
 from raysearch.engine.networks.blocks import ONLY
@@ -199,6 +199,7 @@ def _configuration(source: ModelSource, where: str, options: dict[str, Any]) -> 
     except Exception as e:  # any error of transformers
         raise _unloadable(source, "configuration", e) from e
     check_counts(source.path, plain)
+    check_method(source.path, plain)
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(
             where, trust_remote_code=source.trust_remote_code, **options

@@ -7,9 +7,37 @@ need a GPU and packages that the tests do not have (docs/how-to/quantised-models
 Invariants: the weights are put on their device as they are read; nothing here changes a weight.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from raysearch.errors import ModelError
+
+_SHOWN = 60
+"""Characters of a method's name that an error repeats."""
+
+
+def check_method(path: str, plain: Any) -> None:
+    """Checks that the method of a quantised model is one that transformers reads. `plain`:
+    config.json, as JSON has it.
+
+    Raises:
+        ModelError: it is none; transformers would read the weights as if they were not quantised.
+    """
+    found = plain.get("quantization_config") if isinstance(plain, Mapping) else None
+    if found is None:
+        return
+    from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING as KNOWN
+
+    is_mapping = isinstance(found, Mapping)
+    named = found.get("quant_method") if is_mapping else found
+    bits = [b for b in (4, 8) if is_mapping and found.get(f"load_in_{b}bit")]
+    if is_mapping and (bits or (isinstance(named, str) and named in KNOWN)):
+        return
+    raise ModelError(
+        f"{path}: quantization_config of its config.json names the method {repr(named)[:_SHOWN]}, "
+        f"and transformers reads {', '.join(sorted(KNOWN))} (bitsandbytes with load_in_4bit or "
+        f"load_in_8bit: true); restore the file, or give weights that are not quantised"
+    )
 
 
 def method_of(config: Any) -> str | None:

@@ -15,6 +15,7 @@ from transformers.utils.quantization_config import QuantizationMethod
 
 from raysearch.core.model_source import ModelSource
 from raysearch.engine.loading import load as loading
+from raysearch.engine.loading.inspect_model import inspect_model
 from raysearch.engine.loading.quantisation import method_of, spread_of
 from raysearch.errors import ModelError
 from tests.cli.conftest import QUICKSTART
@@ -83,3 +84,27 @@ def test_what_cannot_be_loaded_here_is_said_in_one_line(tmp_path: Path, method: 
     with pytest.raises(ModelError, match="the model cannot be loaded") as e:
         loading.load(ModelSource(str(tmp_path / "model")), "cpu")
     assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    "quantisation",
+    [
+        *({"quant_method": m} for m in (["x"], {"a": 1}, 5, True, None, "", "nope", "a\n\x1b[31m")),
+        *({"quant_method": m, "bits": 4} for m in ("x" * 10**6, "bitsandbytes", "GPTQ")),
+        {},
+        {"bits": 4},
+        {"load_in_4bit": False},
+        *([], ["gptq"], "gptq", 5, True),
+    ],
+)
+def test_a_method_that_transformers_does_not_read_is_refused_before_weights_are_read(
+    quantisation: Any, tmp_path: Path
+) -> None:
+    shutil.copytree(MODEL, tmp_path / "model")
+    file = tmp_path / "model" / "config.json"
+    plain = json.loads(file.read_text())
+    file.write_text(json.dumps({**plain, "quantization_config": quantisation}))
+    with pytest.raises(ModelError, match=r"transformers reads .*gptq.*restore the file") as e:
+        inspect_model(ModelSource(str(tmp_path / "model")))
+    assert str(e.value).isprintable()
+    assert len(str(e.value)) < 800
