@@ -44,7 +44,7 @@ BUDGETS = {
     "storage": 6_300,
     "store": 17_400,
     "testing": 1_300,
-    "tracking": 8_000,
+    "tracking": 8_100,
     "viewer": 15_300,
 }
 

@@ -35,7 +35,7 @@ from raysearch.tracking.mlflow_names import DESCRIPTION, as_key, as_value, as_wo
 from raysearch.tracking.mlflow_pages import address, arrange
 from raysearch.tracking.mlflow_retries import patiently
 from raysearch.tracking.mlflow_template import make_from_template
-from raysearch.tracking.sqlite_file import check_sqlite, sqlite_file
+from raysearch.tracking.sqlite_file import check_uri, sqlite_file
 from raysearch.tracking.tracker import Artifact, ChildRun, TrackedRun, Tracker
 
 METRICS_EVERY = 2.0
@@ -248,8 +248,7 @@ class MlflowTracker:
         )
 
     def _connect(self) -> Any:
-        if (file := sqlite_file(self._run.uri)) is not None:
-            check_sqlite(file)
+        check_uri(self._run.uri)
         make_from_template(self._run.uri)
         client = connect(self._run.uri)
         self._experiment = self._experiment_id(client)

@@ -6,7 +6,7 @@ from raysearch.errors import TrackingError
 from raysearch.storage.uris import without_credentials
 from raysearch.tracking.mlflow_client import THREAD, connect
 from raysearch.tracking.mlflow_names import one_line
-from raysearch.tracking.sqlite_file import check_sqlite, sqlite_file
+from raysearch.tracking.sqlite_file import check_uri, sqlite_file
 
 SECONDS = 60.0
 """Time limit; includes importing MLflow. Each request to a server has a limit of its own
@@ -16,13 +16,12 @@ SECONDS = 60.0
 def reach(uri: str, seconds: float = SECONDS) -> str:
     """Describes the tracking server at `uri`. Raises: TrackingError if it cannot be used."""
     shown = without_credentials(uri)
-    if (file := sqlite_file(uri)) is not None:
-        try:
-            check_sqlite(file)
-        except TrackingError as e:
-            raise TrackingError(f"MLflow at {shown}: {e}; give --tracking-uri another") from e
-        if not file.exists():
-            return f"{shown}: is made by the first search"
+    try:
+        check_uri(uri)
+    except TrackingError as e:
+        raise TrackingError(f"MLflow at {shown}: {e}; give --tracking-uri another") from e
+    if (file := sqlite_file(uri)) is not None and not file.exists():
+        return f"{shown}: is made by the first search"
     found: list[str] = []
     thread = threading.Thread(target=lambda: found.append(_asked(uri)), name=THREAD, daemon=True)
     thread.start()

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from raysearch.errors import TrackingError
-from raysearch.tracking.uris import read_sqlite_uri
+from raysearch.tracking.uris import is_in_memory, read_sqlite_uri
 
 _SECONDS = 1.0
 """Time limit for a lock that another process holds: that one passes."""
@@ -24,6 +24,15 @@ def sqlite_file(uri: str) -> Path | None:
     """Returns the file of a SQLite URI with an absolute path; None for any other URI."""
     found = read_sqlite_uri(uri)
     return Path(found[1]) if found and found[1].startswith("/") else None
+
+
+def check_uri(uri: str) -> None:
+    """Raises: TrackingError, as `check_sqlite`, if `uri` names a SQLite database that cannot keep a
+    run; other URIs pass."""
+    if is_in_memory(uri):
+        raise TrackingError("is a database in memory, which ends with the run")
+    if (file := sqlite_file(uri)) is not None:
+        check_sqlite(file)
 
 
 def check_sqlite(file: Path) -> None:

@@ -26,6 +26,11 @@ def read_sqlite_uri(uri: str) -> tuple[str, str, str] | None:
     return found[1], found[2], found[3]
 
 
+def is_in_memory(uri: str) -> bool:
+    """Says whether a URI names a SQLite database in memory, which ends with its process."""
+    return re.fullmatch(r"sqlite(\+\w+)?:/{0,3}((file:)?:memory:)?([?].*)?", uri) is not None
+
+
 def tracking_kind(uri: str) -> PlaceKind:
     """Returns what a tracking URI is to a driver, as `kind_of` of a store; "none" is no place, and
     so the same everywhere."""

@@ -52,6 +52,16 @@ def test_it_is_said_at_once_what_is_wrong(
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    "uri",
+    ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite+pysqlite:///:memory:", "sqlite:///?timeout=3",
+     "sqlite:///file::memory:?uri=true"],
+)  # fmt: skip
+def test_a_database_in_memory_is_told_to_keep_nothing(uri: str) -> None:
+    with pytest.raises(TrackingError, match="ends with the run"):
+        reach(uri)
+
+
 def test_a_file_that_can_be_made_or_is_in_use_is_not_refused(tmp_path: Path) -> None:
     check_sqlite(tmp_path / "new.db")
     assert not list(tmp_path.iterdir())
@@ -95,7 +105,7 @@ def test_the_mirror_of_a_search_gives_up_at_once(
         looked.append(file)
         check_sqlite(file)
 
-    monkeypatch.setattr("raysearch.tracking.mlflow.check_sqlite", look)
+    monkeypatch.setattr("raysearch.tracking.sqlite_file.check_sqlite", look)
     began = time.monotonic()
     tags = {"raysearch.run": "one"}
     tracker = MlflowTracker(TrackedRun("sqlite:////proc/mlflow.db", "raysearch/x", {}, tags))
