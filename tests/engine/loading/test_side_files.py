@@ -282,6 +282,10 @@ REFUSED = {
         "modules.json makes it a sentence-transformers model",
     ),
     "a shard less": (a_shard_less, "model-00002-of-00003.safetensors, which is not there"),
+    "quantised in a way unknown": (
+        config(quantization_config={"quant_method": "mystery"}),
+        "names the method 'mystery'",
+    ),
 }
 REFUSED_WHEN_READ = {
     "fewer layers than weights": (
@@ -295,10 +299,6 @@ REFUSED_WHEN_READ = {
     "an adapter unmerged": (
         more("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", 4, 32),
         "(an adapter merged)",
-    ),
-    "quantised in a way unknown": (
-        config(quantization_config={"quant_method": "mystery"}),
-        "its weights are quantised (mystery)",
     ),
     "quantised by gptq": (
         config(quantization_config={"quant_method": "gptq", "bits": 4}),
