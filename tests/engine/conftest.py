@@ -1,4 +1,4 @@
-"""Of the engine's tests: self-checks of random models are made once in a session."""
+"""Of the engine's tests: a fixture that lets a module make self-checks once."""
 
 import os
 from pathlib import Path
@@ -8,10 +8,9 @@ import pytest
 from tests.command import REMEMBERED
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The self-check of a random model, which costs more than most tests, is made once in a
     session. It is found by the bytes of the model, its rows and raysearch's own files; a model that
-    a test has changed has no digest (`worlds.digest_of`) and is checked each time. A test that
-    counts what a check does sets RAYSEARCH_CACHE for itself."""
+    a test has changed has no digest (`worlds.digest_of`) and is checked each time."""
     monkeypatch.setenv("RAYSEARCH_CACHE", str(Path(os.environ[REMEMBERED]) / "engine"))

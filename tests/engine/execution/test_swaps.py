@@ -36,6 +36,8 @@ from tests.engine.worlds import (
     word_tokenizer,
 )
 
+pytestmark = pytest.mark.usefixtures("checked_once")
+
 COMPONENTS = ("residual", "mlp_output", "attention_output", "head", "query")
 KINDS = (*("interchange",) * 7, "zero", "resample", "mean")
 WORLDS = (

@@ -18,6 +18,8 @@ from tests.engine.execution.test_swaps import replica_on, row_by_row, told
 from tests.engine.test_replica import BLOCKS, PLACES, measure, replica_of
 from tests.engine.worlds import blocks_of, model_of, random_pairs
 
+pytestmark = pytest.mark.usefixtures("checked_once")
+
 
 def fails(*_: Any) -> Any:
     raise RuntimeError("no such\nluck")
