@@ -40,6 +40,7 @@ from raysearch.stats.power import Power, power
 
 LIKELY = 100, 95
 """Test pairs and matches of an accepted hypothesis, about."""
+_SPLITS: tuple[Split, ...] = ("fit", "test", "holdout")
 LOOKED_AT = 1000
 """Pairs of a split that a plan tokenizes, or more where more are wanted; a run tokenizes all."""
 
@@ -70,7 +71,7 @@ def _facts(resolved: ResolvedJob, summary: ModelSummary) -> PlanReport:
     expected = resolved.expected_answers(encoded)
     test, called = resolved.test_pairs(expected)
     check_variables(test, called)
-    splits: tuple[Split, ...] = ("fit", "test", "holdout")
+    fits, trained = _fits(space, job, proposer.max_hypotheses)
     weighed_on = proposer.fit_pairs or weight_pairs(job, len(space))
     used = _used(resolved, encoded, weighed_on)
     powers, hopeless = _powers(resolved, proposer, space, len(test), bool(weighed_on))
@@ -92,16 +93,14 @@ def _facts(resolved: ResolvedJob, summary: ModelSummary) -> PlanReport:
         components=resolved.components,
         sites=tuple(_sites_words(grid) for grid in space.grids),
         sets=len(space.sets),
-        fits=_fits(space, job, proposer.max_hypotheses),
-        trained=_fits(space, job, proposer.max_hypotheses, computed=0),
+        fits=fits,
+        trained=trained,
         claim=f"{job.test.claim}, about {resolved.about}",
-        pairs={s: sum(p.split == s for p in resolved.pairs) for s in splits},
+        pairs={s: sum(p.split == s for p in resolved.pairs) for s in _SPLITS},
         inputs=len({ids for e in used for ids in (e.base, *e.sources.values())}),
         longest=max(e.tokens for e in encoded),
         change={v: sum(e.changes(v) for e in test) / len(test) for v in resolved.variables},
-        apart={
-            f"{v} / {w}": share for (v, w), share in differing(expected, resolved.variables).items()
-        },
+        apart={" / ".join(vs): x for vs, x in differing(expected, resolved.variables).items()},
         baselines=tuple(
             p.baseline for v in resolved.variables for p in policies_of(expected, v, resolved.kinds)
         ),
@@ -264,12 +263,13 @@ def _powers(
     return powers, too_few_pairs(most, last, job, test.hypotheses, weighed)
 
 
-def _fits(space: HypothesisSpace, job: Job, most: int | None, computed: int = 1) -> int:
-    """Returns the largest number of subspaces that are trained, seeds counted, or computed, each of
-    which counts as `computed`, if `most` hypotheses are proposed."""
-    fitted = [h.intervention for h in space if h.intervention.is_fitted]
+def _fits(space: HypothesisSpace, job: Job, most: int | None) -> tuple[int, int]:
+    """Returns the largest number of subspaces that are trained, seeds counted, or computed, and of
+    those that are trained alone, if `most` hypotheses are proposed."""
     seeds = [
-        len(job.fit.seeds) if any(is_trained(u.subspace.featurizer) for u in i.units) else computed
-        for i in fitted
+        len(job.fit.seeds) if any(is_trained(u.subspace.featurizer) for u in i.units) else 0
+        for i in (h.intervention for h in space)
+        if i.is_fitted
     ]
-    return sum(sorted(seeds, reverse=True)[:most])
+    largest = sorted(seeds, reverse=True)[:most]
+    return sum(max(n, 1) for n in largest), sum(largest)

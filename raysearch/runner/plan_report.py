@@ -5,7 +5,6 @@ measured.
 """
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -13,10 +12,11 @@ from typing import Any, Literal
 from raysearch.causal import Split
 from raysearch.core.baselines import Baseline
 from raysearch.core.choices import PAIR_KINDS
-from raysearch.core.pair_counts import UNREPORTED, PairCount
+from raysearch.core.pair_counts import PairCount
 from raysearch.job import Job
 from raysearch.runner.amounts import duration, size
 from raysearch.runner.memory_estimate import MemoryEstimate
+from raysearch.runner.pair_words import dropped_words
 from raysearch.runner.time_estimate import TimeEstimate
 from raysearch.stats.power import Power
 from raysearch.visible_text import visible
@@ -112,7 +112,7 @@ def _horizon_words(job: Job) -> str:
 
 def _text(facts: PlanReport) -> str:
     job = facts.job
-    lines = _question_lines(facts) + _dropped_words(facts)
+    lines = _question_lines(facts) + dropped_words(facts.dropped)
     if facts.hopeless:
         lines += ["", f"warning: {facts.hopeless}"]
     if facts.examples:
@@ -230,34 +230,6 @@ def _unrun_words(facts: PlanReport, job: Job) -> list[str]:
         "  not run     its weights are not read, so whether it runs shows where a run begins, or "
         "here with --calibrate"
     ]
-
-
-def _dropped_words(facts: PlanReport) -> list[str]:
-    """Returns a line for each split and reason, with the remedy and the variables that have the
-    fewest and the most; nothing where all pairs count."""
-    found: dict[tuple[str, str, str], Counter[str]] = {}
-    for c in facts.dropped:
-        if c.reason not in UNREPORTED:
-            by = found.setdefault((c.split or "drawn", c.why, c.way_out), Counter())
-            by[c.variable] += c.pairs
-    lines = [
-        f"  {_fewest_to_most(by)} {split} pairs: {why} ({out})"
-        for (split, why, out), by in found.items()
-    ]
-    return (
-        ["", "pairs that do not count, as far as it shows before the model is run", *lines]
-        if lines
-        else []
-    )
-
-
-def _fewest_to_most(by: Counter[str]) -> str:
-    (last, most), *_, (first, fewest) = (*by.most_common(), by.most_common()[-1])
-    if len(by) == 1:
-        return f"{first}: {fewest}"
-    if fewest == most:
-        return f"{len(by)} variables, of each: {most}"
-    return f"{fewest} ({first}) to {most} ({last})"
 
 
 def _baseline_words(baselines: Sequence[Baseline], job: Job) -> list[str]:

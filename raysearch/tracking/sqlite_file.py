@@ -27,8 +27,10 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def check_uri(uri: str) -> None:
-    """Raises: TrackingError, as `check_sqlite`, if `uri` names a SQLite database that cannot keep a
-    run; other URIs pass."""
+    """Checks that a tracking URI, if it is one of SQLite, names a database that can keep a run.
+
+    Raises: TrackingError, as `check_sqlite`.
+    """
     if is_in_memory(uri):
         raise TrackingError("is a database in memory, which ends with the run")
     if (file := sqlite_file(uri)) is not None:
