@@ -22,6 +22,7 @@ ROOMS = (
     "user_code",
     "plugins",
     "user_cache",
+    "garbage_collection",
     "storage",
     "causal",
     "core",

@@ -60,6 +60,7 @@ def _pytest(folder: Path, *flags: str, code: int = 0) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_what_a_file_starts_is_started_once_however_tests_are_to_be_shared(tmp_path: Path) -> None:
     """With as few files as workers, `worksteal` would take tests of the one file to the worker that
     is done with the other."""

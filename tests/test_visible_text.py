@@ -150,6 +150,7 @@ def test_a_search_of_nasty_names_comes_to_its_end_and_names_them_as_they_are(
     assert "$lo_$" in ran.out
 
 
+@pytest.mark.slow
 def test_results_show_every_name_in_every_format(
     asked: Path, ran: Said, call: Callable[..., Said]
 ) -> None:

@@ -58,6 +58,7 @@ def found(run: RunFolder) -> dict[str, int]:
     return {v: sum(r["verdict"] == v for r in rows) for v in {r["verdict"] for r in rows}}
 
 
+@pytest.mark.slow
 def test_what_is_undecided_goes_on_and_everybody_says_so(short: RunFolder) -> None:
     before = {r["hypothesis"]: r for r in results(short.folder).to_pylist()}
     said = call("resume", short.place, "--more-pairs", "4", *LOCAL)
@@ -134,6 +135,7 @@ def test_a_false_discovery_rate_is_not_continued(tmp_path: Path) -> None:
     assert not json.loads(run.folder.read("run.json"))["continued"]
 
 
+@pytest.mark.slow
 def test_pairs_at_hand_are_used_and_then_refused_with_numbers(tmp_path: Path) -> None:
     run = begun(
         tmp_path, test={"claim": "these_pairs", "max_pairs": 4, "futility": 0}, pairs={"test": 8}

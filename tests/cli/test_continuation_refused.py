@@ -59,6 +59,7 @@ def test_an_object_that_draws_other_pairs_is_refused_and_the_same_one_goes_on(
     assert RunFolder.open(again.place).info.continued == {"1": 40}
 
 
+@pytest.mark.slow
 def test_a_problem_of_a_file_that_was_changed_is_refused(tmp_path: Path) -> None:
     mine = tmp_path / "mine.py"
     text = "from raysearch.problems import add_three\n\n\ndef problem():\n    return add_three.problem(highest=9)\n"

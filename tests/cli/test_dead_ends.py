@@ -176,6 +176,7 @@ def test_digests_of_another_form_are_refused_in_one_line(done_run: Path) -> None
             rs.Run.open(str(done_run)).results()
 
 
+@pytest.mark.slow
 def test_folders_and_files_of_a_file_server_are_no_part_of_a_run(
     done_run: Path, shell: Shell
 ) -> None:
@@ -230,6 +231,7 @@ def test_a_run_without_its_journal_is_not_searched_anew(done_run: Path, whole: b
     assert not os.listdir(done_run / "journal") if (done_run / "journal").exists() else True
 
 
+@pytest.mark.slow
 def test_one_driver_of_several_whose_journal_is_lost_is_named(done_run: Path) -> None:
     unended(done_run)
     (first,) = (done_run / "journal").iterdir()

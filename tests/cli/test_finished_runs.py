@@ -69,6 +69,7 @@ def test_a_run_whose_summary_is_missing_is_finished(done_run: Path, shell: Shell
     assert (done_run / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_a_page_of_the_search_on_its_way_is_no_sign_of_the_end(
     done_run: Path, shell: Shell
 ) -> None:

@@ -82,6 +82,7 @@ def _table(run: Path, name: str, *without: str) -> list[dict[str, Any]]:
     return sorted(table.drop_columns([*without]).to_pylist(), key=repr)
 
 
+@pytest.mark.slow
 def test_accepted_hypotheses_stand_beside_all_their_controls(undisturbed: Path) -> None:
     verdicts = {r["hypothesis"]: r for r in _table(undisturbed, "verdicts")}
     rows = [r | verdicts[r["hypothesis"]] for r in _table(undisturbed, "hypotheses")]

@@ -36,6 +36,7 @@ def test_a_causal_model_to_begin_with_is_found_in_the_model_that_comes_with_it(
     assert {variable for variable, *_ in found} == {"a", "b", "c", "sum_ab", "total"}
 
 
+@pytest.mark.slow
 def test_a_network_to_begin_with_has_the_variable_where_its_weights_put_it(
     tmp_path: Path, once: Once
 ) -> None:
@@ -59,6 +60,7 @@ def _line(pair: Pair) -> str:
     return json.dumps(line)
 
 
+@pytest.mark.slow
 def test_a_file_of_pairs_gives_the_job_its_variables_and_positions(
     tmp_path: Path, once: Once
 ) -> None:

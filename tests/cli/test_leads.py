@@ -43,6 +43,7 @@ def test_a_reason_stands_before_the_command(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().err == "raysearch: it is slow; go on with: raysearch runs\n"
 
 
+@pytest.mark.slow
 def test_a_report_and_results_lead_on_to_commands(tmp_path: Path) -> None:
     run = finished.make(tmp_path)
     for arguments in (["report", str(run)], ["results", str(run)]):

@@ -145,6 +145,7 @@ def test_what_is_found_is_where_it_was_put_and_at_no_layer(own: Path) -> None:
     } == {None}
 
 
+@pytest.mark.slow
 def test_the_page_the_maps_and_the_tables_show_no_layer(own: Path) -> None:
     said = (own / "said").read_text()
     assert re.search(r"a\s+embed.output\s+last", said)

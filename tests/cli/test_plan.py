@@ -37,6 +37,7 @@ def planned(output: str, *sets: str) -> str:
     return plans.written(plans.planned(job, ("pairs.test=64", *sets)), output)
 
 
+@pytest.mark.slow
 def test_a_plan_names_the_proposer_and_what_k_means_for_it(tmp_path: Path) -> None:
     mine = tmp_path / "mine.py"
     mine.write_text(

@@ -35,6 +35,7 @@ def _rows(run: Path, table: str) -> list[dict[str, Any]]:
     return ds.dataset(run / "tables" / table).to_table().to_pylist()  # type: ignore[no-any-return]
 
 
+@pytest.mark.slow
 def test_a_fixed_number_of_pairs_is_measured_for_every_hypothesis(shell: Shell) -> None:
     run = _run(shell, "test.use=fixed", "test.pairs=40", "pairs.test=40")
     pairs = pq.read_table(run / "pairs.parquet").to_pylist()

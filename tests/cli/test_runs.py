@@ -223,6 +223,7 @@ def test_an_interrupted_driver_says_how_to_go_on(fewer: Path, shell: Shell, numb
     assert _verdicts(shell) == _verdicts(shell, fewer)
 
 
+@pytest.mark.slow
 def test_two_drivers_cannot_work_on_one_run(shell: Shell) -> None:
     first = shell.begin("run", str(QUICKSTART), *LOCAL, "--set", "resources.rows=1")
     try:
@@ -316,6 +317,7 @@ def test_resume_refuses_what_would_mix_verdicts(
     )
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_evidence_version_is_read_and_not_gone_on_with(
     shell: Shell, undisturbed: Path
 ) -> None:
@@ -345,6 +347,7 @@ def test_a_run_of_an_earlier_evidence_version_is_read_and_not_gone_on_with(
         )
 
 
+@pytest.mark.slow
 def test_another_patch_release_and_another_machine_may_go_on_with_a_run(
     shell: Shell, fewer: Path
 ) -> None:
@@ -361,6 +364,7 @@ def test_another_patch_release_and_another_machine_may_go_on_with_a_run(
     assert _verdicts(shell, copy) == _verdicts(shell, fewer)
 
 
+@pytest.mark.slow
 def test_hypotheses_that_fail_are_told_and_too_many_of_them_exit_with_3(shell: Shell) -> None:
     """A model whose last block puts out numbers that are none: every swap after it fails, and its
     own runs do not."""

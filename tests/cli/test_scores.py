@@ -40,6 +40,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return find_run(folder / "runs", "latest").path
 
 
+@pytest.mark.slow
 def test_a_test_on_the_logit_difference_finds_the_planted_sites(searched: Path) -> None:
     found = results(searched).to_pylist()
     assert {

@@ -131,6 +131,7 @@ PROPOSER = """class Once:
 """
 
 
+@pytest.mark.slow
 def test_a_run_whose_files_lie_in_the_store_is_looked_into_and_exported_from_there(
     s3: S3, tmp_path: Path
 ) -> None:
@@ -223,6 +224,7 @@ def test_a_store_that_answers_errors_for_a_while_is_waited_for_and_nothing_is_lo
     assert_same(find_run(store, "latest"), undisturbed)
 
 
+@pytest.mark.slow
 def test_credentials_in_a_store_uri_are_seen_nowhere(
     shell: Shell, s3: S3, store: Folder, tracking: str
 ) -> None:

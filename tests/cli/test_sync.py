@@ -84,6 +84,7 @@ def figures(run: Run) -> dict[str, Any]:
     return {name: value for name, value in run.data.metrics.items() if name != "pairs_per_second"}
 
 
+@pytest.mark.slow
 def test_a_run_without_mlflow_is_told_as_a_live_one_would_have_been(
     live: Shell, shell: Shell, run: Path, tracking: str
 ) -> None:
@@ -108,6 +109,7 @@ def test_a_run_without_mlflow_is_told_as_a_live_one_would_have_been(
     assert (info["tracking_run_id"], info["tracking_uri"]) == (parent.info.run_id, tracking)
 
 
+@pytest.mark.slow
 def test_said_twice_it_makes_one_run_and_no_point_twice(
     shell: Shell, run: Path, tracking: str
 ) -> None:

@@ -73,6 +73,7 @@ def _place(row: dict[str, Any]) -> Place:
     return row["variable"], row["layer"], tuple(coordinates) if coordinates else None
 
 
+@pytest.mark.slow
 def test_each_comparison_is_found_in_its_own_neurons_with_iia_1_and_nowhere_else(
     undisturbed: Path, shell: Shell
 ) -> None:

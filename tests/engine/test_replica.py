@@ -282,6 +282,7 @@ def test_each_distinct_input_is_run_without_intervention_once() -> None:
     assert counter.since() == sum(4 - 1 - row.patches[0].point.layer for row in rows - free)
 
 
+@pytest.mark.slow
 def test_a_cache_that_is_too_small_costs_time_and_changes_nothing() -> None:
     model = model_of("llama")
     big, small = replica_of(model), replica_of(model, capture_bytes=0)

@@ -95,6 +95,7 @@ def test_a_problem_and_a_model_that_was_read_are_the_search_of_their_names(
     assert verdicts(done) == verdicts(run)
 
 
+@pytest.mark.slow
 def test_a_model_of_transformers_is_searched_where_it_is_and_stays_as_it_is(
     problem: rs.Problem, theirs: Any, tokenizer: Any, from_files: rs.Run, tmp_path: Path
 ) -> None:
@@ -115,6 +116,7 @@ def test_a_model_of_transformers_is_searched_where_it_is_and_stays_as_it_is(
     )
 
 
+@pytest.mark.slow
 def test_a_run_of_a_model_that_no_file_has_goes_on_with_that_model_alone(
     problem: rs.Problem, theirs: Any, tokenizer: Any, tmp_path: Path
 ) -> None:
@@ -217,6 +219,7 @@ def test_pool_ray_takes_a_problem_and_a_model_that_was_read_and_refuses_one_that
     assert verdicts(run) == verdicts(from_files)
 
 
+@pytest.mark.slow
 def test_a_module_on_tensors_is_searched_as_the_factory_that_makes_it(tmp_path: Path) -> None:
     net = load_module(ModelSource(f"{NETS}:trained", is_factory=True)).module.train()
     asks: dict[str, Any] = {

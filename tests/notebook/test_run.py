@@ -66,6 +66,7 @@ def test_on_ray_it_is_the_same(searched: rs.Run, tmp_path: Path) -> None:
     assert _rows(rs.run(job, store=tmp_path, pool="ray", quiet=True)) == _rows(searched)
 
 
+@pytest.mark.slow
 def test_a_job_may_be_written_in_python(searched: rs.Run, tmp_path: Path) -> None:
     asked = searched.job.model_dump(mode="json", by_alias=True)
     asked["space"]["variables"] = ["sum_ab"]

@@ -109,6 +109,7 @@ def test_below_a_title_every_value_can_be_read_and_no_text_is_cut_off(
         assert box.y0 >= map_top
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_cells_are_drawn_in_seconds_and_can_be_opened() -> None:
     began = time.process_time()
     picture = draw(a_panel(50, 2000), FACTS, titled=True)

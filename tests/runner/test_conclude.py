@@ -38,6 +38,7 @@ def test_results_and_what_they_rest_on_are_read_once(
     assert not (Path(run.place) / "heatmaps").exists()
 
 
+@pytest.mark.slow
 def test_heat_maps_are_drawn_unless_they_are_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

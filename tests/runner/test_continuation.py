@@ -96,6 +96,7 @@ def test_a_hypothesis_that_went_on_has_one_verdict_the_last_one(
     ledger.abandon()
 
 
+@pytest.mark.slow
 def test_wherever_a_continuation_is_killed_a_plain_resume_ends_it(
     done: RunFolder, tmp_path: Path, wanted: Tables
 ) -> None:

@@ -253,6 +253,7 @@ def test_a_run_of_before_has_no_digests_and_opens_as_it_did_and_gets_them_by_a_r
     assert raysearch("results", str(copied), "-o", "json")[1] == expected
 
 
+@pytest.mark.slow
 def test_looking_at_a_run_never_runs_its_proposer(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(PROPOSER)
     job: dict[str, Any] = {**JOB, "propose": {"use": "mine.py:Proposer"}}
@@ -279,6 +280,7 @@ def test_looking_at_a_run_never_runs_its_proposer(tmp_path: Path) -> None:
     assert files(run, TOUCHED) == before
 
 
+@pytest.mark.slow
 def test_of_a_run_of_before_whose_proposer_alone_could_say_it_the_tables_are_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

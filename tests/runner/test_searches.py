@@ -108,6 +108,7 @@ def test_ones_own_proposer_is_asked_generation_by_generation(tmp_path: Path) -> 
     assert proposed == {("Steps", 0, "token_0"), ("Steps", 1, "token_1")}
 
 
+@pytest.mark.slow
 def test_what_ones_own_proposer_says_is_its_k_is_what_each_accept_pays_for_even_beyond_the_space(
     tmp_path: Path,
 ) -> None:

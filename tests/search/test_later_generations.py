@@ -35,6 +35,7 @@ def parts_of(search: Search) -> dict[str, float]:
     return {name: d.level or 0.0 for name, d in search.verdicts.items()}
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 10_000), dies=st.booleans())
 def test_what_failed_in_any_generation_keeps_its_pairs_and_level_when_it_is_tried_again(

@@ -317,6 +317,7 @@ def test_the_mirror_hears_of_everything_but_repeats_nothing(tmp_path: Path) -> N
     assert RunFolder.open(run.path).info.tracking_run_id == "abc"
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 2**32), max_rows=st.integers(1, 9), drivers=st.integers(2, 4))
 def test_of_drivers_at_once_the_last_one_counts_and_the_tables_end_the_same(

@@ -39,6 +39,7 @@ def read(run: RunFolder) -> dict[str, int]:
     return {name: read_table(run.folder, name).num_rows for name in TABLES}
 
 
+@pytest.mark.slow
 def test_wherever_a_driver_dies_what_it_leaves_is_read_and_a_second_one_ends_with_the_same_rows(
     tmp_path: Path,
 ) -> None:

@@ -302,6 +302,7 @@ def _many(run: RunFolder) -> RunFolder:
     return _kept(run, notes)
 
 
+@pytest.mark.slow
 def test_ten_thousand_hypotheses_make_a_page_that_says_what_it_leaves_out(tmp_path: Path) -> None:
     html = page(_many(new_run(tmp_path)).folder)
     seen = Page(html)

@@ -59,6 +59,7 @@ def _cells(data: dict[str, Any]) -> dict[str, tuple[dict[str, Any], dict[str, An
     return found
 
 
+@pytest.mark.slow
 def test_the_outcomes_of_the_pairs_are_those_that_the_verdict_counted(run: RunFolder) -> None:
     cells = _cells(_data(run))
     rows = results(run.folder, controls=True).to_pylist()
@@ -140,6 +141,7 @@ def test_one_folder_gives_one_page_below_a_megabyte(quickstart: RunFolder) -> No
     assert json.loads(inside["index"])["run"]["id"] == quickstart.info.id
 
 
+@pytest.mark.slow
 def test_more_data_lie_beside_the_page_in_few_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
