@@ -4,12 +4,14 @@ hand-written run that resumes at the patched layer.
     OMP_NUM_THREADS=1 python benchmarks/weak_cases.py [--pairs 16] [--layers 0 15 29] [--tokens 10 128]
 
 SmolLM2-135M, float32, one thread, random prompts that share no token, so that no row is free; one
-cell each: its layer, first patched token and component, on all pairs. Captures are left out but
-where a cell says so; a cell of two tokens answers with two. Processor seconds, the better of two
-rounds each. `bound`: multiply-adds of pyvene's two forward passes (logits of every token) over
-those that any method must do: the base's captures are given, tokens from the patch on and layers
-above it are run, and one head; with captures, also both runs. The last line is the worst share of a
-bound.
+cell each: its layer, first patched token and component, on all pairs, as waves of swaps, which is
+how a job runs them. Captures are left out but where a cell says so; a cell of two tokens answers
+with two, after the rows on which a replica compares both ways of the second. Processor seconds, the
+better of two rounds each. `near`: rows that were too close to call, and so were run once more one
+by one; the others' ways do not do that, and random prompts have more of them than texts. `bound`:
+multiply-adds of pyvene's two forward passes (logits of every token) over those that any method must
+do: the base's captures are given, tokens from the patch on and layers above it are run, and one
+head; with captures, also both runs. The last line is the worst share of a bound.
 """
 
 import argparse
@@ -25,7 +27,8 @@ from transformers import PreTrainedModel
 
 from raysearch.core.model_source import ModelSource
 from raysearch.engine.execution.activation_cache import ActivationCache
-from raysearch.engine.execution.evaluate import Evaluator, RowRequest
+from raysearch.engine.execution.evaluate import Evaluator
+from raysearch.engine.execution.evaluate_swaps import TRIED, SwapEvaluator
 from raysearch.engine.execution.executors import PlainExecutor
 from raysearch.engine.execution.memory import RowLimit
 from raysearch.engine.execution.predict import NEAR_TIE
@@ -33,8 +36,8 @@ from raysearch.engine.execution.replay_executor import ReplayExecutor
 from raysearch.engine.loading.load import load
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import LanguageModel
-from raysearch.engine.patching.edits import sources_of
-from raysearch.engine.patching.rows import Row, swap
+from raysearch.engine.patching.build_swaps import swaps_of
+from raysearch.engine.patching.rows import swap
 
 PYVENE = {
     "residual": "block_output",
@@ -94,25 +97,27 @@ def main() -> None:
     shares = []
     print(
         "length, token, layer, component: ours s, resumed s, pyvene s | to resumed, to pyvene, "
-        "bound, share of it"
+        "bound, share of it, near"
     )
     for cell in cells(asked.layers, asked.tokens):
         count = max(2, min(asked.pairs, 8192 // cell.length // 4))
         draw = torch.Generator().manual_seed(cell.length)
         ids = torch.randint(5000, 40000, (2, count, cell.length), generator=draw)
-        ways = (_ours(model, cell, ids), _resumed(model, cell, ids), _pyvene(model, cell, ids))
+        near: list[int] = []
+        ours = _ours(model, cell, ids, near)
+        ways = (ours, _resumed(model, cell, ids), _pyvene(model, cell, ids))
         taken, answers = zip(*(_best(way) for way in ways), strict=True)
         for name, answer in (("resumed", answers[1]), ("pyvene", answers[2])):
             same = (answers[0] == answer).float().mean()
             assert same >= 0.9, f"{cell}: {name} has other answers ({same:.0%} equal)"
-        ours, resumed, theirs = taken
+        own, resumed, theirs = taken
         bound = _bound(model, cell)
-        shares.append(theirs / ours / bound)
+        shares.append(theirs / own / bound)
         print(
             f"{cell.length}, {cell.token}, {cell.layer}, {cell.component}"
             f"{', with captures' * cell.captures}{', two tokens' * (cell.answer - 1)}: "
-            f"{ours:.3f}, {resumed:.3f}, {theirs:.3f} | {resumed / ours:.2f}, {theirs / ours:.2f}, "
-            f"{bound:.2f}, {shares[-1]:.2f}",
+            f"{own:.3f}, {resumed:.3f}, {theirs:.3f} | {resumed / own:.2f}, {theirs / own:.2f}, "
+            f"{bound:.2f}, {shares[-1]:.2f}, {near[-1]}",
             flush=True,
         )
     print(f"share: {min(shares):.2f}")
@@ -135,14 +140,8 @@ def _best(way: tuple[Callable[[], object], Callable[[object], Tensor]]) -> tuple
 Way = tuple[Callable[[], object], Callable[[object], Tensor]]
 
 
-@torch.inference_mode()
-def _evaluated(evaluator: Evaluator, rows: Sequence[Row], tokens: int) -> Tensor:
-    items = [RowRequest("cell", 0, at, row) for at, row in enumerate(rows)]
-    found = evaluator.measure(items, tokens).predictions
-    return torch.tensor([[token.id for token in found[item]] for item in items])
-
-
-def _ours(model: PreTrainedModel, cell: Cell, ids: Tensor) -> Way:
+def _ours(model: PreTrainedModel, cell: Cell, ids: Tensor, near: list[int]) -> Way:
+    """By a replica's waves; adds to `near` how many rows were too close to call."""
     network = LanguageModel(model)
     hook_points = Components(network)
     bases, sources = ([tuple(row) for row in side.tolist()] for side in ids)
@@ -150,6 +149,7 @@ def _ours(model: PreTrainedModel, cell: Cell, ids: Tensor) -> Way:
         swap(base, source, cell.layer, (cell.token,), cell.component)
         for base, source in zip(bases, sources, strict=True)
     ]
+    swaps = swaps_of(rows)
 
     def prepare() -> object:
         limit = RowLimit(64)
@@ -157,14 +157,22 @@ def _ours(model: PreTrainedModel, cell: Cell, ids: Tensor) -> Way:
         cache = ActivationCache(network, hook_points, limit, tolerance, 2**33, keys=True)
         executor = ReplayExecutor(network, hook_points, cache)
         executor.want([cell.component])
-        if not cell.captures:
-            list(executor.batches(rows))
-            cache.runs([Row(base) for base in bases], sources_of(rows))
-            executor.logits(rows[:1])  # makes the wave's template, which a job makes once
         plain = PlainExecutor(network, hook_points)
-        return Evaluator(executor, plain, cache, limit, tolerance)
+        evaluator = Evaluator(executor, plain, cache, limit, tolerance)
+        waves = SwapEvaluator(evaluator, executor, tolerance)
+        if not cell.captures:  # makes captures, templates, and the tries of a second token
+            for _ in range(-(-TRIED // len(rows)) if cell.answer > 1 else 1):
+                waves.measure(swaps, cell.answer)
+        return waves
 
-    return prepare, lambda evaluator: _evaluated(evaluator, rows, cell.answer)  # type: ignore[arg-type]
+    def run(waves: object) -> Tensor:
+        assert isinstance(waves, SwapEvaluator)
+        found = waves.measure(swaps, cell.answer)
+        assert not found.failed.any()
+        near.append(int(found.near.sum()))
+        return torch.from_numpy(found.ids)
+
+    return prepare, run
 
 
 def _module(model: PreTrainedModel, cell: Cell) -> tuple[torch.nn.Module, bool]:

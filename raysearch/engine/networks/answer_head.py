@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from raysearch.engine.networks.block_stubs import replaced_forward
 from raysearch.engine.networks.gradient_mode import detached
 from raysearch.engine.networks.network import LanguageModel
 
@@ -53,14 +54,8 @@ class AnswerHead:
             rounded: Tensor = logits.to(given.dtype)
             return rounded[:, None]
 
-        before = vars(layer).get("forward")
-        layer.forward = some
-        try:
+        with replaced_forward(layer, some):
             yield
-        finally:
-            del layer.forward
-            if before is not None:
-                layer.forward = before
 
     def _equals_whole(self, network: LanguageModel) -> bool:
         """Returns whether the model computes the same logits of some ids in both ways."""

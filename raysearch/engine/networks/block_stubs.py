@@ -37,6 +37,19 @@ class _BlockStub(nn.Module):
 
 
 @contextmanager
+def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Runs `forward` where the module's own forward would run."""
+    before = vars(module).get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward
+        if before is not None:
+            module.forward = before
+
+
+@contextmanager
 def stubbed(
     layers: nn.ModuleList, stub: Stub, tuples: bool, first: int = 0, end: int | None = None
 ) -> Iterator[None]:

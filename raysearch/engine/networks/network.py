@@ -6,13 +6,13 @@ forward pass takes inputs of one *batch key*: inputs that do not change each oth
 they share a batch. A `LoadedNetwork` opens the network and the encoder that turns pairs into its
 inputs.
 
-Invariants: the batch key of an input, and the place of its tokens in a batch, depend on that input
-alone; padding is on the left, is masked, and does not move position ids.
+Invariants: the batch key of an input depends on that input alone; a batch is as wide as its longest
+input; padding is on the left, is masked, and does not move position ids.
 """
 
 import inspect
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import Protocol, TypeVar
 
@@ -26,7 +26,7 @@ from raysearch.core.events import Ids
 from raysearch.core.events import (
     ModelInput as ModelInput,
 )  # re-exported: the input of a network
-from raysearch.engine.networks.block_stubs import stubbed
+from raysearch.engine.networks.block_stubs import replaced_forward, stubbed
 from raysearch.engine.networks.blocks import layers_of
 from raysearch.engine.networks.encoder import Encoder
 from raysearch.engine.networks.hooks import HookSide
@@ -84,8 +84,8 @@ class Network(Protocol):
         """Returns a key that is equal for inputs that may share a batch."""
         ...
 
-    def pad(self, given: ModelInput) -> int:
-        """Returns the column of the batch in which the first token of `given` stands."""
+    def pads(self, givens: Sequence[ModelInput]) -> list[int]:
+        """Returns the column in which the first token of each input stands, in a batch of these."""
         ...
 
     def firings(self, module: nn.Module, given: ModelInput) -> int:
@@ -214,17 +214,38 @@ class LanguageModel:
     def run(self, **arguments: object) -> Float[Tensor, "row token vocab"]:
         """Calls the model with its own arguments and returns its logits, whatever ran before."""
         self.forget()
-        logits: Tensor = self.model(**arguments).logits
+        with self._head_in_one_product():
+            logits: Tensor = self.model(**arguments).logits
         return logits
+
+    @contextmanager
+    def _head_in_one_product(self) -> Iterator[None]:
+        """Gives the head its input in one piece of memory.
+
+        The last token of each row is a view with gaps. On a CPU torch multiplies each row of such a
+        view by itself: 107 ms in place of 20 for 16 rows and the head of SmolLM2-135M in float32.
+        """
+        head: nn.Module | None = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        if head is None:
+            yield
+            return
+        handle = head.register_forward_pre_hook(
+            lambda _, given: (given[0].contiguous(), *given[1:]) if given else None
+        )
+        try:
+            yield
+        finally:
+            handle.remove()
 
     def forget(self) -> None:
         """Resets the state that a run leaves in the model, so that outputs depend on the current
         input alone."""
         self._stretch.forget()
 
-    def pad(self, given: ModelInput) -> int:
-        length = len(_ids(given))
-        return self._width(length) - length
+    def pads(self, givens: Sequence[ModelInput]) -> list[int]:
+        lengths = [len(_ids(given)) for given in givens]
+        longest = max(lengths, default=0)
+        return [longest - length for length in lengths]
 
     def firings(self, module: nn.Module, given: ModelInput) -> int:
         return 1
@@ -288,9 +309,20 @@ class LanguageModel:
 
         return run
 
-    def ending_after(self, blocks: int) -> AbstractContextManager[None]:
-        """Makes forward passes run only the first `blocks` blocks; their logits mean nothing."""
-        return stubbed(self.layers, lambda _layer, given, *_: given, self.tuples, first=blocks)
+    @contextmanager
+    def ending_after(self, blocks: int) -> Iterator[None]:
+        """Makes forward passes run only the first `blocks` blocks, and no head; their logits mean
+        nothing."""
+        head: nn.Module | None = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+
+        def no_product(given: Tensor) -> Tensor:
+            return given.new_zeros(()).expand(*given.shape[:-1], head.out_features)
+
+        with (
+            replaced_forward(head, no_product) if isinstance(head, nn.Linear) else nullcontext(),
+            stubbed(self.layers, lambda _layer, given, *_: given, self.tuples, first=blocks),
+        ):
+            yield
 
     @cached_property
     def tuples(self) -> bool:
@@ -310,12 +342,10 @@ class LanguageModel:
         self, givens: Sequence[ModelInput], cache: Cache | None = None
     ) -> Float[Tensor, "row vocab"]:
         """Computes logits of padded rows; keys and values are written to `cache`, if given."""
-        rows = [_ids(given) for given in givens]
-        width = self._width(len(rows[0]))
+        rows, pads = [_ids(given) for given in givens], self.pads(givens)
         assert len({self.batch_key(row) for row in rows}) == 1, (
             "rows of one batch are of one company"
         )
-        pads = [width - len(row) for row in rows]
         ids = [[0] * pad + list(row) for pad, row in zip(pads, rows, strict=True)]
         mask = [[0] * pad + [1] * len(row) for pad, row in zip(pads, rows, strict=True)]
         at = [[0] * pad + list(range(len(row))) for pad, row in zip(pads, rows, strict=True)]
@@ -331,8 +361,9 @@ class LanguageModel:
         return self.run(input_ids=torch.tensor(ids, device=self.device), **options)[:, -1].float()
 
     def _width(self, length: int) -> int:
-        """Returns the padded width of a row. In half precision it is the row's length: whether a
-        batch has a mask, and so the bits of its rows, must not depend on the others' lengths."""
+        """Returns the largest width of a batch with a row of this length. In half precision it is
+        the row's length: whether a batch has a mask, and so the bits of its rows, must not depend
+        on the others' lengths."""
         return length if self._is_half else width_of(length)
 
     @cached_property

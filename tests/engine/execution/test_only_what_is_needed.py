@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from raysearch.core.events import Task
 from raysearch.engine.execution.predict import predict
 from raysearch.engine.networks.answer_head import AnswerHead
+from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.rows import Row, swap
 from tests.engine.test_replica import BLOCKS, Counter, measure, replica_of
 from tests.engine.worlds import VOCAB, model_of, shared_world, world_of
@@ -112,6 +113,20 @@ def test_a_prediction_among_choices_is_that_of_the_masked_logits(
         assert found.gap == (rest[0] - rest[1] if len(rest) > 1 else 0.0)
 
 
+class _Products(TorchDispatchMode):
+    """Records products that are as wide as the vocabulary."""
+
+    def __init__(self, vocab: int) -> None:
+        super().__init__()
+        self.vocab, self.seen = vocab, list[tuple[str, tuple[int, ...]]]()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        out = func(*args, **(kwargs or {}))
+        if func.name() in ("aten::mm", "aten::bmm") and out.shape[-1] == self.vocab:
+            self.seen.append((func.name(), tuple(out.shape)))
+        return out
+
+
 class _WholeHeads(TorchDispatchMode):
     """Counts products that give a number for each id of the vocabulary."""
 
@@ -124,6 +139,27 @@ class _WholeHeads(TorchDispatchMode):
         if func.name().startswith(("aten::mm", "aten::addmm", "aten::linear", "aten::bmm")):
             self.count += out.shape[-1] == self.vocab
         return out
+
+
+def test_a_source_that_ends_early_computes_no_head() -> None:
+    world = shared_world("llama")
+    cache = world.replayed()._cache
+    cache.wanted.points([Point(1, "residual")])
+    with torch.inference_mode(), _WholeHeads(VOCAB) as heads:
+        cache.runs([Row(BASE)])
+        assert heads.count == 1
+        cache.runs([], {Row(SOURCE): [Point(1, "residual")]})
+        assert heads.count == 1
+
+
+@pytest.mark.parametrize("rows", [2, 9])
+def test_the_head_of_a_batch_is_one_product(rows: int) -> None:
+    """On a CPU torch multiplies the rows of a view with gaps one by one, which takes five times as
+    long for 16."""
+    world = shared_world("llama")
+    with torch.no_grad(), _Products(VOCAB) as heads:
+        world.network.batch([(5, 6, at) for at in range(rows)])
+    assert heads.seen == [("aten::mm", (rows, VOCAB))]
 
 
 @pytest.mark.parametrize("choices_only", [True, False])

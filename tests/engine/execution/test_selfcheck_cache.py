@@ -77,8 +77,8 @@ def test_a_model_that_is_not_run_fast_is_checked_and_warned_of_each_time(
     cache: Path, checks: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = model_of("llama")
-    monkeypatch.setattr("raysearch.engine.execution.selfcheck.MOST", 0.0)
-    monkeypatch.setattr("raysearch.engine.execution.selfcheck.least_near_tie", lambda *_: 0.0)
+    monkeypatch.setattr("raysearch.engine.execution.selfcheck.MOST", -1.0)
+    monkeypatch.setattr("raysearch.engine.execution.selfcheck.least_near_tie", lambda *_: -1.0)
     for _ in range(2):
         assert replica_of(model, digest="d")._runner.executor.name == "plain"
     assert len(checks) == 2
