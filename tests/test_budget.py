@@ -29,7 +29,7 @@ BUDGETS = {
     "engine/execution": 32_500,
     "engine/featurizers": 8_600,
     "engine/loading": 9_700,
-    "engine/networks": 17_600,
+    "engine/networks": 17_900,
     "engine/patching": 12_100,
     "engine/training": 14_600,
     "interventions": 7_700,

@@ -1,8 +1,8 @@
-"""Stubs in place of a model's blocks: the model's own forward pass, with other code where the
-blocks would run.
+"""Stubs in place of a model's blocks and of single layers: the model's own forward pass, with other
+code where these would run.
 
-Invariants: the model has its own blocks again however a call ends; the blocks, and hooks of others
-on them, are not touched.
+Invariants: the model has its own blocks and layers again however a call ends; the blocks, and hooks
+of others on them, are not touched.
 """
 
 from collections.abc import Callable, Iterator
@@ -47,6 +47,17 @@ def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator
         del module.forward
         if before is not None:
             module.forward = before
+
+
+@contextmanager
+def without_product(layer: nn.Linear) -> Iterator[None]:
+    """Makes a linear layer return zeros, of its shape, that cost nothing."""
+
+    def zeros(given: Tensor) -> Tensor:
+        return given.new_zeros(()).expand(*given.shape[:-1], layer.out_features)
+
+    with replaced_forward(layer, zeros):
+        yield
 
 
 @contextmanager
