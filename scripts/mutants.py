@@ -217,6 +217,18 @@ MUTANTS = (
         ("engine/networks",),
     ),
     Mutant(
+        "engine/networks/network.py",
+        "given[0].contiguous()",
+        "given[0]",
+        ("engine/execution/test_only_what_is_needed.py",),
+    ),
+    Mutant(
+        "engine/networks/network.py",
+        "nullcontext() if self._head is None else without_product(self._head)",
+        "nullcontext()",
+        ("engine/execution/test_only_what_is_needed.py",),
+    ),
+    Mutant(
         "engine/execution/partial_attention.py",
         "(total - own_total).sigmoid()",
         "(own_total - total).sigmoid()",
