@@ -134,13 +134,15 @@ def test_whatever_is_asked_the_fast_paths_say_what_the_oracle_says(
 
 @settings(max_examples=8, deadline=None)
 @given(family=st.sampled_from([f for f in CONFIGS if f not in ROUTED]), seed=st.integers(0, 10**6))
-def test_in_bfloat16_they_say_it_within_half_of_a_near_tie(family: str, seed: int) -> None:
+def test_in_bfloat16_they_say_it_too_but_for_near_ties(family: str, seed: int) -> None:
     world = shared_world(family, torch.bfloat16)
     rows = asked(world, family, seed, 6)
     wanted = [world.oracle(row) for row in rows]
     for path in world.fast():
         for row, ours, theirs in zip(rows, logits_of(path, rows), wanted, strict=True):
-            assert (ours - theirs).abs().max() <= NEAR_TIE["bfloat16"] / 2, (path.name, row)
+            (our,), (their,) = predict(ours[None]), predict(theirs[None])
+            assert our.id == their.id or our.gap < NEAR_TIE["bfloat16"], (path.name, row)
+            assert (ours - theirs).abs().max() <= NEAR_TIE["bfloat16"], (path.name, row)
 
 
 def measured(world: World, rows: list[Row], most: int = 64) -> list[int]:
