@@ -38,7 +38,7 @@ BUDGETS = {
     "problems": 18_500,
     "proposers": 4_200,
     "report": 21_100,
-    "runner": 40_900,
+    "runner": 41_000,
     "search": 28_300,
     "stats": 6_600,
     "storage": 6_300,

@@ -91,7 +91,9 @@ def continuation(
     if resolved.population.fixed:
         lacking = unasked = 0
     wanted = (SPARE if resolved.job.pairs.solved_only else 1) * lacking
-    if resolved.job.problem.use is not None and wanted > unasked:
+    # Where none can be drawn in place of those that the model may not solve, those at hand do.
+    enough = lacking <= unasked and leaves_out_tested(resolved)
+    if resolved.job.problem.use is not None and wanted > unasked and not enough:
         check_draws(run, resolved, given, left + unasked)
         resolved = with_more_pairs(resolved, wanted - unasked, number, given)
     more = len(resolved.pairs) - len(kept) + min(unasked, wanted)
@@ -178,10 +180,16 @@ def check_rules(run: RunFolder, resolved: ResolvedJob) -> None:
         )
 
 
+def leaves_out_tested(resolved: ResolvedJob) -> bool:
+    """Says whether pairs that earlier runs had tested on were left out (pairs.fresh), so that the
+    problem draws no more of the same population."""
+    return any(left.reason == "used_before" for left in resolved.left_out)
+
+
 def check_draws(run: RunFolder, resolved: ResolvedJob, given: GivenObjects, at_hand: int) -> None:
     """Raises: ResumeError where its problem cannot draw further pairs of the same population."""
     problem, name = resolved.job.problem, run.info.id
-    if any(left.reason == "used_before" for left in resolved.left_out):
+    if leaves_out_tested(resolved):
         raise ResumeError(
             f"run {name} left out pairs that earlier runs had tested on (pairs.fresh), {at_hand} "
             "are at hand, and what is drawn now would be of another population; give more pairs "

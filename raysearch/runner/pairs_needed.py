@@ -4,6 +4,7 @@ Invariants: run.json, the job and the tables alone are read: no code of the job 
 fetched, no model looked for.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
@@ -15,7 +16,7 @@ from raysearch.job import Job
 from raysearch.job.file_keys import MODEL, is_beside
 from raysearch.job.job_files import named_files
 from raysearch.job.keys import MOST_PAIRS
-from raysearch.report.results_table import results
+from raysearch.report.results_table import read_table, results
 from raysearch.report.row_sequence import Row
 from raysearch.runner.continuation import check_draws, check_rules, used_up
 from raysearch.runner.given_objects import NO_OBJECTS
@@ -76,13 +77,17 @@ def pairs_for_verdicts(run: RunFolder) -> int:
 
 
 def _pairs(run: RunFolder, resolved: ResolvedJob, stored: PairsTable) -> tuple[int, int]:
-    """Returns how many test pairs are in use, and how many further ones are at hand."""
-    test = [p.index for p in resolved.pairs if p.split == "test"]
-    screened = {s.pair: s for s in stored.screened or ()}
-    blocked = sum(p in screened and screened[p].block is not None for p in test)
-    used = min(blocked, resolved.job.test.most_pairs + sum(run.info.continued.values()))
-    unasked = 0 if resolved.population.fixed else sum(p not in screened for p in test)
-    return blocked, blocked - used + unasked
+    """Returns how many test pairs are in use, and how many further ones are at hand: those behind
+    the last one that a test might use, and but for a finite population those not yet screened."""
+    test = {p.index for p in resolved.pairs if p.split == "test"}
+    blocked = sum(s.pair in test and s.block is not None for s in stored.screened or ())
+    left = {"beyond_max_pairs"} if resolved.population.fixed else {"beyond_max_pairs", "not_asked"}
+    at_hand = Counter[str]()  # by variable: all have as many
+    row: Row
+    for row in read_table(run.folder, "dropped").to_pylist():
+        if row["split"] == "test" and row["reason"] in left:
+            at_hand[row["variable"]] += row["pairs"]
+    return blocked, max(at_hand.values(), default=0)
 
 
 def _check_files(run: RunFolder, job: Job) -> None:

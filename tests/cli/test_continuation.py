@@ -12,6 +12,8 @@ from click.testing import CliRunner, Result
 import raysearch as rs
 from raysearch.cli.main import cli
 from raysearch.report.results_table import results
+from raysearch.runner.pairs_needed import pairs_for_verdicts
+from raysearch.store.pairs_table import read_pairs
 from raysearch.store.run_folder import RunFolder, find_run
 from tests.cli.conftest import QUICKSTART
 from tests.test_check_run import everything
@@ -100,8 +102,6 @@ def test_pairs_that_were_drawn_further_are_the_same_in_each_copy_and_none_is_of_
         (tmp_path / name).mkdir()
         run = begun(tmp_path / name)
         assert call("resume", run.place, "--more-pairs", "30", *LOCAL, "-q").exit_code == 0
-        from raysearch.store.pairs_table import read_pairs
-
         pairs.append(read_pairs(run.folder).pairs)
     assert pairs[0] == pairs[1]
     assert any(p.added == 1 for p in pairs[0])
@@ -147,6 +147,35 @@ def test_pairs_at_hand_are_used_and_then_refused_with_numbers(tmp_path: Path) ->
     for _ in range(2):
         done = call("resume", run.place, "--more-pairs", "50", *LOCAL)
     assert not found(run).get("undecided"), "once all are seen, verdicts are exact"
+
+
+def test_what_is_at_hand_is_known_where_a_run_ends(tmp_path: Path) -> None:
+    """Of a finite population the pairs behind test.max_pairs; else those not yet screened too."""
+    keys = {"claim": "these_pairs", "max_pairs": 4}
+    run = begun(tmp_path, test=keys, pairs={"test": 8})
+    assert pairs_for_verdicts(run) == 4
+    assert "--more-pairs 4" in call("results", run.place, "--where", "verdict = 'undecided'").output
+    assert call("resume", run.place, "--more-pairs", "1", *LOCAL, "-q").exit_code == 0
+    assert pairs_for_verdicts(RunFolder.open(run.folder)) == 3
+    assert call("resume", run.place, "--more-pairs", "3", *LOCAL, "-q").exit_code == 0
+    assert not found(run).get("undecided")
+
+
+def test_fresh_pairs_that_are_at_hand_are_gone_on_with(tmp_path: Path) -> None:
+    """No more are drawn, so what the model may leave unsolved is not made up for."""
+    begun(tmp_path)
+    run = begun(tmp_path, pairs={"fresh": True})
+    assert {r["population"] for r in results(run.folder).to_pylist()} == {"not_tested_before"}
+    assert found(run).get("undecided")
+    at_hand = 3 * 12 - 12  # four times as many were drawn, twelve of which are not fresh
+    assert pairs_for_verdicts(run) == 12
+    refused = call("resume", run.place, "--more-pairs", str(at_hand + 1), *LOCAL)
+    assert f"(pairs.fresh), {at_hand} are at hand" in str(refused.exception)
+    done = call("resume", run.place, "--more-pairs", str(at_hand), *LOCAL)
+    assert done.exit_code == 0, done.output
+    assert RunFolder.open(run.folder).info.continued == {"1": at_hand}
+    assert not any(p.added for p in read_pairs(run.folder).pairs), "none was drawn"
+    assert everything(run.path) == ([], [])
 
 
 def test_a_run_that_is_not_done_or_whose_problem_is_another_is_refused(tmp_path: Path) -> None:
