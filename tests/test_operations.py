@@ -23,6 +23,7 @@ from raysearch.job import Job
 from raysearch.runner.resolve import resolve
 from tests.cli.conftest import ROOT, Shell
 from tests.engine.worlds import encoded_pairs, logits_of, shared_world
+from tests.test_check_run import everything
 
 SITE = Site(1, "residual", "last")
 POINT = Point(1, "residual")
@@ -155,6 +156,11 @@ def test_what_is_necessary_is_accepted_and_what_nothing_reads_is_rejected(
             assert row["holdout_iia"] > 0.6
         else:
             assert row["matches"] == 0
+
+
+def test_the_check_of_a_third_party_agrees(found: tuple[Path, list[dict[str, Any]]]) -> None:
+    (run,) = (found[0] / "runs").iterdir()
+    assert everything(run) == ([], [])
 
 
 def test_an_export_and_the_page_say_that_it_is_an_ablation(

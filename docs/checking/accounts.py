@@ -37,10 +37,11 @@ def beside(run, given, part, parts, sizes):  # columns of a verdict
     of, told = run.parts[part][0] if part < len(run.parts) else [], run.about["name"]
     first = {repr(run.pairs[p]["content"]): p for p in reversed(of)}
     size = sizes[0] if run.fixed else run.about["values"]
+    needs = "necessity, " if '"operation"' in given["units"] else ""
     row = {
         "population": told,
         "population_size": None if told == "new_values" else size,
-        "claim": "these_pairs" if told == "these_pairs" else "sampler",
+        "claim": needs + ("these_pairs" if told == "these_pairs" else "sampler"),
         "part": part,
         "distinct": sum(first.get(repr(run.pairs[p]["content"])) == p for *_, p in changes),
         "copies": sum(copied for *_, copied, _ in changes),

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from raysearch.report.labels import score_label
 from raysearch.report.row_sequence import Row
 
-_COLUMNS = ("n", "iia", "low", "high", "reason", "level", "part")
+_COLUMNS = ("n", "iia", "low", "high", "keep_n", "keep_iia", "reason", "level", "part")
 
 
 def with_reasons(
@@ -40,8 +40,18 @@ def _words(row: Row, job: Mapping[str, Any], continued: Mapping[str, int], weigh
             f" give {score_label(job).name} {row['iia']:.3f}, 95 % interval {row['low']:.3f} to "
             f"{row['high']:.3f}, threshold {test.get('threshold', 0.0):g}"
         )
-    text += _evidence(row.get("level"), test, weighed)
+    text += _keep(row, job) + _evidence(row.get("level"), test, weighed)
     return f"{row['reason'] or 'neither accepted nor rejected at the last pair'}: {text}"
+
+
+def _keep(row: Row, job: Mapping[str, Any]) -> str:
+    """Says what keep pairs show, where they decide too."""
+    if (job.get("pairs") or {}).get("kinds") != "both" or row.get("keep_n") is None:
+        return ""
+    test, n, iia = job.get("test") or {}, row["keep_n"], row["keep_iia"]
+    given = "" if iia is None else f" give {iia:.3f}"
+    tau = test.get("keep_threshold") or test.get("threshold", 0.0)
+    return f"; {n} keep pairs, which decide too{given}, threshold {tau:g}"
 
 
 def _limit(row: Row, job: Mapping[str, Any], continued: Mapping[str, int]) -> str:

@@ -20,8 +20,8 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Chars = npt.NDArray[np.str_]
 MATCH, MISS, KEPT, LOST, AFTER = "+-kx."
-"""One character a pair: a match; no match; a keep pair whose answer stayed, or did not; a pair that
-is none of the verdict's."""
+"""One character a pair: a match; no match; a keep pair that is a match (its answer stayed, of an
+ablation changed), or none; a pair that is none of the verdict's."""
 
 
 class VerdictPairs:

@@ -110,8 +110,8 @@ VERDICTS = table_schema(
     (
         "keep_iia",
         REAL,
-        "share of keep pairs whose output is the base's answer, or their mean score; null where "
-        "keep_n is 0",
+        "share of keep pairs whose output is the base's answer, or their mean score; of an "
+        "ablation, whose output is no longer the base's answer; null where keep_n is 0",
         "share",
     ),
     ("copies", INT, "change pairs whose output is the source's own answer", "pairs"),
@@ -165,7 +165,12 @@ VERDICTS = table_schema(
         "it rejects at each threshold from this one on; null at none",
         "share",
     ),
-    ("claim", TEXT, "how its pairs are taken: these_pairs or sampler", "name"),
+    (
+        "claim",
+        TEXT,
+        "how its pairs are taken: these_pairs or sampler; of an ablation after 'necessity, '",
+        "name",
+    ),
     (
         "population",
         TEXT,
@@ -189,7 +194,7 @@ VERDICTS = table_schema(
         "digest of the fitted subspace that was tested; null where nothing is fit",
         "digest",
     ),
-    ("reason", TEXT, "why it failed; null else", "text"),
+    ("reason", TEXT, "why it failed, or ended undecided before its last pair; null else", "text"),
     (
         "scores",
         TEXT,

@@ -9,6 +9,7 @@ from typing import Any
 
 from raysearch.report.labels import score_label
 from raysearch.report.row_sequence import Row
+from raysearch.report.verdict_pairs import is_ablation
 
 
 def near_misses(
@@ -43,8 +44,11 @@ def why(row: Row, job: Mapping[str, Any]) -> str:
     keep, high = row["keep_iia"], row["high"]
     tests_keep = (job.get("pairs") or {}).get("kinds") == "both"
     if tests_keep and None not in (keep, high, tau) and keep < keep_tau and high >= tau:
+        shown = "it changes answers that should stay"
+        if is_ablation(row):
+            shown = "answers stay without the site"
         return (
-            f"its keep pairs show that it changes answers that should stay: {score} {keep:.3f} on "
+            f"its keep pairs show that {shown}: {score} {keep:.3f} on "
             f"{row['keep_n']} keep pairs, below the threshold {keep_tau:g}"
         )
     return "" if tau is None else f"its pairs show that it is below the threshold {tau:g}"

@@ -54,8 +54,9 @@ def alignment(
     fixed: bool,
 ) -> str:
     """Says what the columns of the alignment are; `fixed`: the test looks once."""
+    ablated = "; of an ablation, that did not, as in IIA"
     keep = (
-        "share of pairs that should stay and did"
+        f"share of pairs that should stay and did{ablated * (True in ablates)}"
         if score.counted
         else "the same of pairs that should stay"
     )

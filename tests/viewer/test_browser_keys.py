@@ -74,6 +74,26 @@ def test_where_nothing_was_accepted_the_best_is_named_and_why_it_was_not(
     assert not all_of(opened, "#main .warning")
 
 
+@pytest.mark.parametrize("ablates", [True, False])
+def test_keep_pairs_of_an_ablation_are_said_as_they_are(
+    opened: Any, tmp_path: Path, ablates: bool
+) -> None:
+    """Three keep pairs, all of which lose the base's answer: what an ablation is to do."""
+    h = hypothesis("relation", 0)
+    if ablates:
+        h = replace(h, intervention=replace(h.intervention, kind="zero"))
+    run = closed(new_run(tmp_path), [*proposed([h]), measured(h), decided(h, "reject")])
+    write_page(run.folder)
+    look(opened, (run.path / FILE).as_uri())
+    wait(opened, lambda: all_of(opened, "td[data-h='0']"))
+    all_of(opened, "td[data-h='0']")[0].click()
+    wait(opened, lambda: all_of(opened, "#cell .pair"))
+    assert "3 keep pairs that changed" in text(opened, "#cell")
+    assert len(all_of(opened, f"#cell .pair.{'match' if ablates else 'miss'}")) == 3
+    assert ("should stay" in text(opened, "#cell")) != ablates
+    assert opened.get_log("browser") == []
+
+
 @pytest.mark.parametrize("inside", [True, False])
 def test_a_cell_of_a_run_from_a_chosen_file_opens_beside_the_maps(
     opened: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: bool

@@ -33,6 +33,8 @@ def test_the_best_is_that_of_the_page_and_none_where_one_is_accepted() -> None:
     [
         (rejected(), JOB, "its keep pairs show that it changes answers that should stay: IIA 0.500 "
          "on 7 keep pairs, below the threshold 0.9"),
+        (rejected(units='[{"operation":"zero"}]'), JOB, "its keep pairs show that answers stay "
+         "without the site: IIA 0.500 on 7 keep pairs"),
         (rejected(), {**JOB, "test": {"threshold": 0.8}}, "on 7 keep pairs, below the threshold 0.8"),
         (rejected(high=0.6), JOB, "below the threshold 0.8"),
         (rejected(keep_iia=0.95), JOB, "its pairs show that it is below the threshold 0.8"),
@@ -48,6 +50,25 @@ def test_a_reject_is_laid_to_the_pairs_that_rejected(
     said = why(row, job)
     assert words in said if words else said == ""
     assert ("keep pairs" in said) == ("keep pairs" in words)
+
+
+@pytest.mark.parametrize("kinds", ["both", "change"])
+def test_an_undecided_row_says_what_its_keep_pairs_show_where_they_decide(
+    tmp_path: Path, kinds: str
+) -> None:
+    """All change pairs match, and yet no verdict is likely: keep pairs are few."""
+    h, job = hypothesis("country", 0), {**JOB, "pairs": {"kinds": kinds}}
+    none, some = (
+        replace(decided(h, "undecided", 3, reason="futile"), keep_n=n, keep_matches=n // 2)
+        for n in (0, 4)
+    )
+    for end, words in ((none, "; 0 keep pairs, which"), (some, "; 4 keep pairs, which")):
+        run = closed(new_run(tmp_path / words, job_text=json.dumps(job)), [*proposed([h]), end])
+        (row,) = results(run.folder).to_pylist()
+        assert (words in row["reason"]) == (kinds == "both")
+        assert ("decide too give 0.500, threshold 0.9" in row["reason"]) == (
+            kinds == "both" and end is some
+        )
 
 
 def test_an_undecided_best_has_the_reason_of_its_row(tmp_path: Path) -> None:

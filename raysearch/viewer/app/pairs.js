@@ -8,7 +8,16 @@ const OUTCOMES = {
   k: { name: "keep pairs that stayed", verb: "stayed, as it should", kind: "match" },
   ".": { name: "after the verdict", verb: "measured after the verdict: does not count", kind: "after" },
 };
+const OUTCOMES_OF_ABLATION = {
+  ...OUTCOMES,
+  x: { name: "keep pairs that stayed", verb: "stayed on a keep pair", kind: "miss" },
+  k: { name: "keep pairs that changed", verb: "changed on a keep pair", kind: "match" },
+};
 const AT_ONCE = 12;
+
+function outcomesOf(cell) {
+  return cell.ablation ? OUTCOMES_OF_ABLATION : OUTCOMES;
+}
 
 // `link` returns the attributes of a link that changes keys of the query.
 function pairsOf(run, h, cell, query, link) {
@@ -20,7 +29,8 @@ function pairsOf(run, h, cell, query, link) {
   }
   const split = splits.includes(query.get("split")) ? query.get("split") : splits.includes("test") ? "test" : splits[0];
   const outcomes = cell.outcomes[split] ?? "";
-  const present = Object.keys(OUTCOMES).filter((o) => outcomes.includes(o));
+  const known = outcomesOf(cell);
+  const present = Object.keys(known).filter((o) => outcomes.includes(o));
   const show = present.includes(query.get("show")) ? query.get("show") : present[0];
   const seen = [...outcomes].map((outcome, i) => ({
     outcome,
@@ -40,10 +50,10 @@ function pairsOf(run, h, cell, query, link) {
     chips(
       "show",
       present.map((o) => ({
-        text: `${seen.filter((one) => one.outcome === o).length} ${OUTCOMES[o].name}`,
+        text: `${seen.filter((one) => one.outcome === o).length} ${known[o].name}`,
         on: o === show,
         link: link({ show: o, set: "" }),
-        kind: OUTCOMES[o].kind,
+        kind: known[o].kind,
       })),
     ),
   );
@@ -109,7 +119,7 @@ function pairItem(run, h, cell, one, pair) {
   const said = run.index.outputs[one.said];
   const expected = pair.expected[run.h.variable[h]];
   const marks = (names) => new Set(names.map((name) => run.index.positions.indexOf(name)));
-  const outcome = OUTCOMES[one.outcome];
+  const outcome = outcomesOf(cell)[one.outcome];
   return el(
     "li",
     { class: `pair ${outcome.kind}` },
