@@ -69,7 +69,7 @@ def forged(finished: Path, tmp_path: Path) -> Path:
 
 
 COLUMNS = {
-    "holdout_n": -8, "holdout_iia": 0.01, "holdout_low": 0.01, "holdout_high": -0.001,
+    "holdout_n": -8, "holdout_iia": 0.01, "holdout_low": 0.01, "holdout_high": -0.001, "holdout_distinct": -1,
     "random_source_iia": -0.1, "random_source_n": 8, "self_swap_iia": 0.1, "baseline_iia": 0.01,
 }  # fmt: skip
 

@@ -115,7 +115,8 @@ class Estimates:
         if xs and run.score:
             falls = tuple(1 - x for x in xs)
             low, high = ends((len(xs), 0, xs, None, None), (len(xs), 0, falls, None, None), False)
-        found |= {"holdout_low": low, "holdout_high": high}
+        different = len({repr(run.pairs[p]["content"]) for p in own})
+        found |= {"holdout_low": low, "holdout_high": high, "holdout_distinct": different}
         swaps = row["control"] is None and '"operation"' not in row["units"]
         for name in CONTROLS:
             seen = self.control(row, want, name, most, own) if swaps else None

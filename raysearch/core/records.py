@@ -208,7 +208,8 @@ class Estimated:
     `readings`.
 
     `score` is the mean score, if the test is on one; `low` and `high` are the ends of the 95 %
-    interval of its mean, None without pairs.
+    interval of its mean, None without pairs; `distinct` is the number of different pairs among
+    the n.
     """
 
     hypothesis: Hypothesis
@@ -218,6 +219,7 @@ class Estimated:
     score: float | None = None
     low: float | None = None
     high: float | None = None
+    distinct: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,8 @@ WARNINGS: Mapping[str, str] = {
     "two are one site",
     "small_n": f"it rests on fewer than {SMALL_N} pairs; for a claim about new values only pairs "
     "that share no value count, a quarter of n",
+    "few_distinct_holdout_pairs": "fewer than half of its holdout pairs are different ones, so "
+    "that the interval on the holdout is too narrow for other pairs",
     "holdout_below_interval": "its interval on the holdout lies below that on the test pairs",
 }
 """Each code in words, in the order in which they are shown."""
@@ -65,7 +67,7 @@ def warnings_of(
         used_before: whether another run of the store tested on some of its pairs.
     """
     row = compared.row
-    n = row["n"]
+    n, held, different = row["n"], row["holdout_n"], row["holdout_distinct"]
     if row.get("population") == "new_values":
         # Each value is in a pair of each matching, and matchings of a block of two values repeat
         # its two pairs by design: both rules go by the pairs of one matching, which share no value.
@@ -80,6 +82,9 @@ def warnings_of(
         "not_above_baseline": lambda: compared.beats_policy is False,
         "same_tokens": lambda: pairs.has_same_tokens(row["position"]),
         "small_n": lambda: n < SMALL_N,
+        "few_distinct_holdout_pairs": lambda: (
+            None not in (held, different) and different < FEW * held
+        ),
         "holdout_below_interval": lambda: (
             None not in (row["holdout_high"], row["low"]) and row["holdout_high"] < row["low"]
         ),

@@ -207,10 +207,14 @@ class HoldoutEstimates:
         a reading.
         """
         screening, variable = self._preparation.screening, test.hypothesis.variable
-        used = [p for block in screening.blocks("holdout")[: test.most] for p in block.pairs]
-        counted = [(self._pairs[p], screening.output(p)) for p in used]
-        own = [(e, out) for e, out in counted if test.counts(e) and out is not None]
+        counted = [(self._pairs[p], screening.output(p)) for p in self._used(test, test.most)]
+        own = [(e, out) for e, out in counted if out is not None]
         return Evidence(len(own), sum(e.read(out) == e.counterfactual[variable] for e, out in own))
+
+    def _used(self, test: HypothesisTest, first: int | None) -> list[int]:
+        """Returns the holdout pairs that count for a reading, of the first blocks."""
+        blocks = self._preparation.screening.blocks("holdout")[:first]
+        return [p for block in blocks for p in block.pairs if test.counts(self._pairs[p])]
 
     def _end_reading(self, test: HypothesisTest) -> list[Record]:
         found, records = self._open[test.hypothesis.id], []
@@ -238,8 +242,11 @@ class HoldoutEstimates:
         if found.incomplete:
             self._incomplete[hypothesis.id] = found
         readings = sorted(found.readings, key=lambda r: (r.name, r.seed or 0))
-        ends = self._interval(seen) if seen.n else (None, None)
-        estimated = Estimated(hypothesis, seen.n, seen.matches, tuple(readings), seen.score, *ends)
+        low, high = self._interval(seen) if seen.n else (None, None)
+        own = {self._pairs[p].contents or p for p in self._used(found.main, found.main.blocks)}
+        estimated = Estimated(
+            hypothesis, seen.n, seen.matches, tuple(readings), seen.score, low, high, len(own)
+        )
         self._done[hypothesis.id] = estimated
         return [estimated]
 

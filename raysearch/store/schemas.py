@@ -231,6 +231,13 @@ VERDICTS = table_schema(
         "fixed horizon, have parts of their own; null in runs before 2026-11-30",
         "index",
     ),
+    (
+        "holdout_distinct",
+        INT,
+        "different pairs among those of holdout_n; null unless accepted, and in runs before "
+        "2026-11-30",
+        "pairs",
+    ),
 )
 
 

@@ -111,6 +111,7 @@ def verdict_row(record: Decided, holdout: Estimated | None) -> dict[str, Any]:
         holdout_iia=iia_of(holdout) if holdout else None,
         holdout_low=holdout and holdout.low,
         holdout_high=holdout and holdout.high,
+        holdout_distinct=holdout and holdout.distinct,
         evidence=record.log_evidence,
         claim=f"{necessity}{record.claim}",
         scores=canonical_json(dict(record.means)) if record.means else None,

@@ -35,7 +35,7 @@ COLUMNS = """
     verdict n matches iia low high keep_n keep_iia copies base_match_unfiltered no_intervention_iia self_swap_iia random_source_iia
     random_source_n holdout_n holdout_iia holdout_low holdout_high
     evidence accept_to reject_from claim population population_size distinct fit reason scores
-    baseline baseline_iia margin_low margin_high level part selected fcr_level fcr_low fcr_high
+    baseline baseline_iia margin_low margin_high level part holdout_distinct selected fcr_level fcr_low fcr_high
     fdr_verdict warnings
 """.split()  # noqa: SIM905  (a list of 30 strings is no easier to read)
 

@@ -28,6 +28,8 @@ CLEAN: dict[str, Any] = {
     "low": 0.86,
     "holdout_iia": 0.95,
     "holdout_high": 0.99,
+    "holdout_n": 40,
+    "holdout_distinct": 40,
     "fit": None,
 }
 
@@ -75,6 +77,7 @@ def test_an_accept_that_nothing_speaks_against_has_no_warning() -> None:
         ("control_does_as_well", {}, facts(), {"as_well": ("self_swap",)}),
         ("same_tokens", {}, facts(other_at=3), {}),
         ("small_n", {"n": 29, "distinct": 29}, facts(), {}),
+        ("few_distinct_holdout_pairs", {"holdout_distinct": 19}, facts(), {}),
         ("holdout_below_interval", {"holdout_high": 0.85}, facts(), {}),
     ],
 )
@@ -97,7 +100,9 @@ def test_pairs_that_another_run_tested_on_are_warned_about() -> None:
         ({}, PairFacts([pair(i, split) for i in range(9) for split in ("test", "fit")])),
         ({}, PairFacts([*(pair(i, other_at=3) for i in range(9)), pair(9)])),
         ({"position": None}, facts(other_at=3)),
-        ({"holdout_high": None}, facts()),
+        ({"holdout_distinct": 20}, facts()),
+        ({"holdout_distinct": None}, facts()),
+        ({"holdout_high": None, "holdout_n": None}, facts()),
         ({"holdout_high": 0.86}, facts()),
     ],
 )
