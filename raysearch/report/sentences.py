@@ -191,11 +191,13 @@ def _splits(data: RunData) -> str:
             else f", of which the model solves {split.solved / split.drawn:.0%}"
         )
         parts.append(f"{split.name}: {split.used} used of {split.drawn} drawn{solved}")
-    none_left = any(s.name == "holdout" and s.drawn and not s.used for s in data.splits)
-    empty = (
-        " No pair is left for the holdout, for all were tested (or the model solves none): there "
-        "is no estimate on other pairs."
+    held = next((s for s in data.splits if s.name == "holdout"), None)
+    wanted = (data.job.get("pairs") or {}).get("holdout")
+    none_left = bool(wanted) if held is None else bool(held.drawn and not held.used)
+    why = (
+        "the file has none for it" if held is None else "all were tested (or the model solves none)"
     )
+    empty = f" No pair is left for the holdout, for {why}: there is no estimate on other pairs."
     return (
         f"Pairs: {'; '.join(parts)}. Verdicts rest on test pairs; holdout pairs are none of those, "
         f"decide nothing and estimate again what was accepted.{empty if none_left else ''}"

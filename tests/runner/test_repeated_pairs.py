@@ -2,6 +2,8 @@
 
 import json
 import random
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,6 +56,23 @@ def test_different_pairs_are_counted_on_the_holdout_too_and_few_are_warned_about
         assert "few_distinct_holdout_pairs" in row["warnings"]
         assert "few_distinct_pairs" not in row["warnings"]
     assert everything(run.path) == ([], [])
+
+
+def test_a_file_of_one_pair_leaves_none_for_the_holdout_and_the_page_says_so(
+    tmp_path: Path,
+) -> None:
+    lines = [f"{json.dumps(line((3, 9, 8), (2, 5, 9)))}\n"] * 60
+    (tmp_path / "pairs.jsonl").write_text("".join(lines))
+    keys = {"problem": {"pairs": "pairs.jsonl"}, "test": {"max_pairs": 40}}
+    said = "No pair is left for the holdout, for the file has none for it: there is no estimate"
+    for holdout in (8, 0):
+        (folder := tmp_path / str(holdout)).mkdir()
+        shutil.copy(tmp_path / "pairs.jsonl", folder)
+        made = make(folder, {**JOB, **keys, "pairs": {"test": 40, "holdout": holdout}})
+        run = RunFolder.open(made)
+        rows = results(run.folder, accepted=True).to_pylist()
+        assert {(row["distinct"], row["holdout_n"]) for row in rows} == {(1, 0)}
+        assert (said in (run.path / "report.html").read_text()) == (holdout > 0)
 
 
 def test_no_pair_of_the_test_is_in_the_holdout(run: RunFolder) -> None:
