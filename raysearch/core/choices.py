@@ -30,8 +30,8 @@ ablations."""
 PairKinds = Literal["change", "both", "unfiltered"]
 PAIR_KINDS: Mapping[PairKinds, str] = {
     "change": "change pairs: those whose counterfactual differs from the base's own answer",
-    "both": "change pairs, and keep pairs (whose answer should stay, of an ablation change) beside "
-    "them: both must do",
+    "both": "change pairs, and keep pairs (whose answer should stay; an ablation should change it) "
+    "beside them: both must do",
     "unfiltered": "all pairs alike, changing or not",
 }
 """The pairs that decide."""

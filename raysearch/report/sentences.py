@@ -195,9 +195,11 @@ def _splits(data: RunData) -> str:
     wanted = (data.job.get("pairs") or {}).get("holdout")
     none_left = bool(wanted) if held is None else bool(held.drawn and not held.used)
     why = (
-        "the file has none for it" if held is None else "all were tested (or the model solves none)"
+        "no holdout pair was drawn or read"
+        if held is None
+        else "all were tested, or the model solves none"
     )
-    empty = f" No pair is left for the holdout, for {why}: there is no estimate on other pairs."
+    empty = f" The holdout has no pair ({why}): there is no estimate on other pairs."
     return (
         f"Pairs: {'; '.join(parts)}. Verdicts rest on test pairs; holdout pairs are none of those, "
         f"decide nothing and estimate again what was accepted.{empty if none_left else ''}"

@@ -50,8 +50,8 @@ WARNINGS: Mapping[str, str] = {
     "two are one site",
     "small_n": f"it rests on fewer than {SMALL_N} pairs; for a claim about new values only pairs "
     "that share no value count, a quarter of n",
-    "few_distinct_holdout_pairs": "fewer than half of its holdout pairs are different ones, so "
-    "that the interval on the holdout is too narrow for other pairs",
+    "few_distinct_holdout_pairs": "fewer than half of its holdout pairs are different ones: the "
+    "interval on the holdout holds for draws like these, and is too narrow for other pairs",
     "holdout_below_interval": "its interval on the holdout lies below that on the test pairs",
 }
 """Each code in words, in the order in which they are shown."""

@@ -77,8 +77,8 @@ def pairs_for_verdicts(run: RunFolder) -> int:
 
 
 def _pairs(run: RunFolder, resolved: ResolvedJob, stored: PairsTable) -> tuple[int, int]:
-    """Returns how many test pairs are in use, and how many further ones are at hand: those behind
-    the last one that a test might use, and but for a finite population those not yet screened."""
+    """Returns how many test pairs are in use, and how many further ones are at hand: those beyond
+    `test.max_pairs` and, unless the population is finite, those that were not screened."""
     test = {p.index for p in resolved.pairs if p.split == "test"}
     blocked = sum(s.pair in test and s.block is not None for s in stored.screened or ())
     left = {"beyond_max_pairs"} if resolved.population.fixed else {"beyond_max_pairs", "not_asked"}

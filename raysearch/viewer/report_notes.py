@@ -54,7 +54,7 @@ def alignment(
     fixed: bool,
 ) -> str:
     """Says what the columns of the alignment are; `fixed`: the test looks once."""
-    ablated = "; of an ablation, that did not, as in IIA"
+    ablated = " (of an ablation: whose answer should change and did)"
     keep = (
         f"share of pairs that should stay and did{ablated * (True in ablates)}"
         if score.counted

@@ -19,7 +19,6 @@ def another(run: RunFolder) -> RunFolder:
     return other
 
 
-@pytest.mark.slow
 def test_fresh_pairs_are_not_those_of_other_runs_when_a_run_goes_on(tmp_path: Path) -> None:
     run = begun(tmp_path, pairs={"fresh": True})
     other = another(run)
@@ -38,7 +37,6 @@ def test_fresh_pairs_that_no_other_run_has_go_on(tmp_path: Path) -> None:
     assert found(run).get("undecided", 0) == 0
 
 
-@pytest.mark.slow
 def test_other_runs_on_the_further_pairs_are_named(tmp_path: Path) -> None:
     run = begun(tmp_path)
     assert not run.info.used_before

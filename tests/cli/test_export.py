@@ -235,7 +235,6 @@ def test_a_fitted_subspace_is_exported_as_the_run_kept_it_and_swaps_in_a_noteboo
             assert (swap.answers.base, swap.answers.source, swap.token) == ("12", "9", "9")
 
 
-@pytest.mark.slow
 def test_a_random_subspace_is_exported_as_the_replicas_drew_it(trained: Path, shell: Shell) -> None:
     from raysearch.engine.patching.operations import Featurized
     from raysearch.engine.patching.subspace_operations import Featurizers

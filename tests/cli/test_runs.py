@@ -317,7 +317,6 @@ def test_resume_refuses_what_would_mix_verdicts(
     )
 
 
-@pytest.mark.slow
 def test_a_run_of_an_earlier_evidence_version_is_read_and_not_gone_on_with(
     shell: Shell, undisturbed: Path
 ) -> None:
@@ -347,7 +346,6 @@ def test_a_run_of_an_earlier_evidence_version_is_read_and_not_gone_on_with(
         )
 
 
-@pytest.mark.slow
 def test_another_patch_release_and_another_machine_may_go_on_with_a_run(
     shell: Shell, fewer: Path
 ) -> None:
@@ -364,7 +362,6 @@ def test_another_patch_release_and_another_machine_may_go_on_with_a_run(
     assert _verdicts(shell, copy) == _verdicts(shell, fewer)
 
 
-@pytest.mark.slow
 def test_hypotheses_that_fail_are_told_and_too_many_of_them_exit_with_3(shell: Shell) -> None:
     """A model whose last block puts out numbers that are none: every swap after it fails, and its
     own runs do not."""

@@ -273,7 +273,6 @@ def test_room_is_reckoned_node_by_node() -> None:
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("selector", "room"),
     [("H100", 1), ("!H100", 0), ("in(A100, H100)", 1), ("!in(A100)", 1), ("A100", 0)],

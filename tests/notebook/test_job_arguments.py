@@ -219,7 +219,6 @@ def test_pool_ray_takes_a_problem_and_a_model_that_was_read_and_refuses_one_that
     assert verdicts(run) == verdicts(from_files)
 
 
-@pytest.mark.slow
 def test_a_module_on_tensors_is_searched_as_the_factory_that_makes_it(tmp_path: Path) -> None:
     net = load_module(ModelSource(f"{NETS}:trained", is_factory=True)).module.train()
     asks: dict[str, Any] = {

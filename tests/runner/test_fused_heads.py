@@ -56,7 +56,7 @@ FAMILIES = {
 }  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.slow_unless(family=["neox"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_search_over_heads_says_what_plain_hooks_say(family: str, tmp_path: Path) -> None:
     config, fused, output, mlp, columns = FAMILIES[family]

@@ -280,7 +280,6 @@ def test_looking_at_a_run_never_runs_its_proposer(tmp_path: Path) -> None:
     assert files(run, TOUCHED) == before
 
 
-@pytest.mark.slow
 def test_of_a_run_of_before_whose_proposer_alone_could_say_it_the_tables_are_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,7 +64,7 @@ def test_a_file_of_one_pair_leaves_none_for_the_holdout_and_the_page_says_so(
     lines = [f"{json.dumps(line((3, 9, 8), (2, 5, 9)))}\n"] * 60
     (tmp_path / "pairs.jsonl").write_text("".join(lines))
     keys = {"problem": {"pairs": "pairs.jsonl"}, "test": {"max_pairs": 40}}
-    said = "No pair is left for the holdout, for the file has none for it: there is no estimate"
+    said = "The holdout has no pair (no holdout pair was drawn or read): there is no estimate"
     for holdout in (8, 0):
         (folder := tmp_path / str(holdout)).mkdir()
         shutil.copy(tmp_path / "pairs.jsonl", folder)

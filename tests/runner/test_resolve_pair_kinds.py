@@ -73,6 +73,6 @@ def test_a_plan_says_which_pairs_decide(name: str, kinds: str) -> None:
     few = found.pairs.model_copy(update={"test": 64, "fit": 64, "holdout": 8})
     facts = plan(found.model_copy(update={"pairs": few}))
     assert facts.job.pairs.kinds == kinds
-    words = "keep pairs (whose answer should stay, of an ablation change) beside them: both must do (where"
+    words = "keep pairs (whose answer should stay; an ablation should change it) beside them: both must do (where"
     assert (words in repr(facts)) == (kinds == "both")
     assert "  decided by  change pairs" in repr(facts)

@@ -134,5 +134,5 @@ class GradientProbe:
         """Returns the values of each row without padding; steps of a recurrent network follow each
         other."""
         whole = {point: torch.cat(list(parts), 1) for point, parts in seen.items()}
-        pads = [0] * len(givens) if self.one_by_one else self._network.pads(givens)
+        pads = [0 if self.one_by_one else self._network.pad(given) for given in givens]
         return [{point: of[at, pad:] for point, of in whole.items()} for at, pad in enumerate(pads)]

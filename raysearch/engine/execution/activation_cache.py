@@ -237,7 +237,7 @@ class ActivationCache:
         """Runs `batch`, whose rows have one batch key, and stores the results. `blocks`: the number
         of blocks to run; None: all, and the head."""
         network, given = self._network, batch[0].base
-        pads = network.pads([row.base for row in batch])
+        pads = [network.pad(row.base) for row in batch]
         replacements = self.runs((), sources_of(batch))
         edits = edits_of(
             batch,

@@ -34,7 +34,7 @@ class Capture:
     ) -> None:
         self._network, self._wanted, self._batch, self._blocks = network, wanted, batch, blocks
         self._hook_points = hook_points
-        self._pads = network.pads([row.base for row in batch])
+        self._pads = [network.pad(row.base) for row in batch]
         self._spans = [wanted.span(row) for row in batch]
         ends = (
             (pad + s.first, pad + s.stop) for pad, s in zip(self._pads, self._spans, strict=True)

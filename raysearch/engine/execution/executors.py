@@ -140,7 +140,7 @@ class BatchedExecutor:
         if replacements is None:
             self._cache.wanted.rows(rows)
         runs = self._cache.runs(sources)
-        pads = network.pads([row.base for row in rows])
+        pads = [network.pad(row.base) for row in rows]
         edits = edits_of(
             rows,
             pads,

@@ -5,6 +5,7 @@ Invariants: work that does not fit is split, never refused, unless it is a singl
 did not fit is not tried again.
 """
 
+import gc
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -115,6 +116,7 @@ def halving(
             raise
     # Outside of the except clause, so that the error no longer refers to partial results.
     if torch.cuda.is_available():
+        gc.collect()  # what only a circle of references holds
         torch.cuda.empty_cache()
     half = len(items) // 2
     limit.rows = min(limit.rows, len(items) - half)

@@ -50,11 +50,14 @@ def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator
 
 
 @contextmanager
-def without_product(layer: nn.Linear) -> Iterator[None]:
-    """Makes a linear layer return zeros, of its shape, that cost nothing."""
+def without_product(layer: nn.Linear | None) -> Iterator[None]:
+    """Makes a linear layer, if there is one, return zeros of its output's shape."""
+    if layer is None:
+        yield
+        return
 
     def zeros(given: Tensor) -> Tensor:
-        return given.new_zeros(()).expand(*given.shape[:-1], layer.out_features)
+        return given.new_zeros((*given.shape[:-1], layer.out_features))
 
     with replaced_forward(layer, zeros):
         yield

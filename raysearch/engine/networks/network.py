@@ -6,13 +6,13 @@ forward pass takes inputs of one *batch key*: inputs that do not change each oth
 they share a batch. A `LoadedNetwork` opens the network and the encoder that turns pairs into its
 inputs.
 
-Invariants: the batch key of an input depends on that input alone; a batch is as wide as its longest
-input; padding is on the left, is masked, and does not move position ids.
+Invariants: the batch key of an input, and the place of its tokens in a batch, depend on that input
+alone; padding is on the left, is masked, and does not move position ids.
 """
 
 import inspect
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Protocol, TypeVar
 
@@ -84,8 +84,8 @@ class Network(Protocol):
         """Returns a key that is equal for inputs that may share a batch."""
         ...
 
-    def pads(self, givens: Sequence[ModelInput]) -> list[int]:
-        """Returns the column in which the first token of each input stands, in a batch of these."""
+    def pad(self, given: ModelInput) -> int:
+        """Returns the column of the batch in which the first token of `given` stands."""
         ...
 
     def firings(self, module: nn.Module, given: ModelInput) -> int:
@@ -247,10 +247,9 @@ class LanguageModel:
         input alone."""
         self._stretch.forget()
 
-    def pads(self, givens: Sequence[ModelInput]) -> list[int]:
-        lengths = [len(_ids(given)) for given in givens]
-        longest = max(lengths, default=0)
-        return [longest - length for length in lengths]
+    def pad(self, given: ModelInput) -> int:
+        length = len(_ids(given))
+        return self._width(length) - length
 
     def firings(self, module: nn.Module, given: ModelInput) -> int:
         return 1
@@ -319,7 +318,7 @@ class LanguageModel:
         """Makes forward passes run only the first `blocks` blocks, and no head; their logits mean
         nothing."""
         stubs = stubbed(self.layers, lambda _layer, given, *_: given, self.tuples, first=blocks)
-        with stubs, nullcontext() if self._head is None else without_product(self._head):
+        with stubs, without_product(self._head):
             yield
 
     @cached_property
@@ -340,10 +339,12 @@ class LanguageModel:
         self, givens: Sequence[ModelInput], cache: Cache | None = None
     ) -> Float[Tensor, "row vocab"]:
         """Computes logits of padded rows; keys and values are written to `cache`, if given."""
-        rows, pads = [_ids(given) for given in givens], self.pads(givens)
+        rows = [_ids(given) for given in givens]
+        width = self._width(len(rows[0]))
         assert len({self.batch_key(row) for row in rows}) == 1, (
             "rows of one batch are of one company"
         )
+        pads = [width - len(row) for row in rows]
         ids = [[0] * pad + list(row) for pad, row in zip(pads, rows, strict=True)]
         mask = [[0] * pad + [1] * len(row) for pad, row in zip(pads, rows, strict=True)]
         at = [[0] * pad + list(range(len(row))) for pad, row in zip(pads, rows, strict=True)]
@@ -359,9 +360,8 @@ class LanguageModel:
         return self.run(input_ids=torch.tensor(ids, device=self.device), **options)[:, -1].float()
 
     def _width(self, length: int) -> int:
-        """Returns the largest width of a batch with a row of this length. In half precision it is
-        the row's length: whether a batch has a mask, and so the bits of its rows, must not depend
-        on the others' lengths."""
+        """Returns the padded width of a row. In half precision it is the row's length: whether a
+        batch has a mask, and so the bits of its rows, must not depend on the others' lengths."""
         return length if self._is_half else width_of(length)
 
     @cached_property

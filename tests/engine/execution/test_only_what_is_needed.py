@@ -152,6 +152,19 @@ def test_a_source_that_ends_early_computes_no_head() -> None:
         assert heads.count == 1
 
 
+def test_a_hook_of_ones_own_may_write_into_the_logits_in_place() -> None:
+    """Those of a source that ends early, which nobody reads, among them."""
+    model = model_of("llama")
+
+    def write(_module: object, _given: object, logits: torch.Tensor) -> None:
+        logits[..., 3] = -9.0
+
+    model.lm_head.register_forward_hook(write)
+    world, row = world_of(model), swap(BASE, SOURCE, 1, (2,))
+    with torch.inference_mode():
+        assert (world.replayed().logits([row])[0] - world.oracle(row)).abs().max() <= 1e-4
+
+
 @pytest.mark.parametrize("rows", [2, 9])
 def test_the_head_of_a_batch_is_one_product(rows: int) -> None:
     """On a CPU torch multiplies the rows of a view with gaps one by one, which takes five times as

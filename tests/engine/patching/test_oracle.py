@@ -139,7 +139,7 @@ def test_positions_do_not_move_with_padding_or_company() -> None:
         assert torch.allclose(one, together, atol=1e-5)
 
 
-def test_padding_is_to_the_longest_row_of_a_batch() -> None:
+def test_padding_is_to_a_width_that_depends_on_the_row_alone() -> None:
     seen: list[int] = []
     world = world_of(model_of("llama"))
     world.model.get_input_embeddings().register_forward_hook(
@@ -147,7 +147,7 @@ def test_padding_is_to_the_longest_row_of_a_batch() -> None:
     )
     for batch in batches([(1,) * n for n in (3, 9, 4, 10, 1, 12, 5)], world.network.batch_key, 64):
         world.network.batch(batch)
-    assert seen == [4, 12, 5]
+    assert seen == [4, 12, 8]
     with pytest.raises(AssertionError, match="one company"):
         world.network.batch([(1,) * 4, (1,) * 5])
 
