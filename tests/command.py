@@ -212,7 +212,7 @@ def _command(
         importlib.invalidate_caches()
     try:
         if argv[0] == program():
-            importlib.import_module("raysearch.cli.start").main()
+            importlib.import_module("raysearch.cli.main").main()
         else:
             runpy.run_path(argv[0], run_name="__main__")
     finally:

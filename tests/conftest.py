@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from raysearch.garbage_collection import collect_rarely
 from raysearch.storage.folder import Folder
 from raysearch.storage.local import LocalFolder
 from raysearch.storage.open_folder import open_folder
@@ -52,7 +51,6 @@ settings.load_profile("raysearch")
 
 def pytest_collection_finish() -> None:
     """What is imported stays: the garbage collector need not look at it in each test."""
-    collect_rarely()
     gc.collect()
     gc.freeze()
 

@@ -22,7 +22,6 @@ ROOMS = (
     "user_code",
     "plugins",
     "user_cache",
-    "garbage_collection",
     "storage",
     "causal",
     "core",

@@ -2,12 +2,9 @@
 
 import sys
 
-from raysearch.garbage_collection import collect_rarely
-
 
 def main() -> None:
     """Runs the command `raysearch`."""
-    collect_rarely()
     try:
         from raysearch.cli.main import main as command
     except ModuleNotFoundError as e:

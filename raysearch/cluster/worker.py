@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from raysearch.cluster.replica_spec import ReplicaSpec
 from raysearch.core.events import Event, Opened, Task
 from raysearch.engine.execution.usage import Usage
-from raysearch.garbage_collection import collect_rarely
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,6 @@ class Worker:
 
         Raises: ModelError, PairsError; ResourcesError for a GPU that torch cannot use.
         """
-        collect_rarely()  # before torch and transformers are imported
         import ray
 
         from raysearch.cluster.local_pool import device_here, open_replica

@@ -54,6 +54,7 @@ def rows_of(
         return con.sql(query).to_arrow_table()[ROW]
     finally:
         timer.cancel()
+        timer.join()  # a thread that is left when the interpreter ends may abort it
         con.close()
 
 
