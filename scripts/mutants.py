@@ -224,7 +224,7 @@ MUTANTS = (
     ),
     Mutant(
         "engine/networks/network.py",
-        "without_product(self._head)",
+        "without_product(self.head)",
         "without_product(None)",
         ("engine/execution/test_only_what_is_needed.py",),
     ),

@@ -116,7 +116,7 @@ def halving(
             raise
     # Outside of the except clause, so that the error no longer refers to partial results.
     if torch.cuda.is_available():
-        gc.collect()  # what only a circle of references holds
+        gc.collect()  # frees what only a cycle of references holds
         torch.cuda.empty_cache()
     half = len(items) // 2
     limit.rows = min(limit.rows, len(items) - half)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from raysearch.engine.networks.block_stubs import replaced_forward
 from raysearch.engine.networks.gradient_mode import detached
@@ -33,8 +33,8 @@ class AnswerHead:
     """Computes logits of some ids. `size`: the number of ids of the vocabulary."""
 
     def __init__(self, network: LanguageModel) -> None:
-        self._layer: Any = network.model.get_output_embeddings()  # type: ignore[no-untyped-call]
-        self.size = self._layer.out_features if isinstance(self._layer, nn.Linear) else 0
+        self._layer: Any = network.head
+        self.size = 0 if network.head is None else network.head.out_features
         self._works = self.size > 0 and self._equals_whole(network)
 
     def serves(self, ids: int) -> bool:
