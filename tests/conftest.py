@@ -41,9 +41,9 @@ shapes.check_on_import(shapes.modules("raysearch.engine"))
 
 pytest_plugins = ["tests.scheduling", "tests.timing", "tests.root_logger"]
 
-# Two cores are shared: that an example or its making takes long is for pytest-timeout to say. 25
+# Two cores are shared: that an example or its making takes long is for pytest-timeout to say. 15
 # examples in each run of the tests, where a test asks for no other number; `make fuzz` has 1,000.
-UNTIMED = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+UNTIMED = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("raysearch", UNTIMED)
 settings.register_profile("fuzz", UNTIMED, max_examples=1000)  # make fuzz
 settings.load_profile("raysearch")

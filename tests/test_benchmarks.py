@@ -61,6 +61,7 @@ def test_a_precision_is_timed_through_the_door_of_a_job(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == "ratio: none; float32 was not among --dtypes"
 
 
+@pytest.mark.slow
 def test_precisions_are_compared_with_float32_where_it_is_among_them() -> None:
     row = {"variable": "x", "verdict": "accept", "iia": 0.9, "low": 0.7, "high": 1.0}
     first = half_precision.Ran(half_precision.Clock(1.0, 10.0), {"h": row}, 0.0, "replay")

@@ -46,6 +46,7 @@ MORE: dict[str, World] = {
 NONE_ACCEPTED = ("both", "logit difference", "gated, held", "gated, held, rate")
 
 
+@pytest.mark.slow_unless(name=[*MORE, "fits", "rate, both", "rate, weights"])
 @pytest.mark.parametrize("name", [*WORLDS, *MORE])
 def test_all_that_follows_a_verdict_follows_from_the_journal(name: str, tmp_path: Path) -> None:
     run = run_of({**WORLDS, **MORE}[name], tmp_path)

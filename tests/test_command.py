@@ -16,6 +16,7 @@ def shell(tmp_path: Path) -> Shell:
     return Shell(tmp_path)
 
 
+@pytest.mark.slow_unless(arguments=[("--version",), ("results", "nothing")])
 @pytest.mark.parametrize(
     "arguments",
     [

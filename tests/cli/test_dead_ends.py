@@ -115,6 +115,7 @@ def test_exit_in_the_middle_of_a_run_is_no_success(
     assert "code that the job names called sys.exit(0)" in capsys.readouterr().err
 
 
+@pytest.mark.slow_unless(redirected=[">/dev/full"])
 @pytest.mark.parametrize("redirected", [">&-", ">/dev/full", "<&- >&-"])
 def test_a_stream_that_takes_nothing_is_said(done_run: Path, redirected: str) -> None:
     command = f"{sys.executable} -m raysearch.cli results {done_run} -o csv {redirected}"

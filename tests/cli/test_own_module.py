@@ -164,6 +164,7 @@ def test_the_page_the_maps_and_the_tables_show_no_layer(own: Path) -> None:
     assert len(list((run / "heatmaps").glob("*.png"))) >= 2
 
 
+@pytest.mark.slow  # a whole run
 def test_the_mirror_names_the_component_where_there_is_no_layer(own: Path) -> None:
     client = MlflowClient(tracking_uri=f"sqlite:///{own / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("raysearch/own")

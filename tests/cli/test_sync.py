@@ -127,6 +127,7 @@ def test_said_twice_it_makes_one_run_and_no_point_twice(
     assert [c.info.run_id for c in children_after] == [c.info.run_id for c in children]
 
 
+@pytest.mark.slow  # a whole run told to MLflow twice
 def test_a_run_that_mlflow_knows_already_gets_what_it_lacks_and_no_more(live: Shell) -> None:
     uri = f"sqlite:///{live.folder / 'mlflow.db'}"
     before, (parent, _) = histories(uri), runs(uri)

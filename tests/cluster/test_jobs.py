@@ -299,6 +299,7 @@ def test_who_is_not_let_in_or_asks_for_what_is_not_there_is_told_in_one_line(
     assert isinstance(json.loads(by_file.stdout), list)
 
 
+@pytest.mark.slow  # it starts another server
 def test_no_server_and_another_server_are_told_in_one_line(client: Client) -> None:
     _one_line(
         client("jobs", "--address", "http://127.0.0.1:9"),

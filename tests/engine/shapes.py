@@ -28,9 +28,10 @@ around each call would cost more than the call."""
 CLOSURES = 100
 """A function within a function is wrapped this many times; to wrap it costs a millisecond, at each
 call of the outer function."""
-CALLS = 20
-"""In each test the first calls of a function are checked, so many, and after them each
-`CALLS`-th."""
+FIRST = 5
+EACH = 50
+"""In each test the first `FIRST` calls of a function are checked, and after them each
+`EACH`-th."""
 _wrapped: Counter[CodeType] = Counter()
 _test = [0]
 """How many tests have begun in this process."""
@@ -66,7 +67,7 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
         if test != _test[0]:
             calls, test = 0, _test[0]
         calls += 1
-        if calls <= CALLS or calls % CALLS == 0:
+        if calls <= FIRST or calls % EACH == 0:
             return checking(*args, **kwargs)
         return function(*args, **kwargs)
 

@@ -64,8 +64,8 @@ every_component = pytest.mark.parametrize(
 )
 
 
-@pytest.mark.slow_unless(family=["gpt2", "llama"])
-@pytest.mark.slow_unless(component=["residual", "head"])
+@pytest.mark.slow_unless(family=["llama"])
+@pytest.mark.slow_unless(component=["residual"])
 @every_component
 def test_an_interchange_of_any_component_is_that_of_pyvene(family: str, component: str) -> None:
     name = names(family)[component]
@@ -77,8 +77,8 @@ def test_an_interchange_of_any_component_is_that_of_pyvene(family: str, componen
     )
 
 
-@pytest.mark.slow_unless(family=["gpt2", "llama"])
-@pytest.mark.slow_unless(component=["residual", "head"])
+@pytest.mark.slow_unless(family=["llama"])
+@pytest.mark.slow_unless(component=["residual"])
 @every_component
 def test_an_interchange_of_coordinates_of_any_component_is_that_of_pyvene(
     family: str, component: str
@@ -91,7 +91,7 @@ def test_an_interchange_of_coordinates_of_any_component_is_that_of_pyvene(
     alike(side, [c.row(side, name) for c in made], [theirs(family, name, c) for c in made])
 
 
-@pytest.mark.slow_unless(family=["gpt2", "llama"])
+@pytest.mark.slow_unless(family=["llama"])
 @each_family
 @pytest.mark.parametrize("component", SOME)
 def test_a_zero_is_that_of_pyvene_whole_and_in_coordinates(family: str, component: str) -> None:
@@ -103,7 +103,7 @@ def test_a_zero_is_that_of_pyvene_whole_and_in_coordinates(family: str, componen
     alike(side, rows, [theirs(family, name, c, intervention) for c in made])
 
 
-@pytest.mark.slow_unless(family=["gpt2", "llama"])
+@pytest.mark.slow_unless(family=["llama"])
 @pytest.mark.slow_unless(what=["interchange"])
 @pytest.mark.parametrize(
     ("family", "component"),
@@ -165,7 +165,7 @@ def test_queries_keys_and_values_of_a_fused_projection_are_coordinates_that_pyve
     alike(side, rows, wanted)
 
 
-@pytest.mark.slow_unless(family=["gpt2", "llama"])
+@pytest.mark.slow_unless(family=["llama"])
 @each_family
 def test_an_interchange_of_embeddings_is_that_of_pyvene(family: str) -> None:
     path = {"gpt2": "transformer.wte", "gpt_neox": "gpt_neox.embed_in"}.get(
@@ -180,7 +180,7 @@ def test_an_interchange_of_embeddings_is_that_of_pyvene(family: str) -> None:
     )
 
 
-@pytest.mark.slow_unless(family=["gpt2", "llama"])
+@pytest.mark.slow_unless(family=["llama"])
 @each_family
 def test_a_mean_over_sources_is_what_pyvene_collects_averages_and_puts_in(family: str) -> None:
     name, side, rng = EVERYWHERE["residual"], ours(family), random.Random(family)
@@ -234,7 +234,7 @@ def test_what_is_collected_of_heads_is_what_pyvene_collects(family: str, compone
         assert_collected(side, name, case, seen.transpose(0, 1).flatten(1))
 
 
-@pytest.mark.slow_unless(family=["gpt2", "llama"])
+@pytest.mark.slow_unless(family=["llama"])
 @each_family
 def test_what_is_collected_after_an_interchange_is_what_pyvene_collects(family: str) -> None:
     """At later layers, and at the very place that is intervened on."""
@@ -256,7 +256,7 @@ def test_what_is_collected_after_an_interchange_is_what_pyvene_collects(family: 
         assert far(got, seen[0]) <= TOLERANCE
 
 
-@pytest.mark.slow_unless(family=["gpt2", "llama"])
+@pytest.mark.slow_unless(family=["llama"])
 @each_family
 @pytest.mark.parametrize("component", SOME)
 def test_a_batch_with_positions_of_its_own_for_each_pair_is_that_of_pyvene(
@@ -284,7 +284,7 @@ def test_a_batch_with_positions_of_its_own_for_each_pair_is_that_of_pyvene(
     alike(side, [c.row(side, name) for c in made], list(out.logits[:, -1]))
 
 
-@pytest.mark.slow_unless(family=["gpt2", "llama"])
+@pytest.mark.slow_unless(family=["llama"])
 @each_family
 def test_coordinates_of_its_own_for_each_pair_are_those_of_pyvene_where_they_differ_in_number(
     family: str,
@@ -294,7 +294,7 @@ def test_coordinates_of_its_own_for_each_pair_are_those_of_pyvene_where_they_dif
     alike(side, [c.row(side, name) for c in made], batch_of_pyvene(family, name, made))
 
 
-@pytest.mark.slow_unless(family=["gpt2", "llama"])
+@pytest.mark.slow_unless(family=["llama"])
 @each_family
 def test_pyvene_swaps_the_union_of_as_many_coordinates_for_each_pair_and_ours_are_those_of_a_plain_hook(
     family: str,

@@ -46,7 +46,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, RunFolder
     return big_run(store / "small", SMALL), big_run(store / "big", BIG)
 
 
-@pytest.mark.slow_unless(command=[("report", "--to", "page.html"), ("status",)])
+@pytest.mark.slow  # runs of many hypotheses, made for it
 @pytest.mark.parametrize(
     ("command", "bytes_each"),
     [

@@ -53,6 +53,7 @@ KEYS = {
 }
 
 
+@pytest.mark.slow_unless(keys=[KEYS["head"], KEYS["the last token"]])
 @pytest.mark.parametrize("keys", KEYS.values(), ids=KEYS)
 def test_what_is_kept_of_an_input_is_what_the_engine_keeps(keys: tuple[str, ...]) -> None:
     looked, encoded, told = _asked(*keys)

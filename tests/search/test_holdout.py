@@ -177,6 +177,7 @@ def test_a_self_swap_that_rounds_or_has_a_score_is_measured() -> None:
         assert estimate.low < estimate.score < estimate.high
 
 
+@pytest.mark.slow_unless(seed=range(3))
 @pytest.mark.parametrize("seed", range(6))
 def test_estimates_do_not_depend_on_workers_order_losses_or_repeats(seed: int) -> None:
     """Two variables share interventions, with widths of their own: trials close, and are joined."""

@@ -80,7 +80,7 @@ def never_failed(kind: str) -> Mapping[str, object]:
 
 
 @pytest.mark.parametrize("kind", WORLDS)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(
     seed=st.integers(0, 10_000), cut=st.one_of(st.just(1.0), st.floats(0.2, 1)), dies=st.booleans()
 )

@@ -124,7 +124,6 @@ def wide(hypotheses: int, rows: int = 8, lease_steps: int = 1) -> World:
     return World(1, layers=hypotheses // 2, rows=rows, lease_steps=lease_steps)
 
 
-@pytest.mark.slow_unless(seen=[0], answer=[answered])
 @pytest.mark.slow_unless(seen=[1], answer=[troubled])
 @pytest.mark.parametrize("seen", [0, 1])
 @pytest.mark.parametrize("answer", [answered, troubled])

@@ -60,7 +60,7 @@ def _outcome(search: Search) -> Mapping[str, object]:
     [{}, {"these_pairs": True}, {"rule": DecisionRule(at_end=True)}],
     ids=["sampler", "these_pairs", "fixed"],
 )
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(seed=st.integers(0, 10_000), workers=st.integers(1, 6))
 def test_a_control_that_is_asked_of_again_in_a_later_generation_has_the_verdicts_of_one(
     more: dict[str, object], seed: int, workers: int

@@ -109,6 +109,8 @@ def _move(
     return float((gradient.double() * (lent - ours).double()).sum())
 
 
+@pytest.mark.slow_unless(plain=[True])
+@pytest.mark.slow_unless(family=["gpt_neox"])
 @pytest.mark.parametrize(
     ("family", "plain"), [("llama", False), ("llama", True), ("gpt2", False), ("gpt_neox", False)]
 )

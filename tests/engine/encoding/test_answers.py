@@ -97,6 +97,7 @@ def measured(
     }
 
 
+@pytest.mark.slow_unless(family=["llama", "bloom"])
 @pytest.mark.parametrize(
     ("family", "path"),
     [("llama", "replay"), ("gpt2", "replay"), ("mistral", "replay"), ("bloom", "batched")],

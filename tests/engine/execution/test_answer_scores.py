@@ -69,6 +69,8 @@ def replica_of(family: str, **settings: object) -> Replica:
     )  # type: ignore[arg-type]
 
 
+@pytest.mark.slow_unless(path=["batched"])
+@pytest.mark.slow_unless(family=["llama"])
 @pytest.mark.parametrize(
     ("family", "path", "settings"),
     [("llama", "replay", {}), ("bloom", "batched", {}), ("llama", "plain", {"plain": True}), ("gpt2", "replay", {"rows": 3})],

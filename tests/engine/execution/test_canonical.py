@@ -13,7 +13,7 @@ from raysearch.engine.patching.oracle import oracle
 from raysearch.engine.patching.rows import Patch, Point, Row, Source, swap
 from tests.engine.execution.test_executors import asked
 from tests.engine.execution.test_half_precision_executors import WIDE
-from tests.engine.worlds import CONFIGS, LAYOUTS, World, model_from, model_of, older, world_of
+from tests.engine.worlds import CONFIGS, World, model_from, model_of, older, world_of
 
 DTYPES = ("float32", "bfloat16", "float16")
 TEXT, OTHER = (5, 6, 7, 8, 9), (9, 10, 11, 12, 13)
@@ -47,8 +47,8 @@ def blocks_run(world: World) -> Iterator[list[int]]:
 
 
 @torch.inference_mode()
-@pytest.mark.slow_unless(family=["wide"])
-@pytest.mark.slow_unless(family=[*LAYOUTS, "bloom", "mpt"], dtype=["bfloat16"])
+@pytest.mark.slow_unless(family=["wide"], dtype=["float32"])
+@pytest.mark.slow_unless(family=["wide", "gpt_neox", "gemma2", "bloom", "mpt"], dtype=["bfloat16"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("family", ["wide", *CONFIGS])
 def test_begun_at_its_first_patch_a_row_is_the_whole_run_bit_for_bit(
@@ -90,6 +90,7 @@ def test_a_model_whose_blocks_hand_on_more_than_a_residual_is_run_whole() -> Non
     assert torch.equal(proved(here).logits(row), oracle(here.network, here.taps, row))
 
 
+@pytest.mark.slow_unless(room=[0, 20_000])
 @torch.inference_mode()
 @pytest.mark.parametrize("room", [0, 3_000, 20_000, 2**28])
 def test_no_more_is_kept_and_no_more_is_read_than_there_is_room_for(room: int) -> None:

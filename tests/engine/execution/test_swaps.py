@@ -133,7 +133,7 @@ def told(events: list[Event]) -> list[tuple[Any, ...]]:
     ]
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     world=st.sampled_from(WORLDS),
     seed=st.integers(0, 2**20),
@@ -202,6 +202,8 @@ def bytecodes_of(pairs: int, subspaces: int, choices: Ids = ()) -> tuple[int, in
     return sum(event.rows for event in events if isinstance(event, Measured)), count
 
 
+@pytest.mark.slow_unless(dtype=["bfloat16"], count=[18])
+@pytest.mark.slow_unless(family=["gemma2"], count=[6])
 @pytest.mark.parametrize(
     ("family", "dtype"),
     [("llama", "float32"), ("gemma2", "float32"), ("llama", "bfloat16"), ("gpt2", "float16")],

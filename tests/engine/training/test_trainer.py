@@ -148,7 +148,7 @@ PLACES = (
 
 
 @pytest.mark.slow_unless(family=["llama"], tokens=[3])
-@pytest.mark.slow_unless(family=["gpt2"], path=["replay"])
+@pytest.mark.slow_unless(family=["gpt2"], path=["replay"], tokens=[1])
 @pytest.mark.parametrize("tokens", [1, 3])
 @pytest.mark.parametrize("path", ["replay", "batched", "plain"])
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -257,6 +257,7 @@ def trainer_holding(held: int, rows: RowLimit) -> Trainer:
     return Trainer(world.network, world.taps, path, captures, RECIPE, 0.0, rows)
 
 
+@pytest.mark.slow_unless(rows=[1, 64])
 @pytest.mark.parametrize(("rows", "held"), [(1, 1), (5, 5), (64, 5)])
 def test_micro_batches_change_nothing_and_what_memory_does_not_hold_is_halved(
     rows: int, held: int
@@ -279,8 +280,7 @@ class _Small(ReplayExecutor):
         return super().written_logits(swaps, written)
 
 
-@pytest.mark.slow_unless(optimizer=["adam"])
-@pytest.mark.slow_unless(optimizer=["sgd"], schedule=["linear"])
+@pytest.mark.slow_unless(optimizer=["adam", "sgd"], schedule=["linear"])
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_a_pause_leaves_no_trace(optimizer, schedule) -> None:
@@ -295,6 +295,7 @@ def test_a_pause_leaves_no_trace(optimizer, schedule) -> None:
         assert fits(trainer_on(shared_world("llama"), recipe), on, pause, 6) == through
 
 
+@pytest.mark.slow_unless(name=["das", "boundless"])
 @pytest.mark.parametrize("name", ["das", "boundless_rank", "boundless"])
 def test_a_rotation_is_orthonormal_before_each_step_so_that_late_steps_turn_it_as_far_as_early_ones(
     name,
