@@ -11,7 +11,10 @@ better of two rounds each. `near`: rows that were too close to call, and so were
 by one; the others' ways do not do that, and random prompts have more of them than texts. `bound`:
 multiply-adds of pyvene's two forward passes (logits of every token) over those that any method must
 do: the base's captures are given, tokens from the patch on and layers above it are run, and one
-head; with captures, also both runs. The last line is the worst share of a bound.
+head; with captures, also both runs. That bound takes each multiply-add to cost the same, which holds
+for big products alone. So `products` are the seconds that the matrix products of the bound take by
+themselves, with the rows that a wave has: no way that calls them is faster. The last line is the
+worst share of a bound, the one before the worst share of the products.
 """
 
 import argparse
@@ -94,10 +97,10 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     model = load(ModelSource(str(MODEL))).model
-    shares = []
+    shares, of_products = [], []
     print(
-        "length, token, layer, component: ours s, resumed s, pyvene s | to resumed, to pyvene, "
-        "bound, share of it, near"
+        "length, token, layer, component: products s, ours s, resumed s, pyvene s | "
+        "share of products, to resumed, to pyvene, bound, share of it, near"
     )
     for cell in cells(asked.layers, asked.tokens):
         count = max(2, min(asked.pairs, 8192 // cell.length // 4))
@@ -111,15 +114,17 @@ def main() -> None:
             same = (answers[0] == answer).float().mean()
             assert same >= 0.9, f"{cell}: {name} has other answers ({same:.0%} equal)"
         own, resumed, theirs = taken
-        bound = _bound(model, cell)
+        bound, products = _bound(model, cell), _products(model, cell, count)
         shares.append(theirs / own / bound)
+        of_products.append(products / own)
         print(
             f"{cell.length}, {cell.token}, {cell.layer}, {cell.component}"
             f"{', with captures' * cell.captures}{', two tokens' * (cell.answer - 1)}: "
-            f"{own:.3f}, {resumed:.3f}, {theirs:.3f} | {resumed / own:.2f}, {theirs / own:.2f}, "
-            f"{bound:.2f}, {shares[-1]:.2f}, {near[-1]}",
+            f"{products:.3f}, {own:.3f}, {resumed:.3f}, {theirs:.3f} | {of_products[-1]:.2f}, "
+            f"{resumed / own:.2f}, {theirs / own:.2f}, {bound:.2f}, {shares[-1]:.2f}, {near[-1]}",
             flush=True,
         )
+    print(f"share of products: {min(of_products):.2f}")
     print(f"share: {min(shares):.2f}")
 
 
@@ -279,17 +284,63 @@ def _pyvene(model: PreTrainedModel, cell: Cell, ids: Tensor) -> Way:
     return (lambda: None), torch.inference_mode()(run)
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What any method must run of each pair: `blocks` blocks on `tokens` tokens, then perhaps the
+    head."""
+
+    tokens: int
+    blocks: int
+    head: bool
+
+
+def _needed(model: PreTrainedModel, cell: Cell) -> list[Step]:
+    layers = len(model.model.layers)
+    above = layers - cell.layer - (cell.component == "residual")
+    runs = [layers, cell.layer + 1] if cell.captures else []
+    return [
+        *(Step(cell.length, blocks, head=False) for blocks in runs),
+        Step(cell.length - cell.token, above, head=True),
+        *[Step(1, above, head=True)] * (cell.answer - 1),
+    ]
+
+
 def _bound(model: PreTrainedModel, cell: Cell) -> float:
     config, layers = model.config, len(model.model.layers)
     block = sum(p.numel() for p in model.model.layers[0].parameters() if p.ndim == 2)
-    head, ours, theirs = config.vocab_size * config.hidden_size, 0.0, 0.0
-    above = layers - cell.layer - (cell.component == "residual")
-    for at in range(cell.answer):
-        theirs += (2 * cell.length + at) * (layers * block + head)
-        ours += (cell.length - cell.token if not at else 1) * above * block + head
-    if cell.captures:
-        ours += cell.length * block * (layers + cell.layer + 1)
-    return theirs / ours
+    head = config.vocab_size * config.hidden_size
+    theirs = sum(2 * cell.length + at for at in range(cell.answer)) * (layers * block + head)
+    needed = _needed(model, cell)
+    ours = sum(step.tokens * step.blocks * block + step.head * head for step in needed)
+    return float(theirs / ours)
+
+
+@torch.inference_mode()
+def _products(model: PreTrainedModel, cell: Cell, pairs: int) -> float:
+    """Seconds of the matrix products of `_needed` alone: the better of two rounds, after one that
+    warms up."""
+    linear = [
+        [part for part in block.modules() if isinstance(part, torch.nn.Linear)]
+        for block in model.model.layers
+    ]
+    seconds = []
+    for _ in range(3):
+        taken = 0.0
+        for step in _needed(model, cell):
+            rows = {
+                part.in_features: torch.randn(pairs * step.tokens, part.in_features)
+                for part in linear[0]
+            }
+            last = torch.randn(pairs, model.config.hidden_size)
+            began = time.process_time()
+            for block in linear[len(linear) - step.blocks :]:
+                for part in block:
+                    part(rows[part.in_features])
+            if step.head:
+                model.lm_head(last)
+            taken += time.process_time() - began
+        seconds.append(taken)
+    return min(seconds[1:])
 
 
 if __name__ == "__main__":
