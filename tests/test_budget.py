@@ -37,7 +37,7 @@ BUDGETS = {
     "notebook": 10_200,
     "problems": 18_500,
     "proposers": 4_200,
-    "report": 21_300,
+    "report": 21_500,
     "runner": 41_000,
     "search": 28_300,
     "stats": 6_600,
