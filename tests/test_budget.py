@@ -39,7 +39,7 @@ BUDGETS = {
     "proposers": 4_200,
     "report": 21_500,
     "runner": 41_000,
-    "search": 28_300,
+    "search": 28_400,
     "stats": 6_600,
     "storage": 6_300,
     "store": 17_400,
