@@ -23,7 +23,7 @@ BUDGETS = {
     "cluster": 15_000,
     "core": 10_900,
     "deploy": 3_100,
-    "engine": 5_900,
+    "engine": 6_000,
     "engine/attribution": 3_000,
     "engine/encoding": 5_200,
     "engine/execution": 32_500,
