@@ -239,6 +239,8 @@ class _BlockEvidence:
 
     def added(self, evidence: Evidence, places: Sequence[int]) -> Evidence:
         """Returns `evidence` and that of the pairs at `places` of the block."""
+        if not places:
+            return evidence
         return evidence.add(
             len(places),
             sum(self.matches[at] for at in places),
