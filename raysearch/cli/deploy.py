@@ -76,8 +76,7 @@ def _write(
     flags: dict[str, Any],
 ) -> int:
     """Writes the files below `to`, or to standard output."""
-    from raysearch.cli.json_output import emit
-    from raysearch.cli.terminal import lead, tell
+    from raysearch.cli.terminal import emit_or_tell, lead
     from raysearch.deploy import settings
     from raysearch.deploy.render import render as rendered
     from raysearch.deploy.render import write
@@ -89,14 +88,22 @@ def _write(
         written = write(files, to)
         if launcher.wheel:
             written.append(write_wheel(to / name / "wheels"))
-        if output == "json":
-            emit("deploy render", files=[{"path": str(path), "text": None} for path in written])
-        else:
-            for path in written:
-                tell(str(path))
+        paths = [str(path) for path in written]
+        documents = [{"path": path, "text": None} for path in paths]
+        emit_or_tell(output, paths, "deploy render", files=documents)
         lead(launcher.next.format(folder=shlex.quote(str(to / name))), why=launcher.why)
         return 0
     files = {file: text for file, text in files.items() if "/wheels/" not in file}
+    _print(output, files)
+    words = ["raysearch", "deploy", "render", name, str(job), *_typed(launcher, given)]
+    lead(shlex.join([*words, "--to", "deployed"]), why="to write the files")
+    return 0
+
+
+def _print(output: str, files: dict[str, str]) -> None:
+    """Writes files to standard output, each of several behind its name."""
+    from raysearch.cli.json_output import emit
+
     if output == "json":
         emit("deploy render", files=[{"path": p, "text": text} for p, text in files.items()])
     elif len(files) == 1:
@@ -104,9 +111,6 @@ def _write(
     else:
         for file, text in files.items():
             click.echo(f"# ---- {file}\n{text}")
-    words = ["raysearch", "deploy", "render", name, str(job), *_typed(launcher, given)]
-    lead(shlex.join([*words, "--to", "deployed"]), why="to write the files")
-    return 0
 
 
 def _typed(launcher: Launcher, given: dict[str, Any]) -> Iterator[str]:

@@ -32,8 +32,7 @@ beside it."""
 @output()
 def example(name: str, to: Path, output: str) -> int:
     """Write a job file to begin with, and the model that it searches."""
-    from raysearch.cli.json_output import emit
-    from raysearch.cli.terminal import lead, tell
+    from raysearch.cli.terminal import emit_or_tell, lead
     from raysearch.errors import JobError
     from raysearch.job import Job
     from raysearch.storage.atomic_write import refused, write_below
@@ -49,10 +48,6 @@ def example(name: str, to: Path, output: str) -> int:
     for path in (*sorted(model.iterdir()), job):
         write_below(to, path.relative_to(EXAMPLES).parts, path.read_bytes())
     written = [str(to / place) for place in places]
-    if output == "json":
-        emit("example", job=written[0], files=written)
-    else:
-        for path_written in written:
-            tell(path_written)
+    emit_or_tell(output, written, "example", job=written[0], files=written)
     lead(f"raysearch submit {shlex.quote(written[0])}")
     return 0

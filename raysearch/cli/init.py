@@ -62,8 +62,7 @@ def init(
 
     On a terminal it asks for what is not given.
     """
-    from raysearch.cli.json_output import emit
-    from raysearch.cli.terminal import lead, say, tell
+    from raysearch.cli.terminal import emit_or_tell, lead, say
     from raysearch.runner.starter_files import JOB, job_name, pairs_facts, starter_files
 
     if sys.stdin.isatty() and kind is None and pairs is None and output != "json":
@@ -73,11 +72,9 @@ def init(
     facts = None if pairs is None else pairs_facts(pairs)
     files = starter_files(kind, folder, name or job_name(folder), _place(model, folder), facts)
     _write(folder, files)
-    if output == "json":
-        emit("init", job=str(folder / JOB), files=[str(folder / place) for place in files])
-    else:
-        for place in dict.fromkeys(Path(place).parts[0] for place in files):
-            tell(str(folder / place))
+    tops = dict.fromkeys(str(folder / Path(place).parts[0]) for place in files)
+    written = [str(folder / place) for place in files]
+    emit_or_tell(output, tops, "init", job=str(folder / JOB), files=written)
     for line in _said(model, facts):
         say(line)
     lead(f"raysearch plan {shlex.quote(str(folder / JOB))}")

@@ -39,6 +39,40 @@ _place = flags.flags(
         "--id", "prefix", metavar="ID", help="As HYPOTHESIS: the id, or the beginning of it."
     ),
 )
+_format = flags.flags(
+    click.option(
+        "--format",
+        "form",
+        type=click.Choice(get_args(ExportFormat)),
+        default="raysearch",
+        show_default=True,
+        help="mib: a submission of MIB's causal-variable track, of the whole alignment where no "
+        "HYPOTHESIS is named; "
+        "pyvene: what pyvene 0.1.8 loads.",
+    ),
+    click.option(
+        "--task",
+        metavar="NAME",
+        help="With mib: the task, as MIB calls it. Default: the job's problem.",
+    ),
+    click.option(
+        "--model-name",
+        metavar="NAME",
+        help="With mib: the model's class, as MIB has it. Default: the model's folder.",
+    ),
+)
+_hub = flags.flags(
+    click.option(
+        "--push-to-hub",
+        metavar="OWNER/NAME",
+        help="Put it on the Hugging Face hub too, in this repository.",
+    ),
+    click.option(
+        "--private/--public",
+        default=None,
+        help="Of a repository that is made. Default: as its owner's settings say.",
+    ),
+)
 
 
 @click.command()
@@ -51,36 +85,8 @@ _place = flags.flags(
 @_place
 @_to
 @_force
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(get_args(ExportFormat)),
-    default="raysearch",
-    show_default=True,
-    help="mib: a submission of MIB's causal-variable track, of the whole alignment where no "
-    "HYPOTHESIS is named; "
-    "pyvene: what pyvene 0.1.8 loads.",
-)
-@click.option(
-    "--task",
-    metavar="NAME",
-    help="With mib: the task, as MIB calls it. Default: the job's problem.",
-)
-@click.option(
-    "--model-name",
-    metavar="NAME",
-    help="With mib: the model's class, as MIB has it. Default: the model's folder.",
-)
-@click.option(
-    "--push-to-hub",
-    metavar="OWNER/NAME",
-    help="Put it on the Hugging Face hub too, in this repository.",
-)
-@click.option(
-    "--private/--public",
-    default=None,
-    help="Of a repository that is made. Default: as its owner's settings say.",
-)
+@_format
+@_hub
 @flags.output()
 @flags.store
 @flags.loudness
@@ -109,6 +115,7 @@ def export(
     _check(form, hypothesis is None and not picked, task or model_name, hub, private)
     flags.set_verbosity(given)
     _refuse_full(to, force)
+    from raysearch.cli.terminal import emit_or_tell
     from raysearch.runner.export import push
     from raysearch.runner.export_formats import export_as
     from raysearch.store.run_folder import find_run
@@ -118,22 +125,10 @@ def export(
         hypothesis = find_hypothesis(found, hypothesis, picked)["hypothesis"]
     folders = [str(path) for path in export_as(form, found, hypothesis, to, task, model_name)]
     pushed = None if hub is None else f"{hub}@{push(to, hub, private)}"
-    _say_written(output, found.place, hypothesis, form, folders, pushed)
+    facts = {"run": found.place, "hypothesis": hypothesis, "format": form, "folders": folders}
+    emit_or_tell(output, filter(None, [*folders, pushed]), "export", **facts, hub=pushed)
     _lead(form, to, given["quiet"])
     return 0
-
-
-def _say_written(
-    output: str, run: str, hypothesis: str | None, form: str, folders: list[str], hub: str | None
-) -> None:
-    from raysearch.cli.json_output import emit
-    from raysearch.cli.terminal import tell
-
-    if output == "json":
-        emit("export", run=run, hypothesis=hypothesis, format=form, folders=folders, hub=hub)
-    else:
-        for line in (*folders, *([] if hub is None else [hub])):
-            tell(line)
 
 
 def _check(
@@ -199,18 +194,13 @@ def _load(folder: object) -> str:
 def import_(folder: Path, to: Path, force: bool, output: str, quiet: bool, **loud: Any) -> int:
     """Read a submission FOLDER of MIB's causal-variable track; each unit becomes a folder that
     raysearch loads."""
-    from raysearch.cli.json_output import emit
-    from raysearch.cli.terminal import lead, tell
+    from raysearch.cli.terminal import emit_or_tell, lead
     from raysearch.runner.export_formats import import_mib
 
     flags.set_verbosity(loud)
     _refuse_full(to, force)
     folders = [str(path) for path in import_mib(folder, to)]
-    if output == "json":
-        emit("import", folders=folders)
-    else:
-        for path in folders:
-            tell(path)
+    emit_or_tell(output, folders, "import", folders=folders)
     if folders:
         lead(_load(folders[0]), quiet, IN_PYTHON)
     return 0

@@ -17,6 +17,7 @@ from rich.console import Console, OverflowMethod
 from rich.table import Table
 from rich.text import Text
 
+from raysearch.cli.json_output import emit
 from raysearch.visible_text import for_stream, shows_escapes, visible
 
 _LABEL = re.compile(r" *\S+( \S+)*  +(?=\S)")
@@ -48,6 +49,15 @@ def typed(place: str) -> str:
 def tell(text: str) -> None:
     """Prints a line of data on stdout, unchanged for a program, escaped for a terminal."""
     click.echo(for_stream(text, sys.stdout))
+
+
+def emit_or_tell(output: str, lines: Iterable[str], command: str, /, **values: Any) -> None:
+    """Prints what a command found: its document where `output` is json, else lines of data."""
+    if output == "json":
+        emit(command, **values)
+    else:
+        for line in lines:
+            tell(line)
 
 
 def in_lines(lines: Iterable[str]) -> str:

@@ -32,8 +32,7 @@ def view(
 ) -> int:
     """Show the runs of STORE (or of the store that a run is in) in a browser, while they go on and
     after: maps whose cells open their pairs. Ends with Ctrl-C."""
-    from raysearch.cli.json_output import emit
-    from raysearch.cli.terminal import lead, say, tell
+    from raysearch.cli.terminal import emit_or_tell, lead, say
     from raysearch.errors import StoreError
     from raysearch.storage.open_folder import open_folder
     from raysearch.store.run_folder import run_names
@@ -57,10 +56,7 @@ def view(
         given_host = f"[{name}]" if ":" in name else name
         address = f"http://{given_host}:{server.port}/{run}{f'?token={token}' * bool(token)}"
         try:  # whoever has read the address may interrupt at once
-            if output == "json":
-                emit("view", address=address, store=folder.place)
-            else:
-                tell(address)
+            emit_or_tell(output, [address], "view", address=address, store=folder.place)
             if show:
                 webbrowser.open(address)
             server.serve_forever()

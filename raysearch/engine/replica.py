@@ -193,16 +193,7 @@ class Replica:
             for p in pairs
             for name in names
         }
-        predictions: dict[tuple[int, str], tuple[Prediction, ...]] = dict.fromkeys(runs, ())
-        for token in range(self._tokens):
-            if token:
-                runs = {run: row.after(predictions[run][-1].id) for run, row in runs.items()}
-            for (index, name), prediction in zip(
-                runs, self._runner.cache.predictions(list(runs.values())), strict=True
-            ):
-                predictions[index, name] += (
-                    checked(prediction, f"pair {index}, {name}, without intervention"),
-                )
+        predictions = self._unpatched(runs)
         near_tie = self._runner.near_tie
         found = {
             name: Outputs.of([predictions[p.index, name] for p in pairs], near_tie)
@@ -220,6 +211,21 @@ class Replica:
                 pairs, [predictions[p.index, "base"][0].answer_logits for p in pairs]
             ),
         )
+
+    def _unpatched(
+        self, runs: Mapping[tuple[int, str], Row]
+    ) -> dict[tuple[int, str], tuple[Prediction, ...]]:
+        """Returns the predictions of the tokens of an answer, one after the other, for each run. A
+        run is without intervention, and named by its pair and input."""
+        found: dict[tuple[int, str], tuple[Prediction, ...]] = dict.fromkeys(runs, ())
+        for token in range(self._tokens):
+            if token:
+                runs = {run: row.after(found[run][-1].id) for run, row in runs.items()}
+            predictions = self._runner.cache.predictions(list(runs.values()))
+            for (index, name), prediction in zip(runs, predictions, strict=True):
+                what = f"pair {index}, {name}, without intervention"
+                found[index, name] += (checked(prediction, what),)
+        return found
 
     def _attributed(self, task: Task, block: Block) -> Attributed:
         began = time.perf_counter()
@@ -239,32 +245,23 @@ class Replica:
         assert len(set(task.keys)) == len(task.keys), "a task names an intervention once"
         outputs = self._swap_outputs(runner, task)
         rest = tuple(i for i in task.interventions if i.key not in outputs)
-        requests, faults = self._requests(runner, replace(task, interventions=rest))
-        outcome = runner.evaluator.measure(requests, self._tokens)
-        faults.update(outcome.faults)
-        predictions: dict[str, list[tuple[Prediction, ...]]] = {}
-        for request in requests:
-            if request.intervention not in faults:
-                of_key = predictions.setdefault(request.intervention, [])
-                of_key.append(outcome.predictions[request])
-        outputs |= {key: Outputs.of(of, runner.near_tie) for key, of in predictions.items()}
+        by_rows, faults = self._row_outputs(runner, replace(task, interventions=rest))
+        outputs |= by_rows
         rows = len(task.interventions) * sum(len(block.pairs) for block in task.blocks)
         per_row = (time.perf_counter() - began) / max(rows, 1)
         pairs_in = [[self._pairs[index] for index in block.pairs] for block in task.blocks]
         events: list[Event] = []
         for intervention in task.interventions:
             key = intervention.key
-            if key in faults and len(task.blocks) > 1:
+            if key not in faults:
+                start = 0
+                for block, pairs in zip(task.blocks, pairs_in, strict=True):
+                    own = outputs[key].part(start, start := start + len(block.pairs))
+                    events.append(self._measured(task, intervention, block, pairs, own, per_row))
+            elif len(task.blocks) > 1:
                 events += self._block_by_block(runner, task, intervention)
-                continue
-            if key in faults:
+            else:
                 events.append(self._failed(task, key, faults[key]))
-                continue
-            start = 0
-            for block, pairs in zip(task.blocks, pairs_in, strict=True):
-                own = outputs[key].part(start, start + len(block.pairs))
-                events.append(self._measured(task, intervention, block, pairs, own, per_row))
-                start += len(block.pairs)
         return events
 
     def _swap_outputs(self, runner: ModelRunner, task: Task) -> dict[str, Outputs]:
@@ -286,6 +283,22 @@ class Replica:
         found = runner.swaps.measure(swaps, self._tokens).by_column(len(interventions))
         named = zip(interventions, found, strict=True)
         return {intervention.key: of for intervention, of in named if of is not None}
+
+    def _row_outputs(
+        self, runner: ModelRunner, task: Task
+    ) -> tuple[dict[str, Outputs], dict[str, Fault]]:
+        """Returns the outputs of interventions that are run row by row, and the faults of those
+        that cannot be run."""
+        requests, faults = self._requests(runner, task)
+        outcome = runner.evaluator.measure(requests, self._tokens)
+        faults.update(outcome.faults)
+        predictions: dict[str, list[tuple[Prediction, ...]]] = {}
+        for request in requests:
+            key = request.intervention
+            if key not in faults:
+                predictions.setdefault(key, []).append(outcome.predictions[request])
+        outputs = {key: Outputs.of(of, runner.near_tie) for key, of in predictions.items()}
+        return outputs, faults
 
     def _stays(self, network: LanguageModel, length: int) -> bool:
         """Returns whether a text keeps its activations while it grows by an answer."""

@@ -211,36 +211,35 @@ class Model:
             )
         known = self._answers(base, source, answers)
         chosen = tuple(self._components.of(component) if layers is None else layers)
-        rows = {
-            (layer, at): self._row(base, source, Site(layer, component, _HERE, head), at, at)
+        rows = [
+            [
+                self._row(base, source, Site(layer, component, _HERE, head), at, at)
+                for at in range(len(ours))
+            ]
             for layer in chosen
-            for at in range(len(ours))
-        }
-        logits, path = logits_of_rows(self._network, self._components, rows.values(), self._dtype)
-        found = {place: logits[row] for place, row in rows.items()}
-        predicted = tuple(
-            tuple(int(found[layer, at].argmax()) for at in range(len(ours))) for layer in chosen
-        )
-        shown = tuple(
-            a if a == b else f"{a}\n{b}"
-            for a, b in zip(self.tokens(base), self.tokens(source), strict=True)
-        )
+        ]
+        every = [row for of_layer in rows for row in of_layer]
+        logits, path = logits_of_rows(self._network, self._components, every, self._dtype)
+        found = [[logits[row] for row in of_layer] for of_layer in rows]
+        predicted = tuple(tuple(int(of.argmax()) for of in of_layer) for of_layer in found)
         return Scan(
             base,
             source,
             component if head is None else f"{component} {head}",
             chosen,
-            shown,
+            self._tokens_of_both(base, source),
             known,
             known.difference(self._network.plain(ours)),
             tuple(tuple(map(self._word, tokens)) for tokens in predicted),
             predicted,
-            tuple(
-                tuple(known.difference(found[layer, at]) for at in range(len(ours)))
-                for layer in chosen
-            ),
+            tuple(tuple(map(known.difference, of_layer)) for of_layer in found),
             path,
         )
+
+    def _tokens_of_both(self, base: str, source: str) -> tuple[str, ...]:
+        """Returns the base's tokens, each with the source's beneath it where they differ."""
+        both = zip(self.tokens(base), self.tokens(source), strict=True)
+        return tuple(a if a == b else f"{a}\n{b}" for a, b in both)
 
     @_as_it_is
     def generate(

@@ -113,14 +113,18 @@ def compare(
         undecided = found["verdict"] == "undecided"
         if found["verdict"] == "accept" or (undecided and _reaches(over[name], iia[name], row)):
             as_well.append(name)
-    others = {v: margins.over_variable(row, v) for v in variables if v != row["variable"]}
-    alike = tuple(v for v, margin in others.items() if margin is not None and margin[0] <= 0)
     if row.get("margin_low") is not None:
         over["baseline"] = row["margin_low"], row["margin_high"]
     known = {name: margin for name, margin in over.items() if margin is not None}
-    source = margins.over_source(row)
-    copies = source is not None and source[0] <= 0
+    others = (v for v in variables if v != row["variable"])
+    alike = tuple(v for v in others if _is_no_better(margins.over_variable(row, v)))
+    copies = _is_no_better(margins.over_source(row))
     return ControlComparison(row, iia, tuple(as_well), known, alike, copies)
+
+
+def _is_no_better(margin: Interval | None) -> bool:
+    """Says whether a margin is known and reaches 0."""
+    return margin is not None and margin[0] <= 0
 
 
 def _reaches(margin: Interval | None, iia: float | None, row: Row) -> bool:

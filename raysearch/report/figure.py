@@ -16,6 +16,7 @@ from typing import Any
 
 from matplotlib import colormaps, rc_context
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -149,18 +150,15 @@ def scan_picture(
     axes.set_title(visible_lines(title), fontsize=10, loc="left")
     for y, row in enumerate(words):
         for x, word in enumerate(row):
-            ink = "white" if abs(values[y][x]) > 0.6 * reach else "black"
-            axes.text(
-                x,
-                y,
-                shorten(word.strip(), _LONGEST),
-                ha="center",
-                va="center",
-                fontsize=6,
-                color=ink,
-            )
+            _write_word(axes, (x, y), word, abs(values[y][x]) > 0.6 * reach)
     figure.colorbar(image, ax=axes).set_label(visible(label), fontsize=8)
     return figure
+
+
+def _write_word(axes: Axes, at: tuple[int, int], word: str, is_dark: bool) -> None:
+    """Writes a word into a cell, whose colour may be dark."""
+    short, ink = shorten(word.strip(), _LONGEST), "white" if is_dark else "black"
+    axes.text(*at, short, ha="center", va="center", fontsize=6, color=ink)
 
 
 def _token(token: str) -> str:

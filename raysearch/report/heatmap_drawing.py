@@ -74,19 +74,17 @@ class _Drawing:
         self, panel: Panel, facts: ChartFacts, tokens: Mapping[str, str], titled: bool
     ) -> None:
         self._panel, self._facts = panel, facts
-        left = 0.3 + 0.055 * max((len(label) for label in panel.layer_labels), default=1)
+        self._left = 0.3 + 0.055 * max((len(label) for label in panel.layer_labels), default=1)
         right = 0.12 + _BAR + 0.42
         self._labels = _labels(panel, tokens)
         flat = max((_points(part) for label in self._labels for part in label), default=0)
         rows, columns = max(len(panel.layers), 1), max(len(panel.labels), 1)
-        if titled:
-            width, height = _size_below_a_title(rows, columns, flat / 72)
-            self._width = max(left + width + right, _TITLED)
-        else:
-            room = (COLUMN if columns <= MAX_NARROW else PAGE) - left - right
-            width = min(room, columns * _WIDEST)
-            height = rows * min(_high(rows), _TALLEST / rows)
-            self._width = left + width + right
+        width, height = self._size = (
+            _size_below_a_title(rows, columns, flat / 72)
+            if titled
+            else _size_in_a_paper(rows, columns, self._left, right)
+        )
+        self._width = max(self._left + width + right, _TITLED if titled else 0.0)
         self._cell = 72 * width / columns, 72 * height / rows
         self._turned = flat > self._cell[0] + 1e-6
         self.picture = Picture(figsize=(self._width, 1))
@@ -96,9 +94,21 @@ class _Drawing:
         bar = self.picture.add_axes((0, 0, 1, 1))
         self._draw_cells(axes)
         self._draw_labels(axes)
-        tall = min(max(height, 0.5), 1.6)
-        self._draw_bar(bar, tall)
+        self._draw_bar(bar)
         self._draw_legend()
+        self._arrange(title, axes, bar)
+
+    @property
+    def _tall(self) -> float:
+        """Inches that the bar is high."""
+        return min(max(self._size[1], 0.5), 1.6)
+
+    def _arrange(self, title: Sequence[tuple[Text, float]], axes: Axes, bar: Axes) -> None:
+        """Gives the figure the height that its texts need, and each part its place in it.
+
+        `title`: its parts with their heights in inches.
+        """
+        left, (width, height), tall = self._left, self._size, self._tall
         above = 0.2 + max(tall - height, 0) / 2 + sum(inches for _, inches in title)
         self._place(axes, left, above, width, height, 1.0)
         below = self._below(axes) + 0.17 * self._legend_rows()
@@ -230,12 +240,9 @@ class _Drawing:
         )
         axes.set_xlabel(panel.axis, fontsize=_FONT, labelpad=2)
         axes.set_ylabel("layer", fontsize=_FONT, labelpad=2)
-        axes.tick_params(length=0, pad=2)
-        for spine in axes.spines.values():
-            spine.set_color(_LINE)
-            spine.set_linewidth(0.5)
+        _frame(axes)
 
-    def _draw_bar(self, axes: Axes, tall: float) -> None:
+    def _draw_bar(self, axes: Axes) -> None:
         for i in range(_STEPS):
             colour = blend((i + 0.5) / _STEPS)
             axes.add_patch(Rectangle((0, i / _STEPS), 1, 1.2 / _STEPS, color=colour, linewidth=0))
@@ -243,19 +250,16 @@ class _Drawing:
         ticks = {v: f"{v:g}" for v in (0, 0.5, 1)}
         if tau is not None:
             axes.axhline(tau, color=_INK, linewidth=0.9)
-            ticks = {v: name for v, name in ticks.items() if abs(v - tau) * tall > 0.12}
+            ticks = {v: name for v, name in ticks.items() if abs(v - tau) * self._tall > 0.12}
             ticks[tau] = f"τ = {tau:g}"
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
         axes.set_xticks([])
         axes.yaxis.tick_right()
         axes.set_yticks(list(ticks), list(ticks.values()), fontsize=_FONT - 1)
-        axes.tick_params(length=0, pad=2)
         score = self._facts.score
         axes.set_title(score.name if score.counted else "score", fontsize=_FONT - 0.5, pad=3)
-        for spine in axes.spines.values():
-            spine.set_color(_LINE)
-            spine.set_linewidth(0.5)
+        _frame(axes)
 
     def _draw_legend(self) -> None:
         if marks := self._marks():
@@ -265,6 +269,14 @@ class _Drawing:
                 handlelength=1.1, handleheight=1.0, handletextpad=0.4, columnspacing=1.0,
                 borderpad=0.1, borderaxespad=0.2,
             )  # fmt: skip
+
+
+def _frame(axes: Axes) -> None:
+    """Draws a thin frame without ticks."""
+    axes.tick_params(length=0, pad=2)
+    for spine in axes.spines.values():
+        spine.set_color(_LINE)
+        spine.set_linewidth(0.5)
 
 
 def _high(rows: int) -> float:
@@ -279,6 +291,13 @@ def _size_below_a_title(rows: int, columns: int, flat: float) -> tuple[float, fl
         return min(max(columns * _DENSE, _TITLED - 1), _LARGEST), height
     wide = flat if flat <= _FLAT and columns * flat <= 9 else _NARROW
     return columns * max(wide, _NARROW, min(_WIDEST, 3.2 / columns)), height
+
+
+def _size_in_a_paper(rows: int, columns: int, left: float, right: float) -> tuple[float, float]:
+    """Returns width and height in inches of all cells, which have so much on their left and right
+    in a column or page."""
+    room = (COLUMN if columns <= MAX_NARROW else PAGE) - left - right
+    return min(room, columns * _WIDEST), rows * min(_high(rows), _TALLEST / rows)
 
 
 def sentences(panel: Panel, facts: ChartFacts) -> list[str]:

@@ -57,26 +57,8 @@ def panels(
 ) -> tuple[Panel, ...]:
     """Returns a variable's panels: sites, then featurizers by size, then per-head components.
     `kept`: what a cell holds of a row."""
-    sites: list[Cell] = []
-    featurized: dict[str, list[Cell]] = {}
-    heads: dict[UnitText, list[Cell]] = {}
-    columns: dict[Column, Column] = {}  # one object of each: there are as many as rows
-    left_out = 0
-    for row in rows:
-        if row["variable"] != variable:
-            continue
-        column = unit_texts(row["units"])
-        column = columns.setdefault(column, column)
-        outside, first = has_no_layer(column), column[0]
-        cell = column, None if outside else row["layer"], kept(row)
-        if row["layer"] is None and not outside:
-            left_out += 1
-        elif len(column) == 1 and first.head is not None:
-            heads.setdefault(replace(first, head=None), []).append(cell)
-        elif len(column) == 1 and first.is_featurized:
-            featurized.setdefault(first.subspace, []).append(cell)
-        else:
-            sites.append(cell)
+    own = (row for row in rows if row["variable"] == variable)
+    sites, featurized, heads, left_out = _by_kind(own, kept)
     found = [_panel(variable, None, sites)] if sites or not (heads or featurized) else []
     for subspace, cells in featurized.items():
         bare = [
@@ -90,6 +72,32 @@ def panels(
         named = replace(place, subspace=place.subspace or FULL) if several else place
         found.append(_panel(variable, named, cells))
     return (replace(found[0], left_out=left_out), *found[1:])
+
+
+def _by_kind(
+    rows: Iterable[Row], kept: Callable[[Row], Row]
+) -> tuple[list[Cell], dict[str, list[Cell]], dict[UnitText, list[Cell]], int]:
+    """Returns the cells of the panel of sites, those of a featurizer and size, those of a place of
+    heads; and the number of rows that are left out."""
+    sites: list[Cell] = []
+    featurized: dict[str, list[Cell]] = {}
+    heads: dict[UnitText, list[Cell]] = {}
+    columns: dict[Column, Column] = {}  # one object of each: there are as many as rows
+    left_out = 0
+    for row in rows:
+        column = unit_texts(row["units"])
+        column = columns.setdefault(column, column)
+        outside, first = has_no_layer(column), column[0]
+        cell = column, None if outside else row["layer"], kept(row)
+        if row["layer"] is None and not outside:
+            left_out += 1
+        elif len(column) == 1 and first.head is not None:
+            heads.setdefault(replace(first, head=None), []).append(cell)
+        elif len(column) == 1 and first.is_featurized:
+            featurized.setdefault(first.subspace, []).append(cell)
+        else:
+            sites.append(cell)
+    return sites, featurized, heads, left_out
 
 
 def _panel(variable: str, shared: UnitText | None, cells: Sequence[Cell]) -> Panel:

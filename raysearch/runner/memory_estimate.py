@@ -78,19 +78,11 @@ def footprint(
         for e in encoded
         for given in _inputs(e)
     }
-    pairs = {e.index: e for e in encoded}
-    blocks = [{g for i in block.pairs for g in _inputs(pairs[i])} for block in cut_at_looks(test)]
-    largest = max(blocks, key=len, default=set[ModelInput]())
-    longest = max(e.tokens for e in encoded)
-    padded, every = width_of(longest), sum(sizes.values())
+    largest, every = _largest_block(encoded, test), sum(sizes.values())
     budget = MOST_ON_CPU if memory is None else int(memory * 2**30)
     copies = models * summary.copied_bytes if on_cpu else 0
     kept, weights = min(every, budget), models * summary.weight_bytes + copies
-    batch = rows * (
-        COPIES * per_token * padded
-        + INSIDE * summary.widest * padded * summary.item_bytes
-        + summary.logits * (summary.item_bytes + 4)  # and again in float32
-    )
+    batch = rows * _row(summary, per_token, width_of(max(e.tokens for e in encoded)))
     return MemoryEstimate(
         weights=weights,
         run=max(sizes.values()),
@@ -105,6 +97,23 @@ def footprint(
     )
 
 
+def _largest_block(encoded: Sequence[Encoded], test: Sequence[int]) -> set[ModelInput]:
+    """Returns the inputs of the block of test pairs that has most of them."""
+    pairs = {e.index: e for e in encoded}
+    blocks = [{g for i in block.pairs for g in _inputs(pairs[i])} for block in cut_at_looks(test)]
+    return max(blocks, key=len, default=set())
+
+
+def _row(summary: ModelSummary, per_token: int, tokens: int) -> int:
+    """Returns the bytes of a row of so many tokens in a full forward pass. `per_token`: what is
+    kept of each."""
+    return (
+        COPIES * per_token * tokens
+        + INSIDE * summary.widest * tokens * summary.item_bytes
+        + summary.logits * (summary.item_bytes + 4)  # and again in float32
+    )
+
+
 def _numbers_kept(summary: ModelSummary, layers: Sequence[int] | None) -> int:
     """Returns how many numbers are cached for each token that is read: the searched components in
     the layers that are read, and with replay the inputs of these blocks, where rows begin."""
@@ -112,11 +121,9 @@ def _numbers_kept(summary: ModelSummary, layers: Sequence[int] | None) -> int:
     def is_read(layer: int | None) -> bool:
         return layers is None or layer in layers
 
-    components = [
-        (c.name, sum(c.width_in(at) for at in c.layers if is_read(at))) for c in summary.components
-    ]
-    numbers = sum(width for _, width in components)
-    if summary.path == "replay" and any(name != "residual" for name, _ in components):
+    components = summary.components
+    numbers = sum(c.width_in(at) for c in components for at in c.layers if is_read(at))
+    if summary.path == "replay" and any(c.name != "residual" for c in components):
         numbers += sum(map(is_read, range(summary.layers))) * summary.width
     return numbers
 

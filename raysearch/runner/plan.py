@@ -8,12 +8,12 @@ looks.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from raysearch.causal import EVERY, Pair, Split
 from raysearch.core.events import Encoded
 from raysearch.core.featurizers import is_trained
 from raysearch.core.model_facts import ModelFacts
-from raysearch.core.pair_counts import PairCount
 from raysearch.core.space import Grid, HypothesisSpace
 from raysearch.engine.encoding.positions import every
 from raysearch.engine.loading.inspect_model import best_device, inspect_model
@@ -71,7 +71,6 @@ def _facts(resolved: ResolvedJob, summary: ModelSummary) -> PlanReport:
     expected = resolved.expected_answers(encoded)
     test, called = resolved.test_pairs(expected)
     check_variables(test, called)
-    fits, trained = _fits(space, job, proposer.max_hypotheses)
     weighed_on = proposer.fit_pairs or weight_pairs(job, len(space))
     used = _used(resolved, encoded, weighed_on)
     powers, hopeless = _powers(resolved, proposer, space, len(test), bool(weighed_on))
@@ -82,38 +81,15 @@ def _facts(resolved: ResolvedJob, summary: ModelSummary) -> PlanReport:
         layers=summary.layers,
         path=summary.path,
         weight_bytes=summary.weight_bytes,
-        hypotheses=len(space),
-        proposer=proposer.name,
-        chooses=proposer.plan_words(len(space)),
-        k=proposer.max_hypotheses,
-        whole=proposer.tests_all and proposer.max_hypotheses == len(space),
-        interventions=len(space) // len(resolved.variables),
-        variables=resolved.variables,
-        positions=resolved.positions,
-        components=resolved.components,
-        sites=tuple(_sites_words(grid) for grid in space.grids),
-        sets=len(space.sets),
-        fits=fits,
-        trained=trained,
+        **_searched(resolved, space, proposer),
+        **_shown_by_pairs(resolved, expected, test),
         claim=f"{job.test.claim}, about {resolved.about}",
-        pairs={s: sum(p.split == s for p in resolved.pairs) for s in _SPLITS},
         inputs=len({ids for e in used for ids in (e.base, *e.sources.values())}),
         longest=max(e.tokens for e in encoded),
-        change={v: sum(e.changes(v) for e in test) / len(test) for v in resolved.variables},
-        apart={" / ".join(vs): x for vs, x in differing(expected, resolved.variables).items()},
-        baselines=tuple(
-            p.baseline for v in resolved.variables for p in policies_of(expected, v, resolved.kinds)
-        ),
         weighed_on=weighed_on,
         powers=powers,
         hopeless=hopeless,
-        memory=_footprint(
-            *(resolved, summary, used, [p.index for p in _first(resolved) if p.split == "test"]),
-            len(space),
-        ),
-        dropped=_dropped(resolved, expected),
-        calibration=None,
-        seconds=None,
+        memory=_footprint(resolved, summary, used, len(space)),
         unused=summary.unused,
         quantised=summary.quantised,
         tokens=job.resources.tokens,
@@ -121,11 +97,45 @@ def _facts(resolved: ResolvedJob, summary: ModelSummary) -> PlanReport:
     )
 
 
-def _dropped(resolved: ResolvedJob, pairs: Mapping[int, ExpectedAnswers]) -> tuple[PairCount, ...]:
-    """Counts the pairs that do not count, as far as it shows before the model is run: of the pairs
-    that are looked at, and of those that were read or drawn."""
+def _searched(resolved: ResolvedJob, space: HypothesisSpace, proposer: Proposer) -> dict[str, Any]:
+    """Returns the fields of a report that say what is searched, and by which proposer."""
+    most = proposer.max_hypotheses
+    fits, trained = _fits(space, resolved.job, most)
+    return {
+        "hypotheses": len(space),
+        "proposer": proposer.name,
+        "chooses": proposer.plan_words(len(space)),
+        "k": most,
+        "whole": proposer.tests_all and most == len(space),
+        "interventions": len(space) // len(resolved.variables),
+        "variables": resolved.variables,
+        "positions": resolved.positions,
+        "components": resolved.components,
+        "sites": tuple(map(_sites_words, space.grids)),
+        "sets": len(space.sets),
+        "fits": fits,
+        "trained": trained,
+    }
+
+
+def _shown_by_pairs(
+    resolved: ResolvedJob, pairs: Mapping[int, ExpectedAnswers], test: Sequence[ExpectedAnswers]
+) -> dict[str, Any]:
+    """Returns the fields of a report that say what the pairs can show before the model is run.
+
+    `pairs`: those that are looked at; what drops pairs counts those that were read or drawn too.
+    """
+    variables = resolved.variables
     counts = count_pairs_before_screening(pairs, resolved.kinds == "change", resolved.left_out)
-    return tuple(count for count in counts if count.why)
+    return {
+        "pairs": {s: sum(p.split == s for p in resolved.pairs) for s in _SPLITS},
+        "change": {v: sum(e.changes(v) for e in test) / len(test) for v in variables},
+        "apart": {" / ".join(vs): x for vs, x in differing(pairs, variables).items()},
+        "baselines": tuple(
+            p.baseline for v in variables for p in policies_of(pairs, v, resolved.kinds)
+        ),
+        "dropped": tuple(count for count in counts if count.why),
+    }
 
 
 def _first(resolved: ResolvedJob) -> list[Pair]:
@@ -162,11 +172,11 @@ def _footprint(
     resolved: ResolvedJob,
     summary: ModelSummary,
     used: Sequence[Encoded],
-    test: Sequence[int],
     hypotheses: int,
 ) -> MemoryEstimate:
     job = resolved.job
     memory = None if job.resources.memory == "auto" else job.resources.memory
+    test = [p.index for p in _first(resolved) if p.split == "test"]
     most = min(job.pairs.test, job.test.most_pairs)
     models = 2 if "random_model" in job.controls else 1
     on_cpu = job.resources.gpus == 0 or (job.resources.gpus == "auto" and best_device() == "cpu")

@@ -80,8 +80,8 @@ class PlanReport:
     powers: tuple[Power, ...]
     memory: MemoryEstimate
     dropped: tuple[PairCount, ...]
-    calibration: TimeEstimate | None
-    seconds: tuple[float, ...] | None
+    calibration: TimeEstimate | None = None
+    seconds: tuple[float, ...] | None = None
     unused: tuple[str, ...] = ()
     quantised: str | None = None
     examples: tuple[str, ...] = ()

@@ -93,58 +93,53 @@ class HypothesisTest:
         """Says whether a pair counts as evidence."""
         if pair.contents in self.left_out:
             return False
-        own = pair.counterfactual[self.hypothesis.variable]
-        return self.unfiltered or self.labels.get(own, own) != pair.base
+        return self.unfiltered or self._wanted(pair) != pair.base
 
     def count(self, observation: Measured, pairs: Sequence[ExpectedAnswers]) -> None:
         """Adds one block of evidence; `pairs` are the expected answers in the observation's
         order.
         """
-        variable = self.hypothesis.variable
         self.blocks += 1
-        scores = () if self.score_scale is None else self.score_scale.of(observation, variable)
-        matchings = tuple(pair.matching for pair in pairs if pair.matching is not None)
-        if matchings and not scores:  # which pairs share values matters, so each one is kept
-            both = zip(observation.outputs, pairs, strict=True)
-            scores = tuple(float(self._is_match(output, pair)) for output, pair in both)
+        seen = self._seen(observation, pairs)
         counted: list[int] = []
         keep_pairs: list[int] = []
-        matches = keep_matches = 0
+        of_sets: dict[str, list[int]] = {}
         for at, (answer, pair) in enumerate(zip(observation.outputs, pairs, strict=True)):
             if pair.contents in self.left_out:
                 continue
-            wanted = self._wanted(pair)
-            changes, match = wanted != pair.base, self._is_match(answer, pair)
+            wanted, match = self._wanted(pair), seen.matches[at]
+            changes = wanted != pair.base
             if changes:
                 self.copies += pair.read(answer) in pair.sources.values()
             else:
                 keep_pairs.append(at)
-                keep_matches += match
             if changes or self.unfiltered:
                 counted.append(at)
                 self.distinct += observation.pairs[at] not in self.repeats
-                matches += match
                 if self.values is not None:
-                    self.values.append(scores[at] if scores else float(match))
+                    self.values.append(seen.scores[at] if seen.scores else float(match))
                 if self.policy is not None:
                     self.margins += bytes([1 + match - (self.policy.gives(pair) == wanted)])
                 if pair.set is not None:
-                    before = self.sets.get(pair.set, Evidence())
-                    one = slice(at, at + 1)
-                    self.sets[pair.set] = before.add(1, match, scores[one], matchings[one])
-        self.evidence = self.evidence.add(
-            len(counted), matches, _select(scores, counted), _select(matchings, counted)
-        )
-        self.keep = self.keep.add(
-            len(keep_pairs),
-            keep_matches,
-            _select(scores, keep_pairs),
-            _select(matchings, keep_pairs),
-        )
+                    of_sets.setdefault(pair.set, []).append(at)
+        self.evidence = seen.added(self.evidence, counted)
+        self.keep = seen.added(self.keep, keep_pairs)
+        for name, places in of_sets.items():
+            self.sets[name] = seen.added(self.sets.get(name, Evidence()), places)
+        variable = self.hypothesis.variable
         for name, values in (observation.scores or {}).items():
             self.sums[name] = self.sums.get(name, 0.0) + math.fsum(
                 values[variable][at] for at in counted
             )
+
+    def _seen(self, observation: Measured, pairs: Sequence[ExpectedAnswers]) -> "_BlockEvidence":
+        both, scale = zip(observation.outputs, pairs, strict=True), self.score_scale
+        matches = [self._is_match(answer, pair) for answer, pair in both]
+        scores = () if scale is None else scale.of(observation, self.hypothesis.variable)
+        matchings = tuple(pair.matching for pair in pairs if pair.matching is not None)
+        if matchings and not scores:  # which pairs share values matters, so each one is kept
+            scores = tuple(map(float, matches))
+        return _BlockEvidence(matches, scores, matchings)
 
     def _wanted(self, pair: ExpectedAnswers) -> Ids:
         """Returns the answer that a match gives; of an ablation, what a match would have been."""
@@ -230,6 +225,27 @@ class HypothesisTest:
             against=self._against_policy(verdict == "accept", criterion),
             level=criterion.change.level,
             part=self.part,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _BlockEvidence:
+    """What a block shows of a hypothesis, by pair: whether it matches; its score, if the test needs
+    scores; its matching, for a claim about new values."""
+
+    matches: Sequence[bool]
+    scores: tuple[float, ...]
+    matchings: tuple[int, ...]
+
+    def added(self, evidence: Evidence, places: Sequence[int]) -> Evidence:
+        """Returns `evidence` and that of the pairs at `places` of the block."""
+        if not places:
+            return evidence
+        return evidence.add(
+            len(places),
+            sum(self.matches[at] for at in places),
+            _select(self.scores, places),
+            _select(self.matchings, places),
         )
 
 

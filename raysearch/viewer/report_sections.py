@@ -195,31 +195,35 @@ def _rejected(data: RunData) -> list[Block]:
     )
     chart = {"kind": "stops", "bins": [[b, v, n] for (b, v), n in sorted(stops.items())]}
     note = _first(data, MAX_SETS, len(rows))
-    blocks: list[Block] = [table(head, rows[:MAX_SETS], "by-variable", note), chart]
+    counts = table(head, rows[:MAX_SETS], "by-variable", note)
+    return [counts, chart, *_others(data), *_failures(data)]
+
+
+def _others(data: RunData) -> list[Block]:
+    """Returns a table of the hypotheses of each verdict but accept."""
+    score = data.facts.score.name
+    blocks: list[Block] = []
+    head = ["variable", "layer: where", score, "95 % interval", "at every threshold", "n", ""]
     for verdict, name in (
         ("undecided", "Undecided"),
         ("failed", "Failed"),
-        ("reject", f"Rejected, the highest {data.facts.score.name} first"),
+        ("reject", f"Rejected, the highest {score} first"),
     ):
-        at = [i for i, row in enumerate(data.rows.only("verdict")) if row["verdict"] == verdict]
+        at = data.rows.places("verdict", verdict).to_pylist()
         if at:
             own = [_other(row, data) for row in data.rows.take(at[:MAX_OTHERS])]
-            head = ["variable", "layer: where", data.facts.score.name, "95 % interval"]
-            shown = table(
-                [*head, "at every threshold", "n", ""], own, None, _first(data, MAX_OTHERS, len(at))
-            )
+            shown = table(head, own, None, _first(data, MAX_OTHERS, len(at)))
             blocks.append(fold(f"{name} ({len(at)})", [shown], verdict == "undecided"))
-    if data.failures:
-        rows = [list(failure) for failure in data.failures]
-        shown = table(
-            ["kind", "message", "times"],
-            rows[:MAX_OTHERS],
-            None,
-            _first(data, MAX_OTHERS, len(rows)),
-        )
-        times = sum(n for *_, n in data.failures)
-        blocks.append(fold(f"Failures on the way ({times})", [shown]))
     return blocks
+
+
+def _failures(data: RunData) -> list[Block]:
+    if not data.failures:
+        return []
+    rows = [list(failure) for failure in data.failures[:MAX_OTHERS]]
+    note = _first(data, MAX_OTHERS, len(data.failures))
+    shown = table(["kind", "message", "times"], rows, None, note)
+    return [fold(f"Failures on the way ({sum(n for *_, n in data.failures)})", [shown])]
 
 
 def _other(row: Row, data: RunData) -> list[Any]:
@@ -289,8 +293,10 @@ def _fits(data: RunData) -> list[Block]:
         for key in sorted(key for key in ends if key[0] == b.row["intervention"]):
             end, tested = ends[key], ends[key]["fit"] == b.row["fit"]
             on_holdout = b.row if tested else held.get(key)
-            figures = [share(end["validation_iia"])]
-            figures += [share(on_holdout["holdout_iia"]) if on_holdout is not None else "–"]
+            figures = (
+                share(end["validation_iia"]),
+                "–" if on_holdout is None else share(on_holdout["holdout_iia"]),
+            )
             own = [b.row["variable"], _where(b.row), end["seed"], end["status"], end["step"]]
             rows.append([*own, *figures, "yes" if tested else ""])
     if not rows:

@@ -80,7 +80,6 @@ class RunView:
         variables = data.proposed.values("variable")
         tokens = example_tokens(self._pairs, self._texts)
         maps = maps_of(data.proposed.only(*_OF_MAPS), variables, tokens)
-        mapped = {i for m in maps for i in m["cells"]}
         at = {v: i for i, v in enumerate(variables)}
         of = [at.get(v, -1) for v in rows.column("variable").to_pylist()]
         verdicts, figures = rows.column("verdict").to_pylist(), self._figures()
@@ -103,12 +102,16 @@ class RunView:
             },
             "reasons": {h: visible(why(rows[h], data.job)) for h in best},
             "effects": effects_of(data, tokens),
-            "elsewhere": [
-                [i, visible(words(row["units"]))]
-                for i, row in enumerate(rows.only("units", "control"))
-                if row["control"] is None and i not in mapped
-            ],
+            "elsewhere": self._elsewhere({i for m in maps for i in m["cells"]}),
         }
+
+    def _elsewhere(self, mapped: set[int]) -> list[Any]:
+        """Returns number and place of the hypotheses that are in no map."""
+        return [
+            [i, visible(words(row["units"]))]
+            for i, row in enumerate(self._rows.only("units", "control"))
+            if row["control"] is None and i not in mapped
+        ]
 
     def cells(self, bundle: int) -> dict[str, Any]:
         """Returns a bundle of cells: interventions and hypotheses by their numbers; empty where

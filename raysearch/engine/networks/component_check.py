@@ -207,35 +207,35 @@ def _moved(
     for row, flip in enumerate(flips, 1):
         if flip.part not in seen.written:
             continue
-        at, groups = _flipped_at(flip.part, tokens), seen.written[flip.part].shape[2]
+        may, must = _reached(flip.part, tokens, causal)
+        groups = seen.written[flip.part].shape[2]
         flipped = flip.heads[:groups]
         own = flipped.repeat_interleave(heads // groups)
-        others = torch.arange(tokens) > at if causal else torch.arange(tokens) != at
-        may = (
-            torch.arange(tokens) == at
-            if flip.part == "query"
-            else others | (torch.arange(tokens) == at)
-        )
         if bool(moved[row][:, ~own].any()):
             raise ModelError(f"in layer {layer} a {flip.part} moves other heads than its own")
         if bool(moved[row][~may].any()):
             raise ModelError(f"in layer {layer} a {flip.part} moves other tokens than it can")
-        does = (
-            moved[row][at if flip.part == "query" else others]
-            .reshape(-1, groups, heads // groups)
-            .any(0)
-            .all(-1)
-        )
+        does = moved[row][must].reshape(-1, groups, heads // groups).any(0).all(-1)
         if flip.half:  # a lower threshold: a column that does not depend on it keeps all bits
-            does &= (
-                ((moves[row, at] > seen.rounding / 10).float().mean(-1) > MOST)
-                .reshape(groups, -1)
-                .all(-1)
-            )
+            columns = moves[row, _flipped_at(flip.part, tokens)] > seen.rounding / 10
+            does &= (columns.float().mean(-1) > MOST).reshape(groups, -1).all(-1)
         yield from (
             _Moves(flip.part, flip.half, layer, head)
             for head in (flipped & does).nonzero().flatten().tolist()
         )
+
+
+def _reached(
+    part: str, tokens: int, causal: bool
+) -> tuple[Bool[Tensor, "token"], Bool[Tensor, "token"]]:
+    """Returns at which tokens a flip may change something, and at which of them it must at some:
+    a query at its own, a key or value at others, which may but need not attend to themselves."""
+    number, at = torch.arange(tokens), _flipped_at(part, tokens)
+    own = number == at
+    if part == "query":
+        return own, own
+    others = number > at if causal else ~own
+    return others | own, others
 
 
 def _flipped_at(part: str, tokens: int) -> int:

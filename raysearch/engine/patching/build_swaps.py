@@ -67,19 +67,7 @@ class SwapBuilder:
         """Returns the swaps of those interventions that are swaps on all pairs, and these
         interventions, in order. The rows are all interventions on the first pair, then on the
         second one, so that those which share runs are together."""
-        spots: dict[Hashable, list[Spot]] = {}
-        shapes: dict[Hashable, set[Shape]] = {}
-        found: dict[Intervention, Place] = {}
-        for intervention in interventions if pairs else ():
-            place = self._place(intervention, pairs[0])
-            if place is None:
-                continue
-            key = _positions(intervention)
-            if key not in spots:
-                spots[key] = self._spots_on(intervention, pairs)
-                shapes[key] = {spot.shape for spot in spots[key]}
-            if shapes[key] == {tuple((patch.tokens, patch.sources) for patch in place)}:
-                found[intervention] = place
+        found, spots = self._found(interventions, pairs)
         if not found:
             return None, []
         places = list(dict.fromkeys(found.values()))
@@ -97,6 +85,26 @@ class SwapBuilder:
             *(same.astype(bool), tokens, source_tokens),
         )
         return swaps, list(found)
+
+    def _found(
+        self, interventions: Sequence[Intervention], pairs: Sequence[Encoded]
+    ) -> tuple[dict[Intervention, Place], dict[Hashable, list[Spot]]]:
+        """Returns the places of those interventions that are swaps on all pairs, and the spots of
+        all pairs by the positions of an intervention."""
+        spots: dict[Hashable, list[Spot]] = {}
+        shapes: dict[Hashable, set[Shape]] = {}
+        found: dict[Intervention, Place] = {}
+        for intervention in interventions if pairs else ():
+            place = self._place(intervention, pairs[0])
+            if place is None:
+                continue
+            key = _positions(intervention)
+            if key not in spots:
+                spots[key] = self._spots_on(intervention, pairs)
+                shapes[key] = {spot.shape for spot in spots[key]}
+            if shapes[key] == {tuple((patch.tokens, patch.sources) for patch in place)}:
+                found[intervention] = place
+        return found, spots
 
     def _place(self, intervention: Intervention, pair: Encoded) -> Place | None:
         try:

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
 from raysearch.engine.execution.prepared_rows import RunOrder
 from raysearch.engine.patching.rows import Indices
 from raysearch.engine.training.answer_table import NONE, AnswerTable
+from raysearch.engine.training.unit_vectors import by_width
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,37 +74,30 @@ class Schedule:
     """The steps of fits, which stand in the order of their widths."""
 
     def __init__(self, fits: Sequence[FitRows], order: RunOrder, device: torch.device) -> None:
-        steps = len(fits[0].chosen)
-
-        def flat(table: Callable[[FitRows], NDArray[Any]]) -> NDArray[Any]:
-            of_fits = [table(fit)[fit.chosen].reshape(steps, -1) for fit in fits]
-            return np.concatenate(of_fits, axis=1)
-
-        self._rows = flat(lambda fit: fit.answers.rows)
-        live = self._rows != NONE
-        ranks = np.where(live, order.ranks[self._rows], len(order.batches))
+        rows = _by_slot(fits, lambda fit: fit.answers.rows)
+        live = rows != NONE
+        ranks = np.where(live, order.ranks[rows], len(order.batches))
         small = ranks.astype(np.min_scalar_type(len(order.batches)))  # sorted in linear time
         by_rank = np.argsort(small, axis=1, kind="stable")
         self._counts = live.sum(1)
-        self._rows, self._ranks = (np.take_along_axis(a, by_rank, 1) for a in (self._rows, ranks))
+        self._rows, self._ranks = (np.take_along_axis(a, by_rank, 1) for a in (rows, ranks))
         owners, widths, vectors, own_slots = _of_slots(fits)
         self._owners, self._widths = owners[by_rank], widths[by_rank]
         ids = [
-            np.take_along_axis(flat(table), by_rank, 1)
+            np.take_along_axis(_by_slot(fits, table), by_rank, 1)
             for table in (lambda fit: fit.answers.wanted, lambda fit: fit.answers.own)
         ]
         numbers = self._rows, by_rank, own_slots[by_rank], vectors[by_rank], *ids
         self._numbers = torch.from_numpy(np.stack(numbers)).to(device)
-        self._losses = torch.from_numpy(flat(lambda fit: fit.unrun_losses)).to(device)
-        self._sizes = {
-            width: sum(fit.slots for fit in fits if fit.width == width)
-            for width in dict.fromkeys(fit.width for fit in fits)
-        }
+        losses = _by_slot(fits, lambda fit: fit.unrun_losses)
+        self._losses = torch.from_numpy(losses).to(device)
+        of_width = by_width((fit.width, fit) for fit in fits)
+        self._sizes = {width: sum(fit.slots for fit in some) for width, some in of_width.items()}
         self._pairs = {
             width: torch.from_numpy(
-                np.concatenate([f.first + f.chosen for f in fits if f.width == width], axis=1)
+                np.concatenate([fit.first + fit.chosen for fit in some], axis=1)
             ).to(device)
-            for width in dict.fromkeys(fit.width for fit in fits)
+            for width, some in of_width.items()
         }
 
     def __getitem__(self, step: int) -> StepRows:
@@ -126,15 +120,22 @@ class Schedule:
         )
 
 
+def _by_slot(
+    fits: Sequence[FitRows], table: Callable[[FitRows], NDArray[Any]]
+) -> Shaped[NDArray[Any], "step slot"]:
+    """Returns what a table of each fit (pair, token) has for each slot of each step."""
+    steps = len(fits[0].chosen)
+    return np.concatenate([table(fit)[fit.chosen].reshape(steps, -1) for fit in fits], axis=1)
+
+
 def _of_slots(fits: Sequence[FitRows]) -> tuple[Indices, Indices, Indices, Indices]:
     """Returns for each slot its fit, its width, its vector and itself, the last two counted from
     the first of that width."""
     owners = np.repeat(np.arange(len(fits)), [fit.slots for fit in fits])
     widths = np.array([fit.width for fit in fits])[owners]
     vectors, own_slots = np.zeros_like(owners), np.zeros_like(owners)
-    for width in dict.fromkeys(fit.width for fit in fits):
-        some = [np.full(fit.batch, fit.answers.rows.shape[1]) for fit in fits if fit.width == width]
-        tokens = np.concatenate(some)
+    for width, some in by_width((fit.width, fit) for fit in fits).items():
+        tokens = np.concatenate([np.full(fit.batch, fit.answers.rows.shape[1]) for fit in some])
         vectors[widths == width] = np.repeat(np.arange(len(tokens)), tokens)
         own_slots[widths == width] = np.arange(tokens.sum())
     return owners, widths, vectors, own_slots

@@ -165,11 +165,7 @@ class Trainer:
             try:
                 wanted = targets[one.intervention.id]
                 used = [pair for pair in pairs if pair.index in wanted]
-                places = {pair.index: place for place, pair in enumerate(used)}
-                train, held_out = (
-                    np.array([places[i] for i in part if i in places], dtype=np.int64)
-                    for part in parts
-                )
+                train, held_out = _places(parts, used)
                 if not len(train):
                     raise JobError(
                         f"{one.intervention.variable}: no pairs to fit on, besides those to "
@@ -310,6 +306,17 @@ class Trainer:
             else group.alive[at].fit(self._recipe)
             for at, one in enumerate(requests)
         ]
+
+
+def _places(
+    parts: tuple[Sequence[int], Sequence[int]], used: Sequence[Encoded]
+) -> tuple[Indices, Indices]:
+    """Returns the places in `used` of the pairs to train on, and of those to validate on."""
+    places = {pair.index: place for place, pair in enumerate(used)}
+    train, held_out = (
+        np.array([places[i] for i in part if i in places], dtype=np.int64) for part in parts
+    )
+    return train, held_out
 
 
 def _label(pair: Encoded, variable: str, source: str, is_source: bool) -> int | Ids | None:
