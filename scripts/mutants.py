@@ -120,8 +120,8 @@ MUTANTS = (
     ),
     Mutant(
         "search/trial.py",
-        "len(counted), matches, _select",
-        "2 * len(counted), 2 * matches, _select",
+        "seen.added(self.evidence, counted)",
+        "seen.added(self.evidence, counted + counted)",
         ("search/test_search.py", "search"),
     ),
     Mutant(
@@ -193,10 +193,10 @@ MUTANTS = (
     ),
     # What is patched.
     Mutant(
-        "engine/patching/edits.py",
-        "[pads[at] + token for token in patch.tokens]",
-        "[token for token in patch.tokens]",
-        ("engine/patching", "engine/execution"),
+        "engine/execution/cached_runs.py",
+        "return tokens - first",
+        "return tokens",
+        ("engine/execution",),
     ),
     Mutant(
         "engine/patching/edits.py",

@@ -11,7 +11,6 @@ from raysearch.core.events import Encoded, Ids, ModelInput
 from raysearch.core.runner_settings import MOST_ON_CPU
 from raysearch.engine.execution.read_spans import ReadSpan, ReadSpans
 from raysearch.engine.loading.model_summary import ModelSummary
-from raysearch.engine.networks.padding import width_of
 from raysearch.search.pair_blocks import cut_at_looks
 
 MIB = 2**20
@@ -82,7 +81,7 @@ def footprint(
     budget = MOST_ON_CPU if memory is None else int(memory * 2**30)
     copies = models * summary.copied_bytes if on_cpu else 0
     kept, weights = min(every, budget), models * summary.weight_bytes + copies
-    batch = rows * _row(summary, per_token, width_of(max(e.tokens for e in encoded)))
+    batch = rows * _row(summary, per_token, max(e.tokens for e in encoded))
     return MemoryEstimate(
         weights=weights,
         run=max(sizes.values()),
@@ -133,15 +132,10 @@ def _kept(summary: ModelSummary, given: Ids, span: ReadSpan, layers: Sequence[in
     keys and values of earlier ones, from the first layer that is read."""
     numbers = _numbers_kept(summary, layers)
     if summary.path != "replay":
-        return numbers * summary.item_bytes * _padded(given, summary.item_bytes)
+        return numbers * summary.item_bytes * len(given)
     above = summary.layers - min(layers or (0,))
     keys = span.keys * summary.keys * above // max(summary.layers, 1)
     return (numbers * (span.stop - span.first) + keys) * summary.item_bytes
-
-
-def _padded(given: Ids, item_bytes: int) -> int:
-    """Returns the tokens of an input with its padding: half precision has none."""
-    return len(given) if item_bytes == 2 else width_of(len(given))
 
 
 def _inputs(pair: Encoded) -> tuple[ModelInput, ...]:

@@ -474,25 +474,27 @@ def test_a_model_of_broken_weights_fails_whatever_is_asked_and_says_so(
     assert "pair 0, base, without intervention" in event.message
 
 
-class Careless(GPT2LMHeadModel):
-    """A model that counts padding as text: batched rows are not what they seem."""
+class Crowded(GPT2LMHeadModel):
+    """A model that centres its logits over the batch: batched rows are not what they seem."""
 
-    def forward(self, input_ids, attention_mask=None, use_cache=None):  # type: ignore[override]
-        return super().forward(input_ids, attention_mask=attention_mask, use_cache=use_cache)
+    def forward(self, input_ids, use_cache=None):  # type: ignore[override]
+        out = super().forward(input_ids, use_cache=use_cache)
+        out.logits = out.logits - out.logits.mean(0) * (len(out.logits) > 1)
+        return out
 
 
 def test_a_model_whose_batched_rows_are_wrong_is_run_plainly_and_that_is_said_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     right = model_of("gpt2")
-    careless = Careless(right.config).eval().requires_grad_(False)
-    careless.load_state_dict(right.state_dict())
+    crowded = Crowded(right.config).eval().requires_grad_(False)
+    crowded.load_state_dict(right.state_dict())
     with caplog.at_level(logging.WARNING):
-        replica = replica_of(careless)
+        replica = replica_of(crowded)
         seen = outputs(measure(replica, PLACES))
     assert replica.opened.facts.path == "plain"
     (warning,) = [r for r in caplog.records if r.name.startswith("raysearch")]
-    said = "Careless (gpt2): the batched path is not the same as one run at a time (logits differ by up to"
+    said = "Crowded (gpt2): the batched path is not the same as one run at a time (logits differ by up to"
     assert warning.getMessage().startswith(said)
     assert warning.getMessage().endswith("each row is run by itself, slowly")
     assert seen == outputs(measure(replica_of(right), PLACES))
@@ -577,7 +579,7 @@ def test_a_model_on_which_only_replay_is_wrong_is_run_in_batches_and_that_is_sai
     assert seen == outputs(measure(replica_of(model, plain=True), places))
 
 
-def test_a_model_that_takes_no_mask_is_run_plainly() -> None:
+def test_a_model_that_takes_no_mask_is_run_in_batches() -> None:
     class Maskless(GPT2LMHeadModel):
         def forward(self, input_ids):  # type: ignore[override]
             return super().forward(input_ids, use_cache=False)
@@ -586,7 +588,7 @@ def test_a_model_that_takes_no_mask_is_run_plainly() -> None:
     maskless = Maskless(right.config).eval().requires_grad_(False)
     maskless.load_state_dict(right.state_dict())
     replica = replica_of(maskless)
-    assert replica.opened.facts.path == "plain"
+    assert replica.opened.facts.path == "batched"
     assert outputs(measure(replica)) == outputs(measure(replica_of(right)))
 
 

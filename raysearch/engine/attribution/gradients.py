@@ -57,7 +57,7 @@ class GradientProbe:
     def activations(self, givens: Sequence[ModelInput], points: Sequence[Point]) -> list[AtPoints]:
         """Returns the activations of each input."""
         _, seen, _ = self._run(givens, points, False)
-        return self._by_row(givens, seen)
+        return self._by_row(len(givens), seen)
 
     def lead_gradients(
         self, queries: Sequence[LeadQuery], points: Sequence[Point]
@@ -77,7 +77,10 @@ class GradientProbe:
             p: [hook_points[p].read(next(found)) for _ in of_point] for p, of_point in zeros.items()
         }
         rows = zip(
-            self._by_row(givens, seen), self._by_row(givens, gradients), leads.tolist(), strict=True
+            self._by_row(len(givens), seen),
+            self._by_row(len(givens), gradients),
+            leads.tolist(),
+            strict=True,
         )
         return [ProbedRun(*row) for row in rows]
 
@@ -128,11 +131,7 @@ class GradientProbe:
 
         return hook_at(self._network, hook_point, edit, given)
 
-    def _by_row(
-        self, givens: Sequence[ModelInput], seen: Mapping[Point, Sequence[Tensor]]
-    ) -> list[AtPoints]:
-        """Returns the values of each row without padding; steps of a recurrent network follow each
-        other."""
+    def _by_row(self, rows: int, seen: Mapping[Point, Sequence[Tensor]]) -> list[AtPoints]:
+        """Returns the values of each row; steps of a recurrent network follow each other."""
         whole = {point: torch.cat(list(parts), 1) for point, parts in seen.items()}
-        pads = [0 if self.one_by_one else self._network.pad(given) for given in givens]
-        return [{point: of[at, pad:] for point, of in whole.items()} for at, pad in enumerate(pads)]
+        return [{point: of[at] for point, of in whole.items()} for at in range(rows)]

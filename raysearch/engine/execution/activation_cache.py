@@ -2,9 +2,9 @@
 at the answer.
 
 A run without intervention serves every hypothesis, as a base and as a source; a patched run is
-cached only if it is itself a source. Many inputs run in one padded batch.
+cached only if it is itself a source. Many inputs of one length run in one batch.
 
-Invariants: a token's activation has the token's own index, without padding; a run is computed once,
+Invariants: a token's activation has the token's own index; a run is computed once,
 unless it was evicted (least recently used first, `max_bytes` in all), or more components or later
 blocks are wanted since; predictions of unpatched rows are never evicted; all that is stored is
 `detached`.
@@ -237,11 +237,9 @@ class ActivationCache:
         """Runs `batch`, whose rows have one batch key, and stores the results. `blocks`: the number
         of blocks to run; None: all, and the head."""
         network, given = self._network, batch[0].base
-        pads = [network.pad(row.base) for row in batch]
         replacements = self.runs((), sources_of(batch))
         edits = edits_of(
             batch,
-            pads,
             self._hook_points,
             lambda source: self.at(replacements[source.run], source.point),
         )

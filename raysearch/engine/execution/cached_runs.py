@@ -24,7 +24,7 @@ Tokens = slice | Indices
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredBatch:
-    """Activations of runs that were padded to one length, at the left.
+    """Activations of runs of inputs of one length.
 
     Args:
         activations: for each component (layer, run, token, width).
@@ -33,6 +33,7 @@ class StoredBatch:
             are not stored.
         first_layer: the first layer whose keys and values are stored.
         runs: their number.
+        first_token: the first token whose activations are stored.
     """
 
     activations: Mapping[str, Layers]
@@ -41,6 +42,7 @@ class StoredBatch:
     values: Layers | None
     first_layer: int
     runs: int
+    first_token: int
     nbytes: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -75,27 +77,23 @@ class StoredBatch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CachedRun:
-    """One run of a batch: its index `row` there, and the column of its first token, which is
-    negative if tokens are left out.
+    """One run of a batch, and its index `row` there.
 
     Args:
-        base: its index among the bases of the batch (-1: its keys and values are not stored).
-        key_pad: the column of its first token in these.
         span: its tokens that are stored.
+        base: its index among the bases of the batch (-1: its keys and values are not stored).
         blocks: the number of blocks that ran; None: all. Activations of later ones are missing.
     """
 
     batch: StoredBatch
     row: int
-    pad: int
     span: ReadSpan
     base: int = -1
-    key_pad: int = 0
     blocks: int | None = None
 
     @property
     def nbytes(self) -> int:
-        """The bytes of the run, with its padding."""
+        """The bytes of the run."""
         return self.batch.nbytes // self.batch.runs
 
     def has(self, component: str, places: Collection[int]) -> bool:
@@ -109,9 +107,10 @@ class CachedRun:
         place = self.batch.places[component][layer]
         assert place >= 0, f"{component} is not stored in every layer"
         found: Tensor = self.batch.activations[component][place][self.row]
-        if self.pad >= 0:
-            return found[self.pad :]
-        return torch.cat((found.new_full((-self.pad, found.shape[1]), torch.nan), found))
+        if not self.batch.first_token:
+            return found
+        before = found.new_full((self.batch.first_token, found.shape[1]), torch.nan)
+        return torch.cat((before, found))
 
 
 def _of_rows(layers: Layers, rows: Sequence[int]) -> Layers:
@@ -136,9 +135,7 @@ class RunTable:
     batches: Sequence[StoredBatch]
     batch: Int[Indices, "run"]
     row: Int[Indices, "run"]
-    pad: Int[Indices, "run"]
     base: Int[Indices, "run"]
-    key_pad: Int[Indices, "run"]
     keys: Int[Indices, "run"]
 
     @staticmethod
@@ -146,7 +143,7 @@ class RunTable:
         """Returns the table of `runs`, at least one."""
         batches = {id(run.batch): run.batch for run in runs}
         number = {key: at for at, key in enumerate(batches)}
-        fields = [(number[id(r.batch)], r.row, r.pad, r.base, r.key_pad, r.span.keys) for r in runs]
+        fields = [(number[id(run.batch)], run.row, run.base, run.span.keys) for run in runs]
         return RunTable(list(batches.values()), *np.array(fields, dtype=np.int64).T)
 
     def __len__(self) -> int:
@@ -154,14 +151,13 @@ class RunTable:
 
     def take(self, at: Indices) -> "RunTable":
         """Returns the runs of these indices."""
-        fields = self.batch, self.row, self.pad, self.base, self.key_pad, self.keys
+        fields = self.batch, self.row, self.base, self.keys
         return RunTable(self.batches, *(field[at] for field in fields))
 
-    def by_batch(self, pads: Indices) -> Iterator[tuple[StoredBatch, int, Indices]]:
-        """Yields each batch and padding with the indices of its runs."""
-        first, which = np.unique(np.stack((self.batch, pads)), axis=1, return_inverse=True)
-        for at, (batch, pad) in enumerate(first.T.tolist()):
-            yield self.batches[batch], pad, np.flatnonzero(which.reshape(-1) == at)
+    def by_batch(self) -> Iterator[tuple[StoredBatch, Indices]]:
+        """Yields each batch with the indices of its runs."""
+        for at in np.unique(self.batch).tolist():
+            yield self.batches[at], np.flatnonzero(self.batch == at)
 
 
 def gather(
@@ -174,12 +170,11 @@ def gather(
     """
     parts, items_of = [], []
     of_items = runs.take(run_of)
-    for batch, pad, items in of_items.by_batch(of_items.pad):
-        columns = _shifted(tokens, pad) if isinstance(tokens, slice) else tokens[items] + pad
+    for batch, items in of_items.by_batch():
+        columns = _columns(tokens if isinstance(tokens, slice) else tokens[items], batch)
         stored, rows = batch.activations[component], of_items.row[items]
         places = batch.places[component][layer_of[items]]
         assert (places >= 0).all(), f"{component} is not stored in every layer"
-        assert isinstance(columns, slice) or (columns >= 0).all(), "tokens are not stored"
         parts.append(_picked(stored, places, rows, columns))
         items_of.append(items)
     return _in_order(parts, items_of, 0)
@@ -194,15 +189,15 @@ def prefixes(
     assert (runs.keys >= tokens).all(), "keys of earlier tokens are stored"
     places: list[Indices] = []
     parts: list[Layers] = []
-    for batch, pad, at in runs.by_batch(runs.key_pad):
+    for batch, at in runs.by_batch():
         layers, rows = of(batch), runs.base[at]
         assert layers is not None, "a run without keys and values cannot be replayed on"
-        columns, above = slice(pad, pad + tokens), slice(layer - batch.first_layer, None)
+        above = slice(layer - batch.first_layer, None)
         assert above.start >= 0, "keys of lower layers are not stored"
         if isinstance(layers, Tensor):
-            parts.append(_of_bases(layers[above, :, :, columns], rows, 1))
+            parts.append(_of_bases(layers[above, :, :, :tokens], rows, 1))
         else:
-            parts.append([_of_bases(t[:, :, columns], rows, 0) for t in layers[above]])
+            parts.append([_of_bases(t[:, :, :tokens], rows, 0) for t in layers[above]])
         places.append(at)
     stacks = [part for part in parts if isinstance(part, Tensor)]
     if len(stacks) == len(parts):
@@ -233,9 +228,14 @@ def _in_order(parts: Sequence[Tensor], places: Sequence[Indices], dimension: int
     return joined.index_select(dimension, back)
 
 
-def _shifted(tokens: slice, pad: int) -> slice:
-    assert tokens.start + pad >= 0, "tokens that are not stored"
-    return slice(tokens.start + pad, None if tokens.stop is None else tokens.stop + pad)
+def _columns(tokens: Tokens, batch: StoredBatch) -> Tokens:
+    """Returns where tokens stand among those that are stored."""
+    first = batch.first_token
+    if isinstance(tokens, slice):
+        assert tokens.start >= first, "tokens that are not stored"
+        return slice(tokens.start - first, None if tokens.stop is None else tokens.stop - first)
+    assert (tokens >= first).all(), "tokens that are not stored"
+    return tokens - first
 
 
 def _picked(

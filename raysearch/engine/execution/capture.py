@@ -3,7 +3,7 @@
 Invariants: activations do not depend on the choices of a row, so that runs are stored without them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -34,12 +34,9 @@ class Capture:
     ) -> None:
         self._network, self._wanted, self._batch, self._blocks = network, wanted, batch, blocks
         self._hook_points = hook_points
-        self._pads = [network.pad(row.base) for row in batch]
         self._spans = [wanted.span(row) for row in batch]
-        ends = (
-            (pad + s.first, pad + s.stop) for pad, s in zip(self._pads, self._spans, strict=True)
-        )
-        self._columns = _around(ends) if keys else slice(0, None)
+        first, stop = min(s.first for s in self._spans), max(s.stop for s in self._spans)
+        self._tokens = slice(first, stop) if keys else slice(0, None)
         self._places = {name: wanted.places(name, blocks) for name in wanted.names()}
         self._seen: dict[str, list[list[Tensor]]] = {}
         self.hooks: list[Hook] = []
@@ -54,37 +51,36 @@ class Capture:
 
     def runs(self) -> dict[Row, CachedRun]:
         """Returns the runs, of one batch, after the forward pass."""
-        ends = ((self._pads[at], self._pads[at] + self._spans[at].keys) for at in self._bases)
-        columns, first_layer = _around(ends), self._wanted.first_layer
+        tokens = max((self._spans[at].keys for at in self._bases), default=0)
+        first_layer = self._wanted.first_layer
         stored = StoredBatch(
             {
                 component: stacked([torch.cat(parts, 1) for parts in of_layers])
                 for component, of_layers in self._seen.items()
             },
             {name: self._wanted.numbers(name, places) for name, places in self._places.items()},
-            *self._keys_and_values(first_layer, columns),
-            *(first_layer, len(self._batch)),
+            *self._keys_and_values(first_layer, tokens),
+            *(first_layer, len(self._batch), self._tokens.start),
         )
         number = {at: base for base, at in enumerate(self._bases)}
-        runs = {}
-        for at, (row, pad) in enumerate(zip(self._batch, self._pads, strict=True)):
-            runs[Row(row.base, row.patches)] = CachedRun(
-                *(stored, at, pad - self._columns.start, self._spans[at]),
-                *(number.get(at, -1), pad - columns.start, self._blocks),
+        return {
+            Row(row.base, row.patches): CachedRun(
+                stored, at, self._spans[at], number.get(at, -1), self._blocks
             )
-        return runs
+            for at, row in enumerate(self._batch)
+        }
 
     def _reader(self, hook_point: HookPoint, given: ModelInput, into: list[Tensor]) -> Hook:
         def read(activation: Float[Tensor, "row token width"], _hook_call: HookCall) -> None:
             into.append(
-                hook_point.read(activation[:, self._columns]).clone()
+                hook_point.read(activation[:, self._tokens]).clone()
             )  # some models add to it in place afterwards
 
         return hook_at(self._network, hook_point, read, given)
 
-    def _keys_and_values(self, first: int, columns: slice) -> tuple[Layers | None, Layers | None]:
-        """Returns keys and values (base, head, token, d_head) of some columns in each layer from
-        `first` on; none without a cache."""
+    def _keys_and_values(self, first: int, tokens: int) -> tuple[Layers | None, Layers | None]:
+        """Returns keys and values (base, head, token, d_head) of the first tokens in each layer
+        from `first` on; none without a cache."""
         if self.cache is None:
             return None, None
         stored = [
@@ -98,14 +94,7 @@ class Capture:
         )
         bases = torch.tensor(self._bases)
         some_keys, some_values = (
-            stacked([t[:, :, columns].index_select(0, bases.to(t.device)) for t in layers[first:]])
+            stacked([t[:, :, :tokens].index_select(0, bases.to(t.device)) for t in layers[first:]])
             for layers in (keys, values)
         )
         return some_keys, some_values
-
-
-def _around(columns: Iterable[tuple[int, int]]) -> slice:
-    """Returns the columns from the first to the last of some ranges."""
-    found = list(columns) or [(0, 0)]
-    firsts, stops = zip(*found, strict=True)
-    return slice(min(firsts), max(stops))

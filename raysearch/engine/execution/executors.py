@@ -140,10 +140,8 @@ class BatchedExecutor:
         if replacements is None:
             self._cache.wanted.rows(rows)
         runs = self._cache.runs(sources)
-        pads = [network.pad(row.base) for row in rows]
         edits = edits_of(
             rows,
-            pads,
             self._hook_points,
             lambda s: self._cache.at(runs[s.run], s.point),
             replacements,

@@ -6,8 +6,8 @@ forward pass takes inputs of one *batch key*: inputs that do not change each oth
 they share a batch. A `LoadedNetwork` opens the network and the encoder that turns pairs into its
 inputs.
 
-Invariants: the batch key of an input, and the place of its tokens in a batch, depend on that input
-alone; padding is on the left, is masked, and does not move position ids.
+Invariants: the batch key of an input depends on that input alone. Inputs of tokens share a batch if
+they have one length: nothing is padded or masked, so that a batch runs as one input by itself does.
 """
 
 import inspect
@@ -31,7 +31,6 @@ from raysearch.engine.networks.blocks import layers_of
 from raysearch.engine.networks.encoder import Encoder
 from raysearch.engine.networks.hooks import HookSide
 from raysearch.engine.networks.length_boundaries import Stretch, config_values, named_lengths
-from raysearch.engine.networks.padding import width_of
 
 EXAMPLE = 3
 """Tokens in the example input. Several, so that a module that does not produce one vector for each
@@ -82,10 +81,6 @@ class Network(Protocol):
 
     def batch_key(self, given: ModelInput) -> Hashable:
         """Returns a key that is equal for inputs that may share a batch."""
-        ...
-
-    def pad(self, given: ModelInput) -> int:
-        """Returns the column of the batch in which the first token of `given` stands."""
         ...
 
     def firings(self, module: nn.Module, given: ModelInput) -> int:
@@ -204,8 +199,7 @@ class LanguageModel:
         )
 
     def batch_key(self, given: ModelInput) -> Hashable:
-        length = len(_ids(given))
-        return self._width(length), self._stretch.regime(length)
+        return len(_ids(given))
 
     def share_activations(self, one: ModelInput, other: ModelInput) -> bool:
         """Says whether a common prefix of the two inputs has the same activations in both."""
@@ -246,10 +240,6 @@ class LanguageModel:
         """Resets the state that a run leaves in the model, so that outputs depend on the current
         input alone."""
         self._stretch.forget()
-
-    def pad(self, given: ModelInput) -> int:
-        length = len(_ids(given))
-        return self._width(length) - length
 
     def firings(self, module: nn.Module, given: ModelInput) -> int:
         return 1
@@ -338,35 +328,17 @@ class LanguageModel:
     def batch(
         self, givens: Sequence[ModelInput], cache: Cache | None = None
     ) -> Float[Tensor, "row vocab"]:
-        """Computes logits of padded rows; keys and values are written to `cache`, if given."""
-        rows = [_ids(given) for given in givens]
-        width = self._width(len(rows[0]))
-        assert len({self.batch_key(row) for row in rows}) == 1, (
-            "rows of one batch are of one company"
-        )
-        pads = [width - len(row) for row in rows]
-        ids = [[0] * pad + list(row) for pad, row in zip(pads, rows, strict=True)]
-        mask = [[0] * pad + [1] * len(row) for pad, row in zip(pads, rows, strict=True)]
-        at = [[0] * pad + list(range(len(row))) for pad, row in zip(pads, rows, strict=True)]
-        options: dict[str, object] = {"attention_mask": torch.tensor(mask, device=self.device)}
-        if self._takes("position_ids"):
-            options["position_ids"] = torch.tensor(at, device=self.device)
+        """Computes logits of rows; keys and values are written to `cache`, if given."""
+        assert len(set(map(self.batch_key, givens))) == 1, "rows of one batch have one length"
+        options: dict[str, object] = {}
         if cache is not None:
-            options |= {"past_key_values": cache, "use_cache": True}
+            options = {"past_key_values": cache, "use_cache": True}
         elif self._takes("use_cache"):
-            options["use_cache"] = False
+            options = {"use_cache": False}
         if self._takes("logits_to_keep"):
             options["logits_to_keep"] = 1
-        return self.run(input_ids=torch.tensor(ids, device=self.device), **options)[:, -1].float()
-
-    def _width(self, length: int) -> int:
-        """Returns the padded width of a row. In half precision it is the row's length: whether a
-        batch has a mask, and so the bits of its rows, must not depend on the others' lengths."""
-        return length if self._is_half else width_of(length)
-
-    @cached_property
-    def _is_half(self) -> bool:
-        return self.model.dtype.itemsize == 2
+        ids = torch.tensor([_ids(given) for given in givens], device=self.device)
+        return self.run(input_ids=ids, **options)[:, -1].float()
 
     def _takes(self, argument: str) -> bool:
         """Says whether the signature of `forward` has the argument. A TypeError of a trial call

@@ -100,9 +100,6 @@ class TensorNetwork:
     def batch_key(self, given: ModelInput) -> Hashable:
         return _stimulus(given).dtype, _stimulus(given).shape
 
-    def pad(self, given: ModelInput) -> int:
-        return 0
-
     def firings(self, module: nn.Module, given: ModelInput) -> int:
         """Counts the runs of a module in one pass; 1 for a module that never runs, so that a hook
         on it raises an error."""

@@ -66,21 +66,17 @@ class _Collected:
 
 def edits_of(
     rows: Sequence[Row],
-    pads: Sequence[int],
     hook_points: Components,
     read_source: ReadSource,
     replacements: Replacements | None = None,
 ) -> list[tuple[HookPoint, Edit]]:
     """Returns for each module and side that is patched its hook point and an edit that writes all
-    patches of the rows there.
-
-    `pads`: the column of each row's first token.
-    """
+    patches of the rows there."""
     places = _by_module(enumerate(rows), hook_points).values()
     return [
         (
             hook_point,
-            edit_of(_round_by_round(of_rows, pads, hook_points, read_source, replacements)),
+            edit_of(_round_by_round(of_rows, hook_points, read_source, replacements)),
         )
         for hook_point, of_rows in places
     ]
@@ -97,8 +93,8 @@ def edit_of(rounds: Sequence[Writes]) -> Edit:
         end = hook_call.first + activation.shape[1]
         if hook_call.last and last_column >= end:
             raise PositionError(
-                f"an activation of {end} tokens has no token {last_column} (from 0, padding "
-                f"counted); name one it has"
+                f"an activation of {end} tokens has no token {last_column} (from 0); "
+                f"name one it has"
             )
         if first_column >= end or last_column < hook_call.first:
             return None
@@ -207,7 +203,6 @@ def _by_module(
 
 def _round_by_round(
     rows: _Numbered,
-    pads: Sequence[int],
     hook_points: Components,
     read_source: ReadSource,
     replacements: Replacements | None,
@@ -223,7 +218,7 @@ def _round_by_round(
                 hook_point = hook_points.at(patch.point)
                 writes = rounds[alike] = _Collected(hook_point, patch.kind, patch.features)
             writes.rows.append([at] * len(patch.tokens))
-            writes.columns.append([pads[at] + token for token in patch.tokens])
+            writes.columns.append(list(patch.tokens))
             own = replacement_of(patch, read_source) if replacements is None else replacements[at]
             if own is not None:
                 writes.replacements.append(own)

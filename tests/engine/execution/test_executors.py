@@ -174,7 +174,7 @@ def test_a_row_is_decided_alone_as_in_company_also_where_all_outputs_are_near_ti
     assert measured(world, rows) == [measured(world, [row])[0] for row in rows]
 
 
-def test_positions_do_not_move_with_padding_or_company() -> None:
+def test_positions_do_not_move_in_company() -> None:
     """Absolute positions (GPT-2, OPT), rotary ones, ALiBi (BLOOM, MPT): texts of one to nine
     tokens, alone and together."""
     for family in ("gpt2", "opt", "llama", "bloom", "mpt"):
