@@ -57,6 +57,7 @@ def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return continued(WORLDS[request.param], tmp_path_factory.mktemp("run")).path
 
 
+@pytest.mark.slow_unless(written=["drawn", "at hand", "fixed"])
 def test_all_follows_of_a_run_that_was_continued_twice(written: Path) -> None:
     assert {row["verdict"] for row in rows(written, "verdicts")} & {"accept", "undecided"}
     assert everything(written) == ([], [])

@@ -229,6 +229,18 @@ def rows(run: Path, table: str) -> list[dict[str, Any]]:
     return [row for f in files for row in pq.read_table(f).to_pylist()]
 
 
+@pytest.mark.slow_unless(
+    written=[
+        "swaps",
+        "these pairs",
+        "fixed, these pairs",
+        "both",
+        "unfiltered",
+        "logit difference",
+        "rate",
+        "rate, probability",
+    ]
+)
 def test_all_follows_from_the_journal_under_every_rule(written: Path) -> None:
     assert {row["verdict"] for row in rows(written, "verdicts")} & {"accept", "reject"}
     assert check(written) == []

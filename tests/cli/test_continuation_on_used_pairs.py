@@ -37,6 +37,7 @@ def test_fresh_pairs_that_no_other_run_has_go_on(tmp_path: Path) -> None:
     assert found(run).get("undecided", 0) == 0
 
 
+@pytest.mark.slow  # two whole runs
 def test_other_runs_on_the_further_pairs_are_named(tmp_path: Path) -> None:
     run = begun(tmp_path)
     assert not run.info.used_before

@@ -26,6 +26,7 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return begun(tmp_path_factory.mktemp("more"))
 
 
+@pytest.mark.slow  # a whole run
 def test_too_few_further_pairs_are_said_and_the_number_named_then_decides_all(
     short: RunFolder,
 ) -> None:

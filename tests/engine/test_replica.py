@@ -543,6 +543,7 @@ def mindful() -> PreTrainedModel:
     return model
 
 
+@pytest.mark.slow_unless(name=["Mindful"])
 @pytest.mark.parametrize(
     ("make", "name"),
     [

@@ -210,6 +210,7 @@ def test_a_mean_over_sources_is_what_pyvene_collects_averages_and_puts_in(family
     alike(side, rows, wanted)
 
 
+@pytest.mark.slow_unless(family=["llama"])
 @every_component
 def test_what_is_collected_is_what_pyvene_collects(family: str, component: str) -> None:
     """Whole, and in coordinates: of these pyvene is told across the tokens that it has joined."""

@@ -98,6 +98,7 @@ def test_rows_can_be_chosen(run: RunFolder) -> None:
     assert results(run.path, where="iia > 0.86 or iia is null", accepted=True).num_rows == 1
 
 
+@pytest.mark.slow_unless(where=["layr > 1", "layer > 1) or (true", "position", ""])
 @pytest.mark.parametrize(
     "where",
     [

@@ -79,6 +79,7 @@ def never_failed(kind: str) -> Mapping[str, object]:
     return outcome(Cluster(world, 1, 0).drive(world.search()))
 
 
+@pytest.mark.slow_unless(kind=["swaps", "fits"])
 @pytest.mark.parametrize("kind", WORLDS)
 @settings(max_examples=3, deadline=None)
 @given(

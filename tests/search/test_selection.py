@@ -74,6 +74,7 @@ def test_what_is_undecided_alone_is_accepted_beside_others() -> None:
     assert set(beside.estimates) == found
 
 
+@pytest.mark.slow_unless(which=["short", "both", "controls", "scores"])
 @pytest.mark.parametrize("which", WORLDS)
 def test_verdicts_and_selection_do_not_depend_on_the_order_of_what_arrives(which: str) -> None:
     world = WORLDS[which]

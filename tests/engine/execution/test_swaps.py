@@ -241,6 +241,7 @@ def test_further_tokens_of_an_answer_run_one_token_of_each_row(
     assert ran[1] - ran[0] == 2 * layers * len(moving)
 
 
+@pytest.mark.slow_unless(choices=[()])
 @pytest.mark.parametrize("choices", [(), (1, 2, 3)], ids=["free", "choices"])
 def test_python_does_not_grow_with_rows(choices: Ids, monkeypatch: pytest.MonkeyPatch) -> None:
     """It grows with pairs and with interventions, and not with both."""

@@ -161,6 +161,7 @@ def swapped(taps: _Taps) -> _Taps:
     return {**taps, "key": taps["value"], "value": taps["key"]}
 
 
+@pytest.mark.slow_unless(family=PLANTED[::2])
 @pytest.mark.parametrize("family", PLANTED)
 def test_a_wrong_layout_is_told_in_one_line(family: str) -> None:
     world = shared(family)

@@ -70,6 +70,7 @@ def test_python_of_a_step_grows_with_neither_rows_nor_fits() -> None:
     assert of_a_step(6, 8) <= 1.1 * one
 
 
+@pytest.mark.slow_unless(family=["gemma2"])
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_a_step_waits_for_no_device(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made, seen = trainer(shared_world(family), batch=32), Counter[str]()
