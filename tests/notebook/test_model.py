@@ -149,7 +149,7 @@ def test_generation_goes_on_from_the_swap(tiny: rs.Model) -> None:
     assert said.startswith(tiny.swap(BASE, SOURCE, 3).token)
 
 
-@pytest.mark.slow  # a real model; `.ci/run` has the slow tests of this room
+@pytest.mark.slow  # a real model
 @pytest.mark.model
 @pytest.mark.skipif(
     not (FOLDER / "config.json").is_file(), reason=f"no model in {FOLDER}: make install fetches it"
