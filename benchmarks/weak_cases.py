@@ -10,11 +10,12 @@ with two, after the rows on which a replica compares both ways of the second. Pr
 better of two rounds each. `near`: rows that were too close to call, and so were run once more one
 by one; the others' ways do not do that, and random prompts have more of them than texts. `bound`:
 multiply-adds of pyvene's two forward passes (logits of every token) over those that any method must
-do: the base's captures are given, tokens from the patch on and layers above it are run, and one
-head; with captures, also both runs. That bound takes each multiply-add to cost the same, which holds
-for big products alone. So `products` are the seconds that the matrix products of the bound take by
-themselves, with the rows that a wave has: no way that calls them is faster. The last line is the
-worst share of a bound, the one before the worst share of the products.
+do that runs whole blocks: the base's captures are given, tokens from the patch on and layers above
+it are run, and one head; with captures, also both runs. (Within the first and the last block
+a method could leave out a few products more.) That bound takes each multiply-add to cost the same,
+which holds for big products alone. So `products` are the seconds that the matrix products of the
+bound take by themselves, with the rows that a wave has. The last line is the worst share of a
+bound, the one before the worst share of the products.
 """
 
 import argparse

@@ -24,7 +24,7 @@ BUDGETS = {
     "core": 10_900,
     "deploy": 3_100,
     "engine": 6_000,
-    "engine/attribution": 3_000,
+    "engine/attribution": 3_100,
     "engine/encoding": 5_200,
     "engine/execution": 32_500,
     "engine/featurizers": 8_600,

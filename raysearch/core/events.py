@@ -29,7 +29,7 @@ class Encoded:
     """One pair as the model sees it: token ids, or tensors.
 
     Args:
-        base_positions: token indices by position name, from 0, padding not counted.
+        base_positions: token indices by position name, from 0.
         answers: compared ids by "base" and source name.
         counterfactual: compared ids by variable.
         aliases: pairs (ids of an alias, ids of the answer that it counts as).

@@ -81,8 +81,8 @@ def _facts(resolved: ResolvedJob, summary: ModelSummary) -> PlanReport:
         layers=summary.layers,
         path=summary.path,
         weight_bytes=summary.weight_bytes,
-        **_searched(resolved, space, proposer),
-        **_shown_by_pairs(resolved, expected, test),
+        **_search_facts(resolved, space, proposer),
+        **_pair_facts(resolved, expected, test),
         claim=f"{job.test.claim}, about {resolved.about}",
         inputs=len({ids for e in used for ids in (e.base, *e.sources.values())}),
         longest=max(e.tokens for e in encoded),
@@ -97,7 +97,9 @@ def _facts(resolved: ResolvedJob, summary: ModelSummary) -> PlanReport:
     )
 
 
-def _searched(resolved: ResolvedJob, space: HypothesisSpace, proposer: Proposer) -> dict[str, Any]:
+def _search_facts(
+    resolved: ResolvedJob, space: HypothesisSpace, proposer: Proposer
+) -> dict[str, Any]:
     """Returns the fields of a report that say what is searched, and by which proposer."""
     most = proposer.max_hypotheses
     fits, trained = _fits(space, resolved.job, most)
@@ -118,7 +120,7 @@ def _searched(resolved: ResolvedJob, space: HypothesisSpace, proposer: Proposer)
     }
 
 
-def _shown_by_pairs(
+def _pair_facts(
     resolved: ResolvedJob, pairs: Mapping[int, ExpectedAnswers], test: Sequence[ExpectedAnswers]
 ) -> dict[str, Any]:
     """Returns the fields of a report that say what the pairs can show before the model is run.

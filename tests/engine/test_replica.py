@@ -11,6 +11,8 @@ import pytest
 import torch
 from transformers import GPT2LMHeadModel, LlamaForCausalLM, PreTrainedModel
 
+from raysearch import Pair
+from raysearch.causal import ONE_SOURCE
 from raysearch.cluster.replica_spec import check_answers
 from raysearch.core.events import Block, Event, Failed, Ids, Measured, Screened, Task
 from raysearch.core.hypothesis import Intervention
@@ -37,6 +39,7 @@ from tests.engine.worlds import (
     random_pairs,
     residual,
     word_tokenizer,
+    words_input,
     world_of,
 )
 
@@ -502,6 +505,39 @@ def test_a_model_whose_batched_rows_are_wrong_is_run_plainly_and_that_is_said_on
         replica.do(Task(1, "screen", (), BLOCKS))[0].base
         == replica_of(right).do(Task(1, "screen", (), BLOCKS))[0].base
     )
+
+
+class FirstRow(GPT2LMHeadModel):
+    """A model that reads the text of the first row for all rows of its batch."""
+
+    def forward(self, input_ids, use_cache=None):  # type: ignore[override]
+        out = super().forward(input_ids, use_cache=use_cache)
+        read = self.transformer.wte(input_ids[:1]).mean(1)
+        out.logits = out.logits + 5 * self.lm_head(read)[:, None]
+        return out
+
+
+def test_a_fault_that_only_another_text_of_the_same_length_shows_is_seen_though_lengths_are_many() -> (
+    None
+):
+    right, rng = model_of("gpt2"), random.Random(0)
+    wrong = FirstRow(right.config).eval().requires_grad_(False)
+    wrong.load_state_dict(right.state_dict())
+    pairs = []
+    for index, length in enumerate([*range(3, 28)] * 2):
+        base, source = (
+            words_input([rng.choice(WORDS[:18]) for _ in range(words)], rng.randrange(words))
+            for words in (length, 30 - length)
+        )
+        answers = [" " + rng.choice(WORDS[:18]) for _ in range(3)]
+        sides = {"base": answers[0], ONE_SOURCE: answers[1]}
+        pairs.append(Pair(index, base, {ONE_SOURCE: source}, sides, {"x": answers[2]}, "test"))
+    blocks = blocks_of(pairs, len(pairs))
+    replica = replica_of(wrong, pairs=pairs)
+    assert replica.opened.facts.path == "plain"
+    plain = replica_of(wrong, pairs=pairs, plain=True)
+    some = PLACES[:2]
+    assert outputs(measure(replica, some, blocks)) == outputs(measure(plain, some, blocks))
 
 
 class Mindful(LlamaForCausalLM):

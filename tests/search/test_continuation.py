@@ -159,7 +159,7 @@ WORLDS = {
 }
 
 
-@pytest.mark.slow_unless(kind=["drawn", "both kinds", "fixed"])
+@pytest.mark.slow_unless(kind=["at hand", "both kinds", "fits", "fixed"])
 @pytest.mark.parametrize("kind", WORLDS)
 @settings(max_examples=3, deadline=None)
 @given(seed=st.integers(0, 10_000), cut=st.floats(0.3, 1))

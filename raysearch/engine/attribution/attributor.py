@@ -19,7 +19,7 @@ against single runs before they are used.
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
@@ -220,12 +220,7 @@ class Attributor:
         """Returns batched gradients if they agree with single runs on a few rows, else single runs,
         with a warning; decides once."""
         if self._probes is None:
-            batch_key = self._network.batch_key(comparisons[0].query.base)
-            tried = [
-                comparison
-                for comparison in comparisons
-                if self._network.batch_key(comparison.query.base) == batch_key
-            ][:TRIED]
+            tried = self._largest_batch(comparisons)[:TRIED]
             alone = torch.cat(
                 [self._moves(self._plain, [comparison], patches, spans)[0] for comparison in tried]
             )
@@ -242,6 +237,14 @@ class Attributor:
                     allowed,
                 )
         return self._probes
+
+    def _largest_batch(self, comparisons: Sequence[_Comparison]) -> list[_Comparison]:
+        """Returns comparisons of different bases, as many as may share a batch."""
+        together: dict[Hashable, dict[ModelInput, _Comparison]] = {}
+        for comparison in comparisons:
+            base = comparison.query.base
+            together.setdefault(self._network.batch_key(base), {}).setdefault(base, comparison)
+        return list(max(together.values(), key=len).values())
 
 
 def _comparisons(pair: Encoded) -> Iterator[_Comparison]:

@@ -57,7 +57,7 @@ class GradientProbe:
     def activations(self, givens: Sequence[ModelInput], points: Sequence[Point]) -> list[AtPoints]:
         """Returns the activations of each input."""
         _, seen, _ = self._run(givens, points, False)
-        return self._by_row(len(givens), seen)
+        return _by_row(seen)
 
     def lead_gradients(
         self, queries: Sequence[LeadQuery], points: Sequence[Point]
@@ -77,8 +77,8 @@ class GradientProbe:
             p: [hook_points[p].read(next(found)) for _ in of_point] for p, of_point in zeros.items()
         }
         rows = zip(
-            self._by_row(len(givens), seen),
-            self._by_row(len(givens), gradients),
+            _by_row(seen),
+            _by_row(gradients),
             leads.tolist(),
             strict=True,
         )
@@ -131,7 +131,9 @@ class GradientProbe:
 
         return hook_at(self._network, hook_point, edit, given)
 
-    def _by_row(self, rows: int, seen: Mapping[Point, Sequence[Tensor]]) -> list[AtPoints]:
-        """Returns the values of each row; steps of a recurrent network follow each other."""
-        whole = {point: torch.cat(list(parts), 1) for point, parts in seen.items()}
-        return [{point: of[at] for point, of in whole.items()} for at in range(rows)]
+
+def _by_row(seen: Mapping[Point, Sequence[Tensor]]) -> list[AtPoints]:
+    """Returns the values of each row; steps of a recurrent network follow each other."""
+    whole = {point: torch.cat(list(parts), 1) for point, parts in seen.items()}
+    rows = len(next(iter(whole.values()), ()))
+    return [{point: of[at] for point, of in whole.items()} for at in range(rows)]

@@ -2,7 +2,7 @@
 
 Invariants: equal pairs and tokenizer give equal encodings on every machine (`encoding_digest` shows
 it); token indices start at 0 and count the special tokens before the text; nothing depends on
-padding or on other pairs.
+other pairs.
 """
 
 import hashlib

@@ -18,9 +18,11 @@ is discontinuous, so in half precision no other executor is trusted with it.
 import logging
 import math
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 
 import torch
 
@@ -47,7 +49,7 @@ from raysearch.engine.execution.replay_executor import ReplayExecutor
 from raysearch.engine.execution.router_detection import DiscreteChoices
 from raysearch.engine.execution.usage import UsageMeter
 from raysearch.engine.networks.components import Components
-from raysearch.engine.networks.network import LanguageModel, Network
+from raysearch.engine.networks.network import LanguageModel, ModelInput, Network
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.rows import Patch, Row, Source
 from raysearch.errors import RaysearchError
@@ -70,6 +72,8 @@ HALF = 0.5
 TRIED = {"float32": 6, "bfloat16": 16, "float16": 16}
 """Number of pairs, by dtype, whose rows are tested, some six for each: in half precision the
 largest error of many rows is needed."""
+COMPANIES = 3
+"""The most texts of a length of their own that are tested beside another text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,11 +336,13 @@ def error_of(
 
 
 def selfcheck_rows(rows: Sequence[Row], layers: int, seed: int = 0) -> list[Row]:
-    """Returns the rows of the self-check: `rows`, their bases without intervention, and an identity
-    for each base of several tokens.
+    """Returns the rows of the self-check: `rows`, their bases without intervention, an identity
+    for each base of several tokens, and rows that share a batch with another text.
 
     The identity patches the last token but one from the same text without its last token, in a
-    random layer: it changes nothing, unless tokens attend to later ones.
+    random layer: it changes nothing, unless tokens attend to later ones. A batch has texts of one
+    length. If each of the bases has a length of its own, a fault that shows in the company of
+    another text alone would be missed, so that longer ones are cut to the length of others.
     """
     rng = random.Random(f"{seed}.selfcheck")
     trial = [*rows, *(row.unpatched for row in rows)]
@@ -350,7 +356,22 @@ def selfcheck_rows(rows: Sequence[Row], layers: int, seed: int = 0) -> list[Row]
                     len(given) - 2,
                 )
             )
+    for one, other in islice(_of_one_length([row.base for row in rows]), COMPANIES):
+        point, at = Point(rng.randrange(layers), "residual"), rng.randrange(len(one))
+        trial += [Row(other), _swapped(one, other, point, at), _swapped(other, one, point, at)]
     return list(dict.fromkeys(trial))
+
+
+def _of_one_length(inputs: Sequence[ModelInput]) -> Iterator[tuple[Ids, Ids]]:
+    """Yields for each text of a length that no other one has this text, and a longer one that is
+    cut to its length, if that is another text."""
+    texts = list(dict.fromkeys(given for given in inputs if isinstance(given, tuple)))
+    alone = Counter(map(len, texts))
+    for text in texts:
+        cut = (other[: len(text)] for other in texts if len(other) > len(text))
+        other = next((one for one in cut if one != text), None)
+        if alone[len(text)] == 1 and other is not None:
+            yield text, other
 
 
 def boundary_rows(
@@ -360,7 +381,7 @@ def boundary_rows(
     not.
 
     For each length: a text of exactly that length and one that is a token longer, alone and as each
-    other's source, so that a batch has rows on both sides and prefixes are taken across.
+    other's source, so that prefixes are taken across.
     """
     rng = random.Random(f"{seed}.straddling")
     known = sorted(set(texts), key=lambda text: (len(text), text))

@@ -1,10 +1,9 @@
 """Lengths at which a model changes its computation, as its configuration names them: windows,
 chunks, limits of position encodings.
 
-Rotary frequencies of some models (LongRoPE, dynamic NTK) depend on the *longest* row of a batch. So
-rows beyond such a limit share batches with rows of their own length only, and are never each
-other's prefix (`Stretch.regime`). For all other lengths in the configuration the self-check runs
-rows on both sides (`selfcheck.boundary_rows`).
+Rotary frequencies of some models (LongRoPE, dynamic NTK) depend on the length of a row. So rows
+beyond such a limit are never a prefix of others (`Stretch.regime`). For all other lengths in the
+configuration the self-check runs rows on both sides (`selfcheck.boundary_rows`).
 
 Invariants: no model family is named here; a kind of rotary embedding that is not known to be the
 same at all lengths counts as length-dependent.

@@ -274,13 +274,7 @@ class LanguageModel:
         self, given: ModelInput, rows: int, whole: bool = False
     ) -> Float[Tensor, "row vocab"]:
         """Runs `rows` copies of `given` in one batch; otherwise like `plain`."""
-        options: dict[str, object] = {"use_cache": False} if self._takes("use_cache") else {}
-        if not whole and self._takes("logits_to_keep"):
-            options["logits_to_keep"] = (
-                1  # the head at 12 tokens takes as long as the blocks of SmolLM2-135M
-            )
-        ids = torch.tensor([_ids(given)] * rows, device=self.device)
-        return self.run(input_ids=ids, **options)[:, -1].float()
+        return self._forward([given] * rows, whole=whole)
 
     def plain(self, given: ModelInput, whole: bool = False) -> Float[Tensor, "vocab"]:
         return self.copies(given, 1, whole)[0]
@@ -330,13 +324,20 @@ class LanguageModel:
     ) -> Float[Tensor, "row vocab"]:
         """Computes logits of rows; keys and values are written to `cache`, if given."""
         assert len(set(map(self.batch_key, givens))) == 1, "rows of one batch have one length"
+        return self._forward(givens, cache)
+
+    def _forward(
+        self, givens: Sequence[ModelInput], cache: Cache | None = None, whole: bool = False
+    ) -> Float[Tensor, "row vocab"]:
         options: dict[str, object] = {}
         if cache is not None:
             options = {"past_key_values": cache, "use_cache": True}
         elif self._takes("use_cache"):
             options = {"use_cache": False}
-        if self._takes("logits_to_keep"):
-            options["logits_to_keep"] = 1
+        if not whole and self._takes("logits_to_keep"):
+            options["logits_to_keep"] = (
+                1  # the head at 12 tokens takes as long as the blocks of SmolLM2-135M
+            )
         ids = torch.tensor([_ids(given) for given in givens], device=self.device)
         return self.run(input_ids=ids, **options)[:, -1].float()
 

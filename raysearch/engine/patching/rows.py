@@ -1,8 +1,7 @@
 """Rows: runs of the network with patches.
 
 Invariants: a row is a frozen value, so that equal rows are run once; a source is a run like any
-other, and may itself be patched (serial interventions); tokens count from the first of the input,
-without padding.
+other, and may itself be patched (serial interventions); tokens count from the first of the input.
 """
 
 from dataclasses import dataclass, field

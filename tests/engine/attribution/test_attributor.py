@@ -2,6 +2,7 @@
 network; nothing is left behind."""
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -329,6 +330,29 @@ def test_batches_that_say_something_else_are_not_trusted(caplog: pytest.LogCaptu
     assert effects["x"] == pytest.approx(
         attributor(world.network, world.taps).effects(pairs, units)["x"], rel=1e-4
     )
+    assert "bases are run one by one, slowly" in caplog.text
+
+
+class FirstRow(LanguageModel):
+    """In a batch the logits of texts that are not the first row's are twice what they are."""
+
+    def batch(self, givens: Sequence[Ids], *more: object) -> Tensor:  # type: ignore[override]
+        times = torch.tensor([1.0 if given == givens[0] else 2.0 for given in givens])
+        return super().batch(givens, *more) * times[:, None]  # type: ignore[arg-type]
+
+
+def test_batches_are_tried_on_texts_that_differ_though_the_first_has_a_length_of_its_own(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world, units = shared_world("llama"), [Unit(Site(1, "residual", "here"))]
+    pairs = two_variables(40)
+    lengths = Counter(len(pair.base) for pair in pairs)
+    first = replace(pairs[0], base=(*pairs[0].base, *range(3, 3 + max(lengths))))
+    network = FirstRow(world.model)
+    with caplog.at_level(logging.WARNING):
+        effects = attributor(network, world.taps).effects((first, *pairs[1:]), units)
+    alone = attributor(network, world.taps, plain=True)
+    assert effects == alone.effects((first, *pairs[1:]), units)
     assert "bases are run one by one, slowly" in caplog.text
 
 

@@ -108,9 +108,7 @@ def test_a_sequence_is_decoded_as_by_full_passes_with_the_intervention_in_force(
     model, pairs = model_of(family), answered(random_pairs(1, 10))
     replica = replica_of(model, pairs, SEQUENCE)
     assert replica.opened.facts.path == path
-    assert (
-        len({len(e.base) for e in replica.opened.encoded}) > 3
-    )  # prompts of several lengths, padded in a batch
+    assert len({len(e.base) for e in replica.opened.encoded}) > 3  # prompts of several lengths
     network, encoded = LanguageModel(model), {e.index: e for e in replica.opened.encoded}
     said = measured(replica, pairs)
     assert {len(out) for out in said.values()} == {TOKENS}
