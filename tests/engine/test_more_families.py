@@ -147,7 +147,7 @@ BY_HAND: dict[str, dict[str, Hand]] = {
     "qwen2_moe": {"model.layers.{layer}.mlp.shared_expert.down_proj.input": Hand("mlp.shared_expert.down_proj", True)},
 }  # fmt: skip
 
-PATHS = {"mamba2": "batched", "rwkv": "plain", "openai": "batched"}
+PATHS = {"mamba2": "batched", "rwkv": "batched", "openai": "batched"}
 """Those of families that are not replayed."""
 
 
