@@ -34,7 +34,7 @@ BUDGETS = {
     "engine/training": 14_600,
     "interventions": 7_700,
     "job": 10_900,
-    "notebook": 10_200,
+    "notebook": 10_300,
     "problems": 18_500,
     "proposers": 4_200,
     "report": 21_500,

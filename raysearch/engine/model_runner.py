@@ -26,15 +26,14 @@ from raysearch.engine.execution.replay_executor import ReplayExecutor
 from raysearch.engine.execution.selfcheck import (
     TRIED,
     ExecutorChoice,
-    boundary_rows,
     select_executor,
-    selfcheck_rows,
 )
 from raysearch.engine.execution.selfcheck_cache import (
     check_key,
     recall_choice,
     remember_choice,
 )
+from raysearch.engine.execution.selfcheck_rows import boundary_rows, selfcheck_rows
 from raysearch.engine.execution.usage import UsageMeter
 from raysearch.engine.execution.wave_size import NO_LIMIT, measured_size
 from raysearch.engine.networks.components import Components

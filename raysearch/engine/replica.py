@@ -194,9 +194,8 @@ class Replica:
             for name in names
         }
         predictions = self._unpatched(runs)
-        near_tie = self._runner.near_tie
         found = {
-            name: Outputs.of([predictions[p.index, name] for p in pairs], near_tie)
+            name: Outputs.of([predictions[p.index, name] for p in pairs], self._runner.near_tie)
             for name in names
         }
         outputs = {name: tuple(of.ids) for name, of in found.items()}
@@ -287,8 +286,7 @@ class Replica:
     def _row_outputs(
         self, runner: ModelRunner, task: Task
     ) -> tuple[dict[str, Outputs], dict[str, Fault]]:
-        """Returns the outputs of interventions that are run row by row, and the faults of those
-        that cannot be run."""
+        """Returns the outputs of interventions run row by row, and the faults of the others."""
         requests, faults = self._requests(runner, task)
         outcome = runner.evaluator.measure(requests, self._tokens)
         faults.update(outcome.faults)

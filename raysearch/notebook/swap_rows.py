@@ -13,7 +13,8 @@ from raysearch.engine.encoding.tokenized_texts import TokenizedText
 from raysearch.engine.execution.canonical_runner import CanonicalRunner
 from raysearch.engine.execution.memory import RowLimit, capture_bytes
 from raysearch.engine.execution.predict import near_ties, predict
-from raysearch.engine.execution.selfcheck import select_executor, selfcheck_rows
+from raysearch.engine.execution.selfcheck import select_executor
+from raysearch.engine.execution.selfcheck_rows import selfcheck_rows
 from raysearch.engine.model_runner import hold_copies
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import LanguageModel

@@ -81,7 +81,7 @@ def footprint(
     budget = MOST_ON_CPU if memory is None else int(memory * 2**30)
     copies = models * summary.copied_bytes if on_cpu else 0
     kept, weights = min(every, budget), models * summary.weight_bytes + copies
-    batch = rows * _row(summary, per_token, max(e.tokens for e in encoded))
+    batch = rows * _bytes_of_row(summary, per_token, max(e.tokens for e in encoded))
     return MemoryEstimate(
         weights=weights,
         run=max(sizes.values()),
@@ -103,7 +103,7 @@ def _largest_block(encoded: Sequence[Encoded], test: Sequence[int]) -> set[Model
     return max(blocks, key=len, default=set())
 
 
-def _row(summary: ModelSummary, per_token: int, tokens: int) -> int:
+def _bytes_of_row(summary: ModelSummary, per_token: int, tokens: int) -> int:
     """Returns the bytes of a row of so many tokens in a full forward pass. `per_token`: what is
     kept of each."""
     return (

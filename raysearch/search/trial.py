@@ -230,8 +230,13 @@ class HypothesisTest:
 
 @dataclass(frozen=True, slots=True)
 class _BlockEvidence:
-    """What a block shows of a hypothesis, by pair: whether it matches; its score, if the test needs
-    scores; its matching, for a claim about new values."""
+    """The evidence of one block for a hypothesis, pair by pair.
+
+    Args:
+        matches: whether each pair matches.
+        scores: the score of each; empty unless the test needs scores.
+        matchings: the matching that each is of; empty unless the claim is about new values.
+    """
 
     matches: Sequence[bool]
     scores: tuple[float, ...]

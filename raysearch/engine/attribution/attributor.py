@@ -239,7 +239,7 @@ class Attributor:
         return self._probes
 
     def _largest_batch(self, comparisons: Sequence[_Comparison]) -> list[_Comparison]:
-        """Returns comparisons of different bases, as many as may share a batch."""
+        """Returns one comparison of each base, of the batch key that most bases have."""
         together: dict[Hashable, dict[ModelInput, _Comparison]] = {}
         for comparison in comparisons:
             base = comparison.query.base

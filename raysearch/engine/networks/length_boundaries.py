@@ -3,7 +3,7 @@ chunks, limits of position encodings.
 
 Rotary frequencies of some models (LongRoPE, dynamic NTK) depend on the length of a row. So rows
 beyond such a limit are never a prefix of others (`Stretch.regime`). For all other lengths in the
-configuration the self-check runs rows on both sides (`selfcheck.boundary_rows`).
+configuration the self-check runs rows on both sides (`selfcheck_rows.boundary_rows`).
 
 Invariants: no model family is named here; a kind of rotary embedding that is not known to be the
 same at all lengths counts as length-dependent.

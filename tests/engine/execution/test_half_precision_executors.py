@@ -33,8 +33,8 @@ from raysearch.engine.execution.selfcheck import (
     ExecutorChoice,
     error_of,
     select_executor,
-    selfcheck_rows,
 )
+from raysearch.engine.execution.selfcheck_rows import selfcheck_rows
 from raysearch.engine.patching.oracle import oracle
 from raysearch.engine.patching.rows import Row, swap
 from raysearch.engine.replica import Replica

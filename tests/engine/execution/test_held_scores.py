@@ -16,7 +16,8 @@ from raysearch.engine.execution.answer_scores import (
 from raysearch.engine.execution.executors import BatchedExecutor, PlainExecutor
 from raysearch.engine.execution.memory import RowLimit
 from raysearch.engine.execution.predict import predict
-from raysearch.engine.execution.selfcheck import select_executor, selfcheck_rows
+from raysearch.engine.execution.selfcheck import select_executor
+from raysearch.engine.execution.selfcheck_rows import selfcheck_rows
 from raysearch.engine.patching.rows import swap
 from tests.engine.worlds import encoded_pairs, model_of, world_of
 

@@ -21,7 +21,8 @@ from raysearch.core.events import Ids, Task
 from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.execution.memory import RowLimit
 from raysearch.engine.execution.replay_executor import ReplayExecutor
-from raysearch.engine.execution.selfcheck import boundary_rows, select_executor, selfcheck_rows
+from raysearch.engine.execution.selfcheck import select_executor
+from raysearch.engine.execution.selfcheck_rows import boundary_rows, selfcheck_rows
 from raysearch.engine.loading.loaded_model import LoadedModel
 from raysearch.engine.networks.length_boundaries import named_lengths, stretch_limit
 from raysearch.engine.networks.point import Point
