@@ -363,8 +363,8 @@ MUTANTS = (
     ),
     Mutant(
         "stats/betting_test.py",
-        "- math.log(MATCHINGS), dtype",
-        ", dtype",
+        "log_sum(products) - math.log(MATCHINGS)",
+        "log_sum(products)",
         ("search/test_new_values.py", "search"),
     ),
     Mutant(

@@ -27,10 +27,9 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 
 from raysearch.stats.anytime_test import LEVEL, AnytimeTest
-from raysearch.stats.distributions import Floats
+from raysearch.stats.distributions import Floats, log_sum
 from raysearch.stats.evidence import MATCHINGS, Evidence
 
 BETS = 64
@@ -127,7 +126,7 @@ def _mean_over_matchings(gains: Floats, matchings: NDArray[np.int64]) -> Floats:
     blocks = matchings.max() // MATCHINGS + 1
     of_pair = np.arange(blocks * MATCHINGS) == matchings[:, None]
     products = (gains @ of_pair).reshape(len(gains), blocks, MATCHINGS)
-    return np.asarray(logsumexp(products, axis=-1) - math.log(MATCHINGS), dtype=np.float64)
+    return log_sum(products) - math.log(MATCHINGS)
 
 
 def _fair_prices(scores: Floats, mean: float, population: int | None) -> Floats | float:
@@ -148,7 +147,7 @@ def _fair_prices(scores: Floats, mean: float, population: int | None) -> Floats 
 def _mix_over_bets(logs: Floats, spike: float) -> Floats:
     """Returns the log of the total wealth over all shares: (..., share, time) to (..., time)."""
     weights = np.append((1 - spike) * _WEIGHTS / 2, spike)[:, None]
-    return np.asarray(logsumexp(logs, axis=-2, b=weights), dtype=np.float64)
+    return log_sum(logs, axis=-2, weights=weights)
 
 
 def _apply_set_logic(

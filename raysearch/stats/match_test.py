@@ -24,10 +24,10 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaln, logsumexp
+from scipy.special import betaln
 
 from raysearch.stats.anytime_test import LEVEL, AnytimeTest
-from raysearch.stats.distributions import Floats, beta, log_choose
+from raysearch.stats.distributions import Floats, beta, log_choose, log_sum
 from raysearch.stats.evidence import Evidence
 
 Verdict = Literal["accept", "reject", "undecided"]
@@ -189,7 +189,7 @@ def _fixed_log_evidence(
         return np.zeros(len(matches))  # no pairs, no evidence
     alternative = np.arange(null + 1, population + 1) if upward else np.arange(null)
     prior = _log_prior(population, alternative)
-    total = logsumexp(prior)
+    total = log_sum(prior)
     out = np.empty(len(matches))
     for i, s in enumerate(matches):
         fewest, most = int(s), population - (n - int(s))
@@ -199,7 +199,7 @@ def _fixed_log_evidence(
             out[i] = -np.inf  # every population that is still possible is within the null
         else:
             here = np.array([s])
-            mixture = logsumexp(prior + _log_sequence(population, alternative, n, here)) - total
+            mixture = log_sum(prior + _log_sequence(population, alternative, n, here)) - total
             mixed = _spiked(mixture, spike, here == (n if upward else 0))
             out[i] = mixed[0] - _log_sequence(population, np.array([null]), n, here)[0]
     return out
@@ -230,6 +230,6 @@ def _fixed_interval(population: int, evidence: Evidence, bound: float) -> tuple[
         return 0.0, 1.0
     possible = np.arange(evidence.matches, population - (n - evidence.matches) + 1)
     likelihood = _log_sequence(population, possible, n, s)
-    ratio = logsumexp(_log_prior(population, possible) + likelihood) - likelihood
+    ratio = log_sum(_log_prior(population, possible) + likelihood) - likelihood
     inside = possible[ratio < bound]
     return float(inside[0]) / population, float(inside[-1]) / population

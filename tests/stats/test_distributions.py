@@ -5,10 +5,11 @@ import sys
 
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 from numpy.testing import assert_allclose, assert_array_equal
 
-from raysearch.stats.distributions import beta, binom, hypergeom
+from raysearch.stats.distributions import beta, binom, hypergeom, log_sum
 
 
 @pytest.mark.parametrize("x", [1e-9, 0.3, 0.8, 0.85, 1 - 1e-9])
@@ -33,6 +34,16 @@ def test_the_chances_of_a_draw_without_replacement_are_those_of_scipy(
     k = np.arange(drawn + 1)
     expected = scipy.stats.hypergeom.pmf(k, 100, good, drawn)
     assert_allclose(hypergeom.pmf(k, 100, good, drawn), expected, rtol=1e-10, atol=1e-300)
+
+
+@pytest.mark.parametrize("axis", [-2, -1])
+def test_a_sum_of_logs_is_that_of_scipy(axis: int) -> None:
+    made = np.random.default_rng(0)
+    logs, weights = made.normal(scale=300, size=(65, 40)), made.random((65, 1))
+    logs[:, 0], logs[3, 1], weights[7] = -np.inf, -np.inf, 0.0
+    for given in (weights, None):
+        expected = scipy.special.logsumexp(logs, axis=axis, b=given)
+        assert_allclose(log_sum(logs, axis, given), expected, rtol=1e-13)
 
 
 def test_a_test_of_matches_imports_no_scipy_stats() -> None:
