@@ -333,6 +333,14 @@ PARTS = (
     ),
     PrivatePart(
         "torch",
+        "_is_amx_fp16_supported",
+        (HALF,),
+        "whether vectors of float16 go in blocks: without it, they do not",
+        _has("torch:cpu._is_amx_fp16_supported"),
+        TORCH,
+    ),
+    PrivatePart(
+        "torch",
         "_is_mkldnn_fp16_supported",
         (HALF,),
         "what the processor multiplies fast; where torch cannot say, no is taken",

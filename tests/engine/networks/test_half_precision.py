@@ -12,6 +12,7 @@ from raysearch.engine.execution.memory import room_on_host
 from raysearch.engine.loading.given_model import GivenModel
 from raysearch.engine.networks import half_precision as products
 from raysearch.engine.networks.half_precision import (
+    BLOCK,
     copied_bytes,
     drop_copies,
     keep_copies,
@@ -177,6 +178,44 @@ def test_so_they_do_where_few_rows_have_another_way_of_their_own(
     for rows in (1, 2, 3, 4, 5, 17):
         assert torch.equal(layer(given[:rows]), whole[:rows]), rows
         assert torch.equal(layer(given[None, :rows]), whole[None, :rows]), rows
+
+
+@pytest.mark.parametrize("kind", [nn.Linear, Conv1D])
+def test_on_amx_a_vector_has_the_same_bits_in_every_batch(
+    kind: type[nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There oneDNN sums in another order for another number of vectors: each product is of as
+    many."""
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
+    torch.manual_seed(0)
+    layer = (nn.Linear(576, 1536) if kind is nn.Linear else Conv1D(1536, 576)).bfloat16()
+    nn.init.normal_(layer.weight, std=0.1)
+    speed_up(layer.requires_grad_(False))
+    given = torch.randn(300, 576).bfloat16()
+    whole = layer(given)
+    assert torch.allclose(whole.double(), exact(layer, given), rtol=2**-7, atol=2e-2)
+    for rows in (1, 7, 32, 33, 64, 65, 128, 299):
+        sizes = set()
+        with torch.profiler.profile(record_shapes=True) as seen:
+            assert torch.equal(layer(given[:rows]), whole[:rows]), rows
+        for event in seen.events():
+            if event.name == "aten::addmm":
+                sizes.add(event.input_shapes[1][0])
+        assert sizes == {BLOCK}
+    assert torch.equal(layer(given.flip(0)), whole.flip(0))
+    assert torch.equal(layer(given.view(20, 15, 576)), whole.view(20, 15, 1536))
+
+
+def test_on_amx_what_is_trained_through_is_one_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
+    layer = nn.Linear(96, 48).bfloat16().requires_grad_(False)
+    speed_up(layer)
+    given = torch.randn(3 * BLOCK, 96).bfloat16().requires_grad_()
+    with torch.profiler.profile() as seen:
+        layer(given).sum().backward()
+    assert sum(event.name == "aten::addmm" for event in seen.events()) == 1
+    wanted = layer.weight.float().sum(0).expand(3 * BLOCK, -1)
+    assert torch.allclose(given.grad.float(), wanted, rtol=2**-6, atol=0.02)
 
 
 def test_float32_and_a_layer_with_a_forward_of_its_own_are_left_alone(dtype: torch.dtype) -> None:
