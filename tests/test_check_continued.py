@@ -57,12 +57,13 @@ def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return continued(WORLDS[request.param], tmp_path_factory.mktemp("run")).path
 
 
-@pytest.mark.slow_unless(written=["drawn", "at hand", "fixed"])
+@pytest.mark.slow_unless(written=["drawn"])
 def test_all_follows_of_a_run_that_was_continued_twice(written: Path) -> None:
     assert {row["verdict"] for row in rows(written, "verdicts")} & {"accept", "undecided"}
     assert everything(written) == ([], [])
 
 
+@pytest.mark.slow
 def test_generations_that_went_on_on_pairs_of_their_own_follow(tmp_path: Path) -> None:
     world = World(
         12,
@@ -76,6 +77,7 @@ def test_generations_that_went_on_on_pairs_of_their_own_follow(tmp_path: Path) -
     assert everything(run.path) == ([], [])
 
 
+@pytest.mark.slow
 def test_what_failed_before_a_continuation_and_was_tried_again_after_it_follows(
     tmp_path: Path,
 ) -> None:

@@ -88,7 +88,10 @@ def test_a_template_is_refused_too_that_grows_with_the_text() -> None:
         tokens.prompt("x" * 1_000_001)
 
 
-@pytest.mark.parametrize("column", [["x" * 10**6] * 500, [["y" * 10**5] * 10] * 500])
+@pytest.mark.parametrize(
+    "column",
+    [["x" * 10**6] * 500, pytest.param([["y" * 10**5] * 10] * 500, marks=pytest.mark.slow)],
+)
 def test_a_parquet_that_grows_beyond_all_bounds_is_refused(tmp_path: Path, column: list) -> None:  # type: ignore[type-arg]
     path, rows = tmp_path / "pairs.parquet", len(column)
     schema = pa.schema([("base", pa.array(column[:1]).type)])

@@ -70,7 +70,7 @@ def test_what_a_file_starts_is_started_once_however_tests_are_to_be_shared(tmp_p
     assert (tmp_path / "log").read_text() == "test_long\n"
 
 
-@pytest.mark.slow_unless(workers=["2"])
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_test_that_kills_its_worker_fails_and_all_others_run_once(

@@ -177,12 +177,14 @@ def test_results_show_every_name_in_every_format(
     assert not ran.err.count("\x1b")
 
 
+@pytest.mark.slow
 def test_results_for_programs_keep_the_names(ran: Said, call: Callable[..., Said]) -> None:
     content = BytesIO(call("results", "latest", "-o", "csv").out.encode())
     table = csv.read_csv(content, parse_options=csv.ParseOptions(newlines_in_values=True))
     assert set(table["variable"].to_pylist()) == set(VARIABLES.values())
 
 
+@pytest.mark.slow
 def test_each_variable_has_pictures_of_its_own_and_no_name_leads_out(
     asked: Path, ran: Said
 ) -> None:

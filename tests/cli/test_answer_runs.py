@@ -90,6 +90,7 @@ def test_what_two_sources_lend_is_found_where_each_lends_it_and_both_digits_coun
     )  # what is kept of the pairs is what they are
 
 
+@pytest.mark.slow
 def test_a_question_in_a_chat_is_answered_by_one_of_its_letters(
     shell: Shell, tmp_path: Path
 ) -> None:

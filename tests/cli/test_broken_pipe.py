@@ -31,7 +31,7 @@ def unread(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
         os.close(write)
 
 
-@pytest.mark.slow_unless(words=[("schema", "-o", "json"), ("--help",), ("results", "{run}")])
+@pytest.mark.slow_unless(words=[("--help",), ("results", "{run}")])
 @pytest.mark.parametrize(
     "words",
     [

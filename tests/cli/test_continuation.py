@@ -108,6 +108,7 @@ def test_pairs_that_were_drawn_further_are_the_same_in_each_copy_and_none_is_of_
     assert {p.split for p in pairs[0] if p.added} == {"test"}
 
 
+@pytest.mark.slow
 def test_a_fixed_horizon_without_a_reserve_is_refused_and_one_with_it_goes_on(
     tmp_path: Path,
 ) -> None:
@@ -128,6 +129,7 @@ def test_a_fixed_horizon_without_a_reserve_is_refused_and_one_with_it_goes_on(
     assert everything(run.path) == ([], []), "what was rejected before has its own pairs"
 
 
+@pytest.mark.slow
 def test_a_false_discovery_rate_is_not_continued(tmp_path: Path) -> None:
     run = begun(tmp_path, test={"control": "fdr"})
     refused = call("resume", run.place, "--more-pairs", "40", *LOCAL)
@@ -161,6 +163,7 @@ def test_what_is_at_hand_is_known_where_a_run_ends(tmp_path: Path) -> None:
     assert not found(run).get("undecided")
 
 
+@pytest.mark.slow
 def test_fresh_pairs_that_are_at_hand_are_gone_on_with(tmp_path: Path) -> None:
     """No more are drawn, so what the model may leave unsolved is not made up for."""
     begun(tmp_path)

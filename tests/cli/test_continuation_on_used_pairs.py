@@ -19,6 +19,7 @@ def another(run: RunFolder) -> RunFolder:
     return other
 
 
+@pytest.mark.slow
 def test_fresh_pairs_are_not_those_of_other_runs_when_a_run_goes_on(tmp_path: Path) -> None:
     run = begun(tmp_path, pairs={"fresh": True})
     other = another(run)

@@ -74,6 +74,7 @@ def test_a_problem_of_a_file_that_was_changed_is_refused(tmp_path: Path) -> None
     assert call("resume", run.place, "--more-pairs", "4", *LOCAL, "-q").exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_claim_about_new_values_is_refused(tmp_path: Path) -> None:
     """Four in five sources move the answer, which 20 blocks of values do not decide."""
     job = job_at(tmp_path, pairs={"test": 160}, test={"generalise": "values", "futility": 0})

@@ -47,7 +47,7 @@ def done_run(once: Once, tmp_path: Path) -> Path:
     return tmp_path / "runs" / made.name
 
 
-@pytest.mark.slow_unless(lacks=["pydantic"])
+@pytest.mark.slow
 @pytest.mark.parametrize("lacks", ["psutil", "packaging", "pydantic", "yaml"])
 def test_doctor_says_what_is_missing_in_any_environment(lacks: str, tmp_path: Path) -> None:
     done = python(WITHOUT, lacks, "doctor", "--tracking-uri", "none", cwd=tmp_path)
@@ -200,6 +200,7 @@ def test_folders_and_files_of_a_file_server_are_no_part_of_a_run(
     assert copy.exists()
 
 
+@pytest.mark.slow_unless(name=["20261399T000000.000000Z-abcdef"])
 @pytest.mark.parametrize(
     "name", ["99991231T235959.999999Z-abcdef", "20261399T000000.000000Z-abcdef"]
 )

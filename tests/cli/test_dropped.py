@@ -143,6 +143,7 @@ def test_pairs_without_a_position_that_the_job_names_are_left_out_and_counted(
         _call("plan", str(_job(tmp_path, lines, space={"layers": [0], "positions": ["b"]})))
 
 
+@pytest.mark.slow
 def test_answers_that_share_their_first_token_are_counted_and_the_way_out_is_named(
     tmp_path: Path,
 ) -> None:

@@ -87,6 +87,7 @@ def test_an_exported_hypothesis_is_the_one_of_the_run_with_its_figures(
         assert f"**Verdict: {row['verdict']}.**" in (shell.folder / "out/it/README.md").read_text()
 
 
+@pytest.mark.slow
 def test_of_a_hub_id_the_commit_that_was_loaded_goes_from_the_run_to_what_is_exported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +113,7 @@ def test_of_a_hub_id_the_commit_that_was_loaded_goes_from_the_run_to_what_is_exp
     assert f"revision `{commit}`" in (tmp_path / "out" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_is_exported_wherever_its_model_lies_by_now(run: Path, shell: Shell) -> None:
     text = (run / "job.yaml").read_text()
     moved = text.replace(str(ROOT / "jobs/planted/model"), "/elsewhere/model")
@@ -235,6 +237,7 @@ def test_a_fitted_subspace_is_exported_as_the_run_kept_it_and_swaps_in_a_noteboo
             assert (swap.answers.base, swap.answers.source, swap.token) == ("12", "9", "9")
 
 
+@pytest.mark.slow
 def test_a_random_subspace_is_exported_as_the_replicas_drew_it(trained: Path, shell: Shell) -> None:
     from raysearch.engine.patching.operations import Featurized
     from raysearch.engine.patching.subspace_operations import Featurizers
@@ -250,6 +253,7 @@ def test_a_random_subspace_is_exported_as_the_replicas_drew_it(trained: Path, sh
     assert torch.equal(saved.tensors["directions"], kind.featurizer.tensors()["directions"])
 
 
+@pytest.mark.slow
 def test_a_fit_that_is_gone_or_was_changed_is_not_exported(trained: Path, shell: Shell) -> None:
     row = _one(_rows(trained, shell), featurizer="das", position="c")
     copy = shell.folder / trained.name

@@ -29,6 +29,7 @@ def picked(run: RunFolder, **place: Any) -> tuple[str, int, str]:
     return row["variable"], row["layer"], row["position"]
 
 
+@pytest.mark.slow
 def test_one_place_is_one_hypothesis_and_of_several_the_accepted_one(run: RunFolder) -> None:
     where = {"variable": "total", "layer": 3, "position": "c"}
     assert picked(run, **where) == ("total", 3, "c")

@@ -85,6 +85,7 @@ def test_a_page_of_the_search_on_its_way_is_no_sign_of_the_end(
     assert again.stderr.startswith(f"raysearch: run {done_run.name} is done"), again.stderr
 
 
+@pytest.mark.slow
 def test_a_run_whose_driver_was_killed_is_gone_on_with(done_run: Path, shell: Shell) -> None:
     unended(done_run)
     done = shell("resume", "latest", "--pool", "local")

@@ -141,6 +141,7 @@ def test_each_accepted_hypothesis_is_a_child_run_of_mlflow_once(
         assert files == ([f"{accepted[name]['fit']}.safetensors"] if accepted[name]["fit"] else [])
 
 
+@pytest.mark.slow
 def test_each_seed_ends_in_the_table_of_fits_and_what_was_fit_is_kept_by_its_digest(
     undisturbed: Path,
 ) -> None:
@@ -206,6 +207,7 @@ def _killed(shell: Shell, after: int, job: dict[str, Any] = JOB) -> Path:
     return run
 
 
+@pytest.mark.slow
 def test_fit_pairs_that_leave_nothing_to_validate_on_are_trained_on_all_the_same(
     shell: Shell,
 ) -> None:
@@ -224,6 +226,7 @@ def test_fit_pairs_that_leave_nothing_to_validate_on_are_trained_on_all_the_same
     assert len(_table(run, "verdicts")) == 2
 
 
+@pytest.mark.slow
 def test_a_fit_that_is_gone_from_the_run_folder_is_missed_in_one_line(
     undisturbed: Path, shell: Shell
 ) -> None:

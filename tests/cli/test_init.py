@@ -60,6 +60,7 @@ def _line(pair: Pair) -> str:
     return json.dumps(line)
 
 
+@pytest.mark.slow
 def test_a_file_of_pairs_gives_the_job_its_variables_and_positions(
     tmp_path: Path, once: Once
 ) -> None:

@@ -134,6 +134,7 @@ def test_a_copy_of_a_run_is_merged_repaired_and_listed(run: Path, tmp_path: Path
     assert (line["id"], line["state"]) == (run.name, "done")
 
 
+@pytest.mark.slow
 def test_a_run_and_its_resumption_end_with_one_document_though_its_code_prints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,6 +167,7 @@ def test_where_it_listens_is_said_at_once(run: Path, shell: Shell) -> None:
     assert tuple(json.loads(said)) == ("address", "store")
 
 
+@pytest.mark.slow
 def test_a_run_is_told_to_a_tracker(run: Path, tmp_path: Path, migrated_db: Path) -> None:
     copy, database = tmp_path / run.name, tmp_path / "mlflow.db"
     shutil.copytree(run, copy)

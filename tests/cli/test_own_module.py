@@ -184,6 +184,7 @@ def test_the_mirror_names_the_component_where_there_is_no_layer(own: Path) -> No
     assert not [child for child in children if "layer" in child.data.params]
 
 
+@pytest.mark.slow
 def test_what_is_exported_is_of_no_layer_and_comes_back(own: Path, tmp_path: Path) -> None:
     rows = results(find_run(own / "runs", "latest").folder, accepted=True).to_pylist()
     for featurizer in ("identity", "das"):

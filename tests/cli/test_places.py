@@ -76,6 +76,7 @@ def test_a_store_without_a_bucket_is_refused_at_once(store: str) -> None:
     assert f"{store}: names no bucket; give {store.partition(':')[0]}://BUCKET/PREFIX" in said
 
 
+@pytest.mark.slow
 def test_a_page_goes_into_a_pipe_or_a_link_and_puts_no_file_in_their_place(
     finished: Path, tmp_path: Path
 ) -> None:
@@ -95,6 +96,7 @@ def test_a_page_goes_into_a_pipe_or_a_link_and_puts_no_file_in_their_place(
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
+@pytest.mark.slow
 def test_a_full_device_is_one_line_and_stays_one(finished: Path, tmp_path: Path) -> None:
     link = tmp_path / "full"
     link.symlink_to("/dev/full")

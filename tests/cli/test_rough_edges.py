@@ -111,6 +111,7 @@ def test_controls_are_in_the_order_of_results_with_those_of_the_holdout_beside_i
     assert [row.split()[1:3] for row in rows] == [["9", "b"], ["10", "a"], ["10", "b"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("as_well", "alike"), [((), ("x",)), (("self_swap",), ()), ((), ())])
 def test_a_page_speaks_of_a_control_that_does_as_well_only_where_there_is_one(
     once: Once, monkeypatch: pytest.MonkeyPatch, as_well: tuple[str, ...], alike: tuple[str, ...]

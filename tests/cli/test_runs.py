@@ -202,7 +202,7 @@ def _killed(shell: Shell, after: int) -> Path:
     return run
 
 
-@pytest.mark.slow_unless(number=[signal.SIGINT])
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_driver_says_how_to_go_on(fewer: Path, shell: Shell, number: int) -> None:
     driver = shell.begin("run", str(QUICKSTART), *LOCAL, *FEWER, "--set", "resources.rows=4")
@@ -317,6 +317,7 @@ def test_resume_refuses_what_would_mix_verdicts(
     )
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_evidence_version_is_read_and_not_gone_on_with(
     shell: Shell, undisturbed: Path
 ) -> None:

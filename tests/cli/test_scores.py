@@ -49,6 +49,7 @@ def test_a_test_on_the_logit_difference_finds_the_planted_sites(searched: Path) 
     assert all(set(json.loads(r["scores"])) == {"kl", "logit_difference"} for r in found)
 
 
+@pytest.mark.slow
 def test_verdicts_follow_from_the_table_of_observations_and_the_scale_of_the_run(
     searched: Path,
 ) -> None:
@@ -98,6 +99,7 @@ def test_a_run_that_is_gone_on_with_comes_to_the_same_scale_and_verdicts(
     )
 
 
+@pytest.mark.slow
 def test_pictures_page_and_plan_say_what_was_judged(searched: Path, shell: Shell) -> None:
     text = page(searched)
     assert "mean logit difference" in text
@@ -108,6 +110,7 @@ def test_pictures_page_and_plan_say_what_was_judged(searched: Path, shell: Shell
     assert "every score is 0 or 1" in said
 
 
+@pytest.mark.slow
 def test_results_are_given_for_each_set_of_pairs_with_intervals_of_their_own(shell: Shell) -> None:
     _write_pairs(shell.folder / "pairs.jsonl")
     sets = [

@@ -131,6 +131,7 @@ PROPOSER = """class Once:
 """
 
 
+@pytest.mark.slow
 def test_a_run_whose_files_lie_in_the_store_is_looked_into_and_exported_from_there(
     s3: S3, tmp_path: Path
 ) -> None:

@@ -137,6 +137,7 @@ def test_a_run_that_mlflow_knows_already_gets_what_it_lacks_and_no_more(live: Sh
     assert runs(uri)[0].info.run_id == parent.info.run_id
 
 
+@pytest.mark.slow
 def test_without_an_mlflow_it_is_one_line_and_exit_code_4(shell: Shell, run: Path) -> None:
     kept_out = shell("sync", "latest")
     assert kept_out.returncode == 4

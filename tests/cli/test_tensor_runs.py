@@ -91,6 +91,7 @@ def test_each_comparison_is_found_in_its_own_neurons_with_iia_1_and_nowhere_else
     assert full == {"left_equality": "reject", "right_equality": "reject", "output": "accept"}
 
 
+@pytest.mark.slow
 def test_a_network_of_ones_own_is_nothing_for_pyvene(
     undisturbed: Path, shell: Shell, tmp_path: Path
 ) -> None:
@@ -170,6 +171,7 @@ def _pair(rows: np.ndarray, base: int, source: int, **changes: Any) -> dict[str,
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_time_steps_of_a_recurrent_network_are_searched_from_a_file_of_pairs(shell: Shell) -> None:
     job = _job(shell.folder)
     done = shell("run", str(job), *LOCAL)

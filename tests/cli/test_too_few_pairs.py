@@ -95,6 +95,7 @@ def test_the_next_command_is_the_one_that_helps(ended: tuple[RunFolder, str, str
     assert told == f"raysearch: go on with: raysearch results {run.place}\n"
 
 
+@pytest.mark.slow
 def test_a_run_of_fixed_pairs_is_not_said_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +111,7 @@ def test_a_run_of_fixed_pairs_is_not_said_to_go_on(
     assert f"of at most {FEW} (test.pairs)" in row["reason"]
 
 
+@pytest.mark.slow
 def test_a_status_names_when_a_run_began_and_when_it_was_resumed(tmp_path: Path) -> None:
     run = RunFolder.open(finished.make(tmp_path))
     assert [line.split()[0] for line in local_status(run)][2] == "began"

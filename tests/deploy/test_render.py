@@ -169,6 +169,7 @@ def test_a_model_that_pods_do_not_have_is_refused_in_one_line(shell: Shell) -> N
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_whoever_has_no_repository_has_the_templates(tmp_path: Path) -> None:
     for name in ("raysearch", "pyproject.toml", "README.md", "LICENSE", "deploy"):
         source = ROOT / name

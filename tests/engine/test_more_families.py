@@ -151,7 +151,7 @@ PATHS = {"mamba2": "batched", "rwkv": "batched", "openai": "batched"}
 """Those of families that are not replayed."""
 
 
-@pytest.mark.slow_unless(family=["mamba2", "rwkv", "deepseek_v2", "opt"])
+@pytest.mark.slow_unless(family=["rwkv", "deepseek_v2"])
 @pytest.mark.parametrize("family", BY_HAND)
 def test_each_component_is_what_it_is_by_hand_on_the_path_that_is_taken(family: str) -> None:
     world = world_of(model_from({**CONFIGS, **MORE}[family]()))

@@ -77,6 +77,7 @@ def verdicts(run: rs.Run) -> list[tuple[Any, ...]]:
     ]
 
 
+@pytest.mark.slow
 def test_a_problem_and_a_model_that_was_read_are_the_search_of_their_names(
     problem: rs.Problem, model: rs.Model, from_files: rs.Run, tmp_path: Path
 ) -> None:
@@ -151,6 +152,7 @@ def test_a_run_from_files_takes_no_other_model_to_go_on(
     assert verdicts(rs.resume(from_files, model=model, quiet=True)) == verdicts(from_files)
 
 
+@pytest.mark.slow
 def test_the_command_line_shows_such_a_run_and_refuses_to_drive_it(
     problem: rs.Problem, theirs: Any, tokenizer: Any, tmp_path: Path
 ) -> None:
@@ -219,6 +221,7 @@ def test_pool_ray_takes_a_problem_and_a_model_that_was_read_and_refuses_one_that
     assert verdicts(run) == verdicts(from_files)
 
 
+@pytest.mark.slow
 def test_a_module_on_tensors_is_searched_as_the_factory_that_makes_it(tmp_path: Path) -> None:
     net = load_module(ModelSource(f"{NETS}:trained", is_factory=True)).module.train()
     asks: dict[str, Any] = {

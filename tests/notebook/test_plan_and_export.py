@@ -83,6 +83,7 @@ def test_a_run_says_how_it_stands(run: rs.Run) -> None:
     assert "status    done" in run.status().splitlines()
 
 
+@pytest.mark.slow
 def test_a_run_is_reported_to_mlflow_afterwards(run: rs.Run, tmp_path: Path) -> None:
     with pytest.raises(TrackingError, match="no tracker was told of it"):
         rs.sync(run)

@@ -132,6 +132,7 @@ def test_every_name_is_one_token_and_every_pair_can_be_encoded() -> None:
         assert all(len(ids) == 1 for ids in encoded.base_positions.values())
 
 
+@pytest.mark.slow
 @pytest.mark.model
 @needs_smollm2
 def test_the_model_solves_the_pairs() -> None:

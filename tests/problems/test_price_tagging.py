@@ -210,7 +210,7 @@ def test_later_the_answer_alone_is_carried_in_one_direction_at_the_colon(
         assert small.iia(pairs, variable, 2, LAST, directions["answer"]) < 0.75
 
 
-@pytest.mark.slow_unless(variable=VARIABLES[:1])
+@pytest.mark.slow
 @pytest.mark.parametrize("variable", VARIABLES[:2])
 def test_no_whole_vector_elsewhere_carries_a_boundary(
     small: Small, pairs: tuple[Pair, ...], variable: str

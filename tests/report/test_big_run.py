@@ -85,6 +85,7 @@ def test_its_report_is_made_in_half_a_gigabyte(tmp_path: Path) -> None:
     assert peak(tmp_path, "report", str(run.path))[0] < 500 * MB
 
 
+@pytest.mark.slow
 def test_few_rows_are_python_objects_at_once(runs: tuple[RunFolder, RunFolder]) -> None:
     rows = Rows(results(runs[1].folder))
     sizes = [len(batch) for batch in rows.table.to_batches(max_chunksize=AT_ONCE)]
@@ -105,6 +106,7 @@ def test_a_page_is_small_whatever_is_in_it(tmp_path: Path) -> None:
     assert len(page(run.folder).encode()) < 5 * MB
 
 
+@pytest.mark.slow
 def test_the_comparison_of_a_page_is_that_of_all_accepted_ones(
     runs: tuple[RunFolder, RunFolder],
 ) -> None:

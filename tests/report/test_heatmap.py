@@ -84,6 +84,7 @@ def test_a_picture_of_thousands_of_cells_is_drawn_without_words_and_can_be_looke
     assert height < 8 * DPI
 
 
+@pytest.mark.slow
 def test_coordinates_have_columns_and_what_is_featurized_a_picture_for_each_size(
     tmp_path: Path,
 ) -> None:

@@ -156,6 +156,7 @@ def test_a_caption_says_what_a_figure_does_not() -> None:
         assert words in said
 
 
+@pytest.mark.slow
 def test_the_command_writes_both_kinds_and_captions(tmp_path: Path) -> None:
     run, out = big_run(tmp_path / "runs", 400), tmp_path / "out"
     page = tmp_path / "page.html"

@@ -95,6 +95,7 @@ def test_a_run_is_about_new_values_and_all_follows_from_its_journal(tmp_path: Pa
     assert "any two new values of x, each as likely as any other" in page
 
 
+@pytest.mark.slow
 def test_a_plan_says_how_many_values_it_takes_and_refuses_a_job_that_can_accept_nothing(
     tmp_path: Path,
 ) -> None:

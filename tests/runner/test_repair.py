@@ -46,8 +46,8 @@ def flipped(content: bytes, rng: random.Random) -> bytes:
     return content[:at] + bytes([content[at] ^ 1 << bit % 8]) + content[at + 1 :]
 
 
-@pytest.mark.slow_unless(flips=[50])
-@pytest.mark.parametrize("flips", [50, 400])
+@pytest.mark.slow_unless(flips=[20])
+@pytest.mark.parametrize("flips", [20, 400])
 def test_each_of_hundreds_of_flipped_bits_leaves_the_results_as_they_were_or_is_one_line_that_names_the_file(
     copied: Path, flips: int
 ) -> None:
@@ -280,6 +280,7 @@ def test_looking_at_a_run_never_runs_its_proposer(tmp_path: Path) -> None:
     assert files(run, TOUCHED) == before
 
 
+@pytest.mark.slow
 def test_of_a_run_of_before_whose_proposer_alone_could_say_it_the_tables_are_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,6 +58,7 @@ def test_different_pairs_are_counted_on_the_holdout_too_and_few_are_warned_about
     assert everything(run.path) == ([], [])
 
 
+@pytest.mark.slow
 def test_a_file_of_one_pair_leaves_none_for_the_holdout_and_the_page_says_so(
     tmp_path: Path,
 ) -> None:

@@ -202,6 +202,7 @@ def test_a_second_retry_takes_back_what_failed_again_and_that_alone(
     assert without_failures(plain(run)) == wanted
 
 
+@pytest.mark.slow_unless(turns=[35])
 @pytest.mark.parametrize("turns", [25, 35, 45])
 def test_a_retry_of_a_run_that_was_interrupted_goes_on_with_the_rest_as_well(
     fast: Path, wanted: Tables, turns: int
@@ -267,7 +268,7 @@ class UntilLog:
         self.inner.close()
 
 
-@pytest.mark.slow_unless(merged=[False])
+@pytest.mark.slow
 @pytest.mark.parametrize("merged", [False, True])
 def test_wherever_a_retry_is_killed_a_plain_resume_ends_it(
     failed: RunFolder, fast: Path, wanted: Tables, merged: bool

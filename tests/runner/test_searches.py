@@ -133,6 +133,7 @@ def test_a_vision_transformer_holds_symbols_at_their_patches_and_the_answer_at_t
     assert {cell for cell in found if cell[2] == 2} == {("marked", "residual", 2, "token_0")}
 
 
+@pytest.mark.slow
 def test_an_activation_is_the_same_by_its_other_name_and_another_place_is_another() -> None:
     kept, _ = run("cross_layer")
     decided = {n.hypothesis: n.verdict for n in kept.said if isinstance(n, Decided)}
@@ -158,6 +159,7 @@ def test_an_activation_is_the_same_by_its_other_name_and_another_place_is_anothe
     assert {place: found for place, found in lent.items() if place in same} == same
 
 
+@pytest.mark.slow
 def test_things_in_boxes_are_found_in_texts_of_different_lengths() -> None:
     kept, space = run("entity_tracking", "space.layers=[2]")
     assert len(space) == 20

@@ -46,6 +46,7 @@ def warnings(run: RunFolder) -> set[str]:
     return {code for row in found for code in row["warnings"].split(", ")}
 
 
+@pytest.mark.slow
 def test_a_run_on_the_pairs_of_another_is_warned_about_and_says_which_at_which_level(
     store: Path,
 ) -> None:
@@ -58,6 +59,7 @@ def test_a_run_on_the_pairs_of_another_is_warned_about_and_says_which_at_which_l
     assert f"{first.info.id} (63 pairs, K = 2, false accept 0.05)" in " ".join(told.split())
 
 
+@pytest.mark.slow
 def test_fresh_pairs_are_none_that_any_run_of_the_store_has_tested_on(store: Path) -> None:
     first, third = of(store, 0), of(store, 2)
     runs = earlier_runs(open_folder(store / "runs"), print)

@@ -388,6 +388,7 @@ def chances_of_error(test: MatchTest, again: int, searches: int) -> float:
     return wrong / searches
 
 
+@pytest.mark.slow
 def test_who_looks_first_and_continues_what_is_promising_accepts_nothing_false_too_often() -> None:
     """All true rates are at the threshold. The exact test of one look, looked at again, is far above the
     bound: so this test can fail, and a fixed horizon is not continued without a reserve."""

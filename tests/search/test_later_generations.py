@@ -66,7 +66,7 @@ def test_a_search_that_is_cut_off_in_any_generation_comes_to_the_same_when_it_is
     assert outcome(resumed) == outcome(wanted)
 
 
-@pytest.mark.slow_unless(generation=[5])
+@pytest.mark.slow
 @pytest.mark.parametrize("generation", [2, 5])
 def test_a_set_whose_true_iia_is_95_is_accepted_in_nine_of_ten_runs(generation: int) -> None:
     """20 runs each; where nine of ten are accepted, fewer than 14 are seen twice in a thousand

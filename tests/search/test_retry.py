@@ -161,6 +161,7 @@ def test_what_fails_for_good_fails_again_and_the_search_ends() -> None:
     assert decided == Counter(failed(ended))
 
 
+@pytest.mark.slow
 @settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 10_000), warm=st.booleans(), cut=st.floats(0.3, 1))
 def test_fits_that_race_and_begin_within_each_other_are_tried_again_to_an_end(

@@ -134,12 +134,14 @@ def test_an_event_costs_the_same_among_a_thousand_and_among_ten_thousand_hypothe
     assert many == pytest.approx(few, rel=0.01)
 
 
+@pytest.mark.slow
 def test_an_event_of_a_lease_costs_the_same_among_a_thousand_and_among_ten_thousand() -> None:
     """A lease goes on to verdicts, which come at other looks where K is larger: 2 % were measured."""
     few, many = (cost(wide(n, lease_steps=8), answered) for n in (1_000, 10_000))
     assert many == pytest.approx(few, rel=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", [answered, troubled])
 def test_an_event_costs_the_same_among_a_thousand_and_among_ten_thousand_seeds_in_training(
     answer: Answer,

@@ -55,6 +55,7 @@ def _outcome(search: Search) -> Mapping[str, object]:
     return {**search.verdicts, **{f"estimate {k}": v for k, v in search.estimates.items()}}
 
 
+@pytest.mark.slow_unless(more=[{}])
 @pytest.mark.parametrize(
     "more",
     [{}, {"these_pairs": True}, {"rule": DecisionRule(at_end=True)}],

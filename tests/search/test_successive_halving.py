@@ -92,6 +92,7 @@ def test_who_trains_in_whose_company_does_not_depend_on_who_is_lost_with_a_node(
     assert _companies(wild.asked) == _companies(still.asked)
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 10_000), cut=st.floats(0, 1), warm=st.booleans())
 def test_a_search_that_goes_on_from_a_journal_fits_on_in_the_same_company(

@@ -120,6 +120,7 @@ def test_digests_that_are_lost_or_damaged_are_said_and_written_anew_by_who_goes_
         read(run)
 
 
+@pytest.mark.slow
 def test_a_run_of_before_is_read_whole_while_a_replay_seals_it_and_wherever_that_dies(
     tmp_path: Path,
 ) -> None:

@@ -129,6 +129,7 @@ def test_one_folder_gives_one_page(searched: Searched) -> None:
     assert page(searched.run.folder) == searched.html
 
 
+@pytest.mark.slow
 def test_the_command_writes_where_it_is_told_and_opens_what_it_wrote(
     searched: Searched, tmp_path: Path
 ) -> None:

@@ -127,6 +127,7 @@ def test_a_sequence_is_decoded_as_by_full_passes_with_the_intervention_in_force(
     assert not all(changed)
 
 
+@pytest.mark.slow
 def test_a_sequence_of_near_ties_does_not_depend_on_company() -> None:
     model, pairs = model_of("llama", scale=0.05), answered(random_pairs(2, 8))
     replica = replica_of(model, pairs, SEQUENCE)

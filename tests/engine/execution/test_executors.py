@@ -3,6 +3,7 @@ company, dtype."""
 
 import random
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -167,6 +168,7 @@ def test_a_row_is_decided_alone_as_in_company(family: str, seed: int, most: int)
     assert together == backwards[::-1]
 
 
+@pytest.mark.slow
 def test_a_row_is_decided_alone_as_in_company_also_where_all_outputs_are_near_ties() -> None:
     world = world_of(model_of("llama", scale=1e-3))
     rows = asked(world, "llama", 0, 40)

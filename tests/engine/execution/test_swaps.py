@@ -133,7 +133,7 @@ def told(events: list[Event]) -> list[tuple[Any, ...]]:
     ]
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(
     world=st.sampled_from(WORLDS),
     seed=st.integers(0, 2**20),

@@ -160,6 +160,7 @@ def waves(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return heard
 
 
+@pytest.mark.slow_unless(dtype=[torch.float32])
 @pytest.mark.parametrize(("dtype", "answer"), [(torch.float32, 1), (torch.bfloat16, 2)], ids=str)
 def test_events_do_not_depend_on_the_size_of_waves(
     dtype: torch.dtype, answer: int, waves: list[int]

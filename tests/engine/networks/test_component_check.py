@@ -177,6 +177,7 @@ def test_a_wrong_layout_is_told_in_one_line(family: str) -> None:
     assert passed == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_wrong_layout_is_told_in_half_precision_too(dtype: torch.dtype) -> None:
     for family in ("llama", "gpt_neox", "gpt_oss"):

@@ -127,7 +127,7 @@ def alone(name: str, row: Row) -> torch.Tensor:
     return fresh.plain(row.base)
 
 
-@pytest.mark.slow_unless(name=["longrope", "longrope_experts", "dynamic", "chunks"])
+@pytest.mark.slow_unless(name=["longrope", "chunks"])
 @pytest.mark.parametrize("name", sorted(CONFIGS))
 def test_every_path_that_is_taken_says_what_a_model_says_that_ran_nothing_else(name: str) -> None:
     world = world_of(model_from(CONFIGS[name]()))
@@ -205,7 +205,7 @@ def test_the_self_check_has_rows_on_both_sides_of_what_inputs_straddle_and_none_
     assert boundary_rows([(1, 2, 3)], 3, (2, 3, 4)) == []
 
 
-@pytest.mark.slow_unless(name=["longrope"])
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["longrope", "dynamic", "chunks"])
 def test_a_replica_answers_as_the_plain_one_on_both_sides(name: str) -> None:
     pairs = random_pairs(3, 24, shortest=3, longest=11)
