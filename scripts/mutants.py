@@ -362,6 +362,12 @@ MUTANTS = (
         ("search/test_generations.py", "search"),
     ),
     Mutant(
+        "engine/networks/half_precision.py",
+        "in_blocks=multiplies_in_tiles(dtype)",
+        "in_blocks=False",
+        ("engine/networks/test_half_precision.py",),
+    ),
+    Mutant(
         "stats/betting_test.py",
         "log_sum(products) - math.log(MATCHINGS)",
         "log_sum(products)",

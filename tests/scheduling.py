@@ -77,10 +77,21 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Marks the slow cells of grids, before `-m` chooses. On a worker the longest files come first;
     else the order stays as it was."""
+    keeps: defaultdict[tuple[str, str], bool] = defaultdict(bool)  # by test and mark
     for item in items:
-        chosen = [mark.kwargs for mark in item.iter_markers("slow_unless")]
-        if chosen and not any(_is_kept(item, kept) for kept in chosen):
+        marks = list(item.iter_markers("slow_unless"))
+        for mark in marks:
+            test = item.nodeid.partition("[")[0]
+            keeps[test, str(mark.kwargs)] |= _is_kept(item, mark.kwargs)
+        if marks and not any(_is_kept(item, mark.kwargs) for mark in marks):
             item.add_marker("slow")
+    lost = [
+        f"{test}: slow_unless({kept}) keeps no cell"
+        for (test, kept), is_ in keeps.items()
+        if not is_
+    ]
+    if lost and not any("::" in arg for arg in config.args):  # else perhaps another cell was asked
+        raise pytest.UsageError("; ".join(lost))
     if hasattr(config, "workerinput"):
         seconds = known_seconds(KNOWN, BUILD)
         items.sort(key=lambda item: -seconds.get(item.nodeid.partition("::")[0], UNKNOWN))

@@ -57,7 +57,7 @@ def _pytest(folder: Path, *flags: str, code: int = 0) -> str:
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout
+    return done.stdout + done.stderr
 
 
 @pytest.mark.slow
@@ -134,6 +134,13 @@ def test_each_test_is_quick_or_slow_and_of_a_grid_those_are_quick_that_are_named
         line.split("::test_")[1].removeprefix("of_a_") for line in said.splitlines() if "::" in line
     ]
     assert sorted(named) == wanted
+
+
+def test_a_mark_that_keeps_no_cell_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "test_grid.py").write_text(GRID.replace('"gpt2"', '"gpt3"', 1))
+    assert "slow_unless" in GRID.partition('"gpt2"')[0]
+    said = _pytest(tmp_path, "--collect-only", "-q", code=4)
+    assert "test_grid.py::test_of_a_grid: slow_unless(" in said
 
 
 def test_seconds_come_from_the_last_timings_and_else_from_the_table(tmp_path: Path) -> None:
