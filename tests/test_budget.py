@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "raysearch"
 
 BUDGETS = {
-    ".": 6_200,
+    ".": 6_100,
     "causal": 6_800,
     "cli": 17_300,
     "cluster": 15_000,
@@ -29,7 +29,7 @@ BUDGETS = {
     "engine/execution": 32_500,
     "engine/featurizers": 8_600,
     "engine/loading": 9_700,
-    "engine/networks": 17_900,
+    "engine/networks": 18_100,
     "engine/patching": 12_100,
     "engine/training": 14_600,
     "interventions": 7_700,

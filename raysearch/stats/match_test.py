@@ -200,7 +200,7 @@ def _fixed_log_evidence(
         else:
             here = np.array([s])
             mixture = log_sum(prior + _log_sequence(population, alternative, n, here)) - total
-            mixed = _spiked(mixture, spike, here == (n if upward else 0))
+            mixed = np.atleast_1d(_spiked(mixture, spike, here == (n if upward else 0)))
             out[i] = mixed[0] - _log_sequence(population, np.array([null]), n, here)[0]
     return out
 

@@ -129,7 +129,6 @@ def test_a_fixed_horizon_without_a_reserve_is_refused_and_one_with_it_goes_on(
     assert everything(run.path) == ([], []), "what was rejected before has its own pairs"
 
 
-@pytest.mark.slow
 def test_a_false_discovery_rate_is_not_continued(tmp_path: Path) -> None:
     run = begun(tmp_path, test={"control": "fdr"})
     refused = call("resume", run.place, "--more-pairs", "40", *LOCAL)

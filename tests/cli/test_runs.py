@@ -202,7 +202,7 @@ def _killed(shell: Shell, after: int) -> Path:
     return run
 
 
-@pytest.mark.slow
+@pytest.mark.slow_unless(number=[signal.SIGINT])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_driver_says_how_to_go_on(fewer: Path, shell: Shell, number: int) -> None:
     driver = shell.begin("run", str(QUICKSTART), *LOCAL, *FEWER, "--set", "resources.rows=4")

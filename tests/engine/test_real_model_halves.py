@@ -16,7 +16,7 @@ from raysearch.engine.patching.generate import generate
 from raysearch.engine.replica import Replica
 from tests.engine import test_real_model
 from tests.engine.test_real_model import FOLDER, PAIRS
-from tests.engine.worlds import residual
+from tests.engine.worlds import alike_products, residual
 
 pytestmark = [*test_real_model.pytestmark, pytest.mark.slow]
 BLOCK = Block("test", 0, (0, 1, 2, 3))
@@ -46,6 +46,8 @@ def test_it_takes_the_replay_path_and_says_what_the_canonical_computation_says(
         str(machine.network.model.dtype).removeprefix("torch."),
     )
     assert machine.tolerance <= 1.0
+    if alike_products():  # a row has the same bits in every batch
+        assert machine.tolerance == 0.0
     events = replica.do(Task(1, "measure", tuple(PLACES), (BLOCK,)))
     for event, place in zip(events, PLACES, strict=True):
         rows = [build_row(pair, place, machine.hook_points) for pair in replica.opened.encoded]

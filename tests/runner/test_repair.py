@@ -48,7 +48,7 @@ def flipped(content: bytes, rng: random.Random) -> bytes:
 
 @pytest.mark.slow_unless(flips=[20])
 @pytest.mark.parametrize("flips", [20, 400])
-def test_each_of_hundreds_of_flipped_bits_leaves_the_results_as_they_were_or_is_one_line_that_names_the_file(
+def test_each_of_many_flipped_bits_leaves_the_results_as_they_were_or_is_one_line_that_names_the_file(
     copied: Path, flips: int
 ) -> None:
     _, expected, _ = raysearch("results", str(copied), "-o", "json")

@@ -174,3 +174,11 @@ def test_an_interval_of_a_million_pairs_of_which_one_matched_has_its_ends() -> N
     few, many = test.interval(Evidence(1_000_000, 1)), test.interval(Evidence(1_000_000, 999_999))
     assert 0 == few[0] < few[1] < 1e-4
     assert 1 - 1e-4 < many[0] < many[1] == 1
+
+
+def test_a_prior_without_spikes_is_the_slab_alone() -> None:
+    without, small = (
+        MatchTest(0.8, 0.05, 0.05, population=40, spikes=(spike, spike)) for spike in (0.0, 1e-9)
+    )
+    found, wanted = (test.log_evidence(Evidence(10, 9)) for test in (without, small))
+    assert found == pytest.approx(wanted)

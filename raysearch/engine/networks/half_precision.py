@@ -15,8 +15,8 @@ itself, and with the same bits for a vector in every batch.
   three times the memory of the weights alone.
 - Processors with AMX multiply bfloat16 six times as fast as float32, but oneDNN sums in another
   order for another number of vectors. So vectors go in blocks of one size (`BLOCK`), the last one
-  filled up with zeros: 512 vectors with weights of 1,536 x 576 take 3.1 ms in blocks, 0.95 at once
-  and 10.2 in float32 (one core, torch 2.13).
+  filled up with zeros: 512 vectors with weights of 1,536 x 576 take 3.0 ms in blocks, 0.9 at once
+  and 6.0 in float32 (one core, torch 2.13).
 
 Invariants: the way of multiplying depends on the processor and the dtype alone, never on the number
 of rows or on free memory, so that a row's result does not depend on its batch (MKL's strict mode,
@@ -42,8 +42,9 @@ LEAST_ROWS = 4
 among others: one row through oneDNN in float16, up to three through MKL on an AMD EPYC, where it
 has no strict mode (torch 2.13)."""
 BLOCK = 64
-"""Vectors of a product on AMX. In blocks of 32 they take nearly twice as long, in blocks of 128 up
-to a third less, but then a few vectors by themselves take half as long again."""
+"""Number of vectors of a product on AMX. Blocks of 32 take nearly twice as long for the same
+vectors. Blocks of 128 take up to a third less, but a few vectors by themselves take half as long
+again."""
 KINDS = nn.Linear, Conv1D
 """Layers that are one product. Conv1D of transformers (GPT-2) is a linear layer with transposed
 weights."""
@@ -178,11 +179,12 @@ def _product(
     layer: nn.Linear | Conv1D, given: Float[Tensor, "*rows width"]
 ) -> Float[Tensor, "*rows out"]:
     """Computes the layer's output; in float32, rounded once, where that is faster; in blocks on
-    AMX, but for an input that needs a gradient, which decides no answer."""
+    AMX."""
     weight, bias, plan = layer.weight, layer.bias, vars(layer)[PLAN]
+    if plan.in_blocks and given.dtype == weight.dtype and not weight.requires_grad:
+        return _by_blocks(layer, given)
     if not plan.in_float32 or given.dtype != weight.dtype:
-        in_blocks = plan.in_blocks and not (given.requires_grad and torch.is_grad_enabled())
-        return _multiplied(layer, given, weight, bias, in_blocks)
+        return _multiplied(layer, given, weight, bias)
     copy = (
         plan.copy
         if plan.copy is not None and not weight.requires_grad and plan.copy.is_of(weight)
@@ -199,27 +201,77 @@ def _multiplied(
     given: Float[Tensor, "*rows width"],
     weight: Float[Tensor, "_ _"],
     bias: Float[Tensor, "out"] | None,
-    in_blocks: bool = False,
 ) -> Float[Tensor, "*rows out"]:
     """Computes the product on a list of vectors: given three dimensions, torch makes a batch of
     products and copies the weights."""
 
-    def product(some: Float[Tensor, "some width"]) -> Float[Tensor, "some out"]:
-        if isinstance(layer, nn.Linear):
-            return functional.linear(some, weight, bias)
-        assert bias is not None, "a Conv1D has a bias"
-        return torch.addmm(bias, some, weight)
-
     vectors = given.reshape(-1, given.shape[-1])
     rows = len(vectors)
-    if in_blocks:
-        filled = functional.pad(vectors, (0, 0, 0, -rows % BLOCK))
-        out = torch.cat([product(block) for block in torch.split(filled, BLOCK)])
-    elif 0 < rows < LEAST_ROWS:
-        out = product(vectors.repeat(-(-LEAST_ROWS // rows), 1))
+    if 0 < rows < LEAST_ROWS:
+        vectors = vectors.repeat(-(-LEAST_ROWS // rows), 1)
+    if isinstance(layer, nn.Linear):
+        out = functional.linear(vectors, weight, bias)
     else:
-        out = product(vectors)
+        assert bias is not None, "a Conv1D has a bias"
+        out = torch.addmm(bias, vectors, weight)
     return out[:rows].view(*given.shape[:-1], out.shape[-1])
+
+
+def _by_blocks(
+    layer: nn.Linear | Conv1D, given: Float[Tensor, "*rows width"]
+) -> Float[Tensor, "*rows out"]:
+    """Computes the product on blocks of vectors. Its bits are the same where a gradient flows."""
+    vectors = given.reshape(-1, given.shape[-1])
+    matrix = layer.weight.t() if isinstance(layer, nn.Linear) else layer.weight
+    multiply = _multiply_blocks
+    if torch.is_grad_enabled() and vectors.requires_grad:
+        multiply = _BlockProduct.apply
+    out = multiply(vectors, matrix, layer.bias)
+    return out.view(*given.shape[:-1], out.shape[-1])
+
+
+class _BlockProduct(torch.autograd.Function):
+    """The product on blocks; its gradient by the vectors is one product, the weights have none."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        vectors: Float[Tensor, "rows width"],
+        matrix: Float[Tensor, "width out"],
+        bias: Float[Tensor, "out"] | None,
+    ) -> Float[Tensor, "rows out"]:
+        ctx.matrix = matrix
+        return _multiply_blocks(vectors, matrix, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Float[Tensor, "rows out"]) -> tuple[Tensor, None, None]:
+        return gradient @ ctx.matrix.t(), None, None
+
+
+def _multiply_blocks(
+    vectors: Float[Tensor, "rows width"],
+    matrix: Float[Tensor, "width out"],
+    bias: Float[Tensor, "out"] | None,
+) -> Float[Tensor, "rows out"]:
+    """Multiplies `BLOCK` vectors at a time; the last ones are filled up with zeros."""
+
+    def multiply(block: Float[Tensor, "block width"], into: Float[Tensor, "block out"]) -> None:
+        if bias is None:
+            torch.mm(block, matrix, out=into)
+        else:
+            torch.addmm(bias, block, matrix, out=into)
+
+    rows, last = len(vectors), len(vectors) % BLOCK
+    out = vectors.new_empty(rows, matrix.shape[1])
+    for at in range(0, rows - last, BLOCK):
+        multiply(vectors[at : at + BLOCK], out[at : at + BLOCK])
+    if last:
+        filled = vectors.new_zeros(BLOCK, matrix.shape[0])
+        filled[:last] = vectors[rows - last :]
+        product = vectors.new_empty(BLOCK, matrix.shape[1])
+        multiply(filled, product)
+        out[rows - last :] = product[:last]
+    return out
 
 
 def _torch_supports(where: object, name: str) -> bool:

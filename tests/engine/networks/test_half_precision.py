@@ -204,17 +204,24 @@ def test_on_amx_a_vector_has_the_same_bits_in_every_batch(
         assert sizes == {BLOCK}
     assert torch.equal(layer(given.flip(0)), whole.flip(0))
     assert torch.equal(layer(given.view(20, 15, 576)), whole.view(20, 15, 1536))
+    assert layer(given[:0]).shape == (0, 1536)
 
 
-def test_on_amx_what_is_trained_through_is_one_product(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [nn.Linear, Conv1D])
+def test_on_amx_the_bits_are_the_same_where_a_gradient_flows_which_is_one_product(
+    kind: type[nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
-    layer = nn.Linear(96, 48).bfloat16().requires_grad_(False)
-    speed_up(layer)
-    given = torch.randn(3 * BLOCK, 96).bfloat16().requires_grad_()
+    layer = (nn.Linear(576, 1536) if kind is nn.Linear else Conv1D(1536, 576)).bfloat16()
+    speed_up(layer.requires_grad_(False))
+    given = torch.randn(3, BLOCK, 576).bfloat16().requires_grad_()
+    out = layer(given)
+    assert torch.equal(out, layer(given.detach()))
     with torch.profiler.profile() as seen:
-        layer(given).sum().backward()
-    assert sum(event.name == "aten::addmm" for event in seen.events()) == 1
-    wanted = layer.weight.float().sum(0).expand(3 * BLOCK, -1)
+        out.backward(torch.ones_like(out))
+    assert sum(event.name == "aten::mm" for event in seen.events()) == 1
+    matrix = layer.weight if kind is Conv1D else layer.weight.T
+    wanted = matrix.float().sum(1).expand(3, BLOCK, -1)
     assert torch.allclose(given.grad.float(), wanted, rtol=2**-6, atol=0.02)
 
 
