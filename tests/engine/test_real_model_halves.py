@@ -47,7 +47,7 @@ def test_it_takes_the_replay_path_and_says_what_the_canonical_computation_says(
     )
     assert machine.tolerance <= 1.0
     if alike_products():  # a row has the same bits in every batch
-        assert machine.tolerance == 0.0
+        assert machine.near_tie == 0.0
     events = replica.do(Task(1, "measure", tuple(PLACES), (BLOCK,)))
     for event, place in zip(events, PLACES, strict=True):
         rows = [build_row(pair, place, machine.hook_points) for pair in replica.opened.encoded]
