@@ -11,7 +11,7 @@ all workers agree on the order.
 """
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -77,21 +77,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Marks the slow cells of grids, before `-m` chooses. On a worker the longest files come first;
     else the order stays as it was."""
-    keeps: defaultdict[tuple[str, str], bool] = defaultdict(bool)  # by test and mark
+    cells: Counter[str] = Counter()
+    """How many cells each mark of each test keeps."""
     for item in items:
-        marks = list(item.iter_markers("slow_unless"))
-        for mark in marks:
-            test = item.nodeid.partition("[")[0]
-            keeps[test, str(mark.kwargs)] |= _is_kept(item, mark.kwargs)
-        if marks and not any(_is_kept(item, mark.kwargs) for mark in marks):
+        test, kept = item.nodeid.partition("[")[0], []
+        for mark in item.iter_markers("slow_unless"):
+            kept.append(_is_kept(item, mark.kwargs))
+            cells[f"{test}: slow_unless({mark.kwargs})"] += kept[-1]
+        if kept and not any(kept):
             item.add_marker("slow")
-    lost = [
-        f"{test}: slow_unless({kept}) keeps no cell"
-        for (test, kept), is_ in keeps.items()
-        if not is_
-    ]
-    if lost and not any("::" in arg for arg in config.args):  # else perhaps another cell was asked
-        raise pytest.UsageError("; ".join(lost))
+    idle = [mark for mark, count in cells.items() if not count]
+    if idle and not any("::" in arg for arg in config.args):  # else a part of a grid was asked
+        raise pytest.UsageError("; ".join(f"{mark} keeps no cell of its grid" for mark in idle))
     if hasattr(config, "workerinput"):
         seconds = known_seconds(KNOWN, BUILD)
         items.sort(key=lambda item: -seconds.get(item.nodeid.partition("::")[0], UNKNOWN))

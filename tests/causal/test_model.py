@@ -5,7 +5,7 @@ import random
 import pytest
 
 from raysearch import CausalModel, Input, Problem, Setting, Variable, draw_pairs
-from raysearch.causal import differing_shares, drawing
+from raysearch.causal import differing_shares, pair_drawing
 from raysearch.errors import CausalModelError, PairsError
 
 
@@ -127,7 +127,7 @@ def test_no_value_of_a_disjoint_variable_stands_in_two_splits_and_others_may() -
 def test_disjoint_variables_that_leave_a_split_empty_are_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(drawing, "MOST_MISSES", 2_000)  # else some seconds of drawing in vain
+    monkeypatch.setattr(pair_drawing, "MOST_MISSES", 10_000)  # else some seconds of drawing in vain
     with pytest.raises(PairsError, match=r"or name less in pairs.disjoint \(a, b, c\)"):
         draw_pairs(_problem(1), ("a",), {"test": 5, "holdout": 5}, 0, disjoint=("a", "b", "c"))
 

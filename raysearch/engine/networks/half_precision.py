@@ -15,7 +15,7 @@ itself, and with the same bits for a vector in every batch.
   three times the memory of the weights alone.
 - Processors with AMX multiply bfloat16 six times as fast as float32, but oneDNN sums in another
   order for another number of vectors. So vectors go in blocks of one size (`BLOCK`), the last one
-  filled up with zeros: 512 vectors with weights of 1,536 x 576 take 3.0 ms in blocks, 0.9 at once
+  filled up with zeros: 512 vectors with weights of 1,536 x 576 take 2.6 ms in blocks, 1.0 at once
   and 6.0 in float32 (one core, torch 2.13).
 
 Invariants: the way of multiplying depends on the processor and the dtype alone, never on the number
@@ -42,9 +42,8 @@ LEAST_ROWS = 4
 among others: one row through oneDNN in float16, up to three through MKL on an AMD EPYC, where it
 has no strict mode (torch 2.13)."""
 BLOCK = 64
-"""Number of vectors of a product on AMX. Blocks of 32 take nearly twice as long for the same
-vectors. Blocks of 128 take up to a third less, but a few vectors by themselves take half as long
-again."""
+"""Number of vectors of a product on AMX. The 512 of above take 4.1 ms in blocks of 32 and 2.0 in
+blocks of 128, but 12 by themselves 0.35 and 0.52 (0.44 in blocks of 64)."""
 KINDS = nn.Linear, Conv1D
 """Layers that are one product. Conv1D of transformers (GPT-2) is a linear layer with transposed
 weights."""
@@ -204,7 +203,6 @@ def _multiplied(
 ) -> Float[Tensor, "*rows out"]:
     """Computes the product on a list of vectors: given three dimensions, torch makes a batch of
     products and copies the weights."""
-
     vectors = given.reshape(-1, given.shape[-1])
     rows = len(vectors)
     if 0 < rows < LEAST_ROWS:
