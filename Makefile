@@ -10,13 +10,14 @@ MODEL := models/SmolLM2-135M-Instruct/model.safetensors
 # tests, which was a third of a worker's time to begin.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo quickstart notebook test test-rest test-all slowest durations fuzz chaos docs check audit render dist test-floors mutants clean
+.PHONY: help install demo quickstart notebook test test-rest test-all test-ci slowest durations fuzz chaos docs check audit render dist test-floors mutants clean
 
 help:
 	@echo "make demo     set up, then search SmolLM2-135M for country, relation and answer"
 	@echo "make test     set up, then the tests of everything, on two cores: minutes"
 	@echo "make test-rest  the slow tests, which make test leaves out: Slurm, PostgreSQL, browsers, faults, benchmarks, whole grids"
 	@echo "make test-all both of these"
+	@echo "make test-ci  make test, and the slow tests of the rooms that .ci/run adds to it"
 	@echo "make chaos    500 faults on a Ray of three nodes (make test-rest has 25); about an hour"
 	@echo "make fuzz     1,000 broken job files, as many files of pairs, 100 broken searches (make test has fewer); some minutes"
 	@echo "make check    ruff, mypy, and an audit of the pinned packages"
@@ -31,7 +32,7 @@ install: $(INSTALLED) $(MODEL)
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"raysearch needs Python 3.11 or newer, this is {sys.version.split()[0]}; try make PYTHON=python3.11")'
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --upgrade-deps $(VENV)  # the pip of today, for that of Python 3.11 takes twice as long
 
 # torch first and alone: a range that another package asks would bring gigabytes of CUDA libraries on a machine without a GPU.
 $(INSTALLED): pyproject.toml constraints.txt | $(VENV)/bin/python
@@ -68,6 +69,10 @@ test-all:
 	$(MAKE) test
 	$(MAKE) test-rest
 
+# In one go, for the slow tests of these rooms (tests/scheduling.py names them) mostly wait: for Slurm, PostgreSQL, a browser.
+test-ci: install
+	$(PYTEST) $(TESTS) -m "not slow or ci" --junitxml build/junit-ci.xml $(FLAGS)
+
 slowest: $(INSTALLED)
 	$(BIN)/python scripts/slowest_tests.py
 
@@ -98,7 +103,7 @@ FLOOR_TESTS := tests/test_private_parts.py tests/test_job.py tests/store/test_jo
 
 test-floors:
 	rm -rf $(FLOORS)
-	$(PYTHON) -m venv $(FLOORS)
+	$(PYTHON) -m venv --upgrade-deps $(FLOORS)
 	$(PIP_FLOORS) torch==2.13.0
 	$(FLOORS)/bin/python scripts/floors.py gguf peft server > $(FLOORS)/floors.txt
 	$(PIP_FLOORS) -r $(FLOORS)/floors.txt 'sqlalchemy<2.1' beartype pytest pytest-timeout pytest-xdist hypothesis 'moto[s3,server]'

@@ -30,6 +30,8 @@ UNKNOWN = 3.0
 """Seconds of a file that nobody has timed."""
 LONG = 5.0
 """Seconds of a file from which on KNOWN names it."""
+IN_CI = ("tests/deploy/", "tests/tracking/", "tests/viewer/")
+"""The rooms whose slow tests .ci/run runs too: each test in them is marked `ci`."""
 
 
 @pytest.hookimpl(tryfirst=True, optionalhook=True)
@@ -75,11 +77,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Marks the slow cells of grids, before `-m` chooses. On a worker the longest files come first;
+    """Marks the slow cells of grids and what CI runs, before `-m` chooses. On a worker the longest files come first;
     else the order stays as it was."""
     cells: Counter[str] = Counter()
     """How many cells each mark of each test keeps."""
     for item in items:
+        if item.nodeid.startswith(IN_CI):
+            item.add_marker("ci")
         test, kept = item.nodeid.partition("[")[0], []
         for mark in item.iter_markers("slow_unless"):
             kept.append(_is_kept(item, mark.kwargs))

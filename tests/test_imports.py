@@ -51,6 +51,7 @@ ROOMS = (
     "runner",
     "notebook",
     "cli",
+    "__main__",
 )
 """The rooms, lowest first: a room may import from those above it in this list, and from itself."""
 

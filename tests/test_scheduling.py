@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.exclusive import exclusive
-from tests.scheduling import BUILD, KNOWN, known_seconds, seconds_by_file
+from tests.scheduling import BUILD, IN_CI, KNOWN, known_seconds, seconds_by_file
 
 ROOT = Path(__file__).parents[1]
 HEAD = """
@@ -47,7 +47,7 @@ def test_of_a_grid(family, dtype):
 def test_without_parameters():
     pass
 """
-SETTINGS = "[pytest]\nmarkers =\n slow\n slow_unless\naddopts = --strict-markers -p tests.scheduling -p no:cacheprovider\n"
+SETTINGS = "[pytest]\nmarkers =\n ci\n slow\n slow_unless\naddopts = --strict-markers -p tests.scheduling -p no:cacheprovider\n"
 
 
 def _pytest(folder: Path, *flags: str, code: int = 0) -> str:
@@ -134,6 +134,18 @@ def test_each_test_is_quick_or_slow_and_of_a_grid_those_are_quick_that_are_named
         line.split("::test_")[1].removeprefix("of_a_") for line in said.splitlines() if "::" in line
     ]
     assert sorted(named) == wanted
+
+
+def test_ci_runs_the_slow_tests_of_a_few_rooms_too(tmp_path: Path) -> None:
+    for room in ("tests/viewer/", "tests/stats/"):
+        (tmp_path / room).mkdir(parents=True)
+        (tmp_path / room / "test_grid.py").write_text(GRID)
+    said = _pytest(
+        tmp_path, "--collect-only", "-q", "-m", "not slow or ci", "--import-mode=importlib"
+    )
+    assert said.count("tests/viewer/test_grid.py::") == 8
+    assert said.count("tests/stats/test_grid.py::") == 4
+    assert [room for room in IN_CI if not (ROOT / room).is_dir()] == []
 
 
 def test_a_mark_that_keeps_no_cell_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -80,6 +81,16 @@ def python(code: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess
         cwd=cwd,
         check=False,
     )
+
+
+def test_the_package_is_a_command_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["raysearch", "--version"])
+    with pytest.raises(SystemExit) as e:
+        runpy.run_module("raysearch", run_name="__main__")
+    assert not e.value.code
+    assert capsys.readouterr().out == f"raysearch, version {rs.__version__}\n"
 
 
 @pytest.mark.parametrize(
