@@ -1,4 +1,4 @@
-"""`python -m raysearch` is the command `raysearch`: for what starts a module, as a profiler does."""
+"""`python -m raysearch` is the command `raysearch`, for what wants a module, as a profiler does."""
 
 from raysearch.cli.start import main
 

@@ -30,8 +30,13 @@ UNKNOWN = 3.0
 """Seconds of a file that nobody has timed."""
 LONG = 5.0
 """Seconds of a file from which on KNOWN names it."""
-IN_CI = ("tests/deploy/", "tests/tracking/", "tests/viewer/")
-"""The rooms whose slow tests .ci/run runs too: each test in them is marked `ci`."""
+IN_CI = (
+    *(f"tests/deploy/test_{kind}.py" for kind in ("files", "postgres", "release", "render")),
+    "tests/tracking/",
+    "tests/viewer/",
+)
+"""The files and rooms whose slow tests .ci/run runs too: each test in them is marked `ci`. A search
+on Slurm is left out, for it takes as long as the others together."""
 
 
 @pytest.hookimpl(tryfirst=True, optionalhook=True)
