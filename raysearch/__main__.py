@@ -1,5 +1,3 @@
-"""`python -m raysearch` is the command `raysearch`, for what wants a module, as a profiler does."""
+"""`python -m raysearch` is `python -m raysearch.cli`."""
 
-from raysearch.cli.start import main
-
-main()
+from raysearch.cli import __main__ as _command  # noqa: F401  (runs it)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import runpy
 import shutil
 import subprocess
 import sys
@@ -83,14 +82,19 @@ def python(code: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess
     )
 
 
-def test_the_package_is_a_command_too(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("module", ["raysearch", "raysearch.cli"])
+def test_a_module_is_the_command_too_and_nothing_beside_it_replaces_a_package(
+    module: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["raysearch", "--version"])
-    with pytest.raises(SystemExit) as e:
-        runpy.run_module("raysearch", run_name="__main__")
-    assert not e.value.code
-    assert capsys.readouterr().out == f"raysearch, version {rs.__version__}\n"
+    (tmp_path / "click.py").write_text("raise SystemExit('not this one')")
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--version"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == (f"raysearch, version {rs.__version__}\n", "")
 
 
 @pytest.mark.parametrize(
