@@ -28,6 +28,9 @@ Heads = Float[Tensor, "batch head query d_head"]
 Groups = Float[Tensor, "batch group own d_head"]
 """Keys or values; consecutive heads share one group of them."""
 
+FOLDED = 128
+"""Own tokens up to which the heads of a group attend at once on a CPU. With more of them the mask
+that this needs costs more than the kernels that it saves."""
 _CPU = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _CPU_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 _GPU_HALF = torch.ops.aten._scaled_dot_product_flash_attention
@@ -40,7 +43,7 @@ class RowsByBase:
 
     `order`: the rows of each piece, row 0 in what is left of it; `place`: the place of each row in
     `order`, flattened (None: the rows are in order); `bases`: the base of each piece; None: base 0,
-    1, 2, ...
+    1, 2, ..., of which the last ones may have no row.
     """
 
     order: Int[Tensor, "piece row"]
@@ -64,7 +67,7 @@ class RowsByBase:
         pieces = np.repeat(np.arange(count), pieces_of)
         order = np.zeros(len(pieces) * most, dtype=np.int64)
         order[place] = np.arange(len(bases))
-        every = np.array_equal(pieces, np.arange(count))
+        first_bases = np.array_equal(pieces, np.arange(len(pieces)))
         in_order = np.array_equal(place, np.arange(len(order)))
 
         def there(numbers: Indices) -> Tensor:
@@ -73,7 +76,7 @@ class RowsByBase:
         return RowsByBase(
             there(order.reshape(-1, most)),
             None if in_order else there(place),
-            None if every else there(pieces),
+            None if first_bases else there(pieces),
         )
 
     def fold(self, rows: Heads, groups: int) -> Float[Tensor, "piece group folded d_head"]:
@@ -110,9 +113,8 @@ def attend(
     """Returns the attention of each row to the prefix of its base and to its own `key` and `value`,
     up to the query's own token if `causal`; consecutive heads share one group of them. `prefix`:
     keys and values by base."""
-    keys, values = prefix
-    if rows.bases is not None:
-        keys, values = keys[rows.bases], values[rows.bases]
+    bases = slice(len(rows.order)) if rows.bases is None else rows.bases
+    keys, values = prefix[0][bases], prefix[1][bases]
     given = query, key, value, keys, values, rows, scale, causal
     merged: Tensor = _Merged.apply(*given)  # type: ignore[no-untyped-call]
     return merged
@@ -136,10 +138,7 @@ class _Merged(torch.autograd.Function):
         heads, tokens = query.shape[1:3]
         out, total = _part(rows.fold(query, keys.shape[1]), keys, values, False, scale)
         out, total = rows.unfold(out, heads, tokens), rows.unfold(total[..., None], heads, tokens)
-        own = torch.empty_like(query, memory_format=torch.contiguous_format)
-        own_total = torch.empty_like(total, memory_format=torch.contiguous_format)
-        for at in _of_groups(heads, key.shape[1]):
-            own[:, at], own_total[:, at, :, 0] = _part(query[:, at], key, value, causal, scale)
+        own, own_total = _own_part(query, key, value, causal, scale)
         merged = torch.lerp(own.float(), out.float(), (total - own_total).sigmoid()).to(query.dtype)
         ctx.save_for_backward(
             query, key, value, keys, values, merged, torch.logaddexp(total, own_total)
@@ -157,23 +156,75 @@ class _Merged(torch.autograd.Function):
             *(rows.fold(query, groups), keys, values),
             *(rows.fold(merged, groups), rows.fold(total, groups)[..., 0], False, scale),
         )
-        grad_query = rows.unfold(grad_folded, heads, tokens).clone()
-        grad_key, grad_value = torch.zeros_like(key), torch.zeros_like(value)
-        for at in _of_groups(heads, key.shape[1]):
-            of_query, of_key, of_value = _part_backward(
-                grad[:, at],
-                query[:, at],
-                key,
-                value,
-                merged[:, at],
-                total[:, at, :, 0],
-                ctx.causal,
-                scale,
-            )
-            grad_query[:, at] += of_query
-            grad_key += of_key
-            grad_value += of_value
-        return grad_query, grad_key, grad_value, None, None, None, None, None
+        of_own = _own_backward(grad, query, key, value, merged, total, ctx.causal, scale)
+        grad_query = rows.unfold(grad_folded, heads, tokens) + of_own[0]
+        return grad_query, of_own[1], of_own[2], None, None, None, None, None
+
+
+def _own_part(
+    query: Heads, key: Groups, value: Groups, causal: bool, scale: float
+) -> tuple[Heads, Float[Tensor, "batch head query 1"]]:
+    """Returns the attention to the rows' own keys, and the log-sum-exp as `_part` does."""
+    if _folds(query, key):
+        mask = _mask(query, key, causal)
+        out, total = _part(_by_group(query, key), key, value, False, scale, mask)
+        return out.reshape(query.shape), total.reshape(*query.shape[:3], 1)
+    own = torch.empty_like(query, memory_format=torch.contiguous_format)
+    totals = query.new_empty(*query.shape[:3], 1, dtype=torch.float32)
+    for at in _of_groups(query.shape[1], key.shape[1]):
+        own[:, at], totals[:, at, :, 0] = _part(query[:, at], key, value, causal, scale)
+    return own, totals
+
+
+def _own_backward(
+    grad: Heads,
+    query: Heads,
+    key: Groups,
+    value: Groups,
+    merged: Heads,
+    total: Float[Tensor, "batch head query 1"],
+    causal: bool,
+    scale: float,
+) -> tuple[Heads, Groups, Groups]:
+    """Returns the gradients of query, key and value through the rows' own keys."""
+    if _folds(query, key):
+        folded = [_by_group(of, key) for of in (grad, query, merged, total)]
+        of_query, of_key, of_value = _part_backward(
+            *(folded[0], folded[1], key, value, folded[2], folded[3][..., 0], False, scale),
+            _mask(query, key, causal),
+        )
+        return of_query.reshape(query.shape), of_key, of_value
+    grads = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
+    for at in _of_groups(query.shape[1], key.shape[1]):
+        grads[0][:, at], of_key, of_value = _part_backward(
+            *(grad[:, at], query[:, at], key, value, merged[:, at], total[:, at, :, 0]),
+            *(causal, scale),
+        )
+        grads[1].add_(of_key)
+        grads[2].add_(of_value)
+    return grads
+
+
+def _folds(query: Heads, key: Groups) -> bool:
+    """Whether the heads of a group attend at once, as if they were tokens of one sequence."""
+    shared = query.shape[1] > key.shape[1]
+    return shared and query.device.type == "cpu" and query.shape[2] <= FOLDED
+
+
+def _by_group(
+    of: Float[Tensor, "batch head query _width"], key: Groups
+) -> Float[Tensor, "batch group folded _width"]:
+    """Returns the vectors of a group's heads as one sequence."""
+    return of.reshape(len(of), key.shape[1], -1, of.shape[-1])
+
+
+def _mask(query: Heads, key: Groups, causal: bool) -> Float[Tensor, "1 1 folded query"] | None:
+    """Returns what hides the later tokens from the heads of a group in one sequence."""
+    tokens = query.shape[2]
+    if not causal or tokens == 1:
+        return None
+    later = query.new_full((tokens, tokens), -torch.inf).triu(1)
+    return later.repeat(query.shape[1] // key.shape[1], 1)[None, None]
 
 
 def _of_groups(heads: int, groups: int) -> Iterator[slice]:
@@ -184,13 +235,18 @@ def _of_groups(heads: int, groups: int) -> Iterator[slice]:
 
 
 def _part(
-    query: Heads, key: Tensor, value: Tensor, causal: bool, scale: float
+    query: Heads,
+    key: Tensor,
+    value: Tensor,
+    causal: bool,
+    scale: float,
+    mask: Tensor | None = None,
 ) -> tuple[Heads, Float[Tensor, "batch head query"]]:
     """Returns the attention to some of the keys, and the log (float32) of the sum of the
-    exponentials of their scores. Raises: RuntimeError for a shape that the device's kernel
-    lacks."""
+    exponentials of their scores. `mask`: added to the scores, on a CPU alone. Raises: RuntimeError
+    for a shape that the device's kernel lacks."""
     if query.device.type == "cpu":
-        out, total = _CPU(query, key, value, 0.0, causal, scale=scale)
+        out, total = _CPU(query, key, value, 0.0, causal, attn_mask=mask, scale=scale)
     elif query.device.type == "cuda" and query.dtype.itemsize == 2:
         out, total, *_ = _GPU_HALF(query, key, value, 0.0, causal, scale=scale)
     elif query.device.type == "cuda":
@@ -210,12 +266,14 @@ def _part_backward(
     total: Tensor,
     causal: bool,
     scale: float,
+    mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the gradients of query, key and value through some of the keys. `merged`, `total`:
-    output and log-sum-exp over all keys."""
+    output and log-sum-exp over all keys; `mask`: as in `_part`."""
     if query.device.type == "cpu":
         of_all: tuple[Tensor, Tensor, Tensor] = _CPU_BACKWARD(
             *(grad.contiguous(), query, key, value, merged, total.contiguous(), 0.0, causal),
+            attn_mask=mask,
             scale=scale,
         )
         return of_all

@@ -94,7 +94,7 @@ class WaveExecutor:
     ) -> Float[Tensor, "row vocab"]:
         """Computes the logits (float32) at the answer of a wave of rows with one patch each and
         without sources; rows start..stop-1 get the vectors of each (start, stop, vectors)."""
-        used, base = np.unique(swaps.base, return_inverse=True)
+        used, base = _by_first_row(swaps.base)
         bases, every = [swaps.runs[at] for at in used], self._cache.table(swaps.runs)
         table = _table(bases, self._cache.runs(bases)) if every is None else every.take(used)
         groups = [
@@ -102,14 +102,26 @@ class WaveExecutor:
             for start, stop, vectors in written
             for patch in swaps.places[swaps.place[start]]
         ]
-        return self._replay.run(self._waves.of(swaps, table, base.reshape(-1), groups))[0]
+        return self._replay.run(self._waves.of(swaps, table, base, groups))[0]
 
     def _wave(self, swaps: Swaps) -> Wave:
-        used, base = np.unique(swaps.base, return_inverse=True)
+        used, base = _by_first_row(swaps.base)
         bases = [swaps.runs[at] for at in used]
         runs = self._cache.runs(bases, swaps.sources())
         read = self._waves.read(swaps, runs)
-        return self._waves.of(swaps, _table(bases, runs), base.reshape(-1), read)
+        return self._waves.of(swaps, _table(bases, runs), base, read)
+
+
+def _by_first_row(
+    bases: Int[Indices, "row"],
+) -> tuple[Int[Indices, "base"], Int[Indices, "row"]]:
+    """Returns the distinct bases in the order of their first rows, and which of them each row has:
+    where each row has a base of its own, rows and bases are in one order."""
+    used, first, which = np.unique(bases, return_index=True, return_inverse=True)
+    order = first.argsort()
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return used[order], rank[which.reshape(-1)]
 
 
 def _table(rows: Sequence[Row], runs: Mapping[Row, CachedRun]) -> RunTable:

@@ -16,6 +16,7 @@ from raysearch.engine.execution import partial_attention
 from raysearch.engine.execution.partial_attention import RowsByBase, attend
 from raysearch.engine.execution.replay import Replay
 from raysearch.engine.execution.shared_prefix_layers import SharedLayers, is_causal
+from raysearch.engine.execution.wave_executor import _by_first_row
 from raysearch.engine.patching.rows import Row, swap
 from tests.engine.worlds import World, model_from, shared_world, world_of
 
@@ -65,6 +66,38 @@ def test_attention_in_two_parts_and_its_gradients_equal_attention_over_all_keys(
     theirs = torch.autograd.grad((wanted * weights.double()).sum(), of_rows)
     assert (out - wanted).abs().max() <= 2e-6
     assert all((one - two).abs().max() <= 1e-5 for one, two in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("tokens", [1, 7, 40])
+def test_heads_of_a_group_attend_at_once_as_one_by_one(
+    tokens: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit, but for gradients of keys and values, which are sums over the heads."""
+    make = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(5, n, tokens, 16, generator=make).to(dtype) for n in (6, 2, 2))
+    grad = torch.randn(query.shape, generator=make).to(dtype)
+
+    def found() -> tuple[Tensor, ...]:
+        out, total = partial_attention._own_part(query, key, value, True, 0.3)
+        given = grad, query, key, value, out, total, True, 0.3
+        return out, total, *partial_attention._own_backward(*given)
+
+    at_once = found()
+    monkeypatch.setattr(partial_attention, "FOLDED", 0)
+    one_by_one = found()
+    assert torch.equal(at_once[0], one_by_one[0])
+    assert torch.equal(at_once[2], one_by_one[2])
+    off = torch.finfo(dtype).eps * 16
+    assert all(torch.allclose(a, b, off, off) for a, b in zip(at_once, one_by_one, strict=True))
+
+
+def test_rows_that_begin_in_the_order_of_their_bases_are_picked_from_nowhere() -> None:
+    """Nothing is copied to bring them into another order, and of the bases a view is taken."""
+    used, base = _by_first_row(np.array([5, 2, 5, 9]))
+    assert (used.tolist(), base.tolist()) == ([5, 2, 9], [0, 1, 0, 2])
+    rows = RowsByBase.of(_by_first_row(np.array([8, 3, 5, 0, 1, 7, 2]))[1], 9)
+    assert (rows.place, rows.bases, rows.order.flatten().tolist()) == (None, None, list(range(7)))
 
 
 @settings(max_examples=20, deadline=None)
