@@ -17,12 +17,12 @@ help:
 	@echo "make test     set up, then the tests of everything, on two cores: minutes"
 	@echo "make test-rest  the slow tests, which make test leaves out: Slurm, PostgreSQL, browsers, faults, benchmarks, whole grids"
 	@echo "make test-all both of these"
-	@echo "make test-ci  make test, and the slow tests of the rooms that .ci/run adds to it"
+	@echo "make test-ci  make test, and the slow tests that .ci/run adds to it"
 	@echo "make chaos    500 faults on a Ray of three nodes (make test-rest has 25); about an hour"
 	@echo "make fuzz     1,000 broken job files, as many files of pairs, 100 broken searches (make test has fewer); some minutes"
 	@echo "make check    ruff, mypy, and an audit of the pinned packages"
 	@echo "make docs     the site of docs/, in build/docs: search, dark mode, the notebook"
-	@echo "make slowest  where the time of the last make test and make test-rest went, by file and by test"
+	@echo "make slowest  where the time of the last make test, test-rest and test-ci went, by file and by test"
 	@echo "make mutants  $$(grep -c '^    Mutant(' scripts/mutants.py) planted faults, each of which the tests of its room must see; at most half an hour"
 	@echo "make test-floors  the quick start and some tests on the oldest versions that pyproject.toml allows, in build/floors"
 	@echo "make dist     an sdist, and the wheel that is built from it, in dist/"
@@ -32,10 +32,11 @@ install: $(INSTALLED) $(MODEL)
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"raysearch needs Python 3.11 or newer, this is {sys.version.split()[0]}; try make PYTHON=python3.11")'
-	$(PYTHON) -m venv --upgrade-deps $(VENV)  # the pip of today, for that of Python 3.11 takes twice as long
+	$(PYTHON) -m venv $(VENV)
 
-# torch first and alone: a range that another package asks would bring gigabytes of CUDA libraries on a machine without a GPU.
+# pip first, for that of Python 3.11 takes twice as long. Then torch, alone: a range that another package asks would bring gigabytes of CUDA libraries on a machine without a GPU.
 $(INSTALLED): pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check pip==26.3
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0 -c constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
 	@touch $@
@@ -69,7 +70,7 @@ test-all:
 	$(MAKE) test
 	$(MAKE) test-rest
 
-# In one go, for the slow tests of these rooms (tests/scheduling.py names them) mostly wait: for Slurm, PostgreSQL, a browser.
+# In one go, for the slow tests of these files and rooms (tests/scheduling.py names them) often wait: for PostgreSQL, a browser.
 test-ci: install
 	$(PYTEST) $(TESTS) -m "not slow or ci" --junitxml build/junit-ci.xml $(FLAGS)
 
@@ -103,7 +104,7 @@ FLOOR_TESTS := tests/test_private_parts.py tests/test_job.py tests/store/test_jo
 
 test-floors:
 	rm -rf $(FLOORS)
-	$(PYTHON) -m venv --upgrade-deps $(FLOORS)
+	$(PYTHON) -m venv $(FLOORS)
 	$(PIP_FLOORS) torch==2.13.0
 	$(FLOORS)/bin/python scripts/floors.py gguf peft server > $(FLOORS)/floors.txt
 	$(PIP_FLOORS) -r $(FLOORS)/floors.txt 'sqlalchemy<2.1' beartype pytest pytest-timeout pytest-xdist hypothesis 'moto[s3,server]'

@@ -1,5 +1,6 @@
-"""The slowest test files and tests of the last `make test` and `make test-rest`, from the JUnit
-files in build/: processor seconds, then seconds on the clock."""
+"""The slowest test files and tests of the last `make test`, `make test-rest` and `make test-ci`, from
+the JUnit files in build/: processor seconds, then seconds on the clock. Of a test that is in
+several the newest file counts."""
 
 import sys
 from collections import defaultdict
@@ -11,10 +12,12 @@ CPU = "cpu_seconds"  # tests/timing.py writes it
 
 
 def main(*paths: str) -> None:
-    kept = paths or tuple(map(str, sorted(BUILD.glob("junit*.xml"))))
+    newest_last = sorted(BUILD.glob("junit*.xml"), key=lambda path: path.stat().st_mtime)
+    kept = paths or tuple(map(str, newest_last))
     if not kept:
         sys.exit(f"no junit*.xml in {BUILD}: make test writes it")
-    cases = [case for path in kept for case in ElementTree.parse(path).getroot().iter("testcase")]
+    found = [case for path in kept for case in ElementTree.parse(path).getroot().iter("testcase")]
+    cases = {(case.get("classname"), case.get("name")): case for case in found}.values()
     files: dict[str, list[tuple[float, float]]] = defaultdict(list)
     tests: list[tuple[float, float, str]] = []
     for case in cases:

@@ -22,7 +22,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build"
 """`make test` and the like leave their timings here, in a JUnit file each: junit.xml,
-junit-rest.xml."""
+junit-rest.xml, junit-ci.xml."""
 KNOWN = ROOT / "tests" / "durations.json"
 """Seconds by file where no timings are left, as in a fresh checkout: only of files that take long.
 `make durations` writes it."""

@@ -16,7 +16,7 @@ from raysearch.engine.execution import partial_attention
 from raysearch.engine.execution.partial_attention import RowsByBase, attend
 from raysearch.engine.execution.replay import Replay
 from raysearch.engine.execution.shared_prefix_layers import SharedLayers, is_causal
-from raysearch.engine.execution.wave_executor import _by_first_row
+from raysearch.engine.execution.wave_executor import _bases_of
 from raysearch.engine.patching.rows import Row, swap
 from tests.engine.worlds import World, model_from, shared_world, world_of
 
@@ -69,35 +69,53 @@ def test_attention_in_two_parts_and_its_gradients_equal_attention_over_all_keys(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("tokens", [1, 7, 40])
+@pytest.mark.parametrize(
+    ("groups", "tokens", "before"), [(2, 7, 0), (1, 33, 0), (2, 128, 0), (2, 1, 9)], ids=str
+)
 def test_heads_of_a_group_attend_at_once_as_one_by_one(
-    tokens: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    groups: int, tokens: int, before: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bit for bit, but for gradients of keys and values, which are sums over the heads."""
+    """In float32 bit for bit, but for gradients of keys and values, which are sums over the heads.
+    `before`: own keys of tokens that were decided, as where a row goes on."""
     make = torch.Generator().manual_seed(0)
-    query, key, value = (torch.randn(5, n, tokens, 16, generator=make).to(dtype) for n in (6, 2, 2))
-    grad = torch.randn(query.shape, generator=make).to(dtype)
+
+    def drawn(heads: int, count: int) -> Tensor:
+        return torch.randn(3, heads, count, 16, generator=make).to(dtype)
+
+    query, grad = (drawn(3 * groups, tokens) for _ in range(2))
+    key, value = (drawn(groups, before + tokens) for _ in range(2))
+    causal = not before
 
     def found() -> tuple[Tensor, ...]:
-        out, total = partial_attention._own_part(query, key, value, True, 0.3)
-        given = grad, query, key, value, out, total, True, 0.3
+        out, total = partial_attention._own_part(query, key, value, causal, 0.3)
+        given = grad, query, key, value, out, total, causal, 0.3
         return out, total, *partial_attention._own_backward(*given)
 
+    kernels, part = [], partial_attention._part
+    monkeypatch.setattr(
+        partial_attention, "_part", lambda *given: (kernels.append(1), part(*given))[1]
+    )
     at_once = found()
-    monkeypatch.setattr(partial_attention, "FOLDED", 0)
+    assert len(kernels) == 1
+    monkeypatch.setattr(partial_attention, "AT_ONCE", 0)
     one_by_one = found()
-    assert torch.equal(at_once[0], one_by_one[0])
-    assert torch.equal(at_once[2], one_by_one[2])
+    assert len(kernels) == 1 + 3
+    if dtype == torch.float32:
+        assert all(torch.equal(a, b) for a, b in zip(at_once[:3], one_by_one[:3], strict=True))
     off = torch.finfo(dtype).eps * 16
     assert all(torch.allclose(a, b, off, off) for a, b in zip(at_once, one_by_one, strict=True))
 
 
-def test_rows_that_begin_in_the_order_of_their_bases_are_picked_from_nowhere() -> None:
-    """Nothing is copied to bring them into another order, and of the bases a view is taken."""
-    used, base = _by_first_row(np.array([5, 2, 5, 9]))
-    assert (used.tolist(), base.tolist()) == ([5, 2, 9], [0, 1, 0, 2])
-    rows = RowsByBase.of(_by_first_row(np.array([8, 3, 5, 0, 1, 7, 2]))[1], 9)
-    assert (rows.place, rows.bases, rows.order.flatten().tolist()) == (None, None, list(range(7)))
+def test_bases_are_in_order_unless_each_row_has_one_that_is_no_neighbour() -> None:
+    """What is stored of neighbours is not copied; and else no row is brought into another order."""
+    used, base = _bases_of(np.array([5, 2, 5, 9]))
+    assert (used.tolist(), base.tolist()) == ([2, 5, 9], [1, 0, 1, 2])
+    used, base = _bases_of(np.array([3, 1, 2]))
+    assert (used.tolist(), base.tolist()) == ([1, 2, 3], [2, 0, 1])
+    used, base = _bases_of(np.array([8, 3, 5, 0]))
+    assert (used.tolist(), base.tolist()) == ([8, 3, 5, 0], [0, 1, 2, 3])
+    rows = RowsByBase.of(base[:3], 4)  # of which the last one has not entered
+    assert (rows.place, rows.bases, rows.order.flatten().tolist()) == (None, None, [0, 1, 2])
 
 
 @settings(max_examples=20, deadline=None)
