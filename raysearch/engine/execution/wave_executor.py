@@ -94,7 +94,7 @@ class WaveExecutor:
     ) -> Float[Tensor, "row vocab"]:
         """Computes the logits (float32) at the answer of a wave of rows with one patch each and
         without sources; rows start..stop-1 get the vectors of each (start, stop, vectors)."""
-        used, base = _bases_of(swaps.base)
+        used, base = swaps.bases()
         bases, every = [swaps.runs[at] for at in used], self._cache.table(swaps.runs)
         table = _table(bases, self._cache.runs(bases)) if every is None else every.take(used)
         groups = [
@@ -105,26 +105,11 @@ class WaveExecutor:
         return self._replay.run(self._waves.of(swaps, table, base, groups))[0]
 
     def _wave(self, swaps: Swaps) -> Wave:
-        used, base = _bases_of(swaps.base)
+        used, base = swaps.bases()
         bases = [swaps.runs[at] for at in used]
         runs = self._cache.runs(bases, swaps.sources())
         read = self._waves.read(swaps, runs)
         return self._waves.of(swaps, _table(bases, runs), base, read)
-
-
-def _bases_of(
-    bases: Int[Indices, "row"],
-) -> tuple[Int[Indices, "base"], Int[Indices, "row"]]:
-    """Returns the distinct bases of a wave, and which of them each row has.
-
-    They are sorted: what is stored of neighbours is read without a copy. Where each row has a base
-    of its own and these are no neighbours, as in a batch of training, they are in the order of the
-    rows, which attention then leaves as they are.
-    """
-    used, which = np.unique(bases, return_inverse=True)
-    if len(used) == len(bases) and used[-1] - used[0] >= len(used):
-        return bases, np.arange(len(bases))
-    return used, which.reshape(-1)
 
 
 def _table(rows: Sequence[Row], runs: Mapping[Row, CachedRun]) -> RunTable:

@@ -171,6 +171,18 @@ class Swaps:
             )
         )
 
+    def bases(self) -> tuple[Int[Indices, "base"], Int[Indices, "row"]]:
+        """Returns the distinct bases, and which of them each row has.
+
+        They are sorted: what is stored of neighbours is read without a copy. Where each row has a
+        base of its own and these are no neighbours, as in a batch of training, they are in the
+        order of the rows, which attention then leaves as they are.
+        """
+        used, which = np.unique(self.base, return_inverse=True)
+        if len(used) == len(self) and used[-1] - used[0] >= len(used):
+            return self.base, np.arange(len(self))
+        return used, which.reshape(-1)
+
     def unchanged(self) -> NDArray[np.bool_]:
         """Returns for each row whether it certainly equals the base's own run: it writes the value
         that is already there."""

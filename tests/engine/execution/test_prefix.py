@@ -16,8 +16,8 @@ from raysearch.engine.execution import partial_attention
 from raysearch.engine.execution.partial_attention import RowsByBase, attend
 from raysearch.engine.execution.replay import Replay
 from raysearch.engine.execution.shared_prefix_layers import SharedLayers, is_causal
-from raysearch.engine.execution.wave_executor import _bases_of
-from raysearch.engine.patching.rows import Row, swap
+from raysearch.engine.patching.rows import Indices, Row, swap
+from raysearch.engine.patching.swaps import Swaps
 from tests.engine.worlds import World, model_from, shared_world, world_of
 
 SHARING = ("llama", "gpt2", "gpt_neox", "opt", "qwen2", "qwen3", "olmo2", "phi3", "mixtral")
@@ -108,11 +108,27 @@ def test_heads_of_a_group_attend_at_once_as_one_by_one(
 
 def test_bases_are_in_order_unless_each_row_has_one_that_is_no_neighbour() -> None:
     """What is stored of neighbours is not copied; and else no row is brought into another order."""
-    used, base = _bases_of(np.array([5, 2, 5, 9]))
+
+    def bases_of(*base: int) -> tuple[Indices, Indices]:
+        each = np.zeros(len(base), dtype=np.int64)
+        by_patch = each[:, None, None]
+        swaps = Swaps(
+            *((), (), ()),
+            place=each,
+            base=np.array(base),
+            source=by_patch,
+            choice=each,
+            same=each > 0,
+            tokens=by_patch,
+            source_tokens=by_patch[..., None],
+        )
+        return swaps.bases()
+
+    used, base = bases_of(5, 2, 5, 9)
     assert (used.tolist(), base.tolist()) == ([2, 5, 9], [1, 0, 1, 2])
-    used, base = _bases_of(np.array([3, 1, 2]))
+    used, base = bases_of(3, 1, 2)
     assert (used.tolist(), base.tolist()) == ([1, 2, 3], [2, 0, 1])
-    used, base = _bases_of(np.array([8, 3, 5, 0]))
+    used, base = bases_of(8, 3, 5, 0)
     assert (used.tolist(), base.tolist()) == ([8, 3, 5, 0], [0, 1, 2, 3])
     rows = RowsByBase.of(base[:3], 4)  # of which the last one has not entered
     assert (rows.place, rows.bases, rows.order.flatten().tolist()) == (None, None, [0, 1, 2])
