@@ -30,7 +30,7 @@ BUDGETS = {
     "engine/featurizers": 8_600,
     "engine/loading": 9_700,
     "engine/networks": 18_100,
-    "engine/patching": 12_100,
+    "engine/patching": 12_300,
     "engine/training": 14_600,
     "interventions": 7_700,
     "job": 10_900,
