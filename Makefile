@@ -34,7 +34,8 @@ $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"raysearch needs Python 3.11 or newer, this is {sys.version.split()[0]}; try make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 
-# pip first, for that of Python 3.11 takes twice as long. Then torch, alone: a range that another package asks would bring gigabytes of CUDA libraries on a machine without a GPU.
+# pip first, for that of Python 3.11 takes twice as long. Then torch, alone: a range that another package asks would bring gigabytes of
+# CUDA libraries on a machine without a GPU.
 $(INSTALLED): pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check pip==26.3
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0 -c constraints.txt

@@ -1,6 +1,6 @@
-"""The slowest test files and tests of the last `make test`, `make test-rest` and `make test-ci`, from
-the JUnit files in build/: processor seconds, then seconds on the clock. Of a test that is in
-several the newest file counts."""
+"""The slowest test files and tests of the last `make test`, `make test-rest` and `make test-ci`,
+from the JUnit files in build/: processor seconds, then seconds on the clock. Of a test that is in
+several files the newest one counts."""
 
 import sys
 from collections import defaultdict

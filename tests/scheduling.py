@@ -82,8 +82,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Marks the slow cells of grids and what CI runs, before `-m` chooses. On a worker the longest files come first;
-    else the order stays as it was."""
+    """Marks the slow cells of grids and what CI runs, before `-m` chooses. On a worker the longest
+    files come first; else the order stays as it was."""
     cells: Counter[str] = Counter()
     """How many cells each mark of each test keeps."""
     for item in items:

@@ -94,7 +94,7 @@ class WaveExecutor:
     ) -> Float[Tensor, "row vocab"]:
         """Computes the logits (float32) at the answer of a wave of rows with one patch each and
         without sources; rows start..stop-1 get the vectors of each (start, stop, vectors)."""
-        used, base = swaps.bases()
+        used, base = swaps.distinct_bases()
         bases, every = [swaps.runs[at] for at in used], self._cache.table(swaps.runs)
         table = _table(bases, self._cache.runs(bases)) if every is None else every.take(used)
         groups = [
@@ -105,7 +105,7 @@ class WaveExecutor:
         return self._replay.run(self._waves.of(swaps, table, base, groups))[0]
 
     def _wave(self, swaps: Swaps) -> Wave:
-        used, base = swaps.bases()
+        used, base = swaps.distinct_bases()
         bases = [swaps.runs[at] for at in used]
         runs = self._cache.runs(bases, swaps.sources())
         read = self._waves.read(swaps, runs)

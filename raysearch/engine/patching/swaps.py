@@ -171,12 +171,12 @@ class Swaps:
             )
         )
 
-    def bases(self) -> tuple[Int[Indices, "base"], Int[Indices, "row"]]:
+    def distinct_bases(self) -> tuple[Int[Indices, "base"], Int[Indices, "row"]]:
         """Returns the distinct bases, and which of them each row has.
 
         They are sorted: what is stored of neighbours is read without a copy. Where each row has a
-        base of its own and these are no neighbours, as in a batch of training, they are in the
-        order of the rows, which attention then leaves as they are.
+        base of its own and these are not all neighbours, as in a batch of training, they are in
+        the order of the rows, which attention then need not copy into another.
         """
         used, which = np.unique(self.base, return_inverse=True)
         if len(used) == len(self) and used[-1] - used[0] >= len(used):

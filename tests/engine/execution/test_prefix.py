@@ -106,14 +106,16 @@ def test_heads_of_a_group_attend_at_once_as_one_by_one(
     assert all(torch.allclose(a, b, off, off) for a, b in zip(at_once, one_by_one, strict=True))
 
 
-def test_bases_are_in_order_unless_each_row_has_one_that_is_no_neighbour() -> None:
+def test_bases_are_sorted_unless_each_row_has_its_own_and_they_are_not_all_neighbours() -> None:
     """What is stored of neighbours is not copied; and else no row is brought into another order."""
 
     def bases_of(*base: int) -> tuple[Indices, Indices]:
         each = np.zeros(len(base), dtype=np.int64)
         by_patch = each[:, None, None]
         swaps = Swaps(
-            *((), (), ()),
+            runs=(),
+            choices=(),
+            places=(),
             place=each,
             base=np.array(base),
             source=by_patch,
@@ -122,7 +124,7 @@ def test_bases_are_in_order_unless_each_row_has_one_that_is_no_neighbour() -> No
             tokens=by_patch,
             source_tokens=by_patch[..., None],
         )
-        return swaps.bases()
+        return swaps.distinct_bases()
 
     used, base = bases_of(5, 2, 5, 9)
     assert (used.tolist(), base.tolist()) == ([2, 5, 9], [1, 0, 1, 2])
