@@ -20,6 +20,9 @@ from tests.engine import shapes
 from tests.once import Once
 from tests.s3 import S3, s3_server
 
+# What is imported and collected is no garbage; pytest_collection_finish lets it collect again.
+gc.disable()
+
 # Ray runs workers at niceness 15: beside other tests on two cores they would starve. Before any Ray
 # starts; for those of commands too.
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray reads it so)
@@ -53,6 +56,7 @@ def pytest_collection_finish() -> None:
     """What is imported stays: the garbage collector need not look at it in each test."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_unconfigure() -> None:
