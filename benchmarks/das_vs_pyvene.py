@@ -1,7 +1,7 @@
 """Training rotations, side by side with pyvene 0.1.8: the same model, pairs, batches, learning
 rate, threads and process.
 
-    make install && .venv/bin/python benchmarks/das_vs_pyvene.py [--half] [--tiny]
+    make install && .venv/bin/python benchmarks/das_vs_pyvene.py [--half] [--tiny] [--one]
 
 SmolLM2-135M, residual, 5 layers x 4 positions of a 24-token template x k = 1, 4, 16. Positions are
 spread from the first token in which prompts differ to the last (`--half`: over the second half,
@@ -12,7 +12,7 @@ captures included once in each. pyvene is timed on one cell of each layer, posit
 turn, as its documentation trains (model gradients disabled, cross entropy at the last token); its
 cost hardly depends on position and size. Both take `--steps` steps after a warm-up and are
 extrapolated to `--train`. Losses of the first step, from the same rotation on the same batch, are
-compared. The last line is the ratio for the grid.
+compared. The last line is the ratio for the grid; with `--one`, that for the one hypothesis.
 """
 
 import argparse
@@ -83,6 +83,10 @@ def main() -> None:
     sample = [middle, *(h for h in _one_of_each_layer(grid, asked.sizes) if h[0] != middle[0])]
     one = _ours(network, recipe, [middle], pairs, asked)
     theirs = {h: _pyvene(loaded.model, recipe, h, grid, pairs, asked) for h in sample[:1]}
+    if asked.one:
+        print(f"a step, s       pyvene {theirs[middle].step:.3f}, ours {one.step:.3f}")
+        print(f"ratio: {theirs[middle].whole(asked.train) / one.whole(asked.train):.1f}")
+        return
     whole = _ours(network, recipe, every, pairs, asked)
     theirs |= {h: _pyvene(loaded.model, recipe, h, grid, pairs, asked) for h in sample[1:]}
     per_step = sum(took.step for took in theirs.values()) / len(theirs) * len(every)
@@ -132,6 +136,7 @@ def _asked() -> argparse.Namespace:
     parser.add_argument(
         "--tiny", action="store_true", help="few of everything, for a test of the script"
     )
+    parser.add_argument("--one", action="store_true", help="the one hypothesis, not the grid")
     parser.set_defaults(layers=5, positions=4)
     asked = parser.parse_args()
     if asked.tiny:
