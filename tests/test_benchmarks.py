@@ -26,6 +26,7 @@ SMALL = ("--layers", "2", "--positions", "2", "--pairs", "4", "--threads", "1")
         ("roofline.py", SMALL, "share: "),
         ("weak_training.py", ("--tiny",), "ratio: "),
         ("row_cost.py", ("--tiny",), "ratio: "),
+        ("cpu_kernels.py", ("--tiny",), "ratio: "),
         ("language_training.py", ("--tiny",), "ms: "),
         ("starting.py", ("--runs", "1", "--only", "plan"), "ratio: "),
         ("weak_cases.py", ("--pairs", "2", "--layers", "15", "--tokens", "10"), "share: "),

@@ -30,8 +30,9 @@ Groups = Float[Tensor, "batch group own d_head"]
 
 AT_ONCE = 128
 """Own tokens up to which the heads of a group attend at once on a CPU: 16 rows of 9 heads in 3
-groups, 5 tokens after 19, take 0.75 ms in place of 0.82, with gradients 2.3 in place of 2.6 (one
-thread); with 1,024 tokens the mask that this needs costs more than it saves (66 ms, 46)."""
+groups, 5 tokens after 19, take 0.6 ms in place of 0.7, with gradients 1.8 in place of 2.1
+(benchmarks/cpu_kernels.py, one thread); with 1,024 tokens the mask that this needs costs more than
+it saves (66 ms, 46)."""
 _CPU = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _CPU_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 _GPU_HALF = torch.ops.aten._scaled_dot_product_flash_attention

@@ -15,8 +15,8 @@ itself, and with the same bits for a vector in every batch.
   three times the memory of the weights alone.
 - Processors with AMX multiply bfloat16 six times as fast as float32, but oneDNN sums in another
   order for another number of vectors. So vectors go in blocks of one size (`BLOCK`), the last one
-  filled up with zeros: 512 vectors with weights of 1,536 x 576 take 2.6 ms in blocks, 1.0 at once
-  and 6.0 in float32 (one core, torch 2.13).
+  filled up with zeros: 512 vectors with weights of 1,536 x 576 take 2.8 ms in blocks, 1.0 at once
+  and 6.0 in float32 (benchmarks/cpu_kernels.py, one core, torch 2.13).
 
 Invariants: the way of multiplying depends on the processor and the dtype alone, never on the number
 of rows or on free memory, so that a row's result does not depend on its batch (MKL's strict mode,
