@@ -100,7 +100,7 @@ render: $(INSTALLED)
 # tested with otherwise. MLflow 3.7 asks for sqlalchemy<3 and does not take 2.1. Warnings are no errors here: they are of old packages over new ones.
 FLOORS := build/floors
 PIP_FLOORS := $(FLOORS)/bin/pip install --quiet --disable-pip-version-check
-FLOOR_TESTS := tests/test_private_parts.py tests/test_job.py tests/store/test_journal.py tests/store/test_mlflow_mirror.py \
+FLOOR_TESTS := tests/test_private_parts.py tests/job/test_job.py tests/store/test_journal.py tests/tracking/test_mlflow_mirror.py \
   tests/engine/loading/test_factory.py tests/interventions/test_saved_intervention.py tests/report/test_heatmap.py tests/report/test_results.py
 
 test-floors:

@@ -177,7 +177,7 @@ MUTANTS = (
         "core/hypothesis.py",
         "return None if layer == 0 and not is_in_layers(component) else layer",
         "return layer",
-        ("core", "test_job.py"),
+        ("core", "job"),
     ),
     Mutant(
         "causal/model.py",
@@ -273,7 +273,7 @@ MUTANTS = (
         "job/job.py",
         "^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$",
         "^[A-Za-z0-9_./-]{1,80}$",
-        ("test_job.py",),
+        ("job",),
     ),
     # What all tests accept together; weights, futility, tails, thresholds.
     Mutant(

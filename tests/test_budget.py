@@ -21,7 +21,7 @@ BUDGETS = {
     "causal": 6_800,
     "cli": 17_300,
     "cluster": 15_000,
-    "core": 10_900,
+    "core": 11_000,
     "deploy": 3_100,
     "engine": 6_000,
     "engine/attribution": 3_100,

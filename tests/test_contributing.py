@@ -32,6 +32,19 @@ def test_the_page_says_how_to_add_one_of_each_kind() -> None:
         assert re.search(r"`[a-z_]+/", _section(kind)), f"{kind}: no file is named"
 
 
+def test_what_a_recipe_names_is_in_a_file_that_it_names() -> None:
+    for kind in KINDS.split(", "):
+        files = [
+            ROOT / room / file
+            for file in re.findall(r"`((?:[a-z_]+/)+[a-z_]+\.py)`", _section(kind))
+            for room in ("raysearch", ".")
+            if (ROOT / room / file).is_file()
+        ]
+        code = "".join(file.read_text() for file in files)
+        for name in re.findall(r"`([A-Z_]{3,}|[A-Z][a-z]+[A-Z]\w+)`", _section(kind)):
+            assert re.search(rf"\b{name}\b", code), f"{kind}: {name} is in none of {files}"
+
+
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the package with the page's problem in it, beside jobs/."""

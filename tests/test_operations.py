@@ -14,7 +14,7 @@ from raysearch import load_intervention
 from raysearch.core.events import Encoded
 from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
 from raysearch.engine.networks.point import Point
-from raysearch.engine.patching.build import MEAN_OF, _drawn_order, ablation_sources, build_row
+from raysearch.engine.patching.build import _drawn_order, ablation_sources, build_row
 from raysearch.engine.patching.operations import Collect
 from raysearch.engine.patching.oracle import collect
 from raysearch.engine.patching.rows import Patch, Row
@@ -46,7 +46,7 @@ def test_an_ablation_puts_in_what_its_name_says(
     world, pair = shared_world("llama"), PAIRS[0]
     intervention = Intervention((Unit(SITE, Subspace(coordinates=coordinates)),), kind)
     others = ablation_sources(pair, PAIRS, intervention)
-    assert len(others) == {"zero": 0, "mean": MEAN_OF, "resample": 1}[kind]
+    assert len(others) == {"zero": 0, "mean": 32, "resample": 1}[kind]
     row = build_row(pair, intervention, world.taps, others=others)
     own = _read(pair.base, len(pair.base) - 1)
     lent = [_read(o.base, len(o.base) - 1) for o in others]

@@ -201,7 +201,7 @@ FEATURIZERS = (
         name="boundless_rank",
         fitted="trained",
         implementation=f"{_ENGINE}.boundless:BoundlessRank",
-        summary="The same within so many directions.",
+        summary="So many trained directions, of which those within a learned boundary.",
         formula="trained directions R (`directions`), of which those within the learned boundary "
         "are interchanged.",
         sized=True,
@@ -211,7 +211,7 @@ FEATURIZERS = (
         name="mask",
         fitted="trained",
         implementation=f"{_ENGINE}.mask:Mask",
-        summary="A learned choice.",
+        summary="A learned choice among the features of a basis.",
         formula="the features of a basis whose trained `theta` is above 0 are interchanged, the "
         "others stay.",
         options=MaskOptions,
@@ -220,8 +220,8 @@ FEATURIZERS = (
     FeaturizerKind(
         name="pca",
         fitted="closed_form",
-        implementation=f"{_ENGINE}.linear:Pca",
-        summary="So many principal directions of activations.",
+        implementation=f"{_ENGINE}.closed_form:Pca",
+        summary="So many principal components of the activations of fit pairs.",
         formula="principal components C (`directions`) of the standardised activations (x - "
         "`centre`)/`scale`.",
         sized=True,
@@ -229,23 +229,23 @@ FEATURIZERS = (
     FeaturizerKind(
         name="svd",
         fitted="closed_form",
-        implementation=f"{_ENGINE}.linear:Svd",
-        summary="So many singular directions of activations.",
+        implementation=f"{_ENGINE}.closed_form:Svd",
+        summary="So many leading singular vectors of the activations of fit pairs.",
         formula="the leading right singular vectors R of the activations: x ← x + (y - x) R Rᵀ.",
         sized=True,
     ),
     FeaturizerKind(
         name="mean_difference",
         fitted="closed_form",
-        implementation=f"{_ENGINE}.linear:MeanDifference",
-        summary="the span of the differences between the means of the values.",
+        implementation=f"{_ENGINE}.closed_form:MeanDifference",
+        summary="The directions along which the mean activations of the variable's values differ.",
         formula="the directions R along which the class means differ: x ← x + (y - x) R Rᵀ.",
         labelled=True,
     ),
     FeaturizerKind(
         name="random",
         fitted="given",
-        implementation=f"{_ENGINE}.linear:Random",
+        implementation=f"{_ENGINE}.closed_form:Random",
         summary="So many random directions, as a control.",
         formula="directions R drawn at random, which mean nothing: x ← x + (y - x) R Rᵀ.",
         sized=True,

@@ -109,9 +109,13 @@ class FitKeys(Keys):
         if step < warm:
             return step / max(1, warm)
         done = (step - warm) / max(1, self.steps - warm)
-        if self.schedule == "linear":
-            return 1.0 - done
-        return 1.0 if self.schedule == "constant" else 0.5 * (1.0 + math.cos(math.pi * done))
+        match self.schedule:
+            case "linear":
+                return 1.0 - done
+            case "constant":
+                return 1.0
+            case "cosine":
+                return 0.5 * (1.0 + math.cos(math.pi * done))
 
     def rate(self, step: int) -> float:
         """Returns the learning rate of `step` (from 0)."""

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from raysearch.core.choices import Operation
+from raysearch.core.choices import OPERATIONS, Operation, described
 from raysearch.core.hypothesis import Intervention, Site, Unit, canonical_json, is_in_layers
 from raysearch.core.key_types import Count, Keys
 from raysearch.core.space import COMPONENTS
@@ -104,18 +104,18 @@ class UnitKeys(Keys):
         default="full", description="Which part of the vector; full: all of it."
     )
     source_site: SourceSiteKeys | None = Field(
-        default=None, description="Where the source lends it from, if that is another site."
+        default=None,
+        description="The site of the source whose activation is put in, if that is another one.",
     )
     source: str | None = Field(
-        default=None, description="Which source lends it, of pairs that have several."
+        default=None,
+        description="The source whose activation is put in, of pairs that have several.",
     )
     operation: Operation = Field(
         default="interchange",
-        description="interchange: the source's activation is put in. The others are ablations, "
-        "which take nothing from the source: zero puts in zeros, mean the mean over 32 other "
-        "bases of the run, resample the activation of one other base, drawn for each pair. An "
-        "ablation is accepted where the output is no longer the base's answer (necessity). "
-        "All units of a set have one.",
+        description=f"What is done to the unit: {described(OPERATIONS)}. An ablation takes nothing "
+        "from the source, and is accepted where the output is no longer the base's answer "
+        "(necessity). All units of a set have one.",
     )
 
     @model_validator(mode="after")

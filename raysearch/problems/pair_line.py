@@ -253,8 +253,8 @@ def check_names(
         named = named_sources(variable)
         if any(name not in names for name in named) or (len(names) > 1 and not named):
             raise PairsError(
-                f"counterfactual.{_short(variable)}: does not say which of {', '.join(names)} "
-                f"lends each variable; write it as "
+                f"counterfactual.{_short(variable)}: does not say from which of "
+                f"{', '.join(names)} each variable is taken; write it as "
                 f'"{_short(variable.partition("<-")[0])}<-{names[0]}", several with commas between'
             )
 

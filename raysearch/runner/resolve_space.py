@@ -29,8 +29,8 @@ def space_of(
     of each pair's sources; `tokens`: of the positions of its first base that are given as such.
 
     Raises: JobError for a layer, head or coordinate that the model lacks, a source site of another
-    width, a unit that does not say which of several sources lends it, or a variable that is asked
-    of nothing.
+    width, a unit that does not say from which of several sources it takes, or a variable that is
+    asked of nothing.
     """
     keys, model = job.space, _Model(Path(job.model.path).name, facts)
     assert keys.variables is not None
@@ -83,7 +83,7 @@ def _check_units_named(keys: SpaceKeys, model: "_Model", sources: Sequence[str])
         if unit.source is None and len(sources) > 1 and not ablated:
             raise JobError(
                 f"{path}.source: missing; pairs have the sources {', '.join(sources)}, so a unit "
-                f"says which lends it"
+                f"says which it takes from"
             )
 
 

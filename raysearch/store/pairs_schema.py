@@ -59,7 +59,7 @@ PAIRS = table_schema(
     (
         "sources",
         _SOURCES,
-        "the inputs that lend activations; output: the model's own answer",
+        "the inputs that activations are taken from; output: the model's own answer",
         "struct",
     ),
     (

@@ -15,6 +15,7 @@ from raysearch.engine.execution.answer_scores import AnswerLogits
 from raysearch.engine.execution.predict import NEAR_TIE
 from raysearch.engine.execution.selfcheck import TRIED
 from raysearch.engine.loading.loaded_model import DTYPES
+from raysearch.engine.patching.operations import FORMULAS
 from raysearch.job.schema import job_schema
 from raysearch.proposers.registry import READY, names
 from raysearch.report.control_comparison import COLUMNS
@@ -23,6 +24,7 @@ from raysearch.store.schemas import VERDICTS
 
 LISTS = {
     choices.Compare: choices.COMPARISONS,
+    choices.Operation: choices.OPERATIONS,
     choices.PairKinds: choices.PAIR_KINDS,
     choices.ScoreName: choices.SCORES,
     choices.TestedScore: choices.TESTED_SCORES,
@@ -51,6 +53,7 @@ def test_each_name_has_its_meaning(names: Any) -> None:
         ("AnswerKeys.compare", choices.COMPARISONS),
         ("AnswerKeys.scores", choices.SCORES),
         ("PairsKeys.kinds", choices.PAIR_KINDS),
+        ("UnitKeys.operation", choices.OPERATIONS),
         ("TestKeys.score", choices.TESTED_SCORES),
         ("controls", controls.JOB_CONTROLS),
     ],
@@ -67,6 +70,7 @@ def test_what_implements_a_list_has_every_name_of_it() -> None:
     scores = {name: logits.score(name, 2, 1) for name in choices.SCORES}
     assert all(map(math.isfinite, scores.values()))
     assert len(set(scores.values())) == len(scores)
+    assert set(FORMULAS) == set(choices.OPERATIONS) >= set(choices.OTHER_BASES)
     assert set(DTYPES) == set(NEAR_TIE) == set(TRIED) == set(get_args(choices.Dtype))
     for score in choices.TESTED_SCORES:
         assert score_label({"test": {"score": score}}).counted == (score == "matches")

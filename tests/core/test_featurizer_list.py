@@ -18,6 +18,8 @@ def test_the_page_is_what_the_script_prints() -> None:
 
 @pytest.mark.parametrize("kind", FEATURIZERS, ids=lambda kind: kind.name)
 def test_each_names_a_class_that_goes_by_its_name(kind: FeaturizerKind) -> None:
-    assert implementation(kind.name).name == kind.name
+    found = implementation(kind.name)
+    assert found.name == kind.name
+    assert found.__module__ == kind.implementation.partition(":")[0], "no older path of it"
     assert kind.summary
     assert kind.formula or kind.name == "identity"

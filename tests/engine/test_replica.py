@@ -636,7 +636,7 @@ def test_plain_and_replaying_replicas_agree_also_on_near_ties() -> None:
     assert sum(e.near_ties for e in ours) == sum(e.near_ties for e in plain) > 10
 
 
-def test_several_sources_are_screened_and_a_unit_must_say_which_lends() -> None:
+def test_several_sources_are_screened_and_a_unit_must_say_from_which_it_takes() -> None:
     from raysearch import Pair
 
     one = PAIRS[0]
@@ -650,7 +650,10 @@ def test_several_sources_are_screened_and_a_unit_must_say_which_lends() -> None:
     assert set(screened.sources) == {"a", "b"}
     (failed,) = measure(replica, PLACES[:1], [block])
     assert failed.error_type == "PairsError"
-    assert failed.message == "pair 0: has 2 sources (a, b); a unit must say which lends (source)"
+    assert (
+        failed.message
+        == "pair 0: has 2 sources (a, b); a unit must say which it takes from (source)"
+    )
 
 
 def test_a_pair_that_is_too_long_for_the_model_is_refused() -> None:

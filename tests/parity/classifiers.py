@@ -77,7 +77,7 @@ class Unit:
     def patch(self, run: Row | None = None) -> Patch:
         kind, point = KINDS[self.what][0], Point(self.layer, self.name.ours)
         lent = (Source(run or Row(Stimulus.of(self.source)), point, self.lent, self.features),)
-        return Patch(point, self.tokens, lent if kind.lent == "source" else (), kind, self.features)
+        return Patch(point, self.tokens, lent if kind.reads_source else (), kind, self.features)
 
     def representation(self, unit: str = "pos", intervention: type | None = None) -> dict[str, Any]:
         component, kind = (

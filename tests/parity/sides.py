@@ -195,9 +195,7 @@ class Case:
         if self.heads:
             features = side.columns(name, self.heads)
             lent_features = side.columns(name, self.lent_heads or self.heads)
-        lent = (
-            (Source(run, point, self.lent_tokens, lent_features),) if kind.lent == "source" else ()
-        )
+        lent = (Source(run, point, self.lent_tokens, lent_features),) if kind.reads_source else ()
         return Patch(point, self.tokens, lent, kind, features)
 
     def representation(

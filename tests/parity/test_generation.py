@@ -111,7 +111,7 @@ def test_after_several_units_in_the_prompt_what_is_generated_is_what_pyvene_gene
             Row(base, tuple(c.patch(side, n, kind, Row(c.source)) for n, c, kind, _ in units))
         )
         representations = [c.representation(n, intervention) for n, c, _, intervention in units]
-        made = [c if kind.lent == "source" else replace(c, source=()) for _, c, kind, _ in units]
+        made = [c if kind.reads_source else replace(c, source=()) for _, c, kind, _ in units]
         wanted.append(by_pyvene(family, representations, first, made)[1])
     got = [by_us(family, row) for row in rows]
     assert got == wanted
@@ -159,7 +159,7 @@ def test_an_intervention_on_new_tokens_alone_generates_what_pyvene_generates(
         got.append(by_us(family, case.row(side, name, kind), every=True))
         left_alone.append(by_us(family, case.row(side, name, kind)))
         representation = case.representation(name, intervention)
-        unit = case if kind.lent == "source" else replace(case, source=())
+        unit = case if kind.reads_source else replace(case, source=())
         wanted.append(by_pyvene(family, [representation], case, [unit], on_prompt=False)[1])
     assert got == wanted
     assert got != left_alone, "new tokens should matter"

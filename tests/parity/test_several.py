@@ -40,7 +40,7 @@ KINDS: tuple[tuple[Operation, type], ...] = (
     (INTERCHANGE, pyvene.VanillaIntervention),
     (Zero(), pyvene.ZeroIntervention),
 )
-LENDING = tuple(kind for kind in KINDS if kind[0].lent == "source")
+LENDING = tuple(kind for kind in KINDS if kind[0].reads_source)
 RESIDUAL = EVERYWHERE["residual"]
 
 Unit = tuple[Name, Case, Operation, type]
@@ -276,7 +276,7 @@ def at_once(
     groups = groups or range(len(units))
     keyed = [{"group_key": group} for group in groups]
     needed = {
-        group for group, (_, _, kind, _) in zip(groups, units, strict=True) if kind.lent == "source"
+        group for group, (_, _, kind, _) in zip(groups, units, strict=True) if kind.reads_source
     }
     _, out = told(
         family,
@@ -303,7 +303,7 @@ def collected_at_once(family: str, units: Sequence[Unit], reads: Case) -> Tensor
             reads.representation(RESIDUAL, pyvene.CollectIntervention),
         ],
         tensor(units[0][1].base),
-        [*(tensor(c.source) if kind.lent == "source" else None for _, c, kind, _ in units), None],
+        [*(tensor(c.source) if kind.reads_source else None for _, c, kind, _ in units), None],
         {
             "sources->base": (
                 [*(c.lent_location for _, c, _, _ in units), None],

@@ -177,11 +177,11 @@ def test_choices_are_kept_with_their_pair(tmp_path: Path) -> None:
         ),
         (
             _several(counterfactual={"x": " y"}),
-            'line 2: counterfactual.x: does not say which of a, b lends .*"x<-a"',
+            'line 2: counterfactual.x: does not say from which of a, b each .*"x<-a"',
         ),
         (
             _several(counterfactual={"x<-c": " y"}),
-            "line 2: counterfactual.x<-c: does not say which of a, b",
+            "line 2: counterfactual.x<-c: does not say from which of a, b",
         ),
         (
             _several(counterfactual={"x<-b": " y"}),

@@ -9,19 +9,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from raysearch.causal import LAST
+from raysearch.core.choices import OTHER_BASES
 from raysearch.core.events import Encoded, Ids
 from raysearch.core.hypothesis import Intervention, Site, Unit
 from raysearch.engine.networks.components import Components, HookPoint
 from raysearch.engine.networks.module_names import PER_HEAD
 from raysearch.engine.networks.network import ModelInput
 from raysearch.engine.networks.point import Point
-from raysearch.engine.patching.operations import KINDS, Operation
+from raysearch.engine.patching.operations import FORMULAS, Operation
 from raysearch.engine.patching.rows import FeatureIndices, Patch, Row, Source
 from raysearch.engine.patching.subspace_operations import Featurizers
 from raysearch.errors import JobError, ModelError, NotYetError, PairsError, PositionError
-
-MEAN_OF = 32
-"""Inputs that a mean ablation takes the mean over, fewer where a run has fewer that fit."""
 
 
 def build_row(
@@ -42,13 +40,11 @@ def build_row(
     JobError for units that do not fit each other; NotYetError for what this version does not
     support.
     """
-    if intervention.kind not in KINDS:
-        raise JobError(
-            f"{intervention.kind!r} is no kind of intervention; it may be {', '.join(KINDS)}"
-        )
+    if intervention.kind not in FORMULAS:
+        raise JobError(f"{intervention.kind!r} is no operation; it may be {', '.join(FORMULAS)}")
     if not intervention.units:
         raise JobError("an intervention without units changes nothing; name at least one unit")
-    if intervention.kind in ("mean", "resample") and not others:
+    if intervention.kind in OTHER_BASES and not others:
         raise JobError(
             f"a {intervention.kind} ablation takes from other inputs, and there are none here; use "
             f"zero, or a search"
@@ -73,7 +69,7 @@ def other_source(pair: Encoded, pairs: Sequence[Encoded], intervention: Interven
         if other.sources != pair.sources and _fits(other, pair, intervention):
             return other
     raise PairsError(
-        f"pair {pair.index}: no other pair has sources that could lend in the place of its own"
+        f"pair {pair.index}: no other pair has sources that fit in the place of its own"
     )
 
 
@@ -81,28 +77,29 @@ def ablation_sources(
     pair: Encoded, pairs: Sequence[Encoded], intervention: Intervention
 ) -> list[Encoded]:
     """Returns the pairs whose bases an ablation takes from: for a resample one that is drawn for
-    `pair`, for a mean the same `MEAN_OF` whatever the pair is, so that their runs are shared.
+    `pair`, for a mean the same ones whatever the pair is, so that their runs are shared.
 
     Each has as many tokens as `pair` at every unit.
 
     Raises: PairsError where there is none.
     """
-    if intervention.kind not in ("mean", "resample"):
+    count = OTHER_BASES.get(intervention.kind, 0)
+    if not count:
         return []
     positions = [unit.site.position for unit in intervention.units]
 
     def lengths(one: Encoded) -> list[int]:
         return [len(one.base_positions.get(position, ())) for position in positions]
 
-    alone = intervention.kind == "resample"
-    named = f"{pair.index}.resample" if alone else "mean"
+    alone = count == 1
+    seed = f"{pair.index}.{intervention.kind}" if alone else intervention.kind
     wanted = lengths(pair)
     found: dict[object, Encoded] = {}
-    for at in _drawn_order(named, len(pairs)):
+    for at in _drawn_order(seed, len(pairs)):
         other = pairs[at]
         if lengths(other) == wanted and not (alone and other.base == pair.base):
             found.setdefault(other.base, other)
-        if len(found) == (1 if alone else MEAN_OF):
+        if len(found) == count:
             break
     if not found:
         raise PairsError(
@@ -158,7 +155,7 @@ def _patch(
     tokens = _tokens(
         pair, pair.base_positions, unit.site.position, "base", hook_points.last(point, pair.base)
     )
-    kind: Operation = KINDS[intervention.kind]()
+    kind: Operation = FORMULAS[intervention.kind]()
     if featurizers is not None:
         kind = featurizers.kind_of(
             intervention, unit, len(tokens) * _width(features, hook_points.at(point))
@@ -168,7 +165,7 @@ def _patch(
             f"{unit.subspace.featurizer} is no plain subspace; there are no featurizers at hand"
         )
     patch = Patch(point, tokens, (), kind, features)
-    if kind.lent != "source":
+    if not kind.reads_source:
         return patch
     if intervention.is_ablation:
         return replace(patch, sources=_others(others, unit, patch, hook_points))
@@ -292,7 +289,7 @@ def _source(pair: Encoded, unit: Unit) -> str:
         names = ", ".join(pair.sources) or "none"
         raise PairsError(
             f"pair {pair.index}: has {len(pair.sources)} sources ({names}); a unit must say which "
-            f"lends (source)"
+            f"it takes from (source)"
         )
     name = unit.source if unit.source is not None else next(iter(pair.sources))
     if name not in pair.sources:
@@ -310,7 +307,7 @@ def _check_apart(pair: Encoded, patches: Sequence[Patch]) -> None:
             shared = set(one.tokens) & set(other.tokens) if one.point == other.point else set()
             if shared and _meet(one.features, other.features):
                 at = min(shared)
-                if one.kind.lent != "source" or any(
+                if not one.kind.reads_source or any(
                     _source_of_token(one, t) != _source_of_token(other, t) for t in shared
                 ):
                     where = "" if one.point.layer is None else f" in layer {one.point.layer}"

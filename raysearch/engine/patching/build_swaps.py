@@ -14,16 +14,13 @@ from typing import cast
 
 import numpy as np
 
+from raysearch.core.controls import HOLDOUT_CONTROLS
 from raysearch.core.events import Encoded, Ids, ModelInput
 from raysearch.core.hypothesis import Intervention
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import tokens_of
 from raysearch.engine.patching.rows import Indices, Patch, Row
 from raysearch.engine.patching.swaps import PatchPlace, Place, Swaps
-
-_SOURCE_CONTROLS = ("self_swap", "random_source")
-"""Controls whose source is not the pair's own."""
-
 
 Shape = tuple[tuple[int, int], ...]
 """The numbers of tokens and of sources of each patch."""
@@ -207,7 +204,7 @@ def _positions(intervention: Intervention) -> Hashable:
     points = {(unit.site.layer, unit.site.component) for unit in units}
     return (
         tuple((u.site.position, (u.source_site or u.site).position, u.source) for u in units),
-        control if control in _SOURCE_CONTROLS else None,
+        control if control in HOLDOUT_CONTROLS else None,
         intervention.kind,
         units if len(points) < len(units) else (),
     )
@@ -222,13 +219,13 @@ def _columns(spots: Sequence[Spot], most: tuple[int, int, int]) -> tuple[Indices
     source = np.full((len(spots), patches, sources), -1)
     at = np.tile(first[:, None, None], (1, patches, tokens))
     theirs = np.tile(first[:, None, None, None], (1, patches, sources, tokens))
-    for number, (count, lent) in enumerate(spots[0].shape):
+    for number, (count, read) in enumerate(spots[0].shape):
         at[:, number, :count] = [spot.tokens[number] for spot in spots]
         at[:, number, count:] = at[:, number, :1]
         theirs[:, number, 0] = at[:, number]
-        if lent:
-            source[:, number, :lent] = [spot.sources[number] for spot in spots]
+        if read:
+            source[:, number, :read] = [spot.sources[number] for spot in spots]
             own = np.array([spot.source_tokens[number] for spot in spots])
-            theirs[:, number, :lent, :count] = own
-            theirs[:, number, :lent, count:] = own[..., :1]
+            theirs[:, number, :read, :count] = own
+            theirs[:, number, :read, count:] = own[..., :1]
     return base, choice, same, source, at, theirs

@@ -145,7 +145,7 @@ def replacement_of(patch: Patch, read_source: ReadSource) -> Float[Tensor, "toke
 
     Raises: PositionError for a source with fewer tokens than needed.
     """
-    if patch.kind.lent != "source":
+    if not patch.kind.reads_source:
         return None
     return (
         torch.stack([_source_tokens(source, read_source(source)) for source in patch.sources]).mean(
@@ -161,7 +161,7 @@ def check_has_tokens(source: Source, count: int) -> None:
     if max(source.tokens) >= count:
         raise PositionError(
             f"the source has {count} tokens; token {max(source.tokens)} (from 0) is to be "
-            f"lent; name one that it has"
+            f"read; name one that it has"
         )
 
 

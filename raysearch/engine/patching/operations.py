@@ -1,28 +1,24 @@
 """Operations: the formulas by which an intervention changes the activation at its unit, one small
 class each.
 
-x is what the base's run has at the unit, y what the source lends: both of shape (item, token,
+x is what the base's run has at the unit, y what the source has there: both of shape (item, token,
 feature), where an item is one unit of one row. What `forward` returns takes the place of x;
 whatever of the activation lies outside the unit stays as it is.
 
-Invariants: a kind is a frozen value, so that rows which ask for the same are one; the formula is
-elementwise over items, so that no result depends on the batch.
+Invariants: an operation is a frozen value, so that rows which ask for the same are one; the formula
+is elementwise over items, so that no result depends on the batch.
 """
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from raysearch.engine.featurizers.featurizer import Featurizer
-
-ReplacementVectors = Literal["nothing", "source"]
-"""The vectors y that replace: absent, or the activation of the source's run (the mean over sources,
-where there are several)."""
 
 Items = Float[Tensor, "item token feature"]
 
@@ -31,7 +27,9 @@ class Operation(Protocol):
     """An intervention's formula."""
 
     @property
-    def lent(self) -> ReplacementVectors: ...
+    def reads_source(self) -> bool:
+        """Whether y is given: the activation of the source's run, the mean over several."""
+        ...
 
     def forward(self, base: Items, source: Items | None) -> Items:
         """Returns the activation that replaces `base`."""
@@ -43,7 +41,7 @@ class Interchange:
     """x ← y, where y is what the source's run has there: the interchange intervention (Geiger et
     al., 2021). With several sources y is their mean: mean ablation."""
 
-    lent: ClassVar[ReplacementVectors] = "source"
+    reads_source: ClassVar[bool] = True
 
     def forward(self, base: Items, source: Items | None) -> Items:
         assert source is not None
@@ -54,7 +52,7 @@ class Interchange:
 class Zero:
     """x ← 0: zero ablation."""
 
-    lent: ClassVar[ReplacementVectors] = "nothing"
+    reads_source: ClassVar[bool] = False
 
     def forward(self, base: Items, source: Items | None) -> Items:
         return torch.zeros_like(base)
@@ -65,7 +63,7 @@ class Collect:
     """x ← x: reads, and writes nothing. `oracle.collect` returns what it
     reads in a run."""
 
-    lent: ClassVar[ReplacementVectors] = "nothing"
+    reads_source: ClassVar[bool] = False
 
     def forward(self, base: Items, source: Items | None) -> Items:
         return base
@@ -82,7 +80,7 @@ class Featurized:
 
     digest: str
     featurizer: Featurizer = field(compare=False, repr=False)
-    lent: ClassVar[ReplacementVectors] = "source"
+    reads_source: ClassVar[bool] = True
 
     def forward(self, base: Items, source: Items | None) -> Items:
         assert source is not None
@@ -102,8 +100,8 @@ class Placebo:
     seed: str
 
     @property
-    def lent(self) -> ReplacementVectors:
-        return self.real.lent
+    def reads_source(self) -> bool:
+        return self.real.reads_source
 
     def forward(self, base: Items, source: Items | None) -> Items:
         x = base.flatten(1).float()
@@ -115,11 +113,11 @@ class Placebo:
         return placed.to(base.dtype).view_as(base)
 
 
-KINDS: Mapping[str, type[Interchange | Zero]] = {
+FORMULAS: Mapping[str, type[Interchange | Zero]] = {
     "interchange": Interchange,
     "zero": Zero,
     "mean": Interchange,
     "resample": Interchange,
 }
-"""The formula of each operation, by the name that an intervention's `kind` has. A mean and a
-resample ablation interchange too: what differs is whose runs lend (build.py)."""
+"""The formula of each operation of `core.choices`, by the name that an intervention's `kind` has. A
+mean and a resample ablation interchange too: what differs is whose runs are sources (build.py)."""

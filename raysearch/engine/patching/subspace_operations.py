@@ -16,7 +16,7 @@ from raysearch.core.hypothesis import Intervention, Unit, content_id, layer_path
 from raysearch.engine.featurizers.construction import from_bytes, untrained
 from raysearch.engine.featurizers.featurizer import Featurizer
 from raysearch.engine.featurizers.sae_file import SaeFile
-from raysearch.engine.patching.operations import KINDS, Featurized, Operation, Placebo
+from raysearch.engine.patching.operations import FORMULAS, Featurized, Operation, Placebo
 from raysearch.errors import JobError, StoreError
 
 MAX_FEATURIZERS = 256
@@ -48,7 +48,7 @@ class Featurizers:
     def kind_of(self, intervention: Intervention, unit: Unit, width: int) -> Operation:
         """Returns the operation at `unit`, all of whose tokens form one vector of `width` numbers.
         Raises: JobError if it is impossible."""
-        kind: Operation = KINDS[intervention.kind]()
+        kind: Operation = FORMULAS[intervention.kind]()
         if unit.subspace.featurizer not in PLAIN:
             kind = self._featurized(intervention, unit, width)
         if intervention.control == "placebo":

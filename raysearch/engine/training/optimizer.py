@@ -15,11 +15,13 @@ def optimizer_of(recipe: FitKeys, featurizer: Featurizer) -> torch.optim.Optimiz
         for rate in [recipe.boundary_learning_rate if name == "boundary" else recipe.learning_rate]
         if parameters
     ]
-    if recipe.optimizer == "adam":
-        return torch.optim.Adam(groups, fused=True)  # the others read the step from the device
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, fused=True)
-    return torch.optim.SGD(groups)
+    match recipe.optimizer:
+        case "adam":
+            return torch.optim.Adam(groups, fused=True)  # else it reads the step from the device
+        case "adamw":
+            return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, fused=True)
+        case "sgd":
+            return torch.optim.SGD(groups)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:

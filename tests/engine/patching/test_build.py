@@ -236,10 +236,10 @@ def untouched():
     [
         ((), "interchange", JobError, "an intervention without units changes nothing; name at "
                                       "least one"),
-        ((Unit(HERE),), "swap", JobError, "'swap' is no kind of intervention; it may be "
+        ((Unit(HERE),), "swap", JobError, "'swap' is no operation; it may be "
                                           "interchange, zero, "),
         ((Unit(HERE),), "mean", JobError, "a mean ablation takes from other inputs, and there are none here"),
-        ((Unit(HERE),), "constant", JobError, "'constant' is no kind of intervention; it may be "
+        ((Unit(HERE),), "constant", JobError, "'constant' is no operation; it may be "
                                               "interchange, zero, mean, resample"),
         ((Unit(HERE, Subspace("das", 4)),), "interchange", JobError, "das is no plain subspace; "
                                                                      "there are no featurizers"),
@@ -307,9 +307,10 @@ def test_what_cannot_be_done_is_refused_in_one_line(
 
 
 @pytest.mark.usefixtures("untouched")
-def test_a_unit_must_say_which_of_several_sources_lends() -> None:
+def test_a_unit_must_say_from_which_of_several_sources_it_takes() -> None:
     with pytest.raises(
-        PairsError, match=r"pair 7: has 2 sources \(left, right\); a unit must say which lends"
+        PairsError,
+        match=r"pair 7: has 2 sources \(left, right\); a unit must say which it takes from",
     ):
         asked(Unit(HERE), pair=PAIR)
     with pytest.raises(PairsError, match=r"pair 7: has 0 sources \(none\)"):

@@ -33,7 +33,7 @@ def _load(tmp_path: Path, changes: dict[str, object], sets: tuple[str, ...] = ()
     return Job.load(_file(tmp_path, yaml.safe_dump(raw)), sets)
 
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "jobs").glob("*.yaml")), ids=lambda path: path.stem)
@@ -455,7 +455,7 @@ def test_a_unit_of_a_featurizer_is_refused_not_ignored(tmp_path: Path, name: str
 
 
 def test_the_whole_example_of_the_contract_has_known_keys_only() -> None:
-    contract = Path(__file__).parents[2] / "shared" / "interfaces.md"
+    contract = ROOT.parent / "shared" / "interfaces.md"
     if not contract.exists():
         pytest.skip("the contract (../shared/interfaces.md) is not on this machine")
     example = yaml.safe_load(contract.read_text().split("```yaml")[1].split("```")[0])
