@@ -230,8 +230,14 @@ MUTANTS = (
     ),
     Mutant(
         "engine/execution/partial_attention.py",
-        "(total - own_total).sigmoid()",
-        "(own_total - total).sigmoid()",
+        "difference = total - own_total",
+        "difference = own_total - total",
+        ("engine/execution/test_prefix.py",),
+    ),
+    Mutant(
+        "engine/execution/partial_attention.py",
+        "    if products == 1:",
+        "    if products:",
         ("engine/execution/test_prefix.py",),
     ),
     Mutant(

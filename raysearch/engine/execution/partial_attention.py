@@ -8,8 +8,8 @@ p = exp(score - log-sum-exp), the gradient of a score is p (dp - d), where dp is
 product of the output with its gradient (Dao et al., 2022, "FlashAttention", appendix B.2).
 
 Invariants: outputs and gradients equal those of attention over the concatenated keys up to
-rounding; keys and values are copied neither for rows nor for heads that share them; a prefix gets
-no gradient.
+rounding; in half precision on a CPU the bits of a row's output depend on no other row; keys and
+values are copied neither for rows nor for heads that share them; a prefix gets no gradient.
 """
 
 from collections.abc import Iterator
@@ -33,6 +33,9 @@ AT_ONCE = 128
 groups, 5 tokens after 19, take 0.6 ms in place of 0.7, with gradients 1.8 in place of 2.1
 (benchmarks/cpu_kernels.py, one thread); with 1,024 tokens the mask that this needs costs more than
 it saves (66 ms, 46)."""
+AT_LEAST = 16
+"""Fewest queries, if rows have fewer by themselves, that a product with a prefix has in half
+precision on a CPU: such products are filled up with rows, so that all have equally many."""
 _CPU = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _CPU_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 _GPU_HALF = torch.ops.aten._scaled_dot_product_flash_attention
@@ -45,21 +48,30 @@ class RowsByBase:
 
     `order`: the rows of each piece, row 0 in what is left of it; `place`: the place of each row in
     `order`, flattened (None: the rows are in order); `bases`: the base of each piece; None: base 0,
-    1, 2, ..., of which the last ones may have no row.
+    1, 2, ..., of which the last ones may have no row; `at_once`: the number of rows of a piece that
+    attend in one product; None: all.
     """
 
     order: Int[Tensor, "piece row"]
     place: Int[Tensor, "all_rows"] | None
     bases: Int[Tensor, "piece"] | None
+    at_once: int | None = None
 
     @staticmethod
     def of(
-        bases: Int[Indices, "all_rows"], count: int, device: torch.device | str = "cpu"
+        bases: Int[Indices, "all_rows"],
+        count: int,
+        query: "Heads | None" = None,
+        groups: int = 1,
     ) -> "RowsByBase":
         """Returns the rows by their bases, which are `bases` of 0..`count` - 1. There are at most
-        twice as many pieces as bases that have a row."""
+        twice as many pieces as bases that have a row. `query`, `groups`: whose shape, dtype and
+        device say how many rows attend at once."""
+        at_once = None if query is None else _rows_at_once(query, groups)
+        device = torch.device("cpu") if query is None else query.device
         rows_of = np.bincount(bases, minlength=count)
         most = -(-len(bases) // np.count_nonzero(rows_of))
+        most = -(-most // (at_once or 1)) * (at_once or 1)
         pieces_of = -(-rows_of // most)
         by_base = bases.argsort(kind="stable")
         within = np.arange(len(bases)) - (rows_of.cumsum() - rows_of)[bases[by_base]]
@@ -79,6 +91,7 @@ class RowsByBase:
             there(order.reshape(-1, most)),
             None if in_order else there(place),
             None if first_bases else there(pieces),
+            at_once,
         )
 
     def fold(self, rows: Heads, groups: int) -> Float[Tensor, "piece group folded d_head"]:
@@ -138,10 +151,14 @@ class _Merged(torch.autograd.Function):
         causal: bool,
     ) -> Tensor:
         heads, tokens = query.shape[1:3]
-        out, total = _part(rows.fold(query, keys.shape[1]), keys, values, False, scale)
+        out, total = _prefix_part(rows, query, keys, values, scale)
         out, total = rows.unfold(out, heads, tokens), rows.unfold(total[..., None], heads, tokens)
         own, own_total = _own_part(query, key, value, causal, scale)
-        merged = torch.lerp(own.float(), out.float(), (total - own_total).sigmoid()).to(query.dtype)
+        difference = total - own_total
+        if rows.at_once is not None:  # torch rounds a sigmoid of the last few floats in another way
+            difference = difference.double()
+        share = difference.sigmoid().float()
+        merged = torch.lerp(own.float(), out.float(), share).to(query.dtype)
         ctx.save_for_backward(
             query, key, value, keys, values, merged, torch.logaddexp(total, own_total)
         )
@@ -161,6 +178,39 @@ class _Merged(torch.autograd.Function):
         of_own = _own_backward(grad, query, key, value, merged, total, ctx.causal, scale)
         grad_query = rows.unfold(grad_folded, heads, tokens) + of_own[0]
         return grad_query, of_own[1], of_own[2], None, None, None, None, None
+
+
+def _rows_at_once(query: Heads, groups: int) -> int | None:
+    """Returns how many rows of a base attend to its prefix in one product (None: all of them).
+
+    In half precision torch's kernel for CPUs sums in another order for another number of queries
+    (torch 2.13: from 64, 192 and 768 on). So all products of a wave have equally many there."""
+    if query.device.type != "cpu" or query.dtype.itemsize != 2:
+        return None
+    return max(1, AT_LEAST // (query.shape[1] // groups * query.shape[2]))
+
+
+def _prefix_part(
+    rows: RowsByBase,
+    query: Heads,
+    keys: Float[Tensor, "piece group prefix d_head"],
+    values: Float[Tensor, "piece group prefix d_head"],
+    scale: float,
+) -> tuple[Float[Tensor, "piece group folded d_head"], Float[Tensor, "piece group folded"]]:
+    """Returns the attention of folded rows to the prefix of their piece, and the log-sum-exp as
+    `_part` does: in products of `rows.at_once` rows."""
+    folded, products = rows.fold(query, keys.shape[1]), 1
+    if rows.at_once is not None:
+        products = rows.order.shape[1] // rows.at_once
+    if products == 1:
+        return _part(folded, keys, values, False, scale)
+    out, total = torch.empty_like(folded), folded.new_empty(folded.shape[:3], dtype=torch.float32)
+    for group in range(keys.shape[1]):  # the products are the kernel's heads, which share the keys
+        key, value = (of[:, group, None].expand(-1, products, -1, -1) for of in (keys, values))
+        parts = folded[:, group].reshape(len(folded), products, -1, folded.shape[-1])
+        some = _part(parts, key, value, False, scale)
+        out[:, group], total[:, group] = (of.flatten(1, 2) for of in some)
+    return out, total
 
 
 def _own_part(

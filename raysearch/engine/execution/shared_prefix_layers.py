@@ -144,7 +144,7 @@ class _Probe:
                 self.found.configs.append(config)
         first = key[:, :, :1], value[:, :, :1]
         rest = [part[:, :, 1:] for part in (query, key, value)]
-        rows = RowsByBase.of(np.arange(len(query)), len(query), query.device)
+        rows = RowsByBase.of(np.arange(len(query)), len(query), query, key.shape[1])
         after = attend(rest[0], rest[1], rest[2], first, rows, scale)
         repeated = value[:, :, :1].repeat_interleave(query.shape[1] // value.shape[1], 1)
         return torch.cat((repeated, after), 2)

@@ -38,7 +38,7 @@ class WaveCache(Cache):
                 for of in (lambda batch: batch.keys, lambda batch: batch.values)
             )
         self._own: dict[int, tuple[Tensor, Tensor]] = {}
-        self._by_base: dict[tuple[int, torch.device], RowsByBase] = {}
+        self._by_base: dict[tuple[Any, ...], RowsByBase] = {}
         self._layer = wave.first_layer
 
     def update(
@@ -71,7 +71,7 @@ class WaveCache(Cache):
         """Returns the attention of the rows that have entered, in the layer that was updated
         last."""
         causal = query.shape[2] == key.shape[2]
-        rows = self._rows(query.device)
+        rows = self._rows(query, key.shape[1])
         return attend(query, key, value, self._of_bases(slice(self._start)), rows, scale, causal)
 
     @contextmanager
@@ -103,10 +103,10 @@ class WaveCache(Cache):
         keys, values = (of[at][..., tokens, :] for of in self._both)
         return keys, values
 
-    def _rows(self, device: torch.device) -> RowsByBase:
-        key = self.rows, device
+    def _rows(self, query: Heads, groups: int) -> RowsByBase:
+        key = self.rows, query.device, query.shape[1] // groups, query.shape[2]
         if key not in self._by_base:
-            self._by_base[key] = RowsByBase.of(self._base[: self.rows], self._count, device)
+            self._by_base[key] = RowsByBase.of(self._base[: self.rows], self._count, query, groups)
         return self._by_base[key]
 
 

@@ -35,6 +35,7 @@ from raysearch.engine.execution.selfcheck import (
     select_executor,
 )
 from raysearch.engine.execution.selfcheck_rows import selfcheck_rows
+from raysearch.engine.networks.half_precision import speed_up
 from raysearch.engine.patching.oracle import oracle
 from raysearch.engine.patching.rows import Row, swap
 from raysearch.engine.replica import Replica
@@ -69,7 +70,9 @@ NOISE = {"bfloat16": 0.12, "float16": 0.06}
 def half_world(family: str, dtype: str) -> World:
     """One that tests must leave as it is."""
     model = model_from(LlamaConfig(**WIDE)) if family == "wide" else model_of(family)
-    return world_of(model.to(HALVES[dtype]))
+    model.to(HALVES[dtype])
+    speed_up(model)  # as a replica does
+    return world_of(model)
 
 
 @cache
@@ -137,7 +140,8 @@ def test_on_this_processor_bfloat16_is_batch_invariant_and_nothing_is_decided_tw
 
 
 class DependsOnBatch:
-    """An executor whose logits depend on the number of rows of their batch, or on their place."""
+    """An executor whose logits depend on the number of rows of their batch, on whether there are
+    many, or on their place."""
 
     def __init__(self, executor: object, what: str) -> None:
         self._executor, self._what = executor, what
@@ -149,15 +153,15 @@ class DependsOnBatch:
         self, rows: list[Row], replacements: object = None, choices_only: bool = False
     ) -> torch.Tensor:
         logits = self._executor.logits(rows, replacements)
-        off = (
-            torch.arange(len(rows))
-            if self._what == "place"
-            else torch.full((len(rows),), len(rows))
-        )
+        off = {
+            "place": torch.arange(len(rows)),
+            "number": torch.full((len(rows),), len(rows)),
+            "many": torch.full((len(rows),), len(rows) // 40),
+        }[self._what]
         return logits + 1e-5 * off[:, None]
 
 
-@pytest.mark.parametrize("what", ["place", "number"])
+@pytest.mark.parametrize("what", ["place", "number", "many"])
 def test_logits_that_depend_on_their_batch_are_noticed(what: str) -> None:
     world = half_world("wide", "bfloat16")
     rows = selfcheck_rows(asked(world, "wide", 3, 6), world.layers)
@@ -169,6 +173,24 @@ def test_logits_that_depend_on_their_batch_are_noticed(what: str) -> None:
         return DependsOnBatch(ReplayExecutor(world.network, world.taps, cache), what)
 
     assert not is_batch_invariant(make, empty_cache, rows)
+
+
+@pytest.mark.skipif(not alike_products(), reason="no MKL, or an untried processor")
+@torch.inference_mode()
+def test_a_row_of_a_long_prompt_has_the_same_bits_whatever_number_of_rows_its_base_has() -> None:
+    """300 tokens and heads of 128, where kernels for AMX sum in another order for many rows."""
+    config = WIDE | {"hidden_size": 1024, "num_attention_heads": 8, "max_position_embeddings": 320}
+    model = model_from(LlamaConfig(**config)).to(torch.bfloat16)
+    speed_up(model)
+    world = world_of(model)
+    rng = random.Random(1)  # in other draws no sum is rounded otherwise
+    base, *sources = (tuple(rng.randrange(3, 200) for _ in range(300)) for _ in range(7))
+    rows = [swap(base, source, layer, (299,)) for source in sources for layer in range(6)]
+    path = world.replayed()
+    (batch,) = path.batches(rows)
+    together = path.logits(batch)
+    for count in (1, 4, 12, 18):
+        assert torch.equal(path.logits(batch[:count]), together[:count]), count
 
 
 class Noisy:

@@ -106,6 +106,37 @@ def test_heads_of_a_group_attend_at_once_as_one_by_one(
     assert all(torch.allclose(a, b, off, off) for a, b in zip(at_once, one_by_one, strict=True))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    ("seed", "prefix", "width", "heads", "groups", "tokens"),
+    [(1, 300, 128, 8, 2, 1), (2, 600, 64, 9, 3, 3), (0, 100, 64, 9, 3, 4), (0, 70, 64, 4, 4, 30)],
+)
+def test_in_half_precision_no_bit_of_a_row_depends_on_how_many_rows_its_base_has(
+    seed: int, prefix: int, width: int, heads: int, groups: int, tokens: int, dtype: torch.dtype
+) -> None:
+    """Kernels sum in another order for more queries, and round the end of a tensor in another
+    way: rarely to another number, so that seeds are those where an AMX processor did."""
+    make = torch.Generator().manual_seed(seed)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(*shape, width, generator=make).to(dtype)
+
+    query, key, value = (drawn(96, n, tokens) for n in (heads, groups, groups))
+    of_bases = drawn(3, groups, prefix), drawn(3, groups, prefix)
+
+    def attended(bases: list[int]) -> Tensor:
+        rows = RowsByBase.of(np.array(bases), 3, query, groups)
+        assert rows.at_once is not None
+        of_rows = (of[: len(bases)] for of in (query, key, value))
+        return attend(*of_rows, of_bases, rows, width**-0.5)
+
+    many = attended([0] * 96)
+    for count in (1, 3, 6, 12, 18, 36):
+        assert torch.equal(attended([0] * count), many[:count]), count
+        others = [1 + at % 2 for at in range(count)]
+        assert torch.equal(attended([0, *others])[0], many[0]), count
+
+
 def test_bases_are_sorted_unless_each_row_has_its_own_and_they_are_not_all_neighbours() -> None:
     """What is stored of neighbours is not copied; and else no row is brought into another order."""
 
