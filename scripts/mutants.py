@@ -241,6 +241,18 @@ MUTANTS = (
         ("engine/execution/test_prefix.py",),
     ),
     Mutant(
+        "engine/execution/evaluate_swaps.py",
+        "wave[list(part)], outputs),",
+        "wave, outputs),",
+        ("engine/execution/test_wave_costs.py",),
+    ),
+    Mutant(
+        "engine/execution/wave_cache.py",
+        "if layer_idx in self.shared or not self._start:",
+        "if not self._start:",
+        ("engine/execution/test_prefix.py", "engine/execution/test_wave_costs.py"),
+    ),
+    Mutant(
         "engine/execution/wave.py",
         '"residual" if self.after else "block_input"',
         '"block_input" if self.after else "residual"',

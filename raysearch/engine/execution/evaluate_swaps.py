@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from raysearch.engine.execution.answer_scores import read_logits
-from raysearch.engine.execution.cached_runs import Indices
+from raysearch.engine.execution.cached_runs import Indices, on_device
 from raysearch.engine.execution.evaluate import Evaluator
 from raysearch.engine.execution.memory import halving
 from raysearch.engine.execution.outputs import SwapOutputs
@@ -104,7 +104,7 @@ class SwapEvaluator:
     def _predict(self, swaps: Swaps, at: Indices, outputs: SwapOutputs) -> None:
         rows, scoring, tokens = swaps.take(at), self._cache.scoring, outputs.ids.shape[1]
         table = choices_of(swaps.choices, self._cache.device)
-        choices = None if table is None else table[torch.from_numpy(rows.choice).to(table.device)]
+        choices = None if table is None else table[on_device(rows.choice, table.device)]
         asked, go_on = None if scoring.names else choices, None
         with self._cache.meter.phase("replay"):
             if tokens > 1 and self._goes_on:
@@ -136,8 +136,7 @@ class SwapEvaluator:
     ) -> None:
         """Writes the outputs of a token, of near-ties by the canonical computation."""
         found = _found(rows, logits, choices)
-        ids, finite = found.ids.cpu().numpy(), found.finite.cpu().numpy()
-        unsure = found.unsure(self._evaluator.near_tie)
+        ids, finite, unsure = found.on_host(self._evaluator.near_tie)
         self._cache.meter.ran(int(rows.lengths().sum()))
         outputs.ids[at, token] = ids
         finite[unsure] = True  # decided below
@@ -169,9 +168,10 @@ class SwapEvaluator:
             if not self._goes_on:
                 log.warning("further tokens differ by up to %.2g in a gap: rows run anew", error)
             return anew
-        unsure = _found(rows, logits, choices).unsure(self._evaluator.near_tie + self._tolerance)
+        near = self._evaluator.near_tie + self._tolerance
+        *_, unsure = _found(rows, logits, choices).on_host(near)
         if len(unsure):
-            at = torch.from_numpy(unsure).to(logits.device)
+            at = on_device(unsure, logits.device)
             some = None if choices is None else choices[at]
             logits[at] = self._executor.swap_logits(rows.take(unsure), some)
         return logits

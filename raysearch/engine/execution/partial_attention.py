@@ -159,10 +159,10 @@ class _Merged(torch.autograd.Function):
             difference = difference.double()
         share = difference.sigmoid().float()
         merged = torch.lerp(own.float(), out.float(), share).to(query.dtype)
-        ctx.save_for_backward(
-            query, key, value, keys, values, merged, torch.logaddexp(total, own_total)
-        )
-        ctx.rows, ctx.scale, ctx.causal = rows, scale, causal
+        if any(ctx.needs_input_grad):
+            total = torch.logaddexp(total, own_total)
+            ctx.save_for_backward(query, key, value, keys, values, merged, total)
+            ctx.rows, ctx.scale, ctx.causal = rows, scale, causal
         return merged
 
     @staticmethod

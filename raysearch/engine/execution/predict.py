@@ -10,12 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from raysearch.core.events import Ids
 from raysearch.engine.execution.answer_scores import AnswerLogits, Scoring, read_logits
+from raysearch.engine.execution.cached_runs import on_device
 from raysearch.engine.networks.network import ModelInput
 from raysearch.engine.patching.rows import Indices
 
@@ -67,11 +70,14 @@ class Predictions:
     gaps: Float[Tensor, "row"]
     finite: Bool[Tensor, "row"]
 
-    def unsure(self, tolerance: float) -> Indices:
-        """Returns the indices of rows that the canonical computation must decide."""
+    def on_host(
+        self, tolerance: float
+    ) -> tuple[Int[Indices, "row"], Bool[NDArray[np.bool_], "row"], Int[Indices, "unsure"]]:
+        """Returns the ids, whether rows are finite, and the indices of rows that the canonical
+        computation must decide. Waits for the device once."""
         unsure = (self.gaps < tolerance) | ~self.finite
-        found: Indices = unsure.nonzero()[:, 0].cpu().numpy()
-        return found
+        found = torch.stack((self.ids, self.finite.long(), unsure.long())).cpu().numpy()
+        return found[0], found[1].astype(bool), found[2].nonzero()[0]
 
 
 def predict(logits: Float[Tensor, "row vocab"], among: Sequence[Ids] = ()) -> list[Prediction]:
@@ -106,7 +112,7 @@ def choices_of(among: Sequence[Ids], device: torch.device) -> Int[Tensor, "row c
     equally many, and some."""
     if not among or len({len(set(ids)) for ids in among}) > 1 or not among[0]:
         return None
-    return torch.tensor([sorted(set(ids)) for ids in among], device=device)
+    return on_device(np.array([sorted(set(ids)) for ids in among]), device)
 
 
 def only(

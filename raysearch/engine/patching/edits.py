@@ -123,12 +123,14 @@ def _write(edited: Float[Tensor, "row token width"], writes: Writes, first: int)
             return
     where = tuple(torch.from_numpy(at).to(device, non_blocking=True) for at in (rows, columns))
     vector = hook_columns(writes.hook_point, writes.features)
+    if vector is not None:
+        vector = vector.to(device, non_blocking=True)
     base = _items(edited[where], vector, tokens)
     new = writes.kind.forward(base, replacements).flatten(0, 1)
     if vector is None:
         edited[where] = new
     else:
-        edited[where[0][:, None], where[1][:, None], vector.to(device)] = new
+        edited[where[0][:, None], where[1][:, None], vector] = new
 
 
 def hook_columns(hook_point: HookPoint, features: FeatureIndices) -> Int[Tensor, "feature"] | None:
