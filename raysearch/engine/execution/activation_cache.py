@@ -80,7 +80,7 @@ class ActivationCache:
         self.meter = UsageMeter() if meter is None else meter
         self.scoring = Scoring() if scoring is None else scoring
         self._bytes = 0
-        self._last_bytes = 0
+        self._most_bytes = 0
         self._held: Counter[StoredBatch] = Counter()  # cached runs of each batch
         self.wanted = CaptureRequest(hook_points)
         self._runs: OrderedDict[Row, CachedRun] = OrderedDict()  # least recently used first
@@ -217,12 +217,12 @@ class ActivationCache:
     @property
     def room(self) -> int:
         """Number of runs that fit into `max_bytes`, at least 1."""
-        return max(1, self._max_bytes // max(self._last_bytes, 1))
+        return max(1, self._max_bytes // max(self._most_bytes, 1))
 
     def _bytes_of(self, runs: int) -> int:
-        """Estimates the bytes of `runs` runs by the last one: activations grow with tokens, and
-        inputs of a job have similar lengths."""
-        return runs * self._last_bytes
+        """Estimates the bytes of `runs` runs by the largest so far: what is planned to be held
+        together then is, and no run is made twice."""
+        return runs * self._most_bytes
 
     def _run_all(self, rows: Sequence[Row], blocks: int | None = None) -> dict[Row, CachedRun]:
         made: dict[Row, CachedRun] = {}
@@ -255,7 +255,7 @@ class ActivationCache:
             )
         runs = capture.runs()
         stored = next(iter(runs.values())).batch
-        self._last_bytes = stored.nbytes // len(batch)
+        self._most_bytes = max(self._most_bytes, stored.nbytes // len(batch))
         self._store(runs, stored)
         return runs
 
