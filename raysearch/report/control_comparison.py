@@ -2,9 +2,9 @@
 network, and with the other variables, and warns where it is not better.
 
 Invariants: a control belongs to a hypothesis of the same variable at the same sites. Each
-comparison is a paired test on the same pairs (`margins.py`): a control does as well if it was
-accepted, or if it was not rejected and the interval of the margin over it reaches 0. A bare
-difference never counts.
+comparison is a paired test on the same pairs (`margins.py`): a control does as well, as far as is
+shown, if it was accepted, or if it was not rejected and the interval of the margin over it reaches
+0. A bare difference never counts.
 """
 
 import json
@@ -71,7 +71,10 @@ class ControlComparison:
             name if (iia := self.iia[name]) is None else f"{name} ({iia:.2f})"
             for name in self.as_well
         )
-        return f"a control does as well: {named}; the IIA is no evidence for this site"
+        return (
+            f"it is not shown to do better than a control: {named}; so the IIA is no evidence for "
+            f"this site"
+        )
 
     def _policy(self) -> str:
         if self.beats_policy is not False:

@@ -43,7 +43,8 @@ WARNINGS: Mapping[str, str] = {
     "that subspaces were trained on: only the pairs are new",
     "pairs_used_before": "another run of the store tested on some of the same pairs: a hypothesis "
     "that was chosen by what it saw looks better on them than it is, and K counts this run alone",
-    "control_does_as_well": "a control does as well: the IIA is no evidence for this site",
+    "control_does_as_well": "it is not shown to do better than a control: the IIA is no evidence "
+    "for this site",
     "not_above_baseline": "a policy that looks into no network is right on so many of the same "
     "pairs that it is not shown to do better",
     "same_tokens": "another position of the job is the same token in every test pair, so that the "

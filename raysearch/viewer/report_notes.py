@@ -60,6 +60,7 @@ def alignment(
         if score.counted
         else "the same of pairs that should stay"
     )
+    said_above = " Where it is not shown to do better than a control, that is said above."
     return (
         f"{score.name[:1].upper()}{score.name[1:]}: {described(score, ablates)}, "
         f"{'over all pairs of the test' if fixed else 'at the stopping time'}. "
@@ -70,7 +71,7 @@ def alignment(
         "once it is told apart: read its margin, not its mean); baseline: the best policy that "
         "looks into no network; more where the job names them. Small figures below a control: the "
         f"95 % interval of the hypothesis's {score.name} minus the control's, on the same pairs (a "
-        f"paired test).{' A control that does as well is said above.' * as_well}"
+        f"paired test).{said_above * as_well}"
     )
 
 

@@ -69,7 +69,7 @@ def test_a_margin_over_a_control_is_the_paired_test_on_the_pairs_that_both_saw(
         assert b.margins[name] == pytest.approx(PairedTest().interval(differences), abs=1e-9)
     assert b.as_well == ("random_source",)
     assert b.warning is not None
-    assert "a control does as well: random_source" in b.warning
+    assert "it is not shown to do better than a control: random_source" in b.warning
 
 
 def _rows(folder: Path, control: str) -> list[dict[str, object]]:

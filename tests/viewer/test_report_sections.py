@@ -218,7 +218,7 @@ def test_sets_and_controls_that_do_as_well_are_shown(tmp_path: Path) -> None:
     rows = [row for table in seen.tables.values() for row in table if "1: residual at last" in row]
     assert ["a", "1: residual at last", "near", "1.000", "0.700 – 1.000", "12", "12"] in rows
     assert ["a", "1: residual at last", "far", "0.875", "0.400 – 1.000", "7", "8"] in rows
-    assert "but a control does as well: placebo (1.00)" in seen.text
+    assert "but it is not shown to do better than a control: placebo (1.00)" in seen.text
     assert "1 control was tested beside them, outside K" in seen.text
 
 

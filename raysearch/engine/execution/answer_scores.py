@@ -94,12 +94,13 @@ class Scoring:
         intervention: Intervention | None = None,
     ) -> Scores | None:
         """Returns the scores of each pair in order, by score name and variable; None if the job
-        declares none. `intervention`: the one in force, None without any."""
+        declares none. Names are sorted, as those that a journal gives back. `intervention`: the
+        one in force, None without any."""
         if not self.names:
             return None
         arbitrary = intervention is not None and intervention.control == "arbitrary_labels"
         variables = pairs[0].counterfactual if pairs else {}
-        found: dict[str, dict[str, tuple[float, ...]]] = {name: {} for name in self.names}
+        found: dict[str, dict[str, tuple[float, ...]]] = {name: {} for name in sorted(self.names)}
         for variable in variables:
             for name in self.names:
                 values = []
