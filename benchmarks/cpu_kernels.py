@@ -1,9 +1,12 @@
-"""Two choices that the engine makes on a CPU, each beside the other way, on random tensors.
+"""Choices that the engine makes on a CPU, each beside the other way, on random tensors.
 
     OMP_NUM_THREADS=1 python benchmarks/cpu_kernels.py
 
 - The heads that share keys attend to a row's own tokens in one kernel under a mask, or in one each
   (`partial_attention.AT_ONCE`): 16 rows of 9 heads in 3 groups, 5 tokens after a prefix of 19.
+- In bfloat16 rows attend to the prefix of their base in products of equally many rows, which give
+  a row the same bits in every batch, or in one product for each base (`RowsByBase.of`): 12 heads,
+  the last of 300 tokens, 64 rows of one base and 16 rows of 16 bases.
 - A linear layer in bfloat16 multiplies 512 vectors in blocks (`half_precision.BLOCK`), or at once,
   which is faster but gives a vector other bits in another batch, or is one in float32. Blocks are
   for processors with AMX; on others they are timed all the same.
@@ -42,6 +45,8 @@ def main() -> None:
     for what, ways in {
         "attention of a layer": _attention(backward=False),
         "attention of a layer, there and back": _attention(backward=True),
+        "bfloat16, 64 rows of one base": _prefix([0] * 64),
+        "bfloat16, 16 rows of 16 bases": _prefix(list(range(16))),
         "512 vectors, 1,536 x 576": _products(),
     }.items():
         took = _timed(ways, calls)
@@ -65,6 +70,18 @@ def _attention(backward: bool) -> Ways:
 
     most = partial_attention.AT_ONCE
     return {"at once": lambda: attended(most), "one by one": lambda: attended(0)}
+
+
+def _prefix(bases: list[int]) -> Ways:
+    count = max(bases) + 1
+    given = [torch.randn(len(bases), 12, 1, 64).bfloat16() for _ in range(3)]
+    prefix = torch.randn(count, 12, 299, 64).bfloat16(), torch.randn(count, 12, 299, 64).bfloat16()
+    equal = RowsByBase.of(np.array(bases), count, given[0], 12)
+    whole = RowsByBase.of(np.array(bases), count)
+    return {
+        "in equal products": lambda: attend(*given, prefix, equal, 0.125),
+        "in one for each base": lambda: attend(*given, prefix, whole, 0.125),
+    }
 
 
 def _products() -> Ways:

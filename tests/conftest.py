@@ -20,8 +20,9 @@ from tests.engine import shapes
 from tests.once import Once
 from tests.s3 import S3, s3_server
 
-# What is imported and collected is no garbage; pytest_collection_finish lets it collect again.
-gc.disable()
+# What a worker imports and collects is no garbage; pytest_collection_finish lets it collect again.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    gc.disable()
 
 # Ray runs workers at niceness 15: beside other tests on two cores they would starve. Before any Ray
 # starts; for those of commands too.

@@ -80,7 +80,7 @@ class ActivationCache:
         self.meter = UsageMeter() if meter is None else meter
         self.scoring = Scoring() if scoring is None else scoring
         self._bytes = 0
-        self._most_bytes = 0
+        self._most_per_token, self._runs_made, self._tokens_run = 0.0, 0, 0
         self._held: Counter[StoredBatch] = Counter()  # cached runs of each batch
         self.wanted = CaptureRequest(hook_points)
         self._runs: OrderedDict[Row, CachedRun] = OrderedDict()  # least recently used first
@@ -217,12 +217,13 @@ class ActivationCache:
     @property
     def room(self) -> int:
         """Number of runs that fit into `max_bytes`, at least 1."""
-        return max(1, self._max_bytes // max(self._most_bytes, 1))
+        return max(1, int(self._max_bytes // max(self._bytes_of(1), 1)))
 
-    def _bytes_of(self, runs: int) -> int:
-        """Estimates the bytes of `runs` runs by the largest so far: what is planned to be held
-        together then is, and no run is made twice."""
-        return runs * self._most_bytes
+    def _bytes_of(self, runs: int) -> float:
+        """Estimates the bytes of `runs` runs: of the mean length so far, and each token as many as
+        that of the largest run. What is planned to be held together then is, and no run is made
+        twice."""
+        return runs * self._most_per_token * self._tokens_run / max(self._runs_made, 1)
 
     def _run_all(self, rows: Sequence[Row], blocks: int | None = None) -> dict[Row, CachedRun]:
         made: dict[Row, CachedRun] = {}
@@ -255,7 +256,9 @@ class ActivationCache:
             )
         runs = capture.runs()
         stored = next(iter(runs.values())).batch
-        self._most_bytes = max(self._most_bytes, stored.nbytes // len(batch))
+        tokens = sum(tokens_of(row.base) for row in batch)
+        self._most_per_token = max(self._most_per_token, stored.nbytes / tokens)
+        self._runs_made, self._tokens_run = self._runs_made + len(batch), self._tokens_run + tokens
         self._store(runs, stored)
         return runs
 

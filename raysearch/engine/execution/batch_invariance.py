@@ -15,6 +15,7 @@ from raysearch.engine.execution.executors import Executor
 from raysearch.engine.execution.wave import WaveShape
 from raysearch.engine.networks.network import tokens_of
 from raysearch.engine.patching.rows import Row
+from raysearch.errors import is_out_of_memory
 
 ALONE = 4
 """Number of rows that are also run each in a batch of its own."""
@@ -74,8 +75,15 @@ def _is_like_its_copies(
     tried = [row for row in patched if tokens_of(row.base) == longest]
     for row in {min(tried, key=computed), max(tried, key=computed)} if tried else ():
         tokens = computed(row)
-        copies = max(2, min(COPIES, cache.most_rows(tokens), TOKENS // tokens))
-        alone, among = executor.logits([row]), executor.logits([row] * copies)
+        copies = min(COPIES, cache.most_rows(tokens), max(2, TOKENS // tokens))
+        if copies == 1:  # no batch has more than one row
+            continue
+        try:
+            alone, among = executor.logits([row]), executor.logits([row] * copies)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return False
         if not torch.equal(among, alone.expand_as(among)):
             return False
     return True

@@ -136,11 +136,9 @@ class SwapEvaluator:
     ) -> None:
         """Writes the outputs of a token, of near-ties by the canonical computation."""
         found = _found(rows, logits, choices)
-        ids, finite, unsure = found.on_host(self._evaluator.near_tie)
+        ids, unsure = found.on_host(self._evaluator.near_tie)
         self._cache.meter.ran(int(rows.lengths().sum()))
         outputs.ids[at, token] = ids
-        finite[unsure] = True  # decided below
-        outputs.failed[at] |= ~finite
         if len(unsure):
             decided = self._evaluator.canonical([rows.row(row) for row in unsure])
             outputs.put(at[unsure], token, decided)
@@ -169,7 +167,7 @@ class SwapEvaluator:
                 log.warning("further tokens differ by up to %.2g in a gap: rows run anew", error)
             return anew
         near = self._evaluator.near_tie + self._tolerance
-        *_, unsure = _found(rows, logits, choices).on_host(near)
+        _, unsure = _found(rows, logits, choices).on_host(near)
         if len(unsure):
             at = on_device(unsure, logits.device)
             some = None if choices is None else choices[at]

@@ -33,9 +33,8 @@ AT_ONCE = 128
 groups, 5 tokens after 19, take 0.6 ms in place of 0.7, with gradients 1.8 in place of 2.1
 (benchmarks/cpu_kernels.py, one thread); with 1,024 tokens the mask that this needs costs more than
 it saves (66 ms, 46)."""
-AT_LEAST = 16
-"""Fewest queries, if rows have fewer by themselves, that a product with a prefix has in half
-precision on a CPU: such products are filled up with rows, so that all have equally many."""
+QUERIES = 16
+"""Most queries of a product with a prefix in half precision on a CPU, if one row has no more."""
 _CPU = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _CPU_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 _GPU_HALF = torch.ops.aten._scaled_dot_product_flash_attention
@@ -48,14 +47,14 @@ class RowsByBase:
 
     `order`: the rows of each piece, row 0 in what is left of it; `place`: the place of each row in
     `order`, flattened (None: the rows are in order); `bases`: the base of each piece; None: base 0,
-    1, 2, ..., of which the last ones may have no row; `at_once`: the number of rows of a piece that
-    attend in one product; None: all.
+    1, 2, ..., of which the last ones may have no row; `rows_per_product`: the number of rows of a
+    piece that attend in one product; None: all.
     """
 
     order: Int[Tensor, "piece row"]
     place: Int[Tensor, "all_rows"] | None
     bases: Int[Tensor, "piece"] | None
-    at_once: int | None = None
+    rows_per_product: int | None = None
 
     @staticmethod
     def of(
@@ -66,12 +65,12 @@ class RowsByBase:
     ) -> "RowsByBase":
         """Returns the rows by their bases, which are `bases` of 0..`count` - 1. There are at most
         twice as many pieces as bases that have a row. `query`, `groups`: whose shape, dtype and
-        device say how many rows attend at once."""
-        at_once = None if query is None else _rows_at_once(query, groups)
+        device say how many rows attend in one product."""
+        per_product = None if query is None else _rows_per_product(query, groups)
         device = torch.device("cpu") if query is None else query.device
         rows_of = np.bincount(bases, minlength=count)
         most = -(-len(bases) // np.count_nonzero(rows_of))
-        most = -(-most // (at_once or 1)) * (at_once or 1)
+        most = -(-most // (per_product or 1)) * (per_product or 1)
         pieces_of = -(-rows_of // most)
         by_base = bases.argsort(kind="stable")
         within = np.arange(len(bases)) - (rows_of.cumsum() - rows_of)[bases[by_base]]
@@ -91,7 +90,7 @@ class RowsByBase:
             there(order.reshape(-1, most)),
             None if in_order else there(place),
             None if first_bases else there(pieces),
-            at_once,
+            per_product,
         )
 
     def fold(self, rows: Heads, groups: int) -> Float[Tensor, "piece group folded d_head"]:
@@ -155,8 +154,8 @@ class _Merged(torch.autograd.Function):
         out, total = rows.unfold(out, heads, tokens), rows.unfold(total[..., None], heads, tokens)
         own, own_total = _own_part(query, key, value, causal, scale)
         difference = total - own_total
-        if rows.at_once is not None:  # torch rounds a sigmoid of the last few floats in another way
-            difference = difference.double()
+        if rows.rows_per_product is not None:
+            difference = difference.double()  # torch rounds the last few float32 sigmoids otherwise
         share = difference.sigmoid().float()
         merged = torch.lerp(own.float(), out.float(), share).to(query.dtype)
         if any(ctx.needs_input_grad):
@@ -180,14 +179,16 @@ class _Merged(torch.autograd.Function):
         return grad_query, of_own[1], of_own[2], None, None, None, None, None
 
 
-def _rows_at_once(query: Heads, groups: int) -> int | None:
+def _rows_per_product(query: Heads, groups: int) -> int | None:
     """Returns how many rows of a base attend to its prefix in one product (None: all of them).
 
     In half precision torch's kernel for CPUs sums in another order for another number of queries
-    (torch 2.13: from 64, 192 and 768 on). So all products of a wave have equally many there."""
-    if query.device.type != "cpu" or query.dtype.itemsize != 2:
+    (torch 2.13: from 64, 192 and 768 on). So all products of a wave have equally many there. Where
+    gradients flow nothing hangs on single bits.
+    """
+    if query.device.type != "cpu" or query.dtype.itemsize != 2 or query.requires_grad:
         return None
-    return max(1, AT_LEAST // (query.shape[1] // groups * query.shape[2]))
+    return max(1, QUERIES // (query.shape[1] // groups * query.shape[2]))
 
 
 def _prefix_part(
@@ -198,10 +199,10 @@ def _prefix_part(
     scale: float,
 ) -> tuple[Float[Tensor, "piece group folded d_head"], Float[Tensor, "piece group folded"]]:
     """Returns the attention of folded rows to the prefix of their piece, and the log-sum-exp as
-    `_part` does: in products of `rows.at_once` rows."""
+    `_part` does: in products of `rows.rows_per_product` rows."""
     folded, products = rows.fold(query, keys.shape[1]), 1
-    if rows.at_once is not None:
-        products = rows.order.shape[1] // rows.at_once
+    if rows.rows_per_product is not None:
+        products = rows.order.shape[1] // rows.rows_per_product
     if products == 1:
         return _part(folded, keys, values, False, scale)
     out, total = torch.empty_like(folded), folded.new_empty(folded.shape[:3], dtype=torch.float32)

@@ -13,7 +13,6 @@ from types import MappingProxyType
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from numpy.typing import NDArray
 from torch import Tensor
 
 from raysearch.core.events import Ids
@@ -70,14 +69,12 @@ class Predictions:
     gaps: Float[Tensor, "row"]
     finite: Bool[Tensor, "row"]
 
-    def on_host(
-        self, tolerance: float
-    ) -> tuple[Int[Indices, "row"], Bool[NDArray[np.bool_], "row"], Int[Indices, "unsure"]]:
-        """Returns the ids, whether rows are finite, and the indices of rows that the canonical
-        computation must decide. Waits for the device once."""
+    def on_host(self, tolerance: float) -> tuple[Int[Indices, "row"], Int[Indices, "unsure"]]:
+        """Returns the ids, and the indices of rows that the canonical computation must decide, for
+        a near-tie or for logits that are not finite. Waits for the device once."""
         unsure = (self.gaps < tolerance) | ~self.finite
-        found = torch.stack((self.ids, self.finite.long(), unsure.long())).cpu().numpy()
-        return found[0], found[1].astype(bool), found[2].nonzero()[0]
+        found = torch.stack((self.ids, unsure.long())).cpu().numpy()
+        return found[0], found[1].nonzero()[0]
 
 
 def predict(logits: Float[Tensor, "row vocab"], among: Sequence[Ids] = ()) -> list[Prediction]:

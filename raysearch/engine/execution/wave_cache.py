@@ -104,7 +104,7 @@ class WaveCache(Cache):
         return keys, values
 
     def _rows(self, query: Heads, groups: int) -> RowsByBase:
-        key = self.rows, query.device, query.shape[1] // groups, query.shape[2]
+        key = self.rows, query.device, query.dtype, query.shape[1:3], groups, query.requires_grad
         if key not in self._by_base:
             self._by_base[key] = RowsByBase.of(self._base[: self.rows], self._count, query, groups)
         return self._by_base[key]

@@ -2,6 +2,7 @@
 refused."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,7 +116,8 @@ def test_in_half_precision_no_bit_of_a_row_depends_on_how_many_rows_its_base_has
     seed: int, prefix: int, width: int, heads: int, groups: int, tokens: int, dtype: torch.dtype
 ) -> None:
     """Kernels sum in another order for more queries, and round the end of a tensor in another
-    way: rarely to another number, so that seeds are those where an AMX processor did."""
+    way: rarely to another number, so that seeds are those where an AMX processor did. Elsewhere
+    this cannot fail; the next test can."""
     make = torch.Generator().manual_seed(seed)
 
     def drawn(*shape: int) -> Tensor:
@@ -126,7 +128,7 @@ def test_in_half_precision_no_bit_of_a_row_depends_on_how_many_rows_its_base_has
 
     def attended(bases: list[int]) -> Tensor:
         rows = RowsByBase.of(np.array(bases), 3, query, groups)
-        assert rows.at_once is not None
+        assert rows.rows_per_product is not None
         of_rows = (of[: len(bases)] for of in (query, key, value))
         return attend(*of_rows, of_bases, rows, width**-0.5)
 
@@ -135,6 +137,34 @@ def test_in_half_precision_no_bit_of_a_row_depends_on_how_many_rows_its_base_has
         assert torch.equal(attended([0] * count), many[:count]), count
         others = [1 + at % 2 for at in range(count)]
         assert torch.equal(attended([0, *others])[0], many[0]), count
+
+
+@pytest.mark.parametrize(
+    ("heads", "groups", "tokens"), [(4, 4, 1), (8, 2, 1), (6, 2, 3), (8, 2, 9)]
+)
+@pytest.mark.parametrize("gradient", [False, True])
+def test_in_half_precision_each_product_with_a_prefix_has_equally_many_queries(
+    heads: int, groups: int, tokens: int, gradient: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the number of rows and bases; unless gradients flow, where padding would cost."""
+    part, queries = partial_attention._part, set()
+
+    def counted(query: Tensor, key: Tensor, *more: Any, **named: Any) -> tuple[Tensor, Tensor]:
+        if key.shape[2] == 40:
+            queries.add(query.shape[2])
+        return part(query, key, *more, **named)
+
+    monkeypatch.setattr(partial_attention, "_part", counted)
+    of_bases = [torch.randn(5, groups, 40, 8).bfloat16() for _ in range(2)]
+    for bases in ([0], [0, 0, 1], [0] * 50, [0, 1, 2, 3, 4], [3] * 7 + [1] * 40):
+        of_rows = [
+            torch.randn(len(bases), n, tokens, 8).bfloat16() for n in (heads, groups, groups)
+        ]
+        of_rows[0].requires_grad_(gradient)
+        rows = RowsByBase.of(np.array(bases), 5, of_rows[0], groups)
+        attend(*of_rows, (of_bases[0], of_bases[1]), rows, 0.3)
+    least = heads // groups * tokens
+    assert len(queries) > 1 if gradient else queries == {max(least, 16 // least * least)}
 
 
 def test_bases_are_sorted_unless_each_row_has_its_own_and_they_are_not_all_neighbours() -> None:

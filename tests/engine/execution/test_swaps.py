@@ -272,7 +272,7 @@ def test_parts_are_all_rows_in_order_and_fit(runs: list[tuple[int, int]], room: 
             assert len(held | {int(base[after]), int(source[after])}) > room
 
 
-@pytest.mark.parametrize("room", [4, 24, 96])
+@pytest.mark.parametrize("room", [4, 24])
 @pytest.mark.parametrize("rows", [4, 64])
 def test_no_run_is_captured_twice_however_few_fit(rows: int, room: int) -> None:
     model = model_of("llama")
