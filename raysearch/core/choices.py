@@ -24,17 +24,17 @@ PoolName = Literal["ray", "local"]
 ExportFormat = Literal["raysearch", "mib", "pyvene"]
 
 Operation = Literal["interchange", "zero", "mean", "resample"]
-OPERATIONS: Mapping[Operation, str] = {
-    "interchange": "the source's activation is put in",
-    "zero": "an ablation: zeros are put in",
-    "mean": "an ablation: the mean over 32 other bases of the run is put in",
-    "resample": "an ablation: the activation of one other base, drawn for each pair, is put in",
-}
-"""The ways to change a unit."""
-
 OTHER_BASES: Mapping[str, int] = {"mean": 32, "resample": 1}
 """By operation, the number of other bases whose mean activation is put in; fewer where a run has
 fewer that fit."""
+
+OPERATIONS: Mapping[Operation, str] = {
+    "interchange": "the source's activation is put in",
+    "zero": "an ablation: zeros are put in",
+    "mean": f"an ablation: the mean over {OTHER_BASES['mean']} other bases of the run is put in",
+    "resample": "an ablation: the activation of one other base, drawn for each pair, is put in",
+}
+"""The ways to change a unit."""
 
 PairKinds = Literal["change", "both", "unfiltered"]
 PAIR_KINDS: Mapping[PairKinds, str] = {

@@ -8,8 +8,9 @@ p = exp(score - log-sum-exp), the gradient of a score is p (dp - d), where dp is
 product of the output with its gradient (Dao et al., 2022, "FlashAttention", appendix B.2).
 
 Invariants: outputs and gradients equal those of attention over the concatenated keys up to
-rounding; in half precision on a CPU the bits of a row's output depend on no other row; keys and
-values are copied neither for rows nor for heads that share them; a prefix gets no gradient.
+rounding; in half precision on a CPU the bits of a row's output depend on no other row, unless a
+gradient flows; keys and values are copied neither for rows nor for heads that share them; a prefix
+gets no gradient.
 """
 
 from collections.abc import Iterator

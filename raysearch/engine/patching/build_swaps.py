@@ -204,7 +204,7 @@ def _positions(intervention: Intervention) -> Hashable:
     points = {(unit.site.layer, unit.site.component) for unit in units}
     return (
         tuple((u.site.position, (u.source_site or u.site).position, u.source) for u in units),
-        control if control in HOLDOUT_CONTROLS else None,
+        control if control in HOLDOUT_CONTROLS else None,  # these read another source
         intervention.kind,
         units if len(points) < len(units) else (),
     )

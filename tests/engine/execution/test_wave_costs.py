@@ -5,7 +5,6 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from torch import Tensor
 from transformers import LlamaConfig
 
 from raysearch.core.hypothesis import Intervention, Site, Unit
@@ -13,7 +12,7 @@ from raysearch.engine.replica import Replica
 from tests.engine.execution.test_memory import ON_A_GPU, short_of_memory
 from tests.engine.execution.test_swaps import replica_on, told
 from tests.engine.test_replica import PLACES, measure
-from tests.engine.training.test_step_costs import WAITS, Kernels
+from tests.engine.training.test_step_costs import Kernels, counted_waits
 from tests.engine.worlds import blocks_of, model_from, model_of, random_pairs
 
 CONFIG = {
@@ -73,15 +72,7 @@ def test_a_wave_waits_for_the_device_once(
     replica = wave_replica(3, 24)
     if choices:
         replica._pairs = {at: replace(pair, choices=choices) for at, pair in replica._pairs.items()}
-    seen: Counter[str] = Counter()
-    for name in WAITS:
-        original = getattr(Tensor, name)
-
-        def waiting(self, *args, _name=name, _original=original, **more):  # type: ignore[no-untyped-def]
-            seen[_name] += 1
-            return _original(self, *args, **more)
-
-        monkeypatch.setattr(Tensor, name, waiting)
+    seen = counted_waits(monkeypatch)
     kernels, rows = counted(replica, 24)
     assert rows > 12
     assert seen == Counter(cpu=1, numpy=1)

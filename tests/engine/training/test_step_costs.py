@@ -100,6 +100,20 @@ class Kernels(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+def counted_waits(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Counts from now on the calls of `WAITS`, by name."""
+    seen: Counter[str] = Counter()
+    for name in WAITS:
+        original = getattr(Tensor, name)
+
+        def waiting(self, *args, _name=name, _original=original, **more):
+            seen[_name] += 1
+            return _original(self, *args, **more)
+
+        monkeypatch.setattr(Tensor, name, waiting)
+    return seen
+
+
 def per_step(count: Callable[[int], Counter[str]]) -> Counter[str]:
     """What a step adds, from trainings of two lengths."""
     short, long = (count(steps) for steps in STEPS)
@@ -152,15 +166,7 @@ KINDS = (
 def test_a_step_waits_for_no_device(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = [request(kind, layer, seed) for kind, layer, seed in product(KINDS, (0, 1), (0, 1))]
     recipe = RECIPE.model_copy(update={"optimizer": optimizer})
-    seen: Counter[str] = Counter()
-    for name in WAITS:
-        original = getattr(Tensor, name)
-
-        def waiting(self, *args, _name=name, _original=original, **more):
-            seen[_name] += 1
-            return _original(self, *args, **more)
-
-        monkeypatch.setattr(Tensor, name, waiting)
+    seen = counted_waits(monkeypatch)
 
     def count(steps: int) -> Counter[str]:
         seen.clear()

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from torch import Tensor
 
 from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
 from raysearch.engine.execution.memory import RowLimit
@@ -15,7 +14,7 @@ from raysearch.engine.featurizers.construction import untrained
 from raysearch.engine.training.fit_request import FitOutcome, FitRequest
 from raysearch.engine.training.trainer import Trainer
 from tests.engine.bytecodes import bytecodes
-from tests.engine.training.test_step_costs import RECIPE, STEPS, WAITS, Kernels, per_step
+from tests.engine.training.test_step_costs import RECIPE, STEPS, Kernels, counted_waits, per_step
 from tests.engine.training.test_trainer import gradient_by_hooks, raw
 from tests.engine.worlds import (
     World,
@@ -73,17 +72,10 @@ def test_python_of_a_step_grows_with_neither_rows_nor_fits() -> None:
 @pytest.mark.slow_unless(family=["gemma2"])
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_a_step_waits_for_no_device(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    made, seen = trainer(shared_world(family), batch=32), Counter[str]()
+    made = trainer(shared_world(family), batch=32)
     asked = das(2, 2, (0, 2)) + das(3, 1, (1,), "here")
     fit(made, asked, 1)
-    for name in WAITS:
-        original = getattr(Tensor, name)
-
-        def waiting(self, *args, _name=name, _original=original, **more):  # type: ignore[no-untyped-def]
-            seen[_name] += 1
-            return _original(self, *args, **more)
-
-        monkeypatch.setattr(Tensor, name, waiting)
+    seen = counted_waits(monkeypatch)
 
     def count(steps: int) -> Counter[str]:
         seen.clear()
