@@ -24,7 +24,7 @@ from raysearch.cli.table import (
     used,
 )
 from raysearch.cli.terminal import console, lead, say, typed
-from raysearch.core.controls import HOLDOUT_CONTROLS, JOB_CONTROLS
+from raysearch.core.control_kinds import HOLDOUT_CONTROLS, JOB_CONTROLS
 from raysearch.errors import RaysearchError
 from raysearch.report.claim import continued_words, read_claim
 from raysearch.report.control_comparison import COLUMNS, ControlComparison

@@ -1,9 +1,5 @@
 """Controls: interventions whose IIA shows what a hypothesis's IIA is worth.
 
-Those of `HOLDOUT_CONTROLS` are measured on the holdout of every accepted hypothesis. Those of
-`JOB_CONTROLS` are hypotheses of their own, made from accepted ones if the job asks for them
-(`controls`), and judged by the same test.
-
 Invariants: a control is not counted in K and is never in the alignment; the arbitrary labels are a
 function of the pairs alone, the same on every machine.
 """
@@ -11,28 +7,12 @@ function of the pairs alone, the same on every machine.
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, Protocol
+from typing import Protocol
 
+from raysearch.core.control_kinds import control_kind
 from raysearch.core.events import Ids
 from raysearch.core.featurizers import is_fitted, is_trained
 from raysearch.core.hypothesis import Hypothesis, Intervention, Subspace, Unit
-
-ReadControl = Literal["self_swap", "random_source"]
-HOLDOUT_CONTROLS: Mapping[ReadControl, str] = {
-    "self_swap": "the base's own activation put in: what comes without any change",
-    "random_source": "the activation of another pair's source: what comes of any such change",
-}
-"""The controls measured with every holdout estimate."""
-
-Control = Literal["random_subspace", "random_model", "arbitrary_labels", "placebo"]
-JOB_CONTROLS: Mapping[Control, str] = {
-    "random_subspace": "the same site, a random subspace of the same size",
-    "random_model": "a model of random weights, on the pairs that the real one solves",
-    "arbitrary_labels": "fit and scored on a fixed random relabelling of the answers: what "
-    "training can make of anything (Hewitt and Liang, 2019; trained subspaces only)",
-    "placebo": "a random direction of the length of the real change",
-}
-"""The controls that a job may ask for."""
 
 
 def controls_of(hypothesis: Hypothesis, names: Sequence[str], size: int | None) -> list[Hypothesis]:
@@ -100,20 +80,20 @@ def _control(hypothesis: Hypothesis, name: str, size: int | None) -> Interventio
 
     A random subspace of the whole vector is the whole, and labels only matter for training.
     """
-    intervention = replace(hypothesis.intervention, fit=None)
-    if intervention.is_ablation and name == "random_subspace":
+    intervention, kind = replace(hypothesis.intervention, fit=None), control_kind(name)
+    if intervention.is_ablation and kind.random_subspace:
         return None
-    if name == "random_subspace":
+    if kind.random_subspace:
         units = tuple(_random_subspace(unit, size) for unit in intervention.units)
         sized = [unit for unit in units if unit is not None]
         if len(sized) < len(units):
             return None
         return Intervention(tuple(sized), intervention.kind, name)
-    if name == "arbitrary_labels":
-        trained = any(is_trained(unit.subspace.featurizer) for unit in intervention.units)
-        return replace(intervention, control=name) if trained else None
-    assert name in JOB_CONTROLS, name
-    return replace(intervention, control=name)
+    if kind.arbitrary_labels and not any(
+        is_trained(unit.subspace.featurizer) for unit in intervention.units
+    ):
+        return None
+    return with_control(intervention, name)
 
 
 def _random_subspace(unit: Unit, size: int | None) -> Unit | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
+from raysearch.core.control_kinds import ControlKind, control_kind
 from raysearch.core.featurizers import is_fitted
 
 
@@ -107,6 +108,11 @@ class Intervention:
     control: str | None = None
     variable: str | None = None
     fit: str | None = None
+
+    @property
+    def control_kind(self) -> ControlKind:
+        """What its control changes; nothing, if it is no control."""
+        return control_kind(self.control)
 
     @property
     def is_ablation(self) -> bool:

@@ -188,8 +188,8 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A count on holdout change pairs of a control ("self_swap", "random_source") or of one seed
-    (`fit`).
+    """A count on holdout change pairs of a control (`name`: one of `HOLDOUT_CONTROLS`) or of
+    one seed (`fit`).
 
     `score` is the mean score, if the test is on one.
     """

@@ -132,7 +132,7 @@ class Replica:
         """Yields the parts of a task for the model and for the one with random weights."""
         for is_random in (False, True):
             interventions = tuple(
-                i for i in task.interventions if (i.control == "random_model") == is_random
+                i for i in task.interventions if i.control_kind.random_weights == is_random
             )
             seeds = tuple(s for s in task.seeds if s.intervention in interventions)
             if interventions:
@@ -340,7 +340,7 @@ class Replica:
 
     def _row(self, runner: ModelRunner, pair: Encoded, intervention: Intervention) -> Row:
         other = None
-        if intervention.control == "random_source":
+        if intervention.control_kind.other_source:
             other = other_source(pair, self._every_pair, intervention)
         others = ablation_sources(pair, self._every_pair, intervention)
         return build_row(pair, intervention, runner.hook_points, self._featurizers, other, others)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from raysearch.core.choices import listed
-from raysearch.core.controls import JOB_CONTROLS
+from raysearch.core.control_kinds import JOB_CONTROLS
 from raysearch.core.featurizers import IDENTITY, featurizers
 from raysearch.core.key_types import Keys
 from raysearch.core.pydantic_words import brief, in_words

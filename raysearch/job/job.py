@@ -10,7 +10,7 @@ import yaml
 from pydantic import AfterValidator, Field, ValidationError
 
 from raysearch.core.choices import described
-from raysearch.core.controls import JOB_CONTROLS, Control
+from raysearch.core.control_kinds import Control, job_control_meanings
 from raysearch.core.featurizers import warn_of_unusable
 from raysearch.core.fit_keys import FitKeys
 from raysearch.core.hypothesis import canonical_json
@@ -55,7 +55,8 @@ class Job(Keys):
     controls: Annotated[tuple[Control, ...], AfterValidator(each_once)] = Field(
         default=(),
         description="Interventions that prove nothing, tested beside what is found as hypotheses "
-        f"of their own, which do not count among the hypotheses. {described(JOB_CONTROLS)}.",
+        "of their own, which do not count among the hypotheses. "
+        f"{described(job_control_meanings())}.",
     )
     resources: ResourcesKeys = ResourcesKeys()
 

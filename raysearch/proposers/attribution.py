@@ -37,6 +37,7 @@ class Attribution(Proposer):
 
     description = "of each variable the best share of the space, by gradients on fit pairs"
     tests_all = True
+    estimates_interchanges = True
     space: HypothesisSpace
     share: float = 0.25
     pairs: int = PAIRS

@@ -49,6 +49,9 @@ class Proposer(Protocol):
     """Part of a sentence that says what is proposed, for the job's keys."""
     tests_all: ClassVar[bool] = False
     """True if all of `max_hypotheses` hypotheses are proposed, whatever the verdicts."""
+    estimates_interchanges: ClassVar[bool] = False
+    """True if it chooses by an estimate that is of interchanges, so that it proposes no ablation
+    well."""
 
     @property
     def name(self) -> str:

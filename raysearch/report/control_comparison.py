@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from raysearch.core.controls import HOLDOUT_CONTROLS, JOB_CONTROLS
+from raysearch.core.control_kinds import HOLDOUT_CONTROLS, JOB_CONTROLS, control_kind
 from raysearch.core.hypothesis import canonical_json
 from raysearch.report.margins import NO_MARGINS, Interval, Margins
 from raysearch.report.row_sequence import Row
@@ -147,7 +147,7 @@ def indexed(controls: Iterable[Row]) -> dict[ControlKey, Row]:
 
 
 def _key(control: str, row: Row, features: int | None) -> ControlKey:
-    if control != "random_subspace":
+    if not control_kind(control).random_subspace:
         return control, row["variable"], row["units"], None
     sites = [{**unit, "subspace": None} for unit in json.loads(row["units"])]
     return control, row["variable"], canonical_json(sites), features

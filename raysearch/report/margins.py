@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 
 from raysearch.core.answers import matchers_of
 from raysearch.core.codec import from_json_values
-from raysearch.core.controls import HOLDOUT_CONTROLS, with_control
+from raysearch.core.control_kinds import HOLDOUT_CONTROLS
+from raysearch.core.controls import with_control
 from raysearch.core.events import Ids
 from raysearch.core.hypothesis import Intervention
 from raysearch.report.row_sequence import Row

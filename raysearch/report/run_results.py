@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from raysearch.core.controls import JOB_CONTROLS
+from raysearch.core.control_kinds import JOB_CONTROLS
 from raysearch.report.control_comparison import ControlComparison, compare, indexed
 from raysearch.report.margins import NO_MARGINS, Margins
 from raysearch.report.row_sequence import Row, Rows

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from raysearch.core.control_kinds import control_kind
 from raysearch.core.controls import labels_of
 from raysearch.core.events import Ids
 from raysearch.report.row_sequence import Row
@@ -64,7 +65,7 @@ class VerdictPairs:
             parts: the part of the test pairs that each is of.
             wanted: the variable whose counterfactual is a match; None for the row's own.
         """
-        arbitrary, base = row["control"] == "arbitrary_labels", self._base[pairs]
+        arbitrary, base = control_kind(row["control"]).arbitrary_labels, self._base[pairs]
         output = self._answers[self._matcher[pairs], said]
         own = self._expected(row["variable"], arbitrary)[pairs]
         asked = self._expected(wanted or row["variable"], arbitrary)[pairs]

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raysearch.causal import Pair, Problem
+from raysearch.core.control_kinds import control_kind
 from raysearch.core.featurizers import is_trained, kind_of, names
 from raysearch.core.hypothesis import Subspace
 from raysearch.errors import JobError, PairsError
 from raysearch.job import Job
+from raysearch.proposers.base import Proposer
 from raysearch.proposers.registry import READY
 from raysearch.runner.resolved_job import shared_sources
 from raysearch.suggest import check_known
@@ -180,28 +182,32 @@ def _check_controls(job: Job) -> None:
     subspaces = job.space.all_subspaces
     if job.propose.use not in READY:
         return
-    if "arbitrary_labels" in job.controls and not any(is_trained(s.featurizer) for s in subspaces):
-        raise JobError(
-            "controls: arbitrary_labels is of subspaces that are trained "
-            f"({', '.join(names('trained'))}), and the job has none; leave it out"
-        )
-    if "random_subspace" in job.controls and all(s == Subspace() for s in subspaces):
-        raise JobError(
-            "controls: random_subspace is as large as the subspace it stands beside, and the job "
-            "has whole vectors alone; leave it out"
-        )
+    none_is_trained = not any(is_trained(s.featurizer) for s in subspaces)
+    all_are_whole = all(s == Subspace() for s in subspaces)
+    for name in job.controls:
+        kind = control_kind(name)
+        if kind.arbitrary_labels and none_is_trained:
+            raise JobError(
+                f"controls: {name} is of subspaces that are trained "
+                f"({', '.join(names('trained'))}), and the job has none; leave it out"
+            )
+        if kind.random_subspace and all_are_whole:
+            raise JobError(
+                f"controls: {name} is as large as the subspace it stands beside, and the job "
+                "has whole vectors alone; leave it out"
+            )
 
 
 def _check_ablations(job: Job) -> None:
     """Raises: JobError for what has no meaning where nothing comes from a source."""
     if not job.space.ablations:
         return
-    where = job.space.ablations[0]
+    where, proposer = job.space.ablations[0], READY.get(job.propose.use, Proposer)
     wrong = {
         f"test.score: {job.test.score} is of a counterfactual": job.test.score != "matches",
         "test.keep_threshold is of pairs that keep their answer": job.test.keep_threshold
         is not None,
-        "propose.use: attribution estimates interchanges": job.propose.use == "attribution",
+        f"propose.use: {job.propose.use} estimates interchanges": proposer.estimates_interchanges,
     }
     for what, is_so in wrong.items():
         if is_so:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from raysearch.causal import EVERY, Pair, Split
+from raysearch.core.control_kinds import control_kind
 from raysearch.core.events import Encoded
 from raysearch.core.featurizers import is_trained
 from raysearch.core.model_facts import ModelFacts
@@ -59,9 +60,14 @@ def plan(job: Job, given: GivenObjects = NO_OBJECTS, with_trial: bool = False) -
     return report
 
 
+def _needs_random_weights(job: Job) -> bool:
+    """Says whether a control runs a second model, of random weights."""
+    return any(control_kind(name).random_weights for name in job.controls)
+
+
 def _facts(resolved: ResolvedJob, summary: ModelSummary) -> PlanReport:
     job = resolved.job
-    if "random_model" in job.controls:
+    if _needs_random_weights(job):
         refuse_random_model(job.model.path, summary.quantised)
     encoded = summary.encode(_first(resolved), resolved.positions, resolved.variables)
     tokens = every(encoded) if EVERY in resolved.positions else 0
@@ -180,7 +186,7 @@ def _footprint(
     memory = None if job.resources.memory == "auto" else job.resources.memory
     test = [p.index for p in _first(resolved) if p.split == "test"]
     most = min(job.pairs.test, job.test.most_pairs)
-    models = 2 if "random_model" in job.controls else 1
+    models = 2 if _needs_random_weights(job) else 1
     on_cpu = job.resources.gpus == 0 or (job.resources.gpus == "auto" and best_device() == "cpu")
     return footprint(
         *(summary, used, test[:most], job.resources.rows, memory, models, hypotheses, on_cpu),

@@ -287,7 +287,7 @@ class Criteria:
         The control `arbitrary_labels` has its own, since relabelling changes which pairs are change
         pairs.
         """
-        relabelled = hypothesis.intervention.control == "arbitrary_labels"
+        relabelled = hypothesis.intervention.control_kind.arbitrary_labels
         key = hypothesis.variable, relabelled, part, share
         if key not in self._made:
             self._made[key] = (

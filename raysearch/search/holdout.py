@@ -14,7 +14,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from raysearch.core.controls import HOLDOUT_CONTROLS, swaps_nothing, with_control
+from raysearch.core.control_kinds import HOLDOUT_CONTROLS
+from raysearch.core.controls import swaps_nothing, with_control
 from raysearch.core.events import Fitted
 from raysearch.core.hypothesis import Intervention
 from raysearch.core.records import Estimated, Reading, Record
@@ -191,11 +192,11 @@ class HoldoutEstimates:
         """Starts the controls of an estimate that has ended."""
         swaps = found.intervention.control is None and not found.intervention.is_ablation
         records: list[Record] = []
-        for name in HOLDOUT_CONTROLS if swaps else ():
+        for name, kind in HOLDOUT_CONTROLS.items() if swaps else ():
             found.waiting += 1
             test = self._new_reading(found.main, Reading(name, 0, 0), found.main.most)
             exact = swaps_nothing(found.intervention) and found.main.score_scale is None
-            if name == "self_swap" and exact:
+            if kind.base_is_source and exact:
                 test.evidence = self._without_intervention(test)
                 records += self._end_reading(test)
             else:

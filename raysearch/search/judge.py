@@ -88,7 +88,7 @@ class Judge:
         numbers of pairs and of matches alone."""
         if self._rule.at_end or self._rule.above_baselines:
             return False
-        relabelled = test.hypothesis.intervention.control == "arbitrary_labels"
+        relabelled = test.hypothesis.intervention.control_kind.arbitrary_labels
         return not relabelled and self._criterion(test).is_of_matches
 
     def stop_rule(self, test: HypothesisTest) -> StopRule:

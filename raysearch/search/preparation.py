@@ -109,7 +109,7 @@ class Preparation:
         intervention, policy = hypothesis.intervention, None
         if intervention.control is None and not intervention.is_ablation and reading is None:
             policy = self.criteria.policies[hypothesis.variable]
-        arbitrary = intervention.control == "arbitrary_labels"
+        arbitrary = intervention.control_kind.arbitrary_labels
         return HypothesisTest(
             hypothesis,
             labels=self.criteria.labels[hypothesis.variable] if arbitrary else NO_RELABELLING,

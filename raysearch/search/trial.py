@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Literal, TypeVar
 
 from raysearch.causal import Split
-from raysearch.core.controls import HOLDOUT_CONTROLS
+from raysearch.core.control_kinds import HOLDOUT_CONTROLS
 from raysearch.core.events import Block, Ids, Measured
 from raysearch.core.hypothesis import Hypothesis, Intervention
 from raysearch.core.records import (

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
+from raysearch.core.control_kinds import HOLDOUT_CONTROLS
 from raysearch.core.events import Event, Failed, Fitted, Lost
 from raysearch.core.hypothesis import (
     Intervention,
@@ -104,8 +105,7 @@ def verdict_row(record: Decided, holdout: Estimated | None) -> dict[str, Any]:
         iia=iia_of(record),
         keep_iia=keep_iia,
         no_intervention_iia=record.no_intervention,
-        self_swap_iia=_control_iia(holdout, "self_swap"),
-        random_source_iia=_control_iia(holdout, "random_source"),
+        **{f"{name}_iia": _control_iia(holdout, name) for name in HOLDOUT_CONTROLS},
         random_source_n=_control_n(holdout, "random_source"),
         holdout_n=holdout.n if holdout else None,
         holdout_iia=iia_of(holdout) if holdout else None,

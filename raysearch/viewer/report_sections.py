@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raysearch._version import __version__
-from raysearch.core.controls import JOB_CONTROLS
+from raysearch.core.control_kinds import JOB_CONTROLS
 from raysearch.report.control_comparison import COLUMNS, ControlComparison
 from raysearch.report.row_sequence import Row
 from raysearch.report.run_data import MAX_ACCEPTED, RunData

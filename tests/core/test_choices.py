@@ -3,6 +3,7 @@
 import ast
 import math
 from collections import defaultdict
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,7 +11,7 @@ import pytest
 
 import raysearch
 from raysearch.cli.flags import pool
-from raysearch.core import choices, controls
+from raysearch.core import choices, control_kinds
 from raysearch.engine.execution.answer_scores import AnswerLogits
 from raysearch.engine.execution.predict import NEAR_TIE
 from raysearch.engine.execution.selfcheck import TRIED
@@ -28,8 +29,8 @@ LISTS = {
     choices.PairKinds: choices.PAIR_KINDS,
     choices.ScoreName: choices.SCORES,
     choices.TestedScore: choices.TESTED_SCORES,
-    controls.Control: controls.JOB_CONTROLS,
-    controls.ReadControl: controls.HOLDOUT_CONTROLS,
+    control_kinds.Control: control_kinds.JOB_CONTROLS,
+    control_kinds.ReadControl: control_kinds.HOLDOUT_CONTROLS,
 }
 """By the type of a name, what each name means."""
 
@@ -55,7 +56,7 @@ def test_each_name_has_its_meaning(names: Any) -> None:
         ("PairsKeys.kinds", choices.PAIR_KINDS),
         ("UnitKeys.operation", choices.OPERATIONS),
         ("TestKeys.score", choices.TESTED_SCORES),
-        ("controls", controls.JOB_CONTROLS),
+        ("controls", control_kinds.job_control_meanings()),
     ],
 )
 def test_a_key_takes_the_names_of_its_list_and_says_what_they_mean(path: str, words: Any) -> None:
@@ -81,6 +82,21 @@ def test_what_implements_a_list_has_every_name_of_it() -> None:
 def test_every_proposer_that_is_ready_says_what_it_is() -> None:
     assert names()[: len(READY)] == list(READY)
     assert all(made.description and made.name == name for name, made in READY.items())
+
+
+def test_what_a_control_changes_is_asked_of_its_kind_and_never_of_its_name() -> None:
+    """So that a control that is added is added in one place; tables name columns for them."""
+    kinds = {**control_kinds.HOLDOUT_CONTROLS, **control_kinds.JOB_CONTROLS}
+    for kind in kinds.values():
+        assert sum(value is True for value in asdict(kind).values()) == 1, kind
+    root = Path(raysearch.__file__).parent
+    named = {
+        file.relative_to(root).as_posix()
+        for file in root.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Constant) and node.value in kinds
+    }
+    assert named == {"core/control_kinds.py", "store/table_rows.py"}
 
 
 def test_no_list_of_names_stands_twice() -> None:

@@ -10,7 +10,8 @@ import pytest
 from scipy.stats import binom
 
 from raysearch.causal import Split
-from raysearch.core.controls import HOLDOUT_CONTROLS, swaps_nothing
+from raysearch.core.control_kinds import HOLDOUT_CONTROLS
+from raysearch.core.controls import swaps_nothing
 from raysearch.core.events import Measured
 from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
 from raysearch.core.records import Estimated

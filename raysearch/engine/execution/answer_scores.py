@@ -98,7 +98,7 @@ class Scoring:
         one in force, None without any."""
         if not self.names:
             return None
-        arbitrary = intervention is not None and intervention.control == "arbitrary_labels"
+        arbitrary = intervention is not None and intervention.control_kind.arbitrary_labels
         variables = pairs[0].counterfactual if pairs else {}
         found: dict[str, dict[str, tuple[float, ...]]] = {name: {} for name in sorted(self.names)}
         for variable in variables:

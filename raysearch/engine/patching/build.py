@@ -136,7 +136,7 @@ def _source_inputs(
     pair: Encoded, intervention: Intervention, other: Encoded | None
 ) -> Mapping[str, tuple[ModelInput, Mapping[str, Ids]]]:
     """Returns the input and the positions of each source, by name."""
-    if intervention.control == "self_swap":
+    if intervention.control_kind.base_is_source:
         return dict.fromkeys(pair.sources, (pair.base, pair.base_positions))
     chosen = pair if other is None else other
     return {name: (chosen.sources[name], chosen.source_positions[name]) for name in pair.sources}

@@ -14,7 +14,7 @@ from typing import cast
 
 import numpy as np
 
-from raysearch.core.controls import HOLDOUT_CONTROLS
+from raysearch.core.control_kinds import HOLDOUT_CONTROLS
 from raysearch.core.events import Encoded, Ids, ModelInput
 from raysearch.core.hypothesis import Intervention
 from raysearch.engine.networks.components import Components

@@ -51,7 +51,7 @@ class Featurizers:
         kind: Operation = FORMULAS[intervention.kind]()
         if unit.subspace.featurizer not in PLAIN:
             kind = self._featurized(intervention, unit, width)
-        if intervention.control == "placebo":
+        if intervention.control_kind.random_direction:
             return Placebo(kind, content_id([intervention.id, width]))
         return kind
 
@@ -119,4 +119,4 @@ def _file(unit: Unit, files: Sequence[str]) -> SaeFile | None:
 def _drawn_from(intervention: Intervention, unit: Unit, width: int) -> str:
     """Returns the id that a drawn subspace follows from: the unit and its width alone, so that an
     estimate reads the same subspace; the control `random_subspace` has another."""
-    return content_id([to_plain(unit), intervention.control == "random_subspace", width])
+    return content_id([to_plain(unit), intervention.control_kind.random_subspace, width])

@@ -55,7 +55,7 @@ def _wanted(
     variable = intervention.variable
     assert variable is not None, "what is fit is fit for a variable"
     wanted = {pair.index: pair.counterfactual[variable] for pair in pairs}
-    if intervention.control != "arbitrary_labels":
+    if not intervention.control_kind.arbitrary_labels:
         return wanted
     labels = labels_of(every, variable)
     return {index: labels.get(ids, ids) for index, ids in wanted.items()}
