@@ -129,7 +129,7 @@ def test_an_attribute_warns_as_an_import_does_and_pickle_does_not() -> None:
 
 def test_nothing_of_raysearch_itself_takes_an_old_path() -> None:
     code = (
-        "import raysearch.runner.resolved_job, raysearch.search.search, "
+        "import raysearch.runner.resolution.resolved_job, raysearch.search.search, "
         "raysearch.problems.capitals, raysearch as rs\n"
         "rs.Problem, rs.Unit, rs.fill"
     )

@@ -20,7 +20,7 @@ from raysearch.engine.patching.oracle import collect
 from raysearch.engine.patching.rows import Patch, Row
 from raysearch.errors import JobError, PairsError
 from raysearch.job import Job
-from raysearch.runner.resolve import resolve
+from raysearch.runner.resolution.resolve import resolve
 from tests.cli.conftest import ROOT, Shell
 from tests.engine.worlds import encoded_pairs, logits_of, shared_world
 from tests.test_check_run import everything

@@ -28,7 +28,7 @@ from raysearch.interventions.saved_intervention import save_intervention
 from raysearch.problems import load_problem
 from raysearch.report.figure import scan_picture
 from raysearch.report.heatmap import heatmap
-from raysearch.runner.progress_display import ProgressDisplay
+from raysearch.runner.session.progress_display import ProgressDisplay
 from raysearch.storage.digests_json import checksum
 from raysearch.store.run_folder import RunFolder
 from raysearch.tracking.mlflow_names import as_value, as_word

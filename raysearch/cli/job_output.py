@@ -12,8 +12,8 @@ from raysearch.cli.json_output import emit, emit_value
 from raysearch.cli.terminal import PlainTable, console, lead, say, tell
 from raysearch.cluster.jobs import JobServer
 from raysearch.errors import ClusterError
-from raysearch.runner.interrupt import INTERRUPTED
-from raysearch.runner.ray_jobs import exit_code_of, job_facts, job_status, stop_job
+from raysearch.runner.session.interrupt import INTERRUPTED
+from raysearch.runner.submission.ray_jobs import exit_code_of, job_facts, job_status, stop_job
 from raysearch.visible_text import visible
 
 

@@ -52,7 +52,12 @@ def status(id: str, address: str, store: str, output: str, **given: Any) -> int:
     if run is not None:
         from raysearch.cli.json_output import emit
         from raysearch.cli.terminal import in_lines, lead
-        from raysearch.runner.status import RESUMABLE, local_facts, local_status, next_command
+        from raysearch.runner.session.status import (
+            RESUMABLE,
+            local_facts,
+            local_status,
+            next_command,
+        )
 
         facts = local_facts(run)
         if output == "json":

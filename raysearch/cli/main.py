@@ -31,7 +31,7 @@ from raysearch.cli.streams import NAMES, fault, missing, open_streams
 from raysearch.cli.sync import sync
 from raysearch.cli.view import view
 from raysearch.errors import RaysearchError
-from raysearch.runner.interrupt import INTERRUPTED
+from raysearch.runner.session.interrupt import INTERRUPTED
 from raysearch.visible_text import OneLine, one_line, visible_lines
 
 CONTEXT = {
@@ -159,7 +159,7 @@ def submit(
     if address:
         from raysearch.cli.job_output import submitted
         from raysearch.cli.terminal import say
-        from raysearch.runner.submit import Submission, submit_job
+        from raysearch.runner.submission.submit import Submission, submit_job
 
         wait = given.pop("wait")
         sending = Submission(address=address, say=say, **given)
@@ -246,7 +246,7 @@ def resume(
     if address and address.startswith(("http://", "https://")):
         from raysearch.cli.job_output import submitted
         from raysearch.cli.terminal import say
-        from raysearch.runner.submit import Submission, resume_job
+        from raysearch.runner.submission.submit import Submission, resume_job
 
         wait = given.pop("wait")
         sending = Submission(address=address, tracking_uri=tracking_uri, say=say, **given)

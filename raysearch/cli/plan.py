@@ -11,10 +11,10 @@ import click
 from raysearch.cli.json_output import emit_text, to_json
 from raysearch.cli.terminal import in_width, lead
 from raysearch.job import Job
-from raysearch.runner.error_context import named
-from raysearch.runner.job_code import code_of
-from raysearch.runner.plan import plan
-from raysearch.runner.plan_report import PlanReport
+from raysearch.runner.plans.plan import plan
+from raysearch.runner.plans.plan_report import PlanReport
+from raysearch.runner.resolution.error_context import named
+from raysearch.runner.resolution.job_code import code_of
 from raysearch.visible_text import visible
 
 

@@ -17,7 +17,7 @@ def repair(run: str, output: str, store: str, quiet: bool, **flags: Any) -> int:
     runs no code of the run."""
     from raysearch.cli.json_output import emit
     from raysearch.cli.terminal import lead, typed
-    from raysearch.runner.repair import repair as write_anew
+    from raysearch.runner.stored_run.repair import repair as write_anew
     from raysearch.store.run_folder import find_run
     from raysearch.store.run_history import last_driver
     from raysearch.visible_text import visible

@@ -43,7 +43,7 @@ def report(
     provenance."""
     from raysearch.cli.json_output import emit
     from raysearch.cli.terminal import lead, tell, typed
-    from raysearch.runner.stored_job import job_of
+    from raysearch.runner.stored_run.stored_job import job_of
     from raysearch.store.run_folder import find_run
     from raysearch.store.run_history import run_state
 

@@ -31,8 +31,8 @@ from raysearch.report.control_comparison import COLUMNS, ControlComparison
 from raysearch.report.dropped_pairs import summarise_dropped
 from raysearch.report.results_table import results
 from raysearch.report.row_sequence import Rows
-from raysearch.runner.find_hypothesis import short_ids
-from raysearch.runner.pairs_needed import pairs_for_verdicts
+from raysearch.runner.plans.pairs_needed import pairs_for_verdicts
+from raysearch.runner.stored_run.find_hypothesis import short_ids
 from raysearch.store.job_file import read_job
 from raysearch.store.run_folder import RunFolder
 from raysearch.store.run_history import run_state

@@ -17,14 +17,14 @@ from raysearch.cli.terminal import console, lead, line_of_ours, say
 from raysearch.cluster.job_environment import job_environment
 from raysearch.job import Job
 from raysearch.report.run_results import compare_controls
-from raysearch.runner import frontend, run
-from raysearch.runner.error_context import named
-from raysearch.runner.find_hypothesis import short_ids
-from raysearch.runner.frontend import RunOutcome
-from raysearch.runner.interrupt import INTERRUPTED, Interrupt
-from raysearch.runner.progress_display import ProgressDisplay
-from raysearch.runner.resume_checks import sent_with
-from raysearch.runner.too_few_pairs import nothing_accepted
+from raysearch.runner.resolution.error_context import named
+from raysearch.runner.session import frontend, run
+from raysearch.runner.session.frontend import RunOutcome
+from raysearch.runner.session.interrupt import INTERRUPTED, Interrupt
+from raysearch.runner.session.progress_display import ProgressDisplay
+from raysearch.runner.session.too_few_pairs import nothing_accepted
+from raysearch.runner.stored_run.find_hypothesis import short_ids
+from raysearch.runner.stored_run.resume_checks import sent_with
 from raysearch.store.run_folder import RunFolder
 from raysearch.viewer.page import FILE as PAGE
 

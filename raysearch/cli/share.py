@@ -108,7 +108,7 @@ def export(
     if prefix is not None and hypothesis is not None:
         raise click.UsageError(f"--id {prefix} is HYPOTHESIS, and {hypothesis} is too; give one")
     hypothesis = prefix if hypothesis is None else hypothesis
-    from raysearch.runner.find_hypothesis import PLACE, find_hypothesis
+    from raysearch.runner.stored_run.find_hypothesis import PLACE, find_hypothesis
 
     picked = {name: given[name] for name in PLACE if given[name] is not None}
     hub, private = given["push_to_hub"], given["private"]
@@ -116,8 +116,8 @@ def export(
     flags.set_verbosity(given)
     _refuse_full(to, force)
     from raysearch.cli.terminal import emit_or_tell
-    from raysearch.runner.export import push
-    from raysearch.runner.export_formats import export_as
+    from raysearch.runner.exports.export import push
+    from raysearch.runner.exports.export_formats import export_as
     from raysearch.store.run_folder import find_run
 
     found = find_run(store, run)
@@ -195,7 +195,7 @@ def import_(folder: Path, to: Path, force: bool, output: str, quiet: bool, **lou
     """Read a submission FOLDER of MIB's causal-variable track; each unit becomes a folder that
     raysearch loads."""
     from raysearch.cli.terminal import emit_or_tell, lead
-    from raysearch.runner.export_formats import import_mib
+    from raysearch.runner.exports.export_formats import import_mib
 
     flags.set_verbosity(loud)
     _refuse_full(to, force)

@@ -33,7 +33,7 @@ def sync(
     twice."""
     from raysearch.cli.json_output import emit
     from raysearch.cli.terminal import lead, typed
-    from raysearch.runner.sync import sync_run
+    from raysearch.runner.session.sync import sync_run
     from raysearch.store.run_folder import find_run
 
     set_verbosity(flags)

@@ -21,7 +21,7 @@ from raysearch.core.featurizers import FULL
 from raysearch.report.row_sequence import Row, Rows
 from raysearch.report.unit_text import is_plain, unit_texts, words
 from raysearch.report.warnings import WARNINGS
-from raysearch.runner.find_hypothesis import SHORTEST_ID
+from raysearch.runner.stored_run.find_hypothesis import SHORTEST_ID
 from raysearch.visible_text import visible
 
 TABLE_ROWS = 1000

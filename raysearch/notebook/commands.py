@@ -22,9 +22,9 @@ from raysearch.job import Job
 from raysearch.notebook.job_arguments import file_of, given_of, job_and_objects
 from raysearch.notebook.progress import follow
 from raysearch.notebook.run import Run
-from raysearch.runner import run as running
-from raysearch.runner.frontend import RunOptions, RunOutcome
-from raysearch.runner.job_code import code_of
+from raysearch.runner.resolution.job_code import code_of
+from raysearch.runner.session import run as running
+from raysearch.runner.session.frontend import RunOptions, RunOutcome
 from raysearch.store.locations import DEFAULT_STORE
 from raysearch.store.run_folder import find_run
 from raysearch.suggest import check_known
@@ -32,7 +32,7 @@ from raysearch.visible_text import visible
 
 if TYPE_CHECKING:
     from raysearch.runner.health_checks import CheckResult
-    from raysearch.runner.plan_report import PlanReport
+    from raysearch.runner.plans.plan_report import PlanReport
 
 Keys = Mapping[str, Any]
 """The keys of one section of a job, as docs/reference/job-file.md has them."""
@@ -114,7 +114,7 @@ def plan(
 
     Raises: RaysearchError in one line.
     """
-    from raysearch.runner import plan as planning  # torch
+    from raysearch.runner.plans import plan as planning  # torch
 
     _check_keys("rs.plan", keys, Job.model_fields, ("calibrate",))
     found, given = job_and_objects(job, keys)
@@ -135,7 +135,7 @@ def sync(
     `children`: at most so many accepted hypotheses get a tracked run of their own. Nothing comes
     twice. Returns a line that says where the run is. Raises: RaysearchError in one line.
     """
-    from raysearch.runner.sync import sync_run
+    from raysearch.runner.session.sync import sync_run
 
     return str(sync_run(find_run(str(store), _place(run)), tracking_uri, children))
 
@@ -162,7 +162,7 @@ def submit(
 
     Raises: RaysearchError in one line.
     """
-    from raysearch.runner.submit import Submission, submit_job
+    from raysearch.runner.submission.submit import Submission, submit_job
 
     def say(line: str) -> None:
         print(visible(line), file=sys.stderr)

@@ -20,7 +20,7 @@ from raysearch.job import Job
 from raysearch.job.placeholders import is_note, note
 from raysearch.job.yaml import parse_mapping, read_mapping
 from raysearch.problems.pair_parts import kind_of
-from raysearch.runner.given_objects import GivenObjects
+from raysearch.runner.resolution.given_objects import GivenObjects
 
 _CODE = re.compile(r".+:[A-Za-z_]\w*|[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _OF_PATH = ("path", "revision", "trust_remote_code")

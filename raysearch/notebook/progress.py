@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from raysearch.core.records import Snapshot
-from raysearch.runner.frontend import RunOutcome
-from raysearch.runner.interrupt import Interrupt
-from raysearch.runner.progress_display import ProgressDisplay, stage_of
+from raysearch.runner.session.frontend import RunOutcome
+from raysearch.runner.session.interrupt import Interrupt
+from raysearch.runner.session.progress_display import ProgressDisplay, stage_of
 from raysearch.store.run_folder import RunFolder
 from raysearch.visible_text import visible
 

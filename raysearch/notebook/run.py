@@ -20,7 +20,7 @@ from raysearch.notebook.summary import Summary, html
 from raysearch.report.results_table import read_results, read_table, results
 from raysearch.report.run_results import compare_controls
 from raysearch.report.warnings import warning_lines
-from raysearch.runner.status import local_status
+from raysearch.runner.session.status import local_status
 from raysearch.storage.digests_json import read_checked
 from raysearch.storage.parquet import from_parquet
 from raysearch.store.locations import DEFAULT_STORE
@@ -121,7 +121,7 @@ class Run:
         MIB's causal-variable track, of the whole alignment where `hypothesis` is None, with `task`
         and `model_name` as MIB calls them. Raises: JobError, ModelError, StoreError.
         """
-        from raysearch.runner.export_formats import export_as  # torch
+        from raysearch.runner.exports.export_formats import export_as  # torch
 
         return export_as(format, self._folder, hypothesis, Path(to), task, model_name)
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 import raysearch as rs
 from raysearch.cli.main import cli
 from raysearch.report.results_table import results
-from raysearch.runner.pairs_needed import pairs_for_verdicts
+from raysearch.runner.plans.pairs_needed import pairs_for_verdicts
 from raysearch.store.pairs_table import read_pairs
 from raysearch.store.run_folder import RunFolder, find_run
 from tests.cli.conftest import QUICKSTART

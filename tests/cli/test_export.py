@@ -15,7 +15,7 @@ import raysearch as rs
 from raysearch import Model, load_intervention, load_mib
 from raysearch.engine.featurizers.construction import to_bytes
 from raysearch.report.results_table import results
-from raysearch.runner.export import export
+from raysearch.runner.exports.export import export
 from raysearch.store.run_folder import find_run
 from tests.cli.conftest import QUICKSTART, ROOT, Shell
 from tests.edited import edit_info

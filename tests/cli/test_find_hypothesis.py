@@ -10,7 +10,12 @@ from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Subspace, 
 from raysearch.core.records import Proposed
 from raysearch.errors import JobError
 from raysearch.report.results_table import results
-from raysearch.runner.find_hypothesis import SHORTEST_ID, find_hypothesis, id_length, short_ids
+from raysearch.runner.stored_run.find_hypothesis import (
+    SHORTEST_ID,
+    find_hypothesis,
+    id_length,
+    short_ids,
+)
 from raysearch.store.ledger import RunLedger
 from raysearch.store.run_folder import RunFolder
 from tests.runner import finished

@@ -10,7 +10,7 @@ from raysearch.cli.terminal import in_width
 from raysearch.core.hypothesis import Subspace
 from raysearch.core.space import Grid
 from raysearch.errors import JobError
-from raysearch.runner.plan import _sites_words
+from raysearch.runner.plans.plan import _sites_words
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,10 +14,10 @@ import pytest
 from raysearch.job import Job
 from raysearch.notebook.progress import follow
 from raysearch.report.results_table import results
-from raysearch.runner.export import export
-from raysearch.runner.frontend import RunOptions
-from raysearch.runner.run import begin
-from raysearch.runner.status import local_status
+from raysearch.runner.exports.export import export
+from raysearch.runner.session.frontend import RunOptions
+from raysearch.runner.session.run import begin
+from raysearch.runner.session.status import local_status
 from raysearch.storage.folder import Folder
 from raysearch.storage.open_folder import open_folder
 from raysearch.storage.parquet import from_parquet

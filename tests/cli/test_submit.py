@@ -7,7 +7,7 @@ import pytest
 
 from raysearch.cluster.job_environment import JobEnvironment, job_environment
 from raysearch.errors import ClusterError, JobError, RaysearchError, StoreError
-from raysearch.runner.submit import Submission, resume_command, resume_job, submit_job
+from raysearch.runner.submission.submit import Submission, resume_command, resume_job, submit_job
 from tests.cli.conftest import QUICKSTART, Shell
 
 RUN = "/shared/runs/mine-20261123T160247Z-7dda25f5"

@@ -12,8 +12,8 @@ from mlflow.entities import Run
 
 from raysearch.core.records import Snapshot
 from raysearch.errors import TrackingError
-from raysearch.runner.status import local_facts, local_status
-from raysearch.runner.sync import sync_run
+from raysearch.runner.session.status import local_facts, local_status
+from raysearch.runner.session.sync import sync_run
 from raysearch.storage.local import LocalFolder
 from raysearch.store.progress_file import write_progress
 from raysearch.store.run_folder import find_run

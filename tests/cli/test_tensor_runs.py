@@ -15,8 +15,8 @@ from safetensors.numpy import save_file
 from raysearch.cluster.local_pool import LocalPool
 from raysearch.errors import RaysearchError
 from raysearch.job import Job
-from raysearch.runner.pools import spec_of
-from raysearch.runner.resolve import resolve
+from raysearch.runner.resolution.resolve import resolve
+from raysearch.runner.session.pools import spec_of
 from raysearch.store.run_folder import find_run
 from tests.cli.conftest import ROOT, Shell
 from tests.edited import unended

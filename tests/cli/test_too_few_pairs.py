@@ -11,10 +11,10 @@ import yaml
 from raysearch.errors import ResumeError
 from raysearch.job import Job
 from raysearch.report.results_table import results
-from raysearch.runner.pairs_needed import pairs_for_verdicts
-from raysearch.runner.plan import plan
-from raysearch.runner.status import local_facts, local_status, next_command
-from raysearch.runner.too_few_pairs import too_few_pairs
+from raysearch.runner.plans.pairs_needed import pairs_for_verdicts
+from raysearch.runner.plans.plan import plan
+from raysearch.runner.session.status import local_facts, local_status, next_command
+from raysearch.runner.session.too_few_pairs import too_few_pairs
 from raysearch.stats.match_test import MatchTest
 from raysearch.stats.power import fewest_pairs
 from raysearch.store.run_folder import RunFolder

@@ -21,7 +21,7 @@ from raysearch.cluster import ray_pool
 from raysearch.cluster.ray_pool import PoolShape, RayPool
 from raysearch.cluster.replica_spec import ReplicaSpec
 from raysearch.core.events import Event, Fitted, Measured, Screened
-from raysearch.runner import run_session
+from raysearch.runner.session import run_session
 from raysearch.store.ledger import RunLedger
 
 PART_SECONDS = 1.0

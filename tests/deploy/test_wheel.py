@@ -17,7 +17,7 @@ from raysearch.cli.main import cli
 from raysearch.deploy.wheel import DISTRIBUTION, build_wheel, requirements
 from raysearch.errors import RaysearchError
 from raysearch.runner.health_checks import _raysearch
-from raysearch.runner.submit import Submission, _order
+from raysearch.runner.submission.submit import Submission, _order
 
 ROOT = Path(__file__).parents[2]
 REQUIREMENTS = ROOT / "deploy/ray/wheels/requirements.txt"

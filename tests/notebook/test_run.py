@@ -15,7 +15,7 @@ import raysearch as rs
 from raysearch.core.records import Snapshot
 from raysearch.errors import JobError, StoreError
 from raysearch.notebook.progress import CellProgress
-from raysearch.runner.status import local_status
+from raysearch.runner.session.status import local_status
 from raysearch.storage.digests_json import Digests, write_digests
 from raysearch.storage.open_folder import open_folder
 from raysearch.store.run_folder import find_run

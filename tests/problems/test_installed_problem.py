@@ -8,7 +8,7 @@ import pytest
 from raysearch.errors import JobError
 from raysearch.job import Job
 from raysearch.problems.load_problem import load_problem, ready_problems
-from raysearch.runner.job_code import code_of
+from raysearch.runner.resolution.job_code import code_of
 
 CODE = """
 from dataclasses import replace

@@ -8,7 +8,7 @@ import pytest
 
 from raysearch import driver
 from raysearch.core.events import Continued
-from raysearch.runner.submit import Submission, resume_command
+from raysearch.runner.submission.submit import Submission, resume_command
 from raysearch.search.search import Search
 from raysearch.storage.parquet import from_parquet
 from raysearch.store.ledger import RunLedger

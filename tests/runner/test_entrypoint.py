@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from raysearch.runner.entrypoint import _OLDEST, entrypoint
+from raysearch.runner.submission.entrypoint import _OLDEST, entrypoint
 
 SUPERVISOR = "import subprocess, sys; sys.exit(subprocess.run(sys.argv[1], shell=True).returncode)"
 RAYLET = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[2], sys.argv[3]])"

@@ -17,8 +17,8 @@ from raysearch.core.space import HypothesisSpace
 from raysearch.errors import JobError, RaysearchError
 from raysearch.job import Job
 from raysearch.problems import load_problem
-from raysearch.runner.job_code import code_of
-from raysearch.runner.load_proposer import proposer_of
+from raysearch.runner.resolution.job_code import code_of
+from raysearch.runner.resolution.load_proposer import proposer_of
 from tests.runner.finished import raysearch
 from tests.runner.test_resolved_job import FACTS
 

@@ -13,8 +13,8 @@ from raysearch.proposers.attribution import Attribution
 from raysearch.proposers.base import History, Proposer, attribution_plan
 from raysearch.proposers.refine import Refine
 from raysearch.proposers.smallest_subspace import SmallestSubspace
-from raysearch.runner.resolve import resolve
-from raysearch.runner.resolved_job import ResolvedJob
+from raysearch.runner.resolution.resolve import resolve
+from raysearch.runner.resolution.resolved_job import ResolvedJob
 from tests.runner.test_resolved_job import FACTS
 
 HEAD = """

@@ -7,7 +7,7 @@ import pytest
 
 from raysearch.core.records import Snapshot
 from raysearch.errors import ResumeError
-from raysearch.runner.resume_checks import check_journal
+from raysearch.runner.stored_run.resume_checks import check_journal
 from raysearch.store.ledger import RunLedger
 from raysearch.store.run_folder import RunFolder
 from tests.store.books import Brain, go_on, new_run, replay, script

@@ -15,10 +15,10 @@ from raysearch.engine.model_runner import ModelRunner
 from raysearch.engine.networks.half_precision import keep_copies
 from raysearch.engine.patching.rows import Row
 from raysearch.job import Job
-from raysearch.runner.memory_estimate import A_HYPOTHESIS, MemoryEstimate, footprint
-from raysearch.runner.plan import model_summary
-from raysearch.runner.plan_report import memory_words
-from raysearch.runner.resolve import resolve
+from raysearch.runner.plans.memory_estimate import A_HYPOTHESIS, MemoryEstimate, footprint
+from raysearch.runner.plans.plan import model_summary
+from raysearch.runner.plans.plan_report import memory_words
+from raysearch.runner.resolution.resolve import resolve
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = ROOT / "jobs" / "quickstart.yaml"

@@ -8,7 +8,7 @@ import torch
 import raysearch as rs
 from raysearch.engine.loading.load import ModelSource, load
 from raysearch.report.run_data import cost_of
-from raysearch.runner.messages import MANY
+from raysearch.runner.session.messages import MANY
 from raysearch.storage.open_folder import open_folder
 
 ROOT = Path(__file__).parents[2]

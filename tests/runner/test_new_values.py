@@ -10,7 +10,7 @@ import yaml
 
 from raysearch.errors import JobError
 from raysearch.job import Job
-from raysearch.runner.plan import plan
+from raysearch.runner.plans.plan import plan
 from tests.runner.finished import ROOT, raysearch
 
 NET = """

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from raysearch.core.records import Snapshot, Training
-from raysearch.runner.progress_display import ProgressDisplay, stage_of
+from raysearch.runner.session.progress_display import ProgressDisplay, stage_of
 
 START = Snapshot("screening", 0, 0, 0, 0, 0, pairs=0, at_most=0, queued=3, out=2)
 MIDDLE = replace(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import raysearch as rs
 from raysearch.errors import StoreError
-from raysearch.runner.repair import repair
+from raysearch.runner.stored_run.repair import repair
 from raysearch.storage.digests_json import FILE, each_checked
 from raysearch.storage.open_folder import open_folder
 from raysearch.store.journal_codec import Sealed
@@ -286,7 +286,7 @@ def test_of_a_run_of_before_whose_proposer_alone_could_say_it_the_tables_are_sho
 ) -> None:
     (tmp_path / "mine.py").write_text(PROPOSER)
     with monkeypatch.context() as patch:
-        patch.setattr("raysearch.runner.run.recording", lambda proposer, question: proposer)
+        patch.setattr("raysearch.runner.session.run.recording", lambda proposer, question: proposer)
         run = make(tmp_path, {**JOB, "propose": {"use": "mine.py:Proposer"}})
     (tmp_path / "ran").unlink()
     (run / PROGRESS).unlink()

@@ -8,9 +8,9 @@ import pytest
 from raysearch import Input, Pair
 from raysearch.errors import JobError
 from raysearch.job import Job
-from raysearch.runner.plan import plan
-from raysearch.runner.resolve import resolve
-from raysearch.runner.resolve_pair_kinds import answers_are_two, kinds_of
+from raysearch.runner.plans.plan import plan
+from raysearch.runner.resolution.resolve import resolve
+from raysearch.runner.resolution.resolve_pair_kinds import answers_are_two, kinds_of
 from tests.runner.finished import ROOT
 
 PLAIN: dict[str, Any] = {

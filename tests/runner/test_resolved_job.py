@@ -17,9 +17,9 @@ from raysearch.core.prompt_format import PLAIN, PromptFormat
 from raysearch.core.space import Grid, HypothesisSpace
 from raysearch.errors import JobError
 from raysearch.job import Job
-from raysearch.runner.pools import spec_of
-from raysearch.runner.resolve import resolve
-from raysearch.runner.resolved_job import ResolvedJob
+from raysearch.runner.resolution.resolve import resolve
+from raysearch.runner.resolution.resolved_job import ResolvedJob
+from raysearch.runner.session.pools import spec_of
 from raysearch.stats.anytime_test import AnytimeTest
 from raysearch.stats.betting_test import BettingTest
 from raysearch.stats.match_test import MatchTest

@@ -6,7 +6,7 @@ import pytest
 
 from raysearch.cluster.pool_shape import DEADLINE_SECONDS, GIB, Node, PoolShape, first_replicas
 from raysearch.job import Job
-from raysearch.runner.resources import shape_of
+from raysearch.runner.session.resources import shape_of
 
 
 def _shape(

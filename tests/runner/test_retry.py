@@ -16,7 +16,7 @@ from raysearch import driver
 from raysearch.core.events import Event, Retried, Task
 from raysearch.core.hypothesis import Subspace
 from raysearch.errors import TakenOverError
-from raysearch.runner.retry import retry_failed
+from raysearch.runner.session.retry import retry_failed
 from raysearch.search.search import Search
 from raysearch.storage.folder import Folder, Log
 from raysearch.storage.local import LocalFolder

@@ -13,8 +13,8 @@ from raysearch.core.records import Decided, Proposed, Record
 from raysearch.core.space import HypothesisSpace
 from raysearch.driver import drive
 from raysearch.job import Job
-from raysearch.runner.pools import spec_of
-from raysearch.runner.resolve import resolve
+from raysearch.runner.resolution.resolve import resolve
+from raysearch.runner.session.pools import spec_of
 
 JOBS = Path(__file__).parents[2] / "jobs"
 SMALL = ("pairs.test=96", "pairs.holdout=8", "test.max_pairs=96", "test.false_accept=0.2")

@@ -10,8 +10,8 @@ from raysearch.core.events import Event, Task
 from raysearch.engine.replica import Replica
 from raysearch.errors import SearchFailedError
 from raysearch.job import Job
-from raysearch.runner.resolve import resolve
-from raysearch.runner.time_estimate import TimeEstimate, calibrate
+from raysearch.runner.plans.time_estimate import TimeEstimate, calibrate
+from raysearch.runner.resolution.resolve import resolve
 from raysearch.stats.power import Power
 
 QUICKSTART = Path(__file__).parents[2] / "jobs" / "quickstart.yaml"

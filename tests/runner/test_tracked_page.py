@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from raysearch.report.results_table import read_results
-from raysearch.runner.tracked_run import finish_tracking
+from raysearch.runner.session.tracked_run import finish_tracking
 from raysearch.storage.folder import Folder
 from raysearch.tracking.tracker import Artifact
 from raysearch.viewer import page as pages

@@ -9,7 +9,7 @@ import yaml
 from raysearch.cluster import local_pool
 from raysearch.core.records import Training
 from raysearch.errors import StoreError
-from raysearch.runner import progress_display
+from raysearch.runner.session import progress_display
 from raysearch.store import ledger
 from raysearch.store.progress_file import read_progress
 from raysearch.store.run_folder import RunFolder, find_run

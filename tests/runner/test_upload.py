@@ -12,7 +12,7 @@ import yaml
 from raysearch.errors import JobError, PairsError
 from raysearch.job import Job
 from raysearch.job.job_files import kept_beside, named_files
-from raysearch.runner.upload import LIMIT, Upload, pack
+from raysearch.runner.submission.upload import LIMIT, Upload, pack
 from tests.cli.conftest import QUICKSTART, ROOT
 
 

@@ -11,8 +11,8 @@ from raysearch.core.population import THESE_PAIRS, Population, about
 from raysearch.errors import PairsError
 from raysearch.job import Job
 from raysearch.report.results_table import results
-from raysearch.runner.fresh_pairs import with_fresh_pairs
-from raysearch.runner.resolve import resolve
+from raysearch.runner.resolution.resolve import resolve
+from raysearch.runner.session.fresh_pairs import with_fresh_pairs
 from raysearch.storage.open_folder import open_folder
 from raysearch.store.pairs_table import read_pairs
 from raysearch.store.run_folder import RunFolder, run_names

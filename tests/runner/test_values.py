@@ -11,7 +11,7 @@ import raysearch as rs
 from raysearch.errors import JobError
 from raysearch.job import Job
 from raysearch.problems import load_problem
-from raysearch.runner.resolve import resolve
+from raysearch.runner.resolution.resolve import resolve
 from raysearch.store.pairs_table import pairs_digest, read_pairs, write_pairs
 from tests.runner.finished import ROOT, raysearch
 from tests.store.books import new_run

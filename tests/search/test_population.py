@@ -17,7 +17,7 @@ from raysearch.core.population import SAMPLER, Population, about
 from raysearch.errors import PairsError
 from raysearch.job import Job
 from raysearch.report.population_text import earlier_population, population_words
-from raysearch.runner.resolved_job import population_of
+from raysearch.runner.resolution.resolved_job import population_of
 from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.search.pair_filters import count_pairs
 from raysearch.search.screening import Screening, ScreeningPlan

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from raysearch.errors import StoreError
-from raysearch.runner.resume_checks import files_of
+from raysearch.runner.stored_run.resume_checks import files_of
 from raysearch.storage.atomic_write import write_bytes_whole
 from raysearch.storage.local import LocalFolder
 from raysearch.storage.local_copy import on_this_machine

@@ -6,7 +6,7 @@ import pytest
 
 from raysearch.core.records import Snapshot
 from raysearch.errors import StoreError
-from raysearch.runner.status import local_facts, local_status
+from raysearch.runner.session.status import local_facts, local_status
 from raysearch.store.journal import read_journal
 from raysearch.store.ledger import RunLedger
 from raysearch.store.progress_file import FILE, SECONDS, read_progress

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from raysearch.job import Job
-from raysearch.runner.run import _commit
+from raysearch.runner.session.run import _commit
 from raysearch.store.run_folder import RunFolder
 from raysearch.store.source_commit import source_commit
 from tests.store.books import new_run

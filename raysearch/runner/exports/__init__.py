@@ -1,0 +1,1 @@
+"""Writes what a run found in formats that other programs read."""

@@ -1,0 +1,1 @@
+"""Says what a job would do before it runs: hypotheses, chances, memory, time, pairs needed."""

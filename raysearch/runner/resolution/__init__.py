@@ -1,0 +1,1 @@
+"""Makes of a job one that can be searched: its pairs, positions, space and proposer, checked."""

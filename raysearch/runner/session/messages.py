@@ -1,0 +1,79 @@
+"""Messages of a search on its way: the model, the job, the result of screening, the end."""
+
+from raysearch.causal import SPLITS
+from raysearch.core.events import Opened
+from raysearch.core.pair_counts import summarise_counts
+from raysearch.core.records import Snapshot
+from raysearch.report.run_data import cost_of
+from raysearch.runner.resolution.resolved_job import ResolvedJob
+from raysearch.runner.session.frontend import Frontend
+from raysearch.search.search import Search
+from raysearch.store.run_folder import RunFolder
+
+MANY = 0.1
+"""Share of outputs decided again from which on it is said."""
+
+
+def report_model(opened: Opened, resolved: ResolvedJob, frontend: Frontend) -> None:
+    """Says how large the model is, where it runs, what of its files is left out, and how many
+    hypotheses there are."""
+    facts = opened.facts
+    slower = {
+        "batched": "rows are run whole, not from the patch on",
+        "plain": "each row is run by itself",
+    }
+    path = f" ({slower[facts.path]}: slower)" if facts.path in slower else ""
+    width = f" of width {facts.width}" if facts.width else ""
+    if resolved.job.model.trust_remote_code:
+        frontend.say(
+            f"code      that lies with {resolved.job.model.path} was run (model.trust_remote_code)"
+        )
+    for line in facts.unused:
+        frontend.say(f"left out  {line}")
+    frontend.say(
+        f"model     {facts.layers or 'no'} layers{width}, {facts.dtype} on {facts.device}{path}"
+    )
+    space = resolved.space(facts)
+    most = resolved.proposer(space, facts).max_hypotheses
+    some = f"{most} of " if most is not None and most < len(space) else ""
+    frontend.say(
+        f"asking    {some}{len(space)} hypotheses: {len(resolved.variables)} variables at "
+        f"{len(space) // len(resolved.variables)} sites"
+    )
+
+
+def report_screening(search: Search, frontend: Frontend) -> None:
+    """Reports how many pairs the model solves, and which are missing."""
+    for split in SPLITS:
+        screened, solved, wanted = search.screening.counts(split)
+        if screened:
+            usable = len(search.screening.usable(split))
+            short = f"; {wanted} were wanted" if usable < wanted else ""
+            counted = summarise_counts(search.preparation.counts, split) if split != "fit" else []
+            used = "" if counted else f", {usable} are used"
+            frontend.say(
+                f"screened  {screened} {split} pairs: the model solves "
+                f"{solved / screened:.0%}{used}{short}"
+            )
+            for line in counted:
+                frontend.say(f"counted   {line}")
+
+
+def report_end(run: RunFolder, end: Snapshot, seconds: float, frontend: Frontend) -> None:
+    """Says how many verdicts of each kind there are, and warns of many near-ties."""
+    frontend.say(
+        f"searched  {end.decided} hypotheses in {seconds:.1f} s: {end.accepted} accepted, "
+        f"{end.rejected} rejected, "
+        f"{end.undecided} undecided, {end.failed} failed; {end.pairs} pairs evaluated"
+    )
+    again = cost_of(run.folder).near_tie_share
+    if again > MANY:
+        frontend.say(
+            f"near-ties {again:.0%} of outputs had two best logits too close to call in a batch "
+            "and were decided one by one, which is slow; in float32 they are fewer"
+        )
+    if end.conflicts:
+        frontend.say(
+            f"conflicts {end.conflicts} repeats said otherwise than what was counted; see "
+            f"{run.tables.at('failures').place}"
+        )
