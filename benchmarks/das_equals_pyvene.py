@@ -46,7 +46,7 @@ from raysearch.core.events import Block, Encoded, Failed, Fitted, Measured, Seed
 from raysearch.core.fit_keys import FitKeys
 from raysearch.core.model_source import ModelSource
 from raysearch.core.runner_settings import RunnerSettings
-from raysearch.engine.featurizers.construction import untrained
+from raysearch.engine.featurizers.construction import make_untrained
 from raysearch.engine.featurizers.featurizer import TemperatureSchedule
 from raysearch.engine.loading.load import load
 from raysearch.engine.replica import Replica
@@ -287,7 +287,7 @@ def _wrapped(
 def _start(method: Method, seed: int) -> Tensor:
     """The rotation with which our fit begins; made a whole one, where pyvene wants that."""
     generator = torch.Generator().manual_seed(seed)
-    begun = untrained(method.subspace, WIDTH, generator).tensors()["directions"]
+    begun = make_untrained(method.subspace, WIDTH, generator).tensors()["directions"]
     if method.swapped is None:
         return begun
     q, _ = torch.linalg.qr(

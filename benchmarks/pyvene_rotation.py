@@ -8,7 +8,7 @@ from torch import Tensor
 
 import raysearch as rs
 from raysearch.core.fit_keys import FitKeys
-from raysearch.engine.featurizers.construction import untrained
+from raysearch.engine.featurizers.construction import make_untrained
 
 
 def constant_recipe(steps: int, batch: int, evaluate: int) -> FitKeys:
@@ -43,5 +43,5 @@ def around_low_rank(
 
 def first_directions(k: int, width: int, seed: int) -> Tensor:
     """Returns the directions with which our fit of a seed begins, of shape (width, k)."""
-    begun = untrained(rs.Subspace("das", k), width, torch.Generator().manual_seed(seed))
+    begun = make_untrained(rs.Subspace("das", k), width, torch.Generator().manual_seed(seed))
     return begun.tensors()["directions"]

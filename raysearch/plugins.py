@@ -18,7 +18,7 @@ from raysearch.errors import JobError
 from raysearch.visible_text import one_line
 
 
-def installed(group: str) -> dict[str, EntryPoint]:
+def installed_plugins(group: str) -> dict[str, EntryPoint]:
     """Returns the entry points of a group by name, in alphabetical order. Imports nothing."""
     found = entry_points(group=group)
     return {name: found[name] for name in sorted(found.names)}

@@ -16,7 +16,7 @@ from raysearch.cli.flags import loudness, output, run, set_verbosity, store
 def compact(run: str, output: str, store: str, quiet: bool, **flags: Any) -> int:
     """Merge the parts of each table of RUN into one. Results stay the same; RUN must be done."""
     from raysearch.cli.json_output import emit
-    from raysearch.cli.terminal import lead, typed
+    from raysearch.cli.terminal import lead, shell_path
     from raysearch.store.compact import compact as merge
     from raysearch.store.run_folder import find_run
     from raysearch.visible_text import visible
@@ -34,5 +34,5 @@ def compact(run: str, output: str, store: str, quiet: bool, **flags: Any) -> int
                 )
     if output == "json":
         emit("compact", run=found.place, tables=tables)
-    lead(f"raysearch results {typed(found.place)}", quiet)
+    lead(f"raysearch results {shell_path(found.place)}", quiet)
     return 0

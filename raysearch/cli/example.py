@@ -35,7 +35,7 @@ def example(name: str, to: Path, output: str) -> int:
     from raysearch.cli.terminal import emit_or_tell, lead
     from raysearch.errors import JobError
     from raysearch.job import Job
-    from raysearch.storage.atomic_write import refused, write_below
+    from raysearch.storage.atomic_write import os_errors_in_one_line, write_below
 
     job = EXAMPLES / f"{name}.yaml"
     model = EXAMPLES / Path(Job.load(job).model.path).relative_to(job.resolve().parent)
@@ -43,7 +43,7 @@ def example(name: str, to: Path, output: str) -> int:
     for place in places:
         if os.path.lexists(to / place):
             raise JobError(f"{to / place}: is there already; give --to another folder")
-    with refused(f"{to}: cannot be made", "give --to another folder"):
+    with os_errors_in_one_line(f"{to}: cannot be made", "give --to another folder"):
         to.mkdir(parents=True, exist_ok=True)
     for path in (*sorted(model.iterdir()), job):
         write_below(to, path.relative_to(EXAMPLES).parts, path.read_bytes())

@@ -142,12 +142,12 @@ def _said(model: str | None, facts: "PairsFacts | None") -> list[str]:
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:
     """Writes all files. Raises: JobError where one is there already."""
-    from raysearch.storage.atomic_write import refused, write_below
+    from raysearch.storage.atomic_write import os_errors_in_one_line, write_below
 
     for place in files:
         if os.path.lexists(folder / place):
             raise JobError(f"{folder / place}: is there already; give another folder")
-    with refused(f"{folder}: cannot be made", "give another folder"):
+    with os_errors_in_one_line(f"{folder}: cannot be made", "give another folder"):
         folder.mkdir(parents=True, exist_ok=True)
     for place, content in files.items():
         write_below(folder, Path(place).parts, content)

@@ -17,7 +17,7 @@ from raysearch.runner.submission.ray_jobs import exit_code_of, job_facts, job_st
 from raysearch.visible_text import visible
 
 
-def submitted(server: JobServer, id: str, wait: bool, output: str = "text") -> int:
+def follow_submission(server: JobServer, id: str, wait: bool, output: str = "text") -> int:
     """Follows a job that was submitted, or prints its id; returns the exit code."""
     code = follow(server, id) if wait else 0
     if output == "json":

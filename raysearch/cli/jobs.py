@@ -82,9 +82,9 @@ def status(id: str, address: str, store: str, output: str, **given: Any) -> int:
 
 def _run(name: str, store: str) -> "RunFolder | None":
     """Returns the run of that name, or None."""
-    from raysearch.store.run_folder import find_run, named, run_names
+    from raysearch.store.run_folder import find_run, run_names, runs_named
 
-    known = is_uri(name) or Path(name).is_dir() or named(name, run_names(store))
+    known = is_uri(name) or Path(name).is_dir() or runs_named(name, run_names(store))
     return find_run(store, name) if known else None
 
 

@@ -27,7 +27,7 @@ from raysearch.cli.repair import repair
 from raysearch.cli.report import report
 from raysearch.cli.runs import runs
 from raysearch.cli.schema import schema
-from raysearch.cli.streams import NAMES, fault, missing, open_streams
+from raysearch.cli.streams import NAMES, fault, missing_package_line, open_streams
 from raysearch.cli.sync import sync
 from raysearch.cli.view import view
 from raysearch.errors import RaysearchError
@@ -82,7 +82,7 @@ def _exit_code(error: BaseException) -> int | None:
             # Before a search has begun; later, interrupt.py handles it between steps.
             line, code = "interrupted", INTERRUPTED
         case ModuleNotFoundError() if not (error.name or "").startswith("raysearch"):
-            line, code = missing(error), 1
+            line, code = missing_package_line(error), 1
         case SystemExit() if COMPLETE not in os.environ:  # click ends so after completing a word
             said = "code that the job names called sys.exit"
             line, code = f"{said}({error.code!r}); it must return or raise", 1
@@ -157,19 +157,19 @@ def submit(
     """Run a search on this machine, on a Ray of its own, or as a job of a Ray cluster, and follow
     it to its end."""
     if address:
-        from raysearch.cli.job_output import submitted
+        from raysearch.cli.job_output import follow_submission
         from raysearch.cli.terminal import say
         from raysearch.runner.submission.submit import Submission, submit_job
 
         wait = given.pop("wait")
         sending = Submission(address=address, say=say, **given)
-        return submitted(*submit_job(job, sets, include, on_nodes, sending), wait, output)
+        return follow_submission(*submit_job(job, sets, include, on_nodes, sending), wait, output)
     given = flags.without_job(given)
-    from raysearch.cli.run import CommandOptions, begin
+    from raysearch.cli.run import CommandOptions, start
 
     flags.set_verbosity(given)
     where = CommandOptions(pool="ray", address=None, output=output, command="submit", **given)
-    return begin(job, sets, where)
+    return start(job, sets, where)
 
 
 @cli.command()
@@ -185,14 +185,14 @@ def submit(
 @flags.searching
 def run(job: Path, sets: tuple[str, ...], address: str | None, pool: str, **given: Any) -> int:
     """Run the driver itself, in the foreground."""
-    from raysearch.cli.run import CommandOptions, begin
+    from raysearch.cli.run import CommandOptions, start
 
     if pool == "local" and address:
         raise click.UsageError(
             f"--pool local uses no Ray, so --address {address} has no meaning; give one of the two"
         )
     flags.set_verbosity(given)
-    return begin(
+    return start(
         job,
         sets,
         CommandOptions(pool=pool, address=address or os.environ.get("RAY_ADDRESS"), **given),
@@ -244,15 +244,15 @@ def resume(
     """Go on where the journal of RUN ends. RUN is a folder or URI, "latest" (or "latest~1", the one
     before), the name of a job, or the beginning of a run's name in the store."""
     if address and address.startswith(("http://", "https://")):
-        from raysearch.cli.job_output import submitted
+        from raysearch.cli.job_output import follow_submission
         from raysearch.cli.terminal import say
         from raysearch.runner.submission.submit import Submission, resume_job
 
         wait = given.pop("wait")
         sending = Submission(address=address, tracking_uri=tracking_uri, say=say, **given)
-        return submitted(*resume_job(run, sending, retry_failed, more_pairs), wait, output)
+        return follow_submission(*resume_job(run, sending, retry_failed, more_pairs), wait, output)
     given = flags.without_job(given)
-    from raysearch.cli.run import CommandOptions, go_on
+    from raysearch.cli.run import CommandOptions, resume
 
     flags.set_verbosity(given)
     where = CommandOptions(
@@ -263,7 +263,7 @@ def resume(
         command="resume",
         **given,
     )
-    return go_on(run, where, retry_failed, more_pairs)
+    return resume(run, where, retry_failed, more_pairs)
 
 
 @cli.command()

@@ -13,7 +13,7 @@ from raysearch.cli.terminal import in_width, lead
 from raysearch.job import Job
 from raysearch.runner.plans.plan import plan
 from raysearch.runner.plans.plan_report import PlanReport
-from raysearch.runner.resolution.error_context import named
+from raysearch.runner.resolution.error_context import naming_file
 from raysearch.runner.resolution.job_code import code_of
 from raysearch.visible_text import visible
 
@@ -22,8 +22,8 @@ def show_plan(
     path: Path, sets: Sequence[str], output: str, with_trial: bool = False, quiet: bool = False
 ) -> None:
     """Prints the plan of a job, and names the command to go on with. Raises: as `planned`."""
-    report = planned(path, sets, with_trial)
-    text = written(report, output)
+    report = make_plan(path, sets, with_trial)
+    text = plan_text(report, output)
     if output == "text" and sys.stdout.isatty():
         text = in_width(text, shutil.get_terminal_size().columns)
     emit_text(text)
@@ -35,18 +35,18 @@ def show_plan(
         lead(f"raysearch submit {again}", quiet)
 
 
-def planned(path: Path, sets: Sequence[str], with_trial: bool = False) -> PlanReport:
+def make_plan(path: Path, sets: Sequence[str], with_trial: bool = False) -> PlanReport:
     """Plans a job; `with_trial` also measures how long it would take, on this machine.
 
     Raises: JobError, PairsError, ModelError in one line; SearchFailedError if the trial fails.
     """
     job = Job.load(path, sets)
-    with named(path, job):
+    with naming_file(path, job):
         for line in code_of(job):
             click.echo(visible(line), err=True)
         return plan(job, with_trial=with_trial)
 
 
-def written(report: PlanReport, output: str) -> str:
+def plan_text(report: PlanReport, output: str) -> str:
     """Returns a plan as text or JSON."""
     return to_json(report.plain(), 2) if output == "json" else str(report)

@@ -16,7 +16,7 @@ def repair(run: str, output: str, store: str, quiet: bool, **flags: Any) -> int:
     """Write what is damaged or lost of the tables of RUN anew from its journal. Needs no model,
     runs no code of the run."""
     from raysearch.cli.json_output import emit
-    from raysearch.cli.terminal import lead, typed
+    from raysearch.cli.terminal import lead, shell_path
     from raysearch.runner.stored_run.repair import repair as write_anew
     from raysearch.store.run_folder import find_run
     from raysearch.store.run_history import last_driver
@@ -38,7 +38,7 @@ def repair(run: str, output: str, store: str, quiet: bool, **flags: Any) -> int:
         emit("repair", run=found.place, files=list(repaired.files), among=repaired.among)
     done = (last := last_driver(found)) is not None and last.ended == "done"
     lead(
-        f"raysearch {'results' if done else 'resume'} {typed(found.place)}",
+        f"raysearch {'results' if done else 'resume'} {shell_path(found.place)}",
         quiet,
     )
     return 0

@@ -42,7 +42,7 @@ def report(
     """Write RUN as one HTML page that needs no network: question, alignment, heat maps, cost,
     provenance."""
     from raysearch.cli.json_output import emit
-    from raysearch.cli.terminal import lead, tell, typed
+    from raysearch.cli.terminal import lead, shell_path, tell
     from raysearch.runner.stored_run.stored_job import job_of
     from raysearch.store.run_folder import find_run
     from raysearch.store.run_history import run_state
@@ -62,7 +62,7 @@ def report(
     if show:
         webbrowser.open(Path(place).absolute().as_uri())
     why = "for a page that follows the run" if run_state(found) == "running" else ""
-    lead(f"raysearch view {typed(found.place)} --open", given["quiet"], why)
+    lead(f"raysearch view {shell_path(found.place)} --open", given["quiet"], why)
     return 0
 
 
@@ -82,7 +82,7 @@ def _check(folder: "Folder", to: Path | None, show: bool) -> None:
 
 def _write(folder: "Folder", to: Path | None) -> str:
     """Writes the page into the run, or to a file; returns its place."""
-    from raysearch.storage.atomic_write import refused
+    from raysearch.storage.atomic_write import os_errors_in_one_line
     from raysearch.storage.local import LocalFolder
     from raysearch.viewer.page import page, write_page
 
@@ -90,7 +90,7 @@ def _write(folder: "Folder", to: Path | None) -> str:
         return folder.shown(write_page(folder))
     content = page(folder).encode()
     if to.is_symlink() or (to.exists() and not to.is_file()):  # /dev/stdout, a pipe
-        with refused(f"{to}: cannot be written", "give another --to"):
+        with os_errors_in_one_line(f"{to}: cannot be written", "give another --to"):
             to.write_bytes(content)
     else:
         LocalFolder(to.absolute().parent).write(to.name, content)
@@ -100,16 +100,18 @@ def _write(folder: "Folder", to: Path | None) -> str:
 def _draw(folder: "Folder", figures: Path) -> list[str]:
     """Draws the figures for a paper into a folder; returns their paths."""
     from raysearch.report import heatmap  # matplotlib, for figures alone
-    from raysearch.storage.atomic_write import refused
+    from raysearch.storage.atomic_write import os_errors_in_one_line
     from raysearch.storage.local import LocalFolder
     from raysearch.viewer.pair_texts import read_tokens
     from raysearch.visible_text import visible
 
     tokens = read_tokens(folder)
-    with refused(f"--figures {figures}: cannot be made", "give a folder that you may write"):
+    with os_errors_in_one_line(
+        f"--figures {figures}: cannot be made", "give a folder that you may write"
+    ):
         figures.mkdir(parents=True, exist_ok=True)
     names = heatmap.figures(folder, LocalFolder(figures.absolute()), tokens)
-    if lacking := heatmap.unshown(folder, tokens):
+    if lacking := heatmap.characters_without_font(folder, tokens):
         click.echo(
             f"warning   no font here has {visible(lacking[:20])}: boxes in the PDFs; "
             "install one, such as fonts-noto-cjk, and draw them again",

@@ -21,9 +21,9 @@ from raysearch.cli.table import (
     print_cells,
     print_line,
     print_table,
-    used,
+    used_columns,
 )
-from raysearch.cli.terminal import console, lead, say, typed
+from raysearch.cli.terminal import console, lead, say, shell_path
 from raysearch.core.control_kinds import HOLDOUT_CONTROLS, JOB_CONTROLS
 from raysearch.errors import RaysearchError
 from raysearch.report.claim import continued_words, read_claim
@@ -81,7 +81,7 @@ def show_results(
 def next_command(run: RunFolder, table: pa.Table) -> tuple[str, str]:
     """Returns the command that goes on from these results of a run, and what is to be known before
     it is typed, if anything."""
-    place = typed(run.place)
+    place = shell_path(run.place)
     if (state := run_state(run)) != "done":
         return f"raysearch {'status' if state == 'running' else 'resume'} {place}", ""
     verdicts = table["verdict"].to_pylist()
@@ -96,7 +96,7 @@ def next_command(run: RunFolder, table: pa.Table) -> tuple[str, str]:
 def further(run: RunFolder) -> tuple[str, str]:
     """Returns the command that tests what is undecided on further pairs, and what it rests on; or,
     where the run cannot be continued, the one that shows it, and why."""
-    place = typed(run.place)
+    place = shell_path(run.place)
     try:
         pairs = pairs_for_verdicts(run)
     except RaysearchError as e:
@@ -124,7 +124,7 @@ def print_controls(found: Sequence[ControlComparison], console: Console) -> None
         figures = {"iia": b.row["iia"]} | {name: known.get(name) for name in names}
         shown = {name: "-" if v is None else f"{v:.3f}" for name, v in figures.items()}
         cells.append(place_cells(b.row) | shown)
-    columns = used(cells)
+    columns = used_columns(cells)
     same = {row["component"] for row in cells}
     said = ["right of holdout, on its pairs"] if "holdout" in columns else []
     if len(cells) > 1 and len(same) == 1 and "component" in columns:

@@ -17,7 +17,7 @@ from raysearch.cli.terminal import console, lead, line_of_ours, say
 from raysearch.cluster.job_environment import job_environment
 from raysearch.job import Job
 from raysearch.report.run_results import compare_controls
-from raysearch.runner.resolution.error_context import named
+from raysearch.runner.resolution.error_context import naming_file
 from raysearch.runner.session import frontend, run
 from raysearch.runner.session.frontend import RunOutcome
 from raysearch.runner.session.interrupt import INTERRUPTED, Interrupt
@@ -44,15 +44,15 @@ class CommandOptions(frontend.RunOptions):
     command: str = "run"
 
 
-def begin(job_file: Path, sets: Sequence[str], where: CommandOptions) -> int:
+def start(job_file: Path, sets: Sequence[str], where: CommandOptions) -> int:
     """Starts a new run of a job; returns the exit code. Raises: RaysearchError in one line."""
     job = Job.load(job_file, sets)
-    with named(job_file, job), _Terminal(where) as terminal:
-        ended = run.begin(job, where, terminal, sent_with(job_file), job_file=job_file)
+    with naming_file(job_file, job), _Terminal(where) as terminal:
+        ended = run.start_run(job, where, terminal, sent_with(job_file), job_file=job_file)
         return _finish(ended, where)
 
 
-def go_on(
+def resume(
     name: str, where: CommandOptions, retry: bool = False, more_pairs: int | None = None
 ) -> int:
     """Resumes the run `name` where its journal ends; returns the exit code.
@@ -62,7 +62,7 @@ def go_on(
     Raises: RaysearchError in one line.
     """
     with _Terminal(where) as terminal:
-        return _finish(run.go_on(name, where, terminal, retry, more_pairs=more_pairs), where)
+        return _finish(run.resume_run(name, where, terminal, retry, more_pairs=more_pairs), where)
 
 
 class _Terminal(ProgressDisplay):

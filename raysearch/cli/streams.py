@@ -97,7 +97,7 @@ def fault(error: MemoryError | OSError) -> str | None:
     return f"stdout cannot be written ({one_line(error.strerror or error)}); give it another place"
 
 
-def missing(error: ModuleNotFoundError) -> str:
+def missing_package_line(error: ModuleNotFoundError) -> str:
     """Returns the line for a package that this Python lacks."""
     name = (error.name or str(error)).partition(".")[0]
     return (

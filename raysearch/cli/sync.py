@@ -32,7 +32,7 @@ def sync(
     """Replay RUN into its tracker, when that was down or was kept out. Needs no model; says nothing
     twice."""
     from raysearch.cli.json_output import emit
-    from raysearch.cli.terminal import lead, typed
+    from raysearch.cli.terminal import lead, shell_path
     from raysearch.runner.session.sync import sync_run
     from raysearch.store.run_folder import find_run
 
@@ -43,5 +43,5 @@ def sync(
         emit("sync", run=found.place, **asdict(synced))
     elif not quiet:
         click.echo(visible(synced), err=True)
-    lead(f"raysearch results {typed(found.place)}", quiet)
+    lead(f"raysearch results {shell_path(found.place)}", quiet)
     return 0

@@ -55,7 +55,7 @@ def print_table(
     rows = sorted(Rows(table)[:most], key=place_key)
     notes = _Notes()
     cells = [_cells(row, digits, notes) for row in rows]
-    columns = used(cells)
+    columns = used_columns(cells)
     if all(row.get("distinct") in (None, row.get("n")) for row in rows):
         columns = [c for c in columns if c != "distinct"]
     said = [c for c in columns if c in _SAID and len({each[c] for each in cells}) == 1]
@@ -193,7 +193,7 @@ def _print_rows(
     console.print(Padding(table, (0, 0, 0, laid.indent), expand=False))
 
 
-def used(cells: Sequence[Cells]) -> list[str]:
+def used_columns(cells: Sequence[Cells]) -> list[str]:
     """Returns the columns that say something: where all is full, no subspace."""
     empty = {"subspace": ("", FULL)}
     return [c for c in cells[0] if any(e[c] not in empty.get(c, ("", "-")) for e in cells)]

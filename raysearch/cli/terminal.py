@@ -40,7 +40,7 @@ def lead(command: str, quiet: bool = False, why: str = "") -> None:
         say(f"{why}{'; ' if why else ''}go on with: {command}")
 
 
-def typed(place: str) -> str:
+def shell_path(place: str) -> str:
     """Returns the path or URI of a run as a shell takes it here."""
     here = os.path.relpath(place) if os.path.isabs(place) else place
     return shlex.quote(place if here.startswith("..") else here)

@@ -64,12 +64,12 @@ TESTED_SCORES: Mapping[TestedScore, str] = {
 """Quantities that a test may be on."""
 
 
-def described(words: Mapping[Any, str]) -> str:
+def meanings_text(words: Mapping[Any, str]) -> str:
     """Returns `name: meaning; name: meaning`, for the description of a key."""
     return "; ".join(f"{name}: {meaning}" for name, meaning in words.items())
 
 
-def listed(words: Iterable[str]) -> str:
+def or_text(words: Iterable[str]) -> str:
     """Returns `a, b or c`, for an error."""
     *most, last = words
     return f"{', '.join(most)} or {last}"

@@ -101,7 +101,7 @@ def question(ablates: Collection[bool], variables: str, model: str, one: bool = 
     return f"Where {'is' if one else 'are'} {variables} in {model}?"
 
 
-def scored(ablates: Collection[bool]) -> str:
+def score_words(ablates: Collection[bool]) -> str:
     """Says what a share of matches is."""
     return ", or of an ablation ".join(words.score for words in operations(ablates))
 

@@ -30,11 +30,11 @@ from raysearch.core.events import (
 from raysearch.core.hypothesis import Intervention
 from raysearch.core.model_facts import ModelFacts
 from raysearch.core.runner_settings import DEFAULT_SETTINGS, RunnerSettings
-from raysearch.engine.encoding.positions import every
+from raysearch.engine.encoding.positions import common_length
 from raysearch.engine.execution.evaluate import Fault, RowRequest
 from raysearch.engine.execution.memory import memory_in_use
 from raysearch.engine.execution.outputs import Outputs
-from raysearch.engine.execution.predict import Prediction, checked
+from raysearch.engine.execution.predict import Prediction, checked_prediction
 from raysearch.engine.execution.usage import Usage, UsageMeter
 from raysearch.engine.leased_run import LeasedRun
 from raysearch.engine.model_runner import ModelRunner
@@ -43,7 +43,7 @@ from raysearch.engine.patching.build import ablation_sources, build_row, other_s
 from raysearch.engine.patching.build_swaps import SwapBuilder
 from raysearch.engine.patching.rows import Row
 from raysearch.engine.patching.subspace_operations import Featurizers
-from raysearch.engine.task_events import failed, fitted, pairs_of
+from raysearch.engine.task_events import failed_event, fitted_event, pairs_of
 from raysearch.engine.training.fit_request import FitFault
 from raysearch.engine.training.seeds import fit_seeds, targets_of
 
@@ -77,7 +77,7 @@ class Replica:
         with self._meter.phase("load"):
             network, encode = loaded.open(pairs)
             encoded = encode(pairs, positions, variables)
-        tokens = every(encoded) if EVERY in positions else 0
+        tokens = common_length(encoded) if EVERY in positions else 0
         self._worker, self._node = worker, node
         self._loaded, self._raw = loaded, pairs
         self._settings, self._components = settings, components
@@ -172,7 +172,9 @@ class Replica:
             if isinstance(fit, FitFault):
                 events.append(self._failed(task, seed.key, Fault(0, fit.error)))
             else:
-                events.append(fitted(task, seed, fit, {**self._origin(task), "seconds": seconds}))
+                events.append(
+                    fitted_event(task, seed, fit, {**self._origin(task), "seconds": seconds})
+                )
         return events
 
     def _by_block(self, task: Task, do: Callable[[Task, Block], Event]) -> list[Event]:
@@ -223,7 +225,7 @@ class Replica:
             predictions = self._runner.cache.predictions(list(runs.values()))
             for (index, name), prediction in zip(runs, predictions, strict=True):
                 what = f"pair {index}, {name}, without intervention"
-                found[index, name] += (checked(prediction, what),)
+                found[index, name] += (checked_prediction(prediction, what),)
         return found
 
     def _attributed(self, task: Task, block: Block) -> Attributed:
@@ -375,7 +377,7 @@ class Replica:
         }
 
     def _failed(self, task: Task, key: str | None, fault: Fault) -> Failed:
-        return failed(task, key, fault, self._worker, self._node)
+        return failed_event(task, key, fault, self._worker, self._node)
 
 
 def _model_facts(loaded: LoadedNetwork, runner: ModelRunner, tokens: int) -> ModelFacts:

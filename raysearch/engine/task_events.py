@@ -16,7 +16,7 @@ def pairs_of(block: Block) -> dict[str, Any]:
     return {"split": block.split, "block": block.index, "pairs": block.pairs}
 
 
-def fitted(task: Task, seed: Seed, fit: FitOutcome, origin: Mapping[str, Any]) -> Fitted:
+def fitted_event(task: Task, seed: Seed, fit: FitOutcome, origin: Mapping[str, Any]) -> Fitted:
     """Returns the event of one seed of a fit. `origin`: the fields that say where it was done."""
     first, last = task.steps
     points = [p for p in fit.points if p[0] > first]
@@ -45,7 +45,7 @@ def fitted(task: Task, seed: Seed, fit: FitOutcome, origin: Mapping[str, Any]) -
     )
 
 
-def failed(task: Task, key: str | None, fault: Fault, worker: str, node: str) -> Failed:
+def failed_event(task: Task, key: str | None, fault: Fault, worker: str, node: str) -> Failed:
     """Returns the event of an intervention that failed; `key` None: of the whole task."""
     return Failed(
         task=task.id,

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from raysearch.core.choices import listed
+from raysearch.core.choices import or_text
 from raysearch.core.control_kinds import JOB_CONTROLS
 from raysearch.core.featurizers import IDENTITY, featurizers
 from raysearch.core.key_types import Keys
@@ -44,7 +44,7 @@ WORDS = {
     "space.subspaces": "should be a list such as [full, {das: [1, 4]}]",
     "space.subspaces.#": _SUBSPACE,
     "controls": "should be a list such as [random_subspace, arbitrary_labels]",
-    "controls.#": f"should be {listed(JOB_CONTROLS)}",
+    "controls.#": f"should be {or_text(JOB_CONTROLS)}",
     "space.units": "should be a list of sets, each a list of units, such as [[{layer: 9, position: "
     "last}]]",
     "space.units.#": "should be a list of units that are interchanged at once, such as [{layer: 9, "

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, Field, ValidationError
 
-from raysearch.core.choices import described
+from raysearch.core.choices import meanings_text
 from raysearch.core.control_kinds import Control, job_control_meanings
 from raysearch.core.featurizers import warn_of_unusable
 from raysearch.core.fit_keys import FitKeys
@@ -56,7 +56,7 @@ class Job(Keys):
         default=(),
         description="Interventions that prove nothing, tested beside what is found as hypotheses "
         "of their own, which do not count among the hypotheses. "
-        f"{described(job_control_meanings())}.",
+        f"{meanings_text(job_control_meanings())}.",
     )
     resources: ResourcesKeys = ResourcesKeys()
 

@@ -20,7 +20,7 @@ from raysearch.core.choices import (
     PairKinds,
     ScoreName,
     TestedScore,
-    described,
+    meanings_text,
 )
 from raysearch.core.key_types import Count, Keys, Positive, Rate, Whole, at_most, each_once
 from raysearch.job.placeholders import is_note, is_note_on_tensors
@@ -169,8 +169,8 @@ class PairsKeys(Keys):
     )
     kinds: Literal["auto"] | PairKinds = Field(
         default="auto",
-        description=f"Which pairs decide. {described(PAIR_KINDS)}; auto: both where an answer is "
-        "one of two, so that whatever changes it is a match, if every variable leaves a quarter "
+        description=f"Which pairs decide. {meanings_text(PAIR_KINDS)}; auto: both where an answer "
+        "is one of two, so that whatever changes it is a match, if every variable leaves a quarter "
         "of the test pairs alone; else change.",
     )
     fresh: bool = Field(
@@ -188,7 +188,7 @@ class PairsKeys(Keys):
 class AnswerKeys(Keys):
     """The part of an answer that is compared."""
 
-    compare: Compare = Field(default="first_token", description=f"{described(COMPARISONS)}.")
+    compare: Compare = Field(default="first_token", description=f"{meanings_text(COMPARISONS)}.")
     aliases: dict[str, tuple[str, ...]] = Field(
         default={},
         description="By answer, a list of other answers that count as equal to it (first_token, "
@@ -224,8 +224,8 @@ class AnswerKeys(Keys):
     scores: Annotated[tuple[ScoreName, ...], AfterValidator(each_once)] = Field(
         default=(),
         description="Numbers that are measured beside each output, for each pair and variable. "
-        f"{described(SCORES)}. A test may be on the first two (test.score); the others are told "
-        "and never decide.",
+        f"{meanings_text(SCORES)}. A test may be on the first two (test.score); the others are "
+        "told and never decide.",
     )
 
 
@@ -240,7 +240,7 @@ class TestKeys(Keys):
     )
     score: TestedScore = Field(
         default="matches",
-        description=f"What is held against the threshold. {described(TESTED_SCORES)}. The last "
+        description=f"What is held against the threshold. {meanings_text(TESTED_SCORES)}. The last "
         "two by betting; `iia`, `low` and `high` are then of that mean.",
     )
     claim: Literal["auto", "sampler", "these_pairs"] = Field(

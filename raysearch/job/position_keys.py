@@ -29,7 +29,7 @@ def tokens_of(position: str | TokenIndices) -> tuple[int, ...] | None:
     return None if isinstance(position, str) else next(iter(position.values()))["tokens"]
 
 
-def declared(positions: Iterable[str | TokenIndices]) -> dict[str, tuple[int, ...]]:
+def declared_positions(positions: Iterable[str | TokenIndices]) -> dict[str, tuple[int, ...]]:
     """Returns the tokens of the positions that have them by index. Raises: ValueError where one
     name is given others."""
     found: dict[str, tuple[int, ...]] = {}

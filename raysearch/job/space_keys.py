@@ -14,7 +14,7 @@ from raysearch.causal import EVERY
 from raysearch.core.featurizers import is_fitted
 from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
 from raysearch.core.key_types import Count, Keys, Positive
-from raysearch.job.position_keys import PositionKey, declared, position_name
+from raysearch.job.position_keys import PositionKey, declared_positions, position_name
 from raysearch.job.subspace_keys import BY_A_WORD, IndexRange, SubspaceKeys, subspaces_of
 from raysearch.job.unit_keys import Component, UnitKeys, intervention_of, overlap, site_words
 
@@ -95,7 +95,7 @@ class SpaceKeys(Keys):
             written += [
                 p for p in (keys.position, keys.source_site and keys.source_site.position) if p
             ]
-        return declared(written)
+        return declared_positions(written)
 
     @property
     def meant_subspaces(self) -> tuple[Subspace, ...]:

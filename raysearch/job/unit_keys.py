@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from raysearch.core.choices import OPERATIONS, Operation, described
+from raysearch.core.choices import OPERATIONS, Operation, meanings_text
 from raysearch.core.hypothesis import Intervention, Site, Unit, canonical_json, is_in_layers
 from raysearch.core.key_types import Count, Keys
 from raysearch.core.space import COMPONENTS
@@ -113,8 +113,8 @@ class UnitKeys(Keys):
     )
     operation: Operation = Field(
         default="interchange",
-        description=f"What is done to the unit: {described(OPERATIONS)}. An ablation takes nothing "
-        "from the source, and is accepted where the output is no longer the base's answer "
+        description=f"What is done to the unit: {meanings_text(OPERATIONS)}. An ablation takes "
+        "nothing from the source, and is accepted where the output is no longer the base's answer "
         "(necessity). All units of a set have one.",
     )
 

@@ -97,7 +97,7 @@ def run(
     job_file = file_of(job)
     job, given = job_and_objects(job, keys)
     with follow(quiet) as frontend:
-        return _run(running.begin(job, where, frontend, given=given, job_file=job_file))
+        return _run(running.start_run(job, where, frontend, given=given, job_file=job_file))
 
 
 def plan(
@@ -229,7 +229,9 @@ def resume(
     where = _where(store, pool, address, tracking_uri)
     given = given_of(problem, model)
     with follow(quiet) as frontend:
-        return _run(running.go_on(_place(run), where, frontend, retry_failed, given, more_pairs))
+        return _run(
+            running.resume_run(_place(run), where, frontend, retry_failed, given, more_pairs)
+        )
 
 
 def _check_keys(

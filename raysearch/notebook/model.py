@@ -48,7 +48,7 @@ from raysearch.interventions.apply import (
     source_name,
 )
 from raysearch.interventions.saved_intervention import SavedIntervention
-from raysearch.notebook.prediction import NextTokens, predicted
+from raysearch.notebook.prediction import NextTokens, make_prediction
 from raysearch.notebook.swap_rows import canonical_logits, logits_of_rows, tokens_at, unit_words
 from raysearch.notebook.views import Answers, Scan, Swap
 from raysearch.visible_text import visible
@@ -136,7 +136,7 @@ class Model:
         if not isinstance(text, str) or not text:
             raise PairsError(f"predict: got {text!r:.60}; give a text, not empty")
         logits = self._network.plain(self._texts[text].ids)
-        return predicted(text, logits, top, self._word)
+        return make_prediction(text, logits, top, self._word)
 
     @_as_it_is
     def swap(

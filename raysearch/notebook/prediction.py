@@ -79,7 +79,9 @@ class NextTokens:
         ]
 
 
-def predicted(given: str, logits: "Tensor", top: int, word: Callable[[int], str]) -> NextTokens:
+def make_prediction(
+    given: str, logits: "Tensor", top: int, word: Callable[[int], str]
+) -> NextTokens:
     """Returns the best `top` of `logits`, of shape (answer). Raises: JobError for a `top` that is
     no number from 1 to as many as there are."""
     if isinstance(top, bool) or not isinstance(top, int) or not 1 <= top <= len(logits):

@@ -12,12 +12,12 @@ from typing import Any
 
 from raysearch.causal import Stimulus
 from raysearch.core.model_source import ModelSource
-from raysearch.engine.encoding.encode_tensors import untaken
+from raysearch.engine.encoding.encode_tensors import not_run_error
 from raysearch.engine.loading.factory import load_module
 from raysearch.engine.loading.given_model import GivenModel
 from raysearch.engine.networks.tensor_network import TensorNetwork
 from raysearch.errors import ModelError, PairsError
-from raysearch.notebook.prediction import NextTokens, predicted
+from raysearch.notebook.prediction import NextTokens, make_prediction
 
 
 class TensorModel:
@@ -67,5 +67,7 @@ class TensorModel:
             try:
                 logits = TensorNetwork(self.given.module, stimulus).plain(stimulus)
             except (Exception, SystemExit) as e:  # the call is all the user's module
-                raise untaken(self.given.name, stimulus, "the input", e) from e
-        return predicted(shown, logits, min(top, len(logits)) if isinstance(top, int) else top, str)
+                raise not_run_error(self.given.name, stimulus, "the input", e) from e
+        return make_prediction(
+            shown, logits, min(top, len(logits)) if isinstance(top, int) else top, str
+        )

@@ -12,7 +12,7 @@ from functools import partial
 
 from raysearch.causal import CausalModel, Input, Problem, Setting, Value, Variable
 from raysearch.errors import CausalModelError
-from raysearch.problems.option_checks import chosen, share
+from raysearch.problems.option_checks import chosen_names, share
 from raysearch.problems.text_template import fill
 
 ATTRIBUTES = ("country", "language", "continent")
@@ -93,7 +93,7 @@ def problem(cities: Sequence[str] = tuple(FACTS), other_asked: float = OTHER_ASK
         CausalModelError: a city is not in FACTS, no two cities differ in all attributes, or the
             share is out of range.
     """
-    known = chosen("entity_attributes", "cities", cities, FACTS)
+    known = chosen_names("entity_attributes", "cities", cities, FACTS)
     source_asked = share("entity_attributes", "other_asked", other_asked, OTHER_ASKED)
     couples = [
         (b, s) for b in known for s in known if not {*FACTS[b].values()} & {*FACTS[s].values()}

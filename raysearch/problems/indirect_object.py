@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from raysearch.causal import CausalModel, Input, Problem, Setting, Value, Variable
-from raysearch.problems.option_checks import chosen, share, words
+from raysearch.problems.option_checks import chosen_names, share, words
 from raysearch.problems.text_template import fill
 
 POSITIONS = ("first", "and", "second", "repeated", "verb", "thing")
@@ -74,7 +74,7 @@ def problem(
             share out of range.
     """
     people = words("indirect_object", "names", names, 4, NAMES[:4])
-    used = chosen("indirect_object", "templates", templates, TEMPLATES)
+    used = chosen_names("indirect_object", "templates", templates, TEMPLATES)
     apart = share("indirect_object", "other_position", other_position, OTHER_POSITION)
     return Problem(
         name="indirect_object",

@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 
 from raysearch.causal import Problem
 from raysearch.errors import JobError, RaysearchError
-from raysearch.plugins import entry_point, installed
+from raysearch.plugins import entry_point, installed_plugins
 from raysearch.user_code import CodeKind, find
 from raysearch.visible_text import one_line
 
@@ -48,7 +48,7 @@ def named_problem(use: str) -> tuple[str, str, CodeKind]:
     place, _, name = target.rpartition(":") if ":" in target else (target, "", "problem")
     near = next(
         (name for name in ready if name.endswith(f".{place}")),
-        f"one of {', '.join([*ready, *installed(GROUP)])}",
+        f"one of {', '.join([*ready, *installed_plugins(GROUP)])}",
     )
     kind = CodeKind(
         what="a Problem, or a function that returns one",

@@ -64,7 +64,7 @@ def words(
     return found
 
 
-def chosen(
+def chosen_names(
     problem: str, option: str, value: Any, known: Collection[str], least: int = 1
 ) -> tuple[str, ...]:
     """Checks that `value` lists at least `least` of the names in `known`; returns each once.

@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint
 from inspect import signature
 from typing import Any
 
-from raysearch.plugins import installed, package_of
+from raysearch.plugins import installed_plugins, package_of
 from raysearch.proposers.attribution import Attribution
 from raysearch.proposers.base import Exhaustive, Proposer
 from raysearch.proposers.refine import Refine
@@ -21,20 +21,23 @@ READY: dict[str, type[Proposer]] = {
 """The proposers of raysearch, by the name that a job gives them."""
 
 
-def added() -> dict[str, EntryPoint]:
+def installed_proposers() -> dict[str, EntryPoint]:
     """Returns the proposers of installed packages, by name; none of them takes a name of ours."""
-    return {name: point for name, point in installed(GROUP).items() if name not in READY}
+    return {name: point for name, point in installed_plugins(GROUP).items() if name not in READY}
 
 
 def names() -> list[str]:
     """Returns the names that `propose.use` takes, those of installed packages last."""
-    return [*READY, *added()]
+    return [*READY, *installed_proposers()]
 
 
 def schema_of_names() -> dict[str, Any]:
     """Returns the JSON Schema of `propose.use`, with its description."""
     lines = [f"{name}: {ready.description}" for name, ready in READY.items()]
-    lines += [f"{name}: of the package {package_of(point)}" for name, point in added().items()]
+    lines += [
+        f"{name}: of the package {package_of(point)}"
+        for name, point in installed_proposers().items()
+    ]
     return {
         "anyOf": [{"enum": names()}, {"type": "string", "pattern": ":"}],
         "description": f"{'; '.join(lines)}; or `my_file.py:Proposer`.",

@@ -138,7 +138,7 @@ def _reaches(margin: Interval | None, iia: float | None, row: Row) -> bool:
     return iia is not None and bool(iia >= row["low"])
 
 
-def indexed(controls: Iterable[Row]) -> dict[ControlKey, Row]:
+def controls_by_place(controls: Iterable[Row]) -> dict[ControlKey, Row]:
     """Returns controls that are hypotheses of their own, the first of each kind and place."""
     found: dict[ControlKey, Row] = {}
     for control in controls:

@@ -72,7 +72,7 @@ def figures(run: FolderLike, out: FolderLike, tokens: Mapping[str, str]) -> Iter
     yield "captions.txt"
 
 
-def unshown(run: FolderLike, tokens: Mapping[str, str]) -> str:
+def characters_without_font(run: FolderLike, tokens: Mapping[str, str]) -> str:
     """Returns the characters of labels that no installed font has."""
     labels = (label for _, panel in _each_panel(open_folder(run)) for label in panel.labels)
     return without_glyphs("".join(chain(labels, tokens.values())))

@@ -307,7 +307,7 @@ def sentences(panel: Panel, facts: ChartFacts) -> list[str]:
     shared = f" ({', '.join(panel.shared)})" if panel.shared else ""
     score = facts.score
     ablates = ablations(row.get("units") for row in panel.cells.values())
-    scored = claims.scored(ablates) if score.counted else score.description
+    scored = claims.score_words(ablates) if score.counted else score.description
     said = [
         claims.question(ablates, f"“{panel.variable}”", f"{of}{shared}"),
         f"{score.name[:1].upper()}{score.name[1:]} ({scored}) by layer and {panel.axis}, white 0 "

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from raysearch.core.control_kinds import JOB_CONTROLS
-from raysearch.report.control_comparison import ControlComparison, compare, indexed
+from raysearch.report.control_comparison import ControlComparison, compare, controls_by_place
 from raysearch.report.margins import NO_MARGINS, Margins
 from raysearch.report.row_sequence import Row, Rows
 
@@ -49,7 +49,7 @@ def compare_controls(
     Args: any_score: use margins of matches even where the test is on another score.
     """
     accepted = found.accepted if accepted is None else accepted
-    controls = indexed(of_same_variables(found.controls, accepted))
+    controls = controls_by_place(of_same_variables(found.controls, accepted))
     margins = found.margins if any_score or found.margins.of_tested_score else NO_MARGINS
     variables = sorted(found.hypotheses.values("variable"))
     for row in accepted:

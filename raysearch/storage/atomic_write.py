@@ -50,7 +50,9 @@ def write_below(root: Path, place: Sequence[str], content: bytes) -> None:
     """
     path = root.joinpath(*place)
     with (
-        refused(f"{path}: cannot be written", "free the disk or choose another folder"),
+        os_errors_in_one_line(
+            f"{path}: cannot be written", "free the disk or choose another folder"
+        ),
         opened_folder(root, place[:-1], make=True) as folder,
     ):
         _write(folder, place[-1], content)
@@ -119,7 +121,7 @@ def writable_folder(path: Path) -> None:
     Raises:
         StoreError: it cannot be made.
     """
-    with refused(f"{path}: cannot be made", "name a folder that you may write"):
+    with os_errors_in_one_line(f"{path}: cannot be made", "name a folder that you may write"):
         path.mkdir(parents=True, exist_ok=True)
 
 
@@ -147,7 +149,9 @@ def fsync_folder(path: Path) -> None:
 
 
 @contextmanager
-def refused(what: str, way_out: str = "", but: type[OSError] | None = None) -> Iterator[None]:
+def os_errors_in_one_line(
+    what: str, way_out: str = "", but: type[OSError] | None = None
+) -> Iterator[None]:
     """Turns an OSError of its block into one line: `what`, the reason, and what would do.
 
     Args:

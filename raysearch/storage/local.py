@@ -20,8 +20,8 @@ from raysearch.storage.atomic_write import (
     make_folder,
     open_plain,
     opened_folder,
+    os_errors_in_one_line,
     read_below,
-    refused,
     write_below,
 )
 
@@ -56,7 +56,7 @@ class LocalFolder:
         return LocalFolder(self._root, (*self._inside, *name.split("/")))
 
     def read(self, name: str) -> bytes:
-        with refused(f"{self.path / name}: cannot be read"):
+        with os_errors_in_one_line(f"{self.path / name}: cannot be read"):
             return read_below(self._root, (*self._inside, name))
 
     def check_plain(self, name: str) -> Path:
@@ -65,7 +65,7 @@ class LocalFolder:
         Raises:
             StoreError: it is a link, or no plain file.
         """
-        with refused(f"{self.path / name}: cannot be read"), self._opened() as folder:
+        with os_errors_in_one_line(f"{self.path / name}: cannot be read"), self._opened() as folder:
             os.close(open_plain(folder, name, os.O_RDONLY))
         return self.path / name
 
@@ -79,7 +79,7 @@ class LocalFolder:
     def delete(self, name: str) -> None:
         path = self.path / name
         way_out = "the driver must be able to write there"
-        with refused(f"{path}: cannot be removed", way_out), self._opened() as folder:
+        with os_errors_in_one_line(f"{path}: cannot be removed", way_out), self._opened() as folder:
             os.unlink(name, dir_fd=folder)
 
     def exists(self, name: str) -> bool:
@@ -95,7 +95,7 @@ class LocalFolder:
 
     def claim(self, name: str) -> "LocalFolder | None":
         _make(self._root)
-        with refused(f"{self.path / name}: cannot be made", _GIVE_ANOTHER):
+        with os_errors_in_one_line(f"{self.path / name}: cannot be made", _GIVE_ANOTHER):
             try:
                 with self._opened(make=True) as folder:
                     os.mkdir(name, dir_fd=folder)
@@ -106,7 +106,10 @@ class LocalFolder:
 
     def log(self, max_bytes: int) -> "AppendedLog":
         _make(self._root)
-        with refused(f"{self.path}: cannot be made", _GIVE_ANOTHER), self._opened(make=True):
+        with (
+            os_errors_in_one_line(f"{self.path}: cannot be made", _GIVE_ANOTHER),
+            self._opened(make=True),
+        ):
             pass
         return AppendedLog(self._root, self._inside, max_bytes)
 
@@ -114,7 +117,7 @@ class LocalFolder:
     def lock(self, what: str) -> Iterator[None]:
         path = self.path / _LOCK
         way_out = "a driver must be able to write the run folder"
-        with refused(f"{path}: cannot be opened", way_out), self._opened() as folder:
+        with os_errors_in_one_line(f"{path}: cannot be opened", way_out), self._opened() as folder:
             handle = open_plain(folder, _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             _take(handle, path, what)
@@ -126,14 +129,16 @@ class LocalFolder:
         """Describes the process that holds the lock now; None if nobody does. It shares
         the lock for a moment, so that whoever takes it must try twice (`_take`)."""
         path = self.path / _LOCK
-        with refused(f"{path}: cannot be read", "check its rights"):
+        with os_errors_in_one_line(f"{path}: cannot be read", "check its rights"):
             try:
                 with self._opened() as folder:
                     handle = open_plain(folder, _LOCK, os.O_RDONLY)
             except FileNotFoundError:
                 return None
         try:
-            with refused(f"{path}: this file system cannot lock", _LOCAL_STORE, BlockingIOError):
+            with os_errors_in_one_line(
+                f"{path}: this file system cannot lock", _LOCAL_STORE, BlockingIOError
+            ):
                 fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return _holder(handle)
@@ -155,7 +160,7 @@ class LocalFolder:
         return opened_folder(self._root, self._inside, make)
 
     def _entries(self) -> list[Path]:
-        with refused(f"{self.path}: cannot be listed", "check its rights"):
+        with os_errors_in_one_line(f"{self.path}: cannot be listed", "check its rights"):
             return list(self.path.iterdir()) if self.path.is_dir() else []
 
 
@@ -170,7 +175,7 @@ class AppendedLog:
 
     def append(self, content: bytes) -> None:
         root, inside = self._place
-        with refused(f"{root.joinpath(*inside)}: cannot be written", _FREE_THE_DISK):
+        with os_errors_in_one_line(f"{root.joinpath(*inside)}: cannot be written", _FREE_THE_DISK):
             self._write(content)
 
     def close(self) -> None:
@@ -199,7 +204,7 @@ def _make(path: Path) -> None:
         return
     if path.parent != path:
         _make(path.parent)
-    with refused(f"{path}: cannot be made", _GIVE_ANOTHER):
+    with os_errors_in_one_line(f"{path}: cannot be made", _GIVE_ANOTHER):
         try:
             make_folder(path)
         except FileExistsError:
@@ -214,7 +219,9 @@ def this_process() -> str:
 
 def _take(handle: int, path: Path, what: str) -> None:
     try:
-        with refused(f"{path}: this file system cannot lock", _LOCAL_STORE, BlockingIOError):
+        with os_errors_in_one_line(
+            f"{path}: this file system cannot lock", _LOCAL_STORE, BlockingIOError
+        ):
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -224,7 +231,7 @@ def _take(handle: int, path: Path, what: str) -> None:
         raise StoreError(
             f"{what}: {_holder(handle)} works on it now; wait for its end or stop it, then `resume`"
         ) from e
-    with refused(f"{path}: cannot be written", _FREE_THE_DISK):
+    with os_errors_in_one_line(f"{path}: cannot be written", _FREE_THE_DISK):
         os.ftruncate(handle, 0)
         os.write(handle, this_process().encode())
 

@@ -222,7 +222,7 @@ def find_run(store: str | Path | Folder, name_or_place: str | Path) -> RunFolder
         return RunFolder.open(text)
     root = open_folder(store)
     names = run_names(root)
-    found = named(text, names)
+    found = runs_named(text, names)
     if len(found) == 1:
         return RunFolder.open(root.at(found[0]))
     if found:
@@ -238,7 +238,7 @@ def find_run(store: str | Path | Folder, name_or_place: str | Path) -> RunFolder
     )
 
 
-def named(text: str, names: Sequence[str]) -> Sequence[str]:
+def runs_named(text: str, names: Sequence[str]) -> Sequence[str]:
     """Returns those of a store's runs that `text` may stand for: a whole name; "latest", or
     "latest~2" for the one that is two older; the name of a job; or the beginning of a name.
 

@@ -6,12 +6,12 @@ lower end of the interval decides, since means at stopping times are not compara
 
 from dataclasses import dataclass, field
 
-Standing = tuple[int, float, float]
+Rank = tuple[int, float, float]
 """Rank of the verdict, lower end of the interval, mean; the largest is the best."""
 _RANKS = {"accept": 2, "undecided": 1}
 
 
-def standing(verdict: str | None, low: float | None, iia: float) -> Standing:
+def rank_of(verdict: str | None, low: float | None, iia: float) -> Rank:
     """Returns the standing of a hypothesis that was measured."""
     return _RANKS.get(verdict or "", 0), -1.0 if low is None else low, iia
 
@@ -25,10 +25,10 @@ class BestSite:
         undecided: the others, by their ids.
     """
 
-    settled: Standing | None = None
-    undecided: dict[str, Standing] = field(default_factory=dict)
+    settled: Rank | None = None
+    undecided: dict[str, Rank] = field(default_factory=dict)
 
-    def take(self, hypothesis: str, verdict: str, found: Standing | None) -> None:
+    def take(self, hypothesis: str, verdict: str, found: Rank | None) -> None:
         """Takes a verdict. `found`: None where it is of no measurement, such as a failure."""
         self.undecided.pop(hypothesis, None)
         if found is None:

@@ -62,7 +62,7 @@ class AcceptedHypothesis:
     files: tuple[str, ...]
 
 
-def accepted(run: FolderLike, results: RunResults, most: int) -> list[AcceptedHypothesis]:
+def first_accepted(run: FolderLike, results: RunResults, most: int) -> list[AcceptedHypothesis]:
     """Returns the first `most` accepted hypotheses of a run, in the order of its results.
 
     Raises: StoreError for a damaged table.

@@ -13,7 +13,7 @@ from raysearch.report.labels import VERDICT_WORDS
 from raysearch.report.row_sequence import Row
 from raysearch.report.run_results import RunResults
 from raysearch.report.unit_text import words
-from raysearch.tracking.best_sites import standing
+from raysearch.tracking.best_sites import rank_of
 
 MAX_VARIABLES = 20
 _COLUMNS = ("variable", "verdict", "units", "iia", "low", "high", "n", "holdout_iia")
@@ -56,7 +56,7 @@ def _best(rows: list[Row]) -> Row:
     """Returns the best of the rows that were measured and did not fail; else the first."""
     known = [row for row in rows if row["iia"] is not None and row["verdict"] != "failed"]
     return max(
-        known, key=lambda row: standing(row["verdict"], row["low"], row["iia"]), default=rows[0]
+        known, key=lambda row: rank_of(row["verdict"], row["low"], row["iia"]), default=rows[0]
     )
 
 

@@ -20,7 +20,7 @@ from raysearch.core.records import Decided, Record, Snapshot
 from raysearch.errors import TrackingError
 from raysearch.storage.uris import without_credentials
 from raysearch.store.table_rows import iia_of, shared_layer
-from raysearch.tracking.best_sites import BestSite, standing
+from raysearch.tracking.best_sites import BestSite, rank_of
 from raysearch.tracking.mlflow_check import reach
 from raysearch.tracking.mlflow_client import THREAD, connect
 from raysearch.tracking.mlflow_log import (
@@ -140,7 +140,7 @@ class MlflowTracker:
             names = [f"iia/{variable}", *([f"best_iia/{variable}/{where}"] if where else [])]
             # The mean of a failed one is from before it failed, and a retry may withdraw it.
             known = bool(record.n) and iia is not None and record.verdict != "failed"
-            found = standing(record.verdict, record.low, iia or 0.0) if known else None
+            found = rank_of(record.verdict, record.low, iia or 0.0) if known else None
             for name in names:
                 self._best.setdefault(name, BestSite()).take(
                     record.hypothesis.id, record.verdict, found

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raysearch.errors import JobError
-from raysearch.plugins import installed, load, package_of
+from raysearch.plugins import installed_plugins, load, package_of
 from raysearch.tracking.mlflow import Mlflow
 from raysearch.tracking.tracker import TrackedRun, Tracker, TrackerKind
 
@@ -24,14 +24,14 @@ _PARTS = ("name", "title", "example", "credentials", "open", "check")
 def tracker_of(uri: str) -> TrackerKind:
     """Returns the tracker for a URI. Raises: JobError if its package cannot be imported."""
     scheme = uri.partition("://")[0]
-    if scheme == uri or scheme in READY or scheme not in installed(GROUP):
+    if scheme == uri or scheme in READY or scheme not in installed_plugins(GROUP):
         return READY.get(scheme, DEFAULT)
     kind: Any = load(GROUP, scheme, "--tracking-uri")
     missing = [part for part in _PARTS if not hasattr(kind, part)]
     if missing:
         raise JobError(
-            f"--tracking-uri: {scheme} of {package_of(installed(GROUP)[scheme])} is no tracker: it "
-            f"lacks {', '.join(missing)}"
+            f"--tracking-uri: {scheme} of {package_of(installed_plugins(GROUP)[scheme])} is no "
+            f"tracker: it lacks {', '.join(missing)}"
         )
     return _Installed(kind)
 

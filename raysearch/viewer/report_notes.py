@@ -38,14 +38,14 @@ def none_accepted(waiting: bool, ablates: Collection[bool]) -> str:
     )
 
 
-def described(score: ScoreLabel, ablates: Collection[bool]) -> str:
+def score_note(score: ScoreLabel, ablates: Collection[bool]) -> str:
     """Says what a score is, of interchanges or ablations."""
     if not score.counted:
         return score.description
     return "; of an ablation, ".join(words.score for words in operations(ablates))
 
 
-def alignment(
+def alignment_note(
     score: ScoreLabel,
     ablates: Collection[bool],
     levels: str,
@@ -62,7 +62,7 @@ def alignment(
     )
     said_above = " Where it is not shown to do better than a control, that is said above."
     return (
-        f"{score.name[:1].upper()}{score.name[1:]}: {described(score, ablates)}, "
+        f"{score.name[:1].upper()}{score.name[1:]}: {score_note(score, ablates)}, "
         f"{'over all pairs of the test' if fixed else 'at the stopping time'}. "
         f"{levels} That of the holdout is 95 % of a number of pairs that was settled by the test "
         f"pairs. {every_threshold} Keep IIA: {keep}. Copies: outputs "

@@ -118,7 +118,7 @@ def _alignment(data: RunData) -> list[Block]:
         _first(data, MAX_ACCEPTED, data.count("accept")),
         as_well,
     )
-    note = report_notes.alignment(
+    note = report_notes.alignment_note(
         data.facts.score,
         data.ablates,
         interval_levels(data),
@@ -131,7 +131,7 @@ def _alignment(data: RunData) -> list[Block]:
         "names": {name: name.replace("_", " ") for name in controls},
         "rows": [_bar(b) for b in data.comparisons[:40]],
         "score": score,
-        "description": report_notes.described(data.facts.score, data.ablates),
+        "description": report_notes.score_note(data.facts.score, data.ablates),
         "threshold": data.facts.threshold,
         "of": data.count("accept"),
     }

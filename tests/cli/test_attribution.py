@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysearch as rs
-from raysearch.cli.plan import planned, written
+from raysearch.cli.plan import make_plan, plan_text
 from raysearch.store.run_folder import find_run
 from tests.cli.conftest import QUICKSTART, Shell
 from tests.cluster.worlds import true_cells
@@ -35,10 +35,10 @@ def _table(run: Path, name: str) -> list[dict[str, Any]]:
 
 
 def test_plan_says_the_k_that_it_will_have_and_its_chances_are_of_that_k() -> None:
-    report = planned(QUICKSTART, SETS)
-    chosen = json.loads(written(report, "json"))
-    every = planned(QUICKSTART, [s for s in SETS if not s.startswith("propose")])
-    whole = json.loads(written(every, "json"))
+    report = make_plan(QUICKSTART, SETS)
+    chosen = json.loads(plan_text(report, "json"))
+    every = make_plan(QUICKSTART, [s for s in SETS if not s.startswith("propose")])
+    whole = json.loads(plan_text(every, "json"))
     assert (chosen["hypotheses"], chosen["k"], chosen["proposer"]) == (48, 10, "attribution")
     assert (whole["hypotheses"], whole["k"], whole["proposer"]) == (48, 48, "exhaustive")
     at_nine_in_ten = [

@@ -34,7 +34,7 @@ def test_a_grid_is_told_as_component_heads_and_positions(grid: Grid, words: str)
 
 def planned(output: str, *sets: str) -> str:
     job = ROOT / "jobs" / "quickstart.yaml"
-    return plans.written(plans.planned(job, ("pairs.test=64", *sets)), output)
+    return plans.plan_text(plans.make_plan(job, ("pairs.test=64", *sets)), output)
 
 
 @pytest.mark.slow
@@ -127,7 +127,7 @@ def test_lines_wider_than_a_terminal_break_between_words_under_their_value() -> 
 
 def test_a_plan_on_tensors_shows_their_numbers() -> None:
     job = ROOT / "jobs" / "hierarchical_equality_handcrafted.yaml"
-    said = str(plans.planned(job, ()))
+    said = str(plans.make_plan(job, ()))
     shown = said[said.index("test pairs as the model gets them") :].splitlines()
     assert shown[1].endswith("places of the base: last 0")
     base, source = (line.split() for line in shown[2:4])

@@ -16,7 +16,7 @@ from raysearch.notebook.progress import follow
 from raysearch.report.results_table import results
 from raysearch.runner.exports.export import export
 from raysearch.runner.session.frontend import RunOptions
-from raysearch.runner.session.run import begin
+from raysearch.runner.session.run import start_run
 from raysearch.runner.session.status import local_status
 from raysearch.storage.folder import Folder
 from raysearch.storage.open_folder import open_folder
@@ -152,7 +152,7 @@ def test_a_run_whose_files_lie_in_the_store_is_looked_into_and_exported_from_the
     )
     job = Job.load(QUICKSTART, [*small, *named])
     where = RunOptions(store=s3.uri(tmp_path.name), tracking_uri="none", pool="local", address=None)
-    begin(job, where, follow(quiet=True), tmp_path / "sent")
+    start_run(job, where, follow(quiet=True), tmp_path / "sent")
     shutil.rmtree(tmp_path / "sent")
     run = find_run(open_folder(where.store), "latest")
     assert "path: files/model" in run.job_text

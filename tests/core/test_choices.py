@@ -63,7 +63,7 @@ def test_a_key_takes_the_names_of_its_list_and_says_what_they_mean(path: str, wo
     key = keys(path)
     takes = key.get("items") or key.get("anyOf", [key])[-1]  # "auto" stands before the names
     assert takes["enum"] == list(words)
-    assert choices.described(words) in key["description"]
+    assert choices.meanings_text(words) in key["description"]
 
 
 def test_what_implements_a_list_has_every_name_of_it() -> None:

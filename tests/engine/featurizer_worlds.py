@@ -6,7 +6,7 @@ from torch import Tensor
 
 from raysearch.core.featurizers import names
 from raysearch.core.hypothesis import Subspace
-from raysearch.engine.featurizers.construction import closed_form, untrained
+from raysearch.engine.featurizers.construction import closed_form, make_untrained
 from raysearch.engine.featurizers.featurizer import Featurizer
 from raysearch.engine.featurizers.sae_file import SaeFile
 
@@ -58,7 +58,7 @@ def made(name: str, width: int, seed: int) -> Featurizer:
     file = SaeFile(
         safetensors.torch.save(autoencoder(width, 2 * width + 1, generator, jump=bool(seed % 2)))
     )
-    featurizer = untrained(subspace, width, generator, HEADS, file, vectors)
+    featurizer = make_untrained(subspace, width, generator, HEADS, file, vectors)
     with torch.no_grad():
         for parameter in featurizer.parameters():
             parameter += 0.2 * torch.randn(parameter.shape, generator=generator)

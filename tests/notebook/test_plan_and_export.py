@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import raysearch as rs
-from raysearch.cli.plan import planned, written
+from raysearch.cli.plan import make_plan, plan_text
 from raysearch.errors import JobError, TrackingError
 from raysearch.job import Job
 from tests.cli.conftest import QUICKSTART
@@ -22,9 +22,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> rs.Run:
 
 def test_a_plan_in_a_notebook_says_what_the_command_says() -> None:
     plan = rs.plan(Job.load(QUICKSTART, SMALL))
-    assert repr(plan) == written(planned(QUICKSTART, SMALL), "text")
+    assert repr(plan) == plan_text(make_plan(QUICKSTART, SMALL), "text")
     plain = json.loads(json.dumps(plan.plain()))
-    assert plain == json.loads(written(planned(QUICKSTART, SMALL), "json"))
+    assert plain == json.loads(plan_text(make_plan(QUICKSTART, SMALL), "json"))
     assert plan.hypotheses == plain["hypotheses"] > 0
 
 

@@ -16,7 +16,7 @@ from raysearch.report.row_sequence import Rows
 from raysearch.report.run_data import RunData, read_run
 from raysearch.report.run_facts import ChartFacts, chart_facts
 from raysearch.report.sentences import claim, limitations, question, title
-from raysearch.viewer.report_notes import described, none_accepted
+from raysearch.viewer.report_notes import none_accepted, score_note
 from tests.cli.conftest import QUICKSTART
 from tests.once import Once
 
@@ -69,7 +69,7 @@ def page(
         info={**data.info, "continued": continued},
     )  # fmt: skip
     lines = [title(now), *question(now), *claim(now), *limitations(now)]
-    lines += [none_accepted(False, now.ablates), described(now.facts.score, now.ablates)]
+    lines += [none_accepted(False, now.ablates), score_note(now.facts.score, now.ablates)]
     return "\n".join(lines)
 
 

@@ -15,7 +15,7 @@ from raysearch.engine.model_runner import ModelRunner
 from raysearch.engine.networks.half_precision import keep_copies
 from raysearch.engine.patching.rows import Row
 from raysearch.job import Job
-from raysearch.runner.plans.memory_estimate import A_HYPOTHESIS, MemoryEstimate, footprint
+from raysearch.runner.plans.memory_estimate import A_HYPOTHESIS, MemoryEstimate, estimate_memory
 from raysearch.runner.plans.plan import model_summary
 from raysearch.runner.plans.plan_report import memory_words
 from raysearch.runner.resolution.resolve import resolve
@@ -32,7 +32,7 @@ def _asked(*keys: str) -> tuple[ModelSummary, tuple[Encoded, ...], MemoryEstimat
     return (
         looked,
         encoded,
-        footprint(
+        estimate_memory(
             *(looked, encoded, test),
             rows=8,
             memory=None,
@@ -100,7 +100,7 @@ def test_copies_of_half_precision_weights_count_on_a_cpu_and_are_what_a_replica_
     looked = model_summary(question)
     encoded = looked.encode(question.pairs, question.positions, question.variables)
     told = {
-        cpu: footprint(
+        cpu: estimate_memory(
             looked, encoded, [encoded[0].index], 8, None, models=2, hypotheses=1, on_cpu=cpu
         )
         for cpu in (True, False)
@@ -124,7 +124,7 @@ def test_what_a_hypothesis_takes_of_the_driver_is_what_was_measured() -> None:
 
 def test_no_more_is_kept_than_the_job_allows() -> None:
     looked, encoded, _ = _asked()
-    told = footprint(
+    told = estimate_memory(
         looked, encoded, [encoded[0].index], rows=8, memory=1e-6, models=1, hypotheses=1
     )
     assert told.kept == int(1e-6 * 2**30)

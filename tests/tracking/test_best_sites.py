@@ -9,7 +9,7 @@ import pytest
 
 from raysearch.core.records import Decided
 from raysearch.report.run_results import RunResults
-from raysearch.tracking.best_sites import BestSite, standing
+from raysearch.tracking.best_sites import BestSite, rank_of
 from raysearch.tracking.description import best_means, describe
 from raysearch.tracking.mlflow import MlflowTracker
 from raysearch.tracking.registry import _Installed
@@ -45,7 +45,7 @@ def test_a_verdict_that_is_taken_back_lowers_the_mean(tracking: str) -> None:
     assert tracker.close("interrupted"), tracker.why
     assert shown(tracking, tracker.run_id) == 0.75
     site = BestSite()
-    site.take("a", "undecided", standing("undecided", 0.7, 0.9))
+    site.take("a", "undecided", rank_of("undecided", 0.7, 0.9))
     site.take("a", "failed", None)
     assert site.mean is None
 

@@ -30,7 +30,7 @@ from torch import Tensor
 from raysearch.core.events import Encoded, Ids
 from raysearch.core.hypothesis import Intervention, Unit
 from raysearch.engine.attribution.gradients import AtPoints, GradientProbe, LeadQuery, ProbedRun
-from raysearch.engine.execution.memory import RowLimit, halving
+from raysearch.engine.execution.memory import RowLimit, run_in_halves
 from raysearch.engine.execution.usage import UsageMeter
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import ModelInput, Network, batches, tokens_of
@@ -153,7 +153,7 @@ class Attributor:
         for batch in batches(
             comparisons, lambda comparison: self._network.batch_key(comparison.query.base), rows
         ):
-            done = halving(
+            done = run_in_halves(
                 batch, lambda part: (part, *self._moves(probes, part, patches, spans)), self._limit
             )
             for part, moves, leads in done:

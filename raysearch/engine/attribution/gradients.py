@@ -16,7 +16,7 @@ from torch import Tensor
 
 from raysearch.engine.execution.losses import losses_of
 from raysearch.engine.networks.components import Components, hook_at
-from raysearch.engine.networks.gradient_mode import detached
+from raysearch.engine.networks.gradient_mode import without_gradients
 from raysearch.engine.networks.hooks import Hook, HookCall, owned_hooks
 from raysearch.engine.networks.network import ModelInput, Network
 from raysearch.engine.networks.point import Point
@@ -53,7 +53,7 @@ class GradientProbe:
         self._hook_points = hook_points
         self.one_by_one = one_by_one
 
-    @detached()
+    @without_gradients()
     def activations(self, givens: Sequence[ModelInput], points: Sequence[Point]) -> list[AtPoints]:
         """Returns the activations of each input."""
         _, seen, _ = self._run(givens, points, False)

@@ -14,7 +14,7 @@ from raysearch.causal import LAST, Input, Pair, Span, Stimulus, token_index
 from raysearch.core.events import Encoded, Ids, ModelInput
 from raysearch.core.hypothesis import canonical_json
 from raysearch.core.prompt_format import PLAIN, PromptFormat
-from raysearch.engine.encoding.positions import PairSide, located
+from raysearch.engine.encoding.positions import PairSide, locate
 from raysearch.engine.encoding.tokenized_texts import Prompt, TokenizedText, TokenizedTexts
 from raysearch.errors import PairsError, PositionError
 
@@ -116,7 +116,7 @@ class _Encoder:
         sides = [
             self._side(name, given) for name, given in {"base": pair.base, **pair.sources}.items()
         ]
-        base_positions, *theirs = located(pair.index, sides, positions)
+        base_positions, *theirs = locate(pair.index, sides, positions)
         inputs = {"base": pair.base, **pair.sources}
         questions = {
             n: i for n, i in inputs.items() if n == "base" or n in pair.answers

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from raysearch.causal import LAST, Input, Pair, Stimulus, token_index
 from raysearch.core.events import Encoded, Ids
-from raysearch.engine.encoding.positions import PairSide, located
+from raysearch.engine.encoding.positions import PairSide, locate
 from raysearch.engine.networks.tensor_network import TensorNetwork
 from raysearch.errors import ModelError, PairsError, PositionError
 from raysearch.visible_text import one_line
@@ -52,7 +52,7 @@ class _Encoder:
             self._side(name, given, what + name)
             for name, given in {"base": pair.base, **pair.sources}.items()
         ]
-        base_positions, *theirs = located(pair.index, sides, positions)
+        base_positions, *theirs = locate(pair.index, sides, positions)
         questions = (
             "base",
             *(name for name in pair.sources if name in pair.answers),
@@ -108,7 +108,7 @@ class _Encoder:
             try:
                 self._tokens[batch_key] = self._network.tokens(stimulus)
             except (Exception, SystemExit) as e:  # any error of the user's module
-                raise untaken(self._network.name, stimulus, what, e) from e
+                raise not_run_error(self._network.name, stimulus, what, e) from e
         return self._tokens[batch_key]
 
     def _class(self, answers: Mapping[str, str], key: str, what: str) -> Ids:
@@ -130,7 +130,7 @@ class _Encoder:
         return (int(answer),)
 
 
-def untaken(network: str, stimulus: Stimulus, what: str, error: BaseException) -> ModelError:
+def not_run_error(network: str, stimulus: Stimulus, what: str, error: BaseException) -> ModelError:
     """Returns the error of a network that does not run on an input, whatever it raised."""
     given = f"{what}, a {stimulus.dtype} tensor of shape {list(stimulus.shape)}"
     message = one_line(error)

@@ -25,7 +25,7 @@ class PairSide:
     last: int
 
 
-def located(
+def locate(
     pair: int, sides: Sequence[PairSide], positions: Sequence[str]
 ) -> list[Mapping[str, Ids]]:
     """Returns the tokens of `positions`, and of "last", in each of `sides`, the base first.
@@ -46,7 +46,7 @@ def located(
     return [{position: at[i] for position, at in found.items()} for i in range(len(sides))]
 
 
-def every(encoded: Sequence[Encoded]) -> int:
+def common_length(encoded: Sequence[Encoded]) -> int:
     """Returns the number of tokens of every input, if each of them is a position. Raises:
     PositionError if lengths differ."""
     first, counts = (

@@ -30,7 +30,7 @@ from raysearch.engine.execution.cached_runs import (
 )
 from raysearch.engine.execution.capture import Capture
 from raysearch.engine.execution.capture_request import CaptureRequest
-from raysearch.engine.execution.memory import RowLimit, halving
+from raysearch.engine.execution.memory import RowLimit, run_in_halves
 from raysearch.engine.execution.predict import (
     Prediction,
     is_unsure,
@@ -40,7 +40,7 @@ from raysearch.engine.execution.predict import (
 )
 from raysearch.engine.execution.usage import UsageMeter
 from raysearch.engine.networks.components import Components, hook_at
-from raysearch.engine.networks.gradient_mode import detached
+from raysearch.engine.networks.gradient_mode import without_gradients
 from raysearch.engine.networks.hooks import owned_hooks
 from raysearch.engine.networks.network import LanguageModel, ModelInput, Network, batches, tokens_of
 from raysearch.engine.networks.point import Point
@@ -92,7 +92,7 @@ class ActivationCache:
             set()
         )  # near-ties that the canonical computation has not decided yet
 
-    @detached()
+    @without_gradients()
     def predictions(self, rows: Sequence[Row]) -> list[Prediction]:
         """Returns the prediction of each row, none of which is patched; rows not seen before are
         run."""
@@ -119,7 +119,7 @@ class ActivationCache:
         """Makes later runs store these components at every layer that is read."""
         self.wanted.components(components)
 
-    @detached()
+    @without_gradients()
     def runs(
         self, rows: Iterable[Row], sources: Mapping[Row, Collection[Point]] = MappingProxyType({})
     ) -> dict[Row, CachedRun]:
@@ -162,7 +162,7 @@ class ActivationCache:
             made |= self._run_all(new, max(blocks[row] for row in new))
         return made
 
-    @detached()
+    @without_gradients()
     def table(self, rows: Sequence[Row]) -> RunTable | None:
         """Returns the runs of `rows` as a table; None if they do not fit into the cache together.
         While no run is dropped, the table of the same sequence is not made again."""
@@ -230,7 +230,7 @@ class ActivationCache:
         at_once = min(self._limit.rows, self.room)
         with self.meter.phase("capture"):
             for batch in batches(rows, lambda row: self._network.batch_key(row.base), at_once):
-                for part in halving(batch, partial(self._run, blocks=blocks), self._limit):
+                for part in run_in_halves(batch, partial(self._run, blocks=blocks), self._limit):
                     made.update(part)
         return made
 

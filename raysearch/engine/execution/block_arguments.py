@@ -10,7 +10,7 @@ from transformers import Cache, DynamicCache
 from raysearch.engine.execution.cached_runs import StoredBatch
 from raysearch.engine.execution.shared_prefix_layers import is_causal
 from raysearch.engine.execution.wave import WaveShape
-from raysearch.engine.networks.block_stubs import stubbed
+from raysearch.engine.networks.block_stubs import stub_blocks
 from raysearch.engine.networks.hooks import as_rows_and_tokens, output_activation
 from raysearch.engine.networks.network import LanguageModel
 
@@ -44,7 +44,7 @@ class Template:
             self._arguments[layer] = args, kwargs
             return given
 
-        with stubbed(layers, stub, network.tuples):
+        with stub_blocks(layers, stub, network.tuples):
             network.run(
                 input_ids=torch.zeros(
                     (1, shape.length - shape.start), dtype=torch.long, device=device

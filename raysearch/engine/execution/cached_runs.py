@@ -47,7 +47,7 @@ class StoredBatch:
 
     def __post_init__(self) -> None:
         stored = [*self.activations.values(), self.keys, self.values]
-        parts = (t for layers in stored if layers is not None for t in unstacked(layers))
+        parts = (t for layers in stored if layers is not None for t in unstack(layers))
         object.__setattr__(self, "nbytes", sum(t.nbytes for t in parts))
 
     def shapes(self, tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -55,7 +55,7 @@ class StoredBatch:
         tokens of each layer."""
         assert self.keys is not None, "a run without keys and values cannot be replayed on"
         assert self.values is not None
-        both = list(zip(unstacked(self.keys), unstacked(self.values), strict=True))
+        both = list(zip(unstack(self.keys), unstack(self.values), strict=True))
         for some in [both[0]] * self.first_layer + both:
             keys, values = (t.new_zeros(()).expand(1, t.shape[1], tokens, t.shape[3]) for t in some)
             yield keys, values
@@ -117,12 +117,12 @@ def _of_rows(layers: Layers, rows: Sequence[int]) -> Layers:
     return layers[:, rows] if isinstance(layers, Tensor) else [layer[rows] for layer in layers]
 
 
-def unstacked(layers: Layers) -> Sequence[Tensor]:
+def unstack(layers: Layers) -> Sequence[Tensor]:
     """Returns one tensor for each layer."""
     return layers.unbind() if isinstance(layers, Tensor) else layers
 
 
-def stacked(layers: Sequence[Tensor]) -> Layers:
+def stack_layers(layers: Sequence[Tensor]) -> Layers:
     """Stacks the layers into one tensor if their shapes allow it."""
     alike = len({(t.shape, t.device, t.dtype) for t in layers}) == 1
     return torch.stack(list(layers)) if alike else layers
@@ -202,7 +202,7 @@ def prefixes(
     stacks = [part for part in parts if isinstance(part, Tensor)]
     if len(stacks) == len(parts):
         return _in_order(stacks, places, 1)
-    of_layers = zip(*map(unstacked, parts), strict=True)
+    of_layers = zip(*map(unstack, parts), strict=True)
     return [_in_order(of_layer, places, 0) for of_layer in of_layers]
 
 

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from raysearch.engine.networks.components import Components
-from raysearch.engine.networks.gradient_mode import detached
+from raysearch.engine.networks.gradient_mode import without_gradients
 from raysearch.engine.networks.network import LanguageModel, ModelInput, Network, tokens_of
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.edits import Replacements
@@ -148,7 +148,7 @@ class CanonicalRunner:
             )
             return False
 
-    @detached()
+    @without_gradients()
     def _read_run(
         self, run: Row, points: Collection[Point]
     ) -> Mapping[Point, Float[Tensor, "_token _width"]]:

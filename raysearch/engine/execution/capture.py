@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import DynamicCache
 
-from raysearch.engine.execution.cached_runs import CachedRun, Layers, StoredBatch, stacked
+from raysearch.engine.execution.cached_runs import CachedRun, Layers, StoredBatch, stack_layers
 from raysearch.engine.execution.capture_request import CaptureRequest
 from raysearch.engine.networks.components import Components, HookPoint, hook_at
 from raysearch.engine.networks.hooks import Hook, HookCall
@@ -55,7 +55,7 @@ class Capture:
         first_layer = self._wanted.first_layer
         stored = StoredBatch(
             {
-                component: stacked([torch.cat(parts, 1) for parts in of_layers])
+                component: stack_layers([torch.cat(parts, 1) for parts in of_layers])
                 for component, of_layers in self._seen.items()
             },
             {name: self._wanted.numbers(name, places) for name, places in self._places.items()},
@@ -94,7 +94,9 @@ class Capture:
         )
         bases = torch.tensor(self._bases)
         some_keys, some_values = (
-            stacked([t[:, :, :tokens].index_select(0, bases.to(t.device)) for t in layers[first:]])
+            stack_layers(
+                [t[:, :, :tokens].index_select(0, bases.to(t.device)) for t in layers[first:]]
+            )
             for layers in (keys, values)
         )
         return some_keys, some_values

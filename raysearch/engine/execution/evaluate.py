@@ -17,8 +17,14 @@ import torch
 
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.executors import Executor, PlainExecutor
-from raysearch.engine.execution.memory import RowLimit, halving
-from raysearch.engine.execution.predict import Prediction, checked, near_ties, predict, with_scores
+from raysearch.engine.execution.memory import RowLimit, run_in_halves
+from raysearch.engine.execution.predict import (
+    Prediction,
+    checked_prediction,
+    near_ties,
+    predict,
+    with_scores,
+)
 from raysearch.engine.networks.network import tokens_of
 from raysearch.engine.patching.rows import Row
 
@@ -137,7 +143,7 @@ class Evaluator:
         if not owners:
             return
         try:
-            predictions = [d for part in halving(list(owners), how, self.limit) for d in part]
+            predictions = [d for part in run_in_halves(list(owners), how, self.limit) for d in part]
         except Exception as error:  # noqa: BLE001  reported for its intervention, sparing others
             names = dict.fromkeys(items[0].intervention for items in owners.values())
             if len(names) == 1:
@@ -205,7 +211,7 @@ class Evaluator:
 def _add(items: Sequence[RowRequest], prediction: Prediction, outcome: _Token) -> None:
     for item in items:
         try:
-            outcome.predictions[item] = checked(
+            outcome.predictions[item] = checked_prediction(
                 prediction, f"intervention {item.intervention} on pair {item.pair}"
             )
         except ArithmeticError as error:

@@ -14,13 +14,13 @@ from torch import Tensor
 from raysearch.engine.execution.answer_scores import read_logits
 from raysearch.engine.execution.cached_runs import Indices, on_device
 from raysearch.engine.execution.evaluate import Evaluator
-from raysearch.engine.execution.memory import halving
+from raysearch.engine.execution.memory import run_in_halves
 from raysearch.engine.execution.outputs import SwapOutputs
 from raysearch.engine.execution.predict import (
     Predictions,
     choices_of,
     gap_error,
-    only,
+    mask_other_choices,
     predict,
     predictions_of,
 )
@@ -79,7 +79,7 @@ class SwapEvaluator:
     def _run(self, swaps: Swaps, wave: Indices, outputs: SwapOutputs) -> None:
         """Runs a wave; a failing one leaves its rows without outputs."""
         try:
-            parts = halving(
+            parts = run_in_halves(
                 range(len(wave)),
                 lambda part: self._predict(swaps, wave[list(part)], outputs),
                 self._evaluator.limit,
@@ -179,5 +179,5 @@ def _found(
     rows: Swaps, logits: Float[Tensor, "row vocab"], choices: Int[Tensor, "row choice"] | None
 ) -> Predictions:
     if choices is None:
-        logits = only(logits, rows.choices, rows.choice)
+        logits = mask_other_choices(logits, rows.choices, rows.choice)
     return predictions_of(logits, choices)

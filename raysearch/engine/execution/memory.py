@@ -100,7 +100,7 @@ def _number(file: Path) -> int | None:
     return int(text) if text.isdigit() else None
 
 
-def halving(
+def run_in_halves(
     items: Sequence[Item], do: Callable[[Sequence[Item]], Result], limit: RowLimit
 ) -> Iterator[Result]:
     """Yields `do(items)`, or the results for halves of `items`, and so on, while memory does not
@@ -120,5 +120,5 @@ def halving(
         torch.cuda.empty_cache()
     half = len(items) // 2
     limit.rows = min(limit.rows, len(items) - half)
-    yield from halving(items[:half], do, limit)
-    yield from halving(items[half:], do, limit)
+    yield from run_in_halves(items[:half], do, limit)
+    yield from run_in_halves(items[half:], do, limit)

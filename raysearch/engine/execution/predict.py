@@ -80,7 +80,7 @@ class Predictions:
 def predict(logits: Float[Tensor, "row vocab"], among: Sequence[Ids] = ()) -> list[Prediction]:
     """Returns the prediction of each row. `among`: ids to choose from, by row; empty: all."""
     ids = choices_of(among, logits.device)
-    found = predictions_of(logits if ids is not None else only(logits, among), ids)
+    found = predictions_of(logits if ids is not None else mask_other_choices(logits, among), ids)
     return [
         Prediction(*row)
         for row in zip(found.ids.tolist(), found.gaps.tolist(), found.finite.tolist(), strict=True)
@@ -112,7 +112,7 @@ def choices_of(among: Sequence[Ids], device: torch.device) -> Int[Tensor, "row c
     return on_device(np.array([sorted(set(ids)) for ids in among]), device)
 
 
-def only(
+def mask_other_choices(
     logits: Float[Tensor, "row vocab"], among: Sequence[Ids], which: Indices | None = None
 ) -> Float[Tensor, "row vocab"]:
     """Returns logits with -inf at the ids that a row does not choose from; NaN stays, so that it is
@@ -141,7 +141,7 @@ def with_scores(
     return [replace(d, answer_logits=h) for d, h in zip(predictions, answer_logits, strict=True)]
 
 
-def checked(prediction: Prediction, what: str) -> Prediction:
+def checked_prediction(prediction: Prediction, what: str) -> Prediction:
     """Returns the prediction. Raises: NonFiniteLogitsError, with `what` was run, if its logits are
     not finite."""
     if not prediction.finite:

@@ -31,9 +31,9 @@ from raysearch.engine.execution.shared_prefix_layers import SharedLayers
 from raysearch.engine.execution.wave import EntryPoint, Wave, WaveShape
 from raysearch.engine.execution.wave_cache import WaveCache
 from raysearch.engine.networks.answer_head import AnswerHead
-from raysearch.engine.networks.block_stubs import Stub, stubbed
+from raysearch.engine.networks.block_stubs import Stub, stub_blocks
 from raysearch.engine.networks.components import Components
-from raysearch.engine.networks.gradient_mode import detached
+from raysearch.engine.networks.gradient_mode import without_gradients
 from raysearch.engine.networks.hooks import HookCall, owned_hooks
 from raysearch.engine.networks.network import LanguageModel
 
@@ -137,7 +137,7 @@ class Replay:
     def _template(self, shape: WaveShape, batch: StoredBatch) -> Template:
         found = self._templates.pop(shape, None)
         if found is None:
-            with detached():
+            with without_gradients():
                 found = Template(self._network, shape, batch, self._shared.at(shape.length))
         self._templates[shape] = found
         if len(self._templates) > TEMPLATES:
@@ -158,7 +158,7 @@ class Replay:
         if choices is not None:
             choices = on_device(choices, device) if self._answers.serves(choices.shape[1]) else None
         head = nullcontext() if choices is None else self._answers.at(choices)
-        with head, stubbed(self._layers, block, self._network.tuples):
+        with head, stub_blocks(self._layers, block, self._network.tuples):
             logits = self._network.run(
                 input_ids=on_device(ids, device),
                 position_ids=torch.full(ids.shape, position, device=device),

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PretrainedConfig
 
 from raysearch.engine.execution.partial_attention import Groups, Heads, RowsByBase, attend
-from raysearch.engine.networks.gradient_mode import detached
+from raysearch.engine.networks.gradient_mode import without_gradients
 from raysearch.engine.networks.network import LanguageModel
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ AttentionInterface.register(NAME, _attention)
 
 
 @contextmanager
-def attended(configs: Sequence[PretrainedConfig], by: _Attends) -> Iterator[None]:
+def attend_by(configs: Sequence[PretrainedConfig], by: _Attends) -> Iterator[None]:
     """Makes the modules that have `configs` attend by `by`."""
     before = [config._attn_implementation for config in configs]
     token = _attending.set(by)
@@ -99,7 +99,7 @@ class SharedLayers:
             if (config := _config_of(module)) is not None
         }
         try:
-            with detached(), attended(list(configs.values()), probe):
+            with without_gradients(), attend_by(list(configs.values()), probe):
                 network.plain(network.example())
         except Exception as error:  # noqa: BLE001  any code of the model; rows then get copies
             log.info("%s: rows get copies of a prefix: %s", network.name, error)

@@ -16,7 +16,7 @@ from transformers import Cache, PretrainedConfig
 
 from raysearch.engine.execution.cached_runs import on_device, prefixes
 from raysearch.engine.execution.partial_attention import Groups, Heads, RowsByBase, attend
-from raysearch.engine.execution.shared_prefix_layers import attended
+from raysearch.engine.execution.shared_prefix_layers import attend_by
 from raysearch.engine.execution.wave import Wave
 
 
@@ -80,7 +80,7 @@ class WaveCache(Cache):
         if layer not in self.shared:
             yield
             return
-        with attended(configs, self):
+        with attend_by(configs, self):
             yield
 
     def complete(self, layers: int) -> None:

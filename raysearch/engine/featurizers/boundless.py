@@ -30,7 +30,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from raysearch.engine.featurizers.featurizer import FeaturizerContext, TemperatureSchedule, own
+from raysearch.engine.featurizers.featurizer import (
+    FeaturizerContext,
+    TemperatureSchedule,
+    saved_copy,
+)
 from raysearch.engine.featurizers.rotation import Learned, random_directions
 
 
@@ -64,7 +68,7 @@ class _Bounded(Learned):
     def tensors(self) -> dict[str, Tensor]:
         return {
             **super().tensors(),
-            "boundary": own(self.boundary),
+            "boundary": saved_copy(self.boundary),
             "temperature": torch.tensor(self.cooling.end),
         }
 

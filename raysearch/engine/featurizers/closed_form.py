@@ -26,8 +26,8 @@ from raysearch.engine.featurizers.featurizer import (
     FeatureVectors,
     FeaturizerContext,
     Vectors,
-    held,
-    own,
+    saved_copy,
+    working_copy,
 )
 from raysearch.engine.featurizers.linear_subspace import FixedSubspace
 from raysearch.engine.featurizers.rotation import random_directions
@@ -97,8 +97,8 @@ class Pca(FixedSubspace):
         scale: Float[Tensor, "width"],
     ) -> None:
         super().__init__(directions)
-        self.register_buffer("centre", held(centre))
-        self.register_buffer("scale", held(scale))
+        self.register_buffer("centre", working_copy(centre))
+        self.register_buffer("scale", working_copy(scale))
 
     @classmethod
     def make(cls, context: FeaturizerContext) -> Self:
@@ -136,7 +136,11 @@ class Pca(FixedSubspace):
         return (features @ self.directions.mT) * self.scale
 
     def tensors(self) -> dict[str, Tensor]:
-        return {**super().tensors(), "centre": own(self.centre), "scale": own(self.scale)}
+        return {
+            **super().tensors(),
+            "centre": saved_copy(self.centre),
+            "scale": saved_copy(self.scale),
+        }
 
     @classmethod
     def from_tensors(cls, width: int, tensors: Mapping[str, Tensor]) -> Self:

@@ -44,7 +44,7 @@ def implementation(name: str) -> type[Featurizer]:
     return found
 
 
-def untrained(
+def make_untrained(
     subspace: Subspace,
     width: int,
     generator: torch.Generator,

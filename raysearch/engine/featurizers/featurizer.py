@@ -200,12 +200,12 @@ def some_of(chosen: Sequence[int], count: int, name: str) -> list[int]:
     return list(chosen)
 
 
-def held(tensor: Tensor) -> Tensor:
+def working_copy(tensor: Tensor) -> Tensor:
     """Returns the copy of a tensor that a featurizer computes with: float32 and contiguous, since
     products round otherwise in another layout."""
     return tensor.detach().float().clone(memory_format=torch.contiguous_format)
 
 
-def own(tensor: Tensor) -> Tensor:
+def saved_copy(tensor: Tensor) -> Tensor:
     """Returns the copy of a tensor that is saved: on the CPU, contiguous."""
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)

@@ -13,7 +13,7 @@ from raysearch.engine.featurizers.featurizer import (
     Featurizer,
     FeaturizerContext,
     Vectors,
-    own,
+    saved_copy,
     some_of,
 )
 
@@ -58,7 +58,7 @@ class Identity(Featurizer):
         return base.index_copy(-1, self.coordinates, mixed)
 
     def tensors(self) -> dict[str, Tensor]:
-        return {"coordinates": own(self.coordinates)}
+        return {"coordinates": saved_copy(self.coordinates)}
 
     @classmethod
     def from_tensors(cls, width: int, tensors: Mapping[str, Tensor]) -> Self:

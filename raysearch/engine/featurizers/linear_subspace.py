@@ -15,7 +15,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from raysearch.engine.featurizers.featurizer import FeatureVectors, Featurizer, Vectors, held, own
+from raysearch.engine.featurizers.featurizer import (
+    FeatureVectors,
+    Featurizer,
+    Vectors,
+    saved_copy,
+    working_copy,
+)
 
 _TOLERANCE = 1e-4
 """The `unevenness` that saved directions may have."""
@@ -64,7 +70,7 @@ class LinearSubspace(Featurizer):
             raise ValueError("its directions are not orthonormal")
 
     def tensors(self) -> dict[str, Tensor]:
-        return {"directions": own(self.directions)}
+        return {"directions": saved_copy(self.directions)}
 
 
 class FixedSubspace(LinearSubspace):
@@ -74,7 +80,7 @@ class FixedSubspace(LinearSubspace):
 
     def __init__(self, directions: Float[Tensor, "width k"]) -> None:
         super().__init__(matrix(directions).shape[0])
-        self.register_buffer("given", held(directions))
+        self.register_buffer("given", working_copy(directions))
 
     @property
     def directions(self) -> Float[Tensor, "width k"]:

@@ -33,7 +33,7 @@ from raysearch.engine.featurizers.featurizer import (
     FeaturizerContext,
     TemperatureSchedule,
     Vectors,
-    own,
+    saved_copy,
 )
 from raysearch.engine.featurizers.identity import Identity
 from raysearch.engine.featurizers.sae import Sae
@@ -140,7 +140,7 @@ class Mask(Featurizer):
         if isinstance(basis, Sae):
             basis, theta = basis.only(self._kept()), theta[self._kept()]
         held = {f"{basis.name}.{name}": tensor for name, tensor in basis.tensors().items()}
-        return {"theta": own(theta), "total": torch.tensor(self.total), **held}
+        return {"theta": saved_copy(theta), "total": torch.tensor(self.total), **held}
 
     @classmethod
     def from_tensors(cls, width: int, tensors: Mapping[str, Tensor]) -> Self:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from raysearch.engine.featurizers.featurizer import FeaturizerContext, held
+from raysearch.engine.featurizers.featurizer import FeaturizerContext, working_copy
 from raysearch.engine.featurizers.linear_subspace import LinearSubspace, matrix, unevenness
 
 _ORTHONORMAL = 1e-5
@@ -40,7 +40,7 @@ class Learned(LinearSubspace):
     def __init__(self, directions: Tensor) -> None:
         # (width, k); of another shape it is refused in words, for it may come from a file.
         super().__init__(matrix(directions).shape[0])
-        self.raw = nn.Parameter(held(directions))
+        self.raw = nn.Parameter(working_copy(directions))
         self.register_buffer("fixed", None, persistent=False)
 
     @classmethod
@@ -67,12 +67,12 @@ class Learned(LinearSubspace):
         self._retracted_at = self.raw._version
 
     def harden(self) -> None:
-        self.fixed = held(orthonormal(self.raw.detach()))
+        self.fixed = working_copy(orthonormal(self.raw.detach()))
 
     @classmethod
     def from_tensors(cls, width: int, tensors: Mapping[str, Tensor]) -> Self:
         learned = cls(tensors["directions"])
-        learned.fixed = held(
+        learned.fixed = working_copy(
             learned.raw
         )  # not through QR again, so that it is the saved one to the last bit
         return learned

@@ -26,9 +26,9 @@ from raysearch.engine.featurizers.featurizer import (
     Featurizer,
     FeaturizerContext,
     Vectors,
-    held,
-    own,
+    saved_copy,
     some_of,
+    working_copy,
 )
 from raysearch.engine.featurizers.sae_file import CONFIG, SaeFile
 from raysearch.errors import JobError
@@ -65,11 +65,11 @@ class Sae(Featurizer):
         threshold: Float[Tensor, "feature"] | None = None,
     ) -> None:
         super().__init__(len(decoder_bias))
-        self.register_buffer("encoder", held(encoder))
-        self.register_buffer("encoder_bias", held(encoder_bias))
-        self.register_buffer("decoder", held(decoder))
-        self.register_buffer("decoder_bias", held(decoder_bias))
-        self.register_buffer("threshold", None if threshold is None else held(threshold))
+        self.register_buffer("encoder", working_copy(encoder))
+        self.register_buffer("encoder_bias", working_copy(encoder_bias))
+        self.register_buffer("decoder", working_copy(decoder))
+        self.register_buffer("decoder_bias", working_copy(decoder_bias))
+        self.register_buffer("threshold", None if threshold is None else working_copy(threshold))
 
     @classmethod
     def make(cls, context: FeaturizerContext) -> "Sae":
@@ -154,7 +154,7 @@ class Sae(Featurizer):
         return base + (change if mask is None else change * mask) @ self.decoder
 
     def tensors(self) -> dict[str, Tensor]:
-        return {name: own(tensor) for name, tensor in self.named_buffers()}
+        return {name: saved_copy(tensor) for name, tensor in self.named_buffers()}
 
     @classmethod
     def from_tensors(cls, width: int, tensors: Mapping[str, Tensor]) -> Self:

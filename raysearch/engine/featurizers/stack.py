@@ -26,7 +26,7 @@ def are_alike(one: Featurizer, other: Featurizer) -> bool:
     )
 
 
-def stacked(featurizers: Sequence[Featurizer]) -> Featurizer:
+def stack_featurizers(featurizers: Sequence[Featurizer]) -> Featurizer:
     """Returns the stack of featurizers that are alike."""
     first = featurizers[0]
     stack = copy.deepcopy(first, {id(buffer): buffer for buffer in first.buffers()})

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from raysearch.causal import Pair
 from raysearch.core.model_source import ModelSource
-from raysearch.engine.encoding.encode_tensors import encode_tensors, stimulus_of, untaken
+from raysearch.engine.encoding.encode_tensors import encode_tensors, not_run_error, stimulus_of
 from raysearch.engine.loading.factory_kind import NETWORK
 from raysearch.engine.loading.loaded_model import DTYPES, widest_of
 from raysearch.engine.loading.model_summary import ModelSummary
@@ -77,7 +77,7 @@ class LoadedModule:
             network.firings(self.module, example)
             first, second = network.plain(example), network.plain(example)
         except (Exception, SystemExit) as e:  # any error of the user's module
-            raise untaken(network.name, example, what, e) from e
+            raise not_run_error(network.name, example, what, e) from e
         if not torch.allclose(first, second, atol=1e-3, equal_nan=True):
             raise ModelError(
                 f"{network.name} puts out other logits each time it is run on {what}: something in "

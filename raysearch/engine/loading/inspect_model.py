@@ -21,7 +21,7 @@ from raysearch.core.model_source import ModelSource
 from raysearch.core.prompt_format import PromptFormat
 from raysearch.engine.loading.model_digest import file_digest
 from raysearch.engine.loading.model_summary import ModelShapes, ModelSummary, check_lengths
-from raysearch.engine.loading.side_files import ADAPTER, WEIGHTS, check_beside, unused
+from raysearch.engine.loading.side_files import ADAPTER, WEIGHTS, check_beside, unused_files
 from raysearch.errors import StoreError
 from raysearch.user_cache import recall, remember, versions
 
@@ -83,7 +83,7 @@ class _KnownModel:
             **shapes,
             encode=encoder,
             read=lambda token: str(encoder.tokenizer.decode(token)),
-            unused=unused(folder),
+            unused=unused_files(folder),
         )
 
 

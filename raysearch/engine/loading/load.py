@@ -35,7 +35,7 @@ from raysearch.engine.loading.dtypes import cast, dtypes_of
 from raysearch.engine.loading.loaded_model import DTYPES, LoadedModel
 from raysearch.engine.loading.model_digest import digest_of
 from raysearch.engine.loading.quantisation import check_method, method_of, refuse_change, spread_of
-from raysearch.engine.loading.side_files import ADAPTER, check_beside, unused
+from raysearch.engine.loading.side_files import ADAPTER, check_beside, unused_files
 from raysearch.engine.loading.weights_check import check_vocabulary, check_whole
 from raysearch.engine.networks.blocks import ONLY
 from raysearch.engine.networks.half_precision import speed_up
@@ -116,7 +116,7 @@ def load(source: ModelSource, device: str = "cpu") -> LoadedModel:
     if adapter is not None and not adapter.is_beside:
         of_base = digest_of(_files_of(base)[0], source.trust_remote_code)
         digest = sha256(f"{digest} on {of_base}".encode())
-    notes = () if folder.is_file() else unused(folder, source.trust_remote_code)
+    notes = () if folder.is_file() else unused_files(folder, source.trust_remote_code)
     return LoadedModel(
         model, tokenizer, digest, source.dtype, source.prompt_format, commit, (*left, *notes)
     )
@@ -147,7 +147,7 @@ def without_weights(source: ModelSource) -> LoadedModel:
         except Exception as e:
             raise _unloadable(base, "configuration", e) from e
     folder = Path(source.path).expanduser()
-    left_out = unused(folder, source.trust_remote_code) if folder.is_dir() else ()
+    left_out = unused_files(folder, source.trust_remote_code) if folder.is_dir() else ()
     return LoadedModel(model, tokenizer, "", source.dtype, source.prompt_format, unused=left_out)
 
 

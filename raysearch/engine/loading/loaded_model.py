@@ -16,7 +16,7 @@ from raysearch.engine.encoding.encode import encode
 from raysearch.engine.loading.dtypes import cast, dtypes_of
 from raysearch.engine.loading.model_summary import ModelSummary, check_lengths
 from raysearch.engine.loading.quantisation import method_of, refuse_random_model
-from raysearch.engine.networks.attention_modules import declared
+from raysearch.engine.networks.attention_modules import declared_value
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.encoder import Encoder
 from raysearch.engine.networks.half_precision import copied_bytes, speed_up
@@ -105,6 +105,6 @@ def _keys(model: PreTrainedModel, layers: int) -> int:
     families that compress them."""
     config = model.config.get_text_config()
     heads = int(getattr(config, "num_attention_heads", None) or 1)
-    shared = int(declared(config, "num_key_value_heads") or heads)
-    each = int(declared(config, "head_dim") or config.hidden_size // heads)
+    shared = int(declared_value(config, "num_key_value_heads") or heads)
+    each = int(declared_value(config, "head_dim") or config.hidden_size // heads)
     return 2 * layers * shared * each

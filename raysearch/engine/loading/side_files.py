@@ -72,7 +72,7 @@ def read_json(path: Path) -> Any:
         return None
 
 
-def unused(folder: Path, trust_remote_code: bool = False) -> tuple[str, ...]:
+def unused_files(folder: Path, trust_remote_code: bool = False) -> tuple[str, ...]:
     """Returns one line, for the user, for each thing in a model's folder that is not used although
     it looks as if it should be."""
     found = []

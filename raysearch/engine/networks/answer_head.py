@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from raysearch.engine.networks.block_stubs import replaced_forward
-from raysearch.engine.networks.gradient_mode import detached
+from raysearch.engine.networks.gradient_mode import without_gradients
 from raysearch.engine.networks.network import LanguageModel
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class AnswerHead:
     def _equals_whole(self, network: LanguageModel) -> bool:
         """Returns whether the model computes the same logits of some ids in both ways."""
         ids = torch.arange(0, self.size, max(1, self.size // 5), device=network.device)[None]
-        with detached():
+        with without_gradients():
             whole = network.plain(network.example())
             try:
                 with self.at(ids):

@@ -37,16 +37,16 @@ def counts_of(attention: nn.Module, config: Any, heads: int) -> HeadCounts:
     if groups is None:
         shared = _first(attention, ("num_key_value_groups",))
         groups = own // shared if shared else _by_shape(attention, own)
-    return HeadCounts(own, groups or declared(config, "num_key_value_heads") or own)
+    return HeadCounts(own, groups or declared_value(config, "num_key_value_heads") or own)
 
 
 def has_none(config: Any, layer: int) -> bool:
     """Returns whether the layer has no attention over tokens, according to the configuration."""
-    kinds = declared(config, "layer_types") or ()
+    kinds = declared_value(config, "layer_types") or ()
     return layer < len(kinds) and kinds[layer] in WITHOUT
 
 
-def declared(config: Any, key: str) -> Any:
+def declared_value(config: Any, key: str) -> Any:
     """Returns the value of a key that the configuration's class declares; None for any other key,
     which its model does not read."""
     known = key in inspect.signature(type(config).__init__).parameters or hasattr(type(config), key)

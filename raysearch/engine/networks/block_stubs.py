@@ -64,7 +64,7 @@ def without_product(layer: nn.Linear | None) -> Iterator[None]:
 
 
 @contextmanager
-def stubbed(
+def stub_blocks(
     layers: nn.ModuleList, stub: Stub, tuples: bool, first: int = 0, end: int | None = None
 ) -> Iterator[None]:
     """Replaces the model's blocks from `first` to before `end` (None: all that follow) by `stub`,

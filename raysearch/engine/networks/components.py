@@ -20,7 +20,7 @@ from raysearch.engine.networks.attention_modules import counts_of
 from raysearch.engine.networks.component_check import wrong_heads
 from raysearch.engine.networks.first_run import does_not_run
 from raysearch.engine.networks.fused_projections import FusedProjection, columns_of
-from raysearch.engine.networks.gradient_mode import detached
+from raysearch.engine.networks.gradient_mode import without_gradients
 from raysearch.engine.networks.hook_point import (
     HookPoint as HookPoint,
 )  # re-exported: `Components` returns these
@@ -133,7 +133,7 @@ class Components:
         except ModelError:
             return {}
 
-    @detached()
+    @without_gradients()
     def _find(self, component: str) -> dict[int | None, HookPoint]:
         places = self._places.of(component)
         widths = self._widths(component, places)

@@ -12,7 +12,7 @@ import torch
 
 
 @contextmanager
-def detached() -> Iterator[None]:
+def without_gradients() -> Iterator[None]:
     """Computes without gradients, and outside of inference mode. Works as a context manager and as
     a decorator."""
     with torch.inference_mode(False), torch.no_grad():

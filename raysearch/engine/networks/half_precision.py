@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
-from raysearch.engine.networks.gradient_mode import detached
+from raysearch.engine.networks.gradient_mode import without_gradients
 
 LEAST_ROWS = 4
 """Fewest rows of a product in half precision. Fewer take another way, and would get other bits than
@@ -135,7 +135,7 @@ def keep_copies(model: nn.Module, room: int) -> tuple[int, int]:
         size = 4 * weight.numel()
         wanted += size
         if copied + size <= room:
-            with detached():
+            with without_gradients():
                 plan.copy = Copy(
                     weight.detach().float(), weight, weight._version, weight.data_ptr()
                 )

@@ -26,7 +26,7 @@ from raysearch.core.events import Ids
 from raysearch.core.events import (
     ModelInput as ModelInput,
 )  # re-exported: the input of a network
-from raysearch.engine.networks.block_stubs import stubbed, without_product
+from raysearch.engine.networks.block_stubs import stub_blocks, without_product
 from raysearch.engine.networks.blocks import layers_of
 from raysearch.engine.networks.encoder import Encoder
 from raysearch.engine.networks.hooks import HookSide
@@ -287,7 +287,7 @@ class LanguageModel:
         tuples = self.tuples  # needs a run, which must come before hooks are registered
 
         def run(given: ModelInput) -> Float[Tensor, "vocab"]:
-            with stubbed(
+            with stub_blocks(
                 self.layers,
                 lambda at, own, *_: residual[None] if at == layer else own,
                 tuples,
@@ -301,7 +301,7 @@ class LanguageModel:
     def ending_after(self, blocks: int) -> Iterator[None]:
         """Makes forward passes run only the first `blocks` blocks, and no head; their logits mean
         nothing."""
-        stubs = stubbed(self.layers, lambda _layer, given, *_: given, self.tuples, first=blocks)
+        stubs = stub_blocks(self.layers, lambda _layer, given, *_: given, self.tuples, first=blocks)
         with stubs, without_product(self.head):
             yield
 

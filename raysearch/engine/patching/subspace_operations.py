@@ -13,7 +13,7 @@ import torch
 
 from raysearch.core.featurizers import IDENTITY, is_fitted
 from raysearch.core.hypothesis import Intervention, Unit, content_id, layer_path, to_plain
-from raysearch.engine.featurizers.construction import from_bytes, untrained
+from raysearch.engine.featurizers.construction import from_bytes, make_untrained
 from raysearch.engine.featurizers.featurizer import Featurizer
 from raysearch.engine.featurizers.sae_file import SaeFile
 from raysearch.engine.patching.operations import FORMULAS, Featurized, Operation, Placebo
@@ -68,7 +68,7 @@ class Featurizers:
         else:
             digest = _drawn_from(intervention, unit, width)
             if digest not in self._ready:
-                self._keep(digest, drawn(intervention, unit, width, self._files))
+                self._keep(digest, draw_featurizer(intervention, unit, width, self._files))
         featurizer = self._ready[digest]
         if featurizer.width != width:
             raise JobError(
@@ -87,14 +87,14 @@ class Featurizers:
             self._ready.popitem(last=False)
 
 
-def drawn(
+def draw_featurizer(
     intervention: Intervention, unit: Unit, width: int, files: Sequence[str] = ()
 ) -> Featurizer:
     """Returns a featurizer that needs no training: a function of the intervention, the unit and its
     width; for an autoencoder the one of `files` (paths, with `{layer}`) that the unit names.
     Raises: JobError; StoreError if none of them is that one."""
     seed = int(_drawn_from(intervention, unit, width), 16) % 2**63
-    return untrained(
+    return make_untrained(
         unit.subspace, width, torch.Generator().manual_seed(seed), file=_file(unit, files)
     )
 

@@ -19,7 +19,7 @@ from raysearch.core.hypothesis import Intervention, Subspace, Unit
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.executors import Executor
 from raysearch.engine.networks.components import Components
-from raysearch.engine.networks.gradient_mode import detached
+from raysearch.engine.networks.gradient_mode import without_gradients
 from raysearch.engine.networks.network import ModelInput, Network
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.build import build_row
@@ -70,7 +70,7 @@ def unit_of(intervention: Intervention) -> Unit:
     return unit
 
 
-def captured(
+def capture_unit(
     network: Network,
     hook_points: Components,
     executor: Executor,
@@ -104,7 +104,7 @@ def captured(
     return CapturedUnit(tuple(rows), free, base, source, tokens)
 
 
-@detached()
+@without_gradients()
 def _vectors(
     network: Network,
     hook_points: Components,

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from raysearch.core.fit_keys import FitKeys
-from raysearch.engine.featurizers.stack import are_alike, stacked
+from raysearch.engine.featurizers.stack import are_alike, stack_featurizers
 from raysearch.engine.training.checkpoint import Checkpoint
 from raysearch.engine.training.fit_state import FitState
 from raysearch.engine.training.optimizer import optimizer_of, set_rates
@@ -32,7 +32,7 @@ class FitStack:
         checkpoints = [fit.checkpoint for fit in fits.values()]
         self._is_stack = checkpoints[0].featurizer.stacks
         self.featurizer = (
-            stacked([checkpoint.featurizer for checkpoint in checkpoints])
+            stack_featurizers([checkpoint.featurizer for checkpoint in checkpoints])
             if self._is_stack
             else checkpoints[0].featurizer
         )

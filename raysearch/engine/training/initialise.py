@@ -5,7 +5,7 @@ import torch
 
 from raysearch.core.featurizers import is_trained, names
 from raysearch.core.fit_keys import FitKeys
-from raysearch.engine.featurizers.construction import from_bytes, untrained
+from raysearch.engine.featurizers.construction import from_bytes, make_untrained
 from raysearch.engine.featurizers.featurizer import Featurizer, TemperatureSchedule
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.point import Point
@@ -44,7 +44,7 @@ def initialise(
         return from_bytes(request.start).within(changes, subspace.features or 0)
     activations = torch.cat((captured.base[at], captured.source[at]))
     generator = torch.Generator().manual_seed(request.seed)
-    featurizer = untrained(subspace, captured.width, generator, heads, activations=activations)
+    featurizer = make_untrained(subspace, captured.width, generator, heads, activations=activations)
     if recipe.temperature is not None and featurizer.cooling is not None:
         featurizer.cooling = TemperatureSchedule(recipe.temperature, featurizer.cooling.end)
     if recipe.penalty is not None and featurizer.weight is not None:

@@ -32,7 +32,7 @@ from raysearch.engine.networks.network import Network
 from raysearch.engine.patching.rows import Indices, Row
 from raysearch.engine.training.answer_table import NONE, AnswerTable, RowTable
 from raysearch.engine.training.batches import split_pairs
-from raysearch.engine.training.captured_unit import CapturedUnit, captured, inputs_of, unit_of
+from raysearch.engine.training.captured_unit import CapturedUnit, capture_unit, inputs_of, unit_of
 from raysearch.engine.training.checkpoint import Checkpoint, Validation
 from raysearch.engine.training.fit_request import FitFault, FitOutcome, FitRequest, Targets
 from raysearch.engine.training.fit_state import FitGroup, FitState
@@ -141,7 +141,7 @@ class Trainer:
         key = unit.site, unit.source_site, unit.source, unit.subspace.coordinates
         known, found = self._known.pop(key, ((), None))
         if found is None or len(known) != len(pairs) or not all(map(is_, known, pairs)):
-            found = captured(
+            found = capture_unit(
                 self._network, self._hook_points, self._executor, self._cache, unit, pairs
             )
         self._known[key] = pairs, found

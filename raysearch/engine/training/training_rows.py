@@ -24,7 +24,7 @@ from raysearch.core.choices import Loss
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.executors import Executor
 from raysearch.engine.execution.losses import losses_of
-from raysearch.engine.execution.memory import RowLimit, halving
+from raysearch.engine.execution.memory import RowLimit, run_in_halves
 from raysearch.engine.execution.predict import near_ties, predict
 from raysearch.engine.execution.prepared_rows import WrittenRows, prepare
 from raysearch.engine.networks.components import Components
@@ -187,7 +187,7 @@ class RowRunner:
         if not len(part):
             return
         try:
-            for _ in halving(part, run, self._limit):
+            for _ in run_in_halves(part, run, self._limit):
                 pass
         except Exception as error:  # noqa: BLE001  reported for its fit, sparing the others
             owners = list(dict.fromkeys(step.owners[at] for at in part))

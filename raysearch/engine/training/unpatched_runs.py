@@ -11,7 +11,7 @@ from torch import Tensor
 
 from raysearch.core.choices import Loss
 from raysearch.engine.execution.losses import losses_of
-from raysearch.engine.execution.memory import RowLimit, halving
+from raysearch.engine.execution.memory import RowLimit, run_in_halves
 from raysearch.engine.execution.predict import predict
 from raysearch.engine.execution.usage import UsageMeter
 from raysearch.engine.networks.network import Network, batches, tokens_of
@@ -41,7 +41,7 @@ class UnpatchedRuns:
         for batch in batches(
             list(by_row), lambda row: self._network.batch_key(row.base), self._limit.rows
         ):
-            for part in halving(
+            for part in run_in_halves(
                 batch, lambda rows: list(zip(rows, self._logits(rows), strict=True)), self._limit
             ):
                 for row, logits in part:

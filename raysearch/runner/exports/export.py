@@ -41,10 +41,12 @@ def export(run: RunFolder, hypothesis: str, to: Path) -> SavedIntervention:
     read or the folder not be written; ModelError where a subspace is drawn for the model's width
     and the model is not there.
     """
-    return save_intervention(found(run, find_hypothesis(run, hypothesis, {}), job_of(run)), to)
+    return save_intervention(
+        found_intervention(run, find_hypothesis(run, hypothesis, {}), job_of(run)), to
+    )
 
 
-def found(run: RunFolder, row: Mapping[str, Any], job: Job) -> SavedIntervention:
+def found_intervention(run: RunFolder, row: Mapping[str, Any], job: Job) -> SavedIntervention:
     """Returns the intervention of a row of the run's results, with its tensors and figures. Raises:
     as `export`."""
     intervention = _intervention(row, run)

@@ -20,7 +20,7 @@ from raysearch.interventions.saved_intervention import SavedIntervention, save_i
 from raysearch.interventions.subspace_tensors import tensors_of_width
 from raysearch.job import Job
 from raysearch.report.results_table import results
-from raysearch.runner.exports.export import export, found
+from raysearch.runner.exports.export import export, found_intervention
 from raysearch.runner.exports.export_tensors import tokens_at, width_at
 from raysearch.runner.stored_run.find_hypothesis import find_hypothesis
 from raysearch.runner.stored_run.stored_job import job_of
@@ -140,7 +140,7 @@ def _expressible(
 def _of_one_token(run: RunFolder, row: Mapping[str, Any], job: Job) -> SavedIntervention:
     """Returns the row's intervention, checked to be of one token; one of plain coordinates gets the
     width of its vector. Raises: JobError, ModelError, StoreError."""
-    saved = found(run, row, job)
+    saved = found_intervention(run, row, job)
     if len(saved.intervention.units) != 1:
         return saved
     (unit,) = saved.intervention.units

@@ -15,7 +15,7 @@ import pyarrow as pa
 from raysearch.core.hypothesis import Intervention, Unit
 from raysearch.engine.featurizers.construction import from_bytes
 from raysearch.engine.loading.inspect_model import inspect_model
-from raysearch.engine.patching.subspace_operations import PLAIN, drawn
+from raysearch.engine.patching.subspace_operations import PLAIN, draw_featurizer
 from raysearch.errors import JobError, ModelError, StoreError, check_memory
 from raysearch.interventions.subspace_tensors import tensors_of
 from raysearch.job import Job
@@ -46,7 +46,7 @@ def tensors(run: RunFolder, job: Job, intervention: Intervention) -> Mapping[str
         )
     with _found(run, job) as here:
         width = tokens_at(run, given[0]) * _width(here, given[0])
-        return tensors_of(drawn(intervention, given[0], width, here.space.sae_paths))
+        return tensors_of(draw_featurizer(intervention, given[0], width, here.space.sae_paths))
 
 
 def tokens_at(run: RunFolder, unit: Unit) -> int:

@@ -49,7 +49,7 @@ class MemoryEstimate:
     copies: int = 0
 
 
-def footprint(
+def estimate_memory(
     summary: ModelSummary,
     encoded: Sequence[Encoded],
     test: Sequence[int],

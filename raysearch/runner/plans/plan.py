@@ -16,22 +16,22 @@ from raysearch.core.events import Encoded
 from raysearch.core.featurizers import is_trained
 from raysearch.core.model_facts import ModelFacts
 from raysearch.core.space import Grid, HypothesisSpace
-from raysearch.engine.encoding.positions import every
+from raysearch.engine.encoding.positions import common_length
 from raysearch.engine.loading.inspect_model import best_device, inspect_model
 from raysearch.engine.loading.model_summary import ModelSummary
 from raysearch.engine.loading.quantisation import refuse_random_model
 from raysearch.job import Job
 from raysearch.proposers.base import Proposer, judged_at
 from raysearch.runner.plans.example_pairs import example_lines
-from raysearch.runner.plans.memory_estimate import MemoryEstimate, footprint
+from raysearch.runner.plans.memory_estimate import MemoryEstimate, estimate_memory
 from raysearch.runner.plans.plan_report import GRID, PlanReport
 from raysearch.runner.plans.time_estimate import TimeEstimate, calibrate
 from raysearch.runner.resolution.given_objects import NO_OBJECTS, GivenObjects
 from raysearch.runner.resolution.resolve import resolve
 from raysearch.runner.resolution.resolved_job import (
     ResolvedJob,
-    differing,
     pair_counts,
+    shares_by_tokens,
     weight_pairs,
 )
 from raysearch.runner.session.too_few_pairs import too_few_pairs
@@ -75,7 +75,7 @@ def _facts(resolved: ResolvedJob, summary: ModelSummary) -> PlanReport:
     if _needs_random_weights(job):
         refuse_random_model(job.model.path, summary.quantised)
     encoded = summary.encode(_first(resolved), resolved.positions, resolved.variables)
-    tokens = every(encoded) if EVERY in resolved.positions else 0
+    tokens = common_length(encoded) if EVERY in resolved.positions else 0
     model = _model_facts(summary, job.model.dtype, tokens)
     space = resolved.space(model)
     proposer = resolved.proposer(space, model)
@@ -143,7 +143,7 @@ def _pair_facts(
     return {
         "pairs": {s: sum(p.split == s for p in resolved.pairs) for s in _SPLITS},
         "change": {v: sum(e.changes(v) for e in test) / len(test) for v in variables},
-        "apart": {" / ".join(vs): x for vs, x in differing(pairs, variables).items()},
+        "apart": {" / ".join(vs): x for vs, x in shares_by_tokens(pairs, variables).items()},
         "baselines": tuple(
             p.baseline for v in variables for p in policies_of(pairs, v, resolved.kinds)
         ),
@@ -193,7 +193,7 @@ def _footprint(
     most = min(job.pairs.test, job.test.most_pairs)
     models = 2 if _needs_random_weights(job) else 1
     on_cpu = job.resources.gpus == 0 or (job.resources.gpus == "auto" and best_device() == "cpu")
-    return footprint(
+    return estimate_memory(
         *(summary, used, test[:most], job.resources.rows, memory, models, hypotheses, on_cpu),
         *(resolved.positions, resolved.layers),
     )

@@ -19,7 +19,7 @@ _PAIR = re.compile(r"pair (\d+): (.*)", re.DOTALL)
 
 
 @contextmanager
-def named(file: Path, job: Job) -> Iterator[None]:
+def naming_file(file: Path, job: Job) -> Iterator[None]:
     """Names `file` in errors of the job that are raised within."""
     try:
         yield

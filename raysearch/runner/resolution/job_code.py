@@ -8,7 +8,7 @@ from raysearch.engine.loading.factory_kind import NETWORK
 from raysearch.job import Job
 from raysearch.job.file_keys import MODEL, PROBLEM, PROPOSER
 from raysearch.problems.load_problem import named_problem
-from raysearch.proposers.registry import added
+from raysearch.proposers.registry import installed_proposers
 from raysearch.runner.resolution.load_proposer import OWN
 from raysearch.user_code import check, describe_code
 
@@ -34,7 +34,7 @@ def code_of(job: Job, with_problem: bool = True) -> list[str]:
     for key, place, name, kind in named:
         check(place, name, key, kind)
     lines = [describe_code(key, place) for key, place, *_ in named]
-    if (point := added().get(use)) is not None:
+    if (point := installed_proposers().get(use)) is not None:
         lines.append(describe_code(PROPOSER, point.module))
     if job.model.trust_remote_code:
         lines.append(

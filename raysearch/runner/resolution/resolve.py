@@ -35,7 +35,7 @@ from raysearch.runner.resolution.load_proposer import fit_pairs_of
 from raysearch.runner.resolution.resolve_pair_kinds import kinds_of
 from raysearch.runner.resolution.resolve_positions import (
     check_positions,
-    owned,
+    positions_of_inputs,
     with_positions,
     with_tokens,
 )
@@ -82,7 +82,7 @@ def _from_problem(job: Job, problem: Problem, used: int) -> ResolvedJob:
     known = (*problem.positions, LAST)
     filled = _resolved(job, variables, known, "sampler", pairs)
     resolved = _with_pairs(filled, drawn)
-    check_rendered(problem, pairs, owned(resolved.positions, problem.positions))
+    check_rendered(problem, pairs, positions_of_inputs(resolved.positions, problem.positions))
     check_sources(job, pairs, problem.name)
     check_choices(job, pairs, f"problem {problem.name}")
     check_values(job, variables, pairs, f"problem {problem.name}")
@@ -133,7 +133,7 @@ def with_more_pairs(
     drawn = draw_more(
         problem, job.space.variables, counts, job.pairs.seed, job.pairs.disjoint, n, number, fitted
     )
-    check_rendered(problem, drawn, owned(resolved.positions, problem.positions))
+    check_rendered(problem, drawn, positions_of_inputs(resolved.positions, problem.positions))
     first = 1 + max(p.index for p in resolved.pairs)
     new = [replace(p, index=first + i, added=number) for i, p in enumerate(drawn)]
     return replace(

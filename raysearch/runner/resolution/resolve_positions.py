@@ -41,7 +41,7 @@ def check_positions(job: Job, named: Sequence[str], of: str) -> None:
             check_known(key, "position", name, known, of)
 
 
-def owned(positions: Sequence[str], known: Sequence[str]) -> list[str]:
+def positions_of_inputs(positions: Sequence[str], known: Sequence[str]) -> list[str]:
     """Returns those of `known` that the inputs themselves must have for these positions."""
     return [of for name in positions if (of := split_take(name, (*known, LAST))[0]) in known]
 
@@ -63,7 +63,11 @@ def with_positions(job: Job, drawn: PairSample, of: str) -> PairSample:
         *(job.space.position_names or ()),
         *(site.position for _, site in job.space.unit_sites),
     ]
-    needed = [name for name in dict.fromkeys(owned(named, known)) if name not in job.space.declared]
+    needed = [
+        name
+        for name in dict.fromkeys(positions_of_inputs(named, known))
+        if name not in job.space.declared
+    ]
     kept: list[Pair] = []
     left: Counter[tuple[Split, str | None, str]] = Counter()
     for pair in drawn.pairs:

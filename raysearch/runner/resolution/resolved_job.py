@@ -23,7 +23,7 @@ from raysearch.job import Job
 from raysearch.job.file_keys import LAYER, MODEL, PAIRS, PROBLEM, PROPOSER
 from raysearch.job.job_files import named_files
 from raysearch.proposers.base import Proposer, attribution_plan
-from raysearch.proposers.registry import READY, added
+from raysearch.proposers.registry import READY, installed_proposers
 from raysearch.proposers.weights import PAIRS as WEIGHT_PAIRS
 from raysearch.proposers.weights import WEIGHTED_FROM
 from raysearch.runner.resolution.load_proposer import proposer_of
@@ -223,7 +223,7 @@ class ResolvedJob:
         return self.job.hash(digests, pairs_digest)
 
 
-def differing(
+def shares_by_tokens(
     pairs: Mapping[int, ExpectedAnswers], variables: Sequence[str]
 ) -> dict[tuple[str, str], float]:
     """Returns for every two variables the share of test pairs on which they expect different
@@ -322,7 +322,7 @@ def _file_digests(job: Job) -> dict[str, str]:
                 digests[MODEL] = digest_of(file.path, job.model.trust_remote_code)
         elif file.key != PAIRS:
             digests[f"sae {file.path}"] = _layers_digest(file.path)
-    if (point := added().get(job.propose.use)) is not None:
+    if (point := installed_proposers().get(job.propose.use)) is not None:
         digests[PROPOSER] = f"{source_digest(point.module)}:{job.propose.use}"
     return digests
 

@@ -19,7 +19,7 @@ from raysearch.viewer.page import FILE as PAGE
 from raysearch.viewer.page import data_in, stamp_of
 
 
-def concluded(run: RunFolder) -> Search | None:
+def concluded_search(run: RunFolder) -> Search | None:
     """Returns the search of a run that is done, as its journal has it, without the model; None
     where something is left to do, or only the user's proposer can tell.
 

@@ -25,10 +25,10 @@ from raysearch.runner.session.fresh_pairs import with_fresh_pairs
 from raysearch.runner.session.frontend import Frontend, RunOptions, RunOutcome
 from raysearch.runner.session.messages import report_model
 from raysearch.runner.session.pools import pool_of
-from raysearch.runner.session.retry import concluded
+from raysearch.runner.session.retry import concluded_search
 from raysearch.runner.session.run_session import RunSession
 from raysearch.runner.session.tracked_run import start_tracking
-from raysearch.runner.stored_run.recorded_proposals import recording
+from raysearch.runner.stored_run.recorded_proposals import with_recording
 from raysearch.runner.stored_run.reopen import as_stored, reopened_job
 from raysearch.runner.stored_run.resume_checks import (
     check_digest,
@@ -53,7 +53,7 @@ from raysearch.tracking.tracker import Tracker
 from raysearch.tracking.uris import tracking_uri
 
 
-def begin(
+def start_run(
     job: Job,
     where: RunOptions,
     frontend: Frontend,
@@ -115,7 +115,7 @@ def _commit(job: Job, job_file: Path | None) -> dict[str, str]:
 def _search_of(resolved: ResolvedJob, opened: Opened) -> tuple[Proposer, Search]:
     """Returns the proposer, which is recorded, and the search that asks it."""
     proposer = resolved.proposer(resolved.space(opened.facts), opened.facts)
-    proposer = recording(proposer, resolved)
+    proposer = with_recording(proposer, resolved)
     return proposer, resolved.search(opened.facts, opened.encoded, proposer)
 
 
@@ -155,7 +155,7 @@ def _used_before(
     return before
 
 
-def go_on(
+def resume_run(
     name: str,
     where: RunOptions,
     frontend: Frontend,
@@ -175,21 +175,21 @@ def go_on(
     """
     check_request(more_pairs, retry)
     run = find_run(where.store, name)
-    done = None if more_pairs else concluded(run)
+    done = None if more_pairs else concluded_search(run)
     if done is not None and (done.failed.is_empty or not retry):
         return _as_it_is(run, done, retry and NOTHING_FAILED, frontend, given)
     with run.lock():
         if more_pairs:
-            done = concluded(run)
+            done = concluded_search(run)
             if done is not None and not done.continuation(more_pairs).hypotheses:
                 return _as_it_is(run, done, NOTHING_UNDECIDED, frontend, given)
         check_version(run)
         check_journal(run)
         with files_of(run) as files:
-            return _go_on(run, files, where, frontend, retry, given, done, more_pairs)
+            return _resume(run, files, where, frontend, retry, given, done, more_pairs)
 
 
-def _go_on(
+def _resume(
     run: RunFolder,
     files: Path | None,
     where: RunOptions,

@@ -24,7 +24,7 @@ from raysearch.store.job_file import read_job
 from raysearch.store.pairs_schema import PAIRS
 from raysearch.store.pairs_table import FILE as PAIRS_FILE
 from raysearch.store.run_folder import JOB_FILE, RunFolder
-from raysearch.tracking.child_runs import accepted
+from raysearch.tracking.child_runs import first_accepted
 from raysearch.tracking.description import best_means, describe
 from raysearch.tracking.registry import tracker_of
 from raysearch.tracking.tracker import Artifact, ChildRun, PairsInput, TrackedRun, Tracker, flatten
@@ -134,7 +134,7 @@ def finish_tracking(
         scratch = Path(folder)
         artifacts = _artifacts(run, results, pictures, scratch)
         if results is not None:
-            for a in accepted(run.folder, results, children):
+            for a in first_accepted(run.folder, results, children):
                 files = on_this_machine(run.interventions, a.files, scratch)
                 given.append(ChildRun(a.hypothesis, a.title, a.params, a.metrics, a.course, files))
             tables = {

@@ -97,7 +97,7 @@ def recorded_search(run: RunFolder, stored: PairsTable, resolved: ResolvedJob) -
     return resolved.search(stored_facts(run), stored.encoded or (), _recorded(run, resolved))
 
 
-def recording(proposer: Proposer, resolved: ResolvedJob) -> Proposer:
+def with_recording(proposer: Proposer, resolved: ResolvedJob) -> Proposer:
     """Returns the proposer; a user's own is wrapped, so that its proposals can be journalled."""
     return proposer if resolved.job.propose.use in READY else Recording(proposer)
 

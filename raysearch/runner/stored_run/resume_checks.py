@@ -17,7 +17,7 @@ from raysearch.errors import ResumeError, StoreError
 from raysearch.job import Job
 from raysearch.job.file_keys import FILES, Away, none_away
 from raysearch.job.job_files import kept_beside
-from raysearch.proposers.registry import added
+from raysearch.proposers.registry import installed_proposers
 from raysearch.runner.resolution.given_objects import GivenObjects
 from raysearch.runner.resolution.resolve import resolve
 from raysearch.runner.resolution.resolved_job import ResolvedJob
@@ -135,7 +135,7 @@ def check_same(run: RunFolder, resolved: ResolvedJob, stored: PairsTable, opened
     use = resolved.job.propose.use
     named = [
         *resolved.job.space.sae_paths,
-        *([use] if resolved.job.propose.file or use in added() else []),
+        *([use] if resolved.job.propose.file or use in installed_proposers() else []),
     ]
     if named and resolved.hash(pairs_digest(stored.pairs), here) != run.info.job_hash:
         raise ResumeError(

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from raysearch import Input, Pair
 from raysearch.causal import EVERY, ONE_SOURCE
 from raysearch.engine.encoding.encode import encode, encoding_digest
-from raysearch.engine.encoding.positions import every
+from raysearch.engine.encoding.positions import common_length
 from raysearch.errors import ModelError, PairsError, PositionError
 from tests.engine.worlds import (
     POSITIONS,
@@ -223,7 +223,7 @@ def test_all_positions_are_the_tokens_one_by_one_but_special_ones() -> None:
         plain_letters(letters("abc", p=(0, 1)), letters("bca")), positions=(EVERY,), before=True
     )
     assert e.base_positions == {"token_0": (1,), "token_1": (2,), "token_2": (3,), "last": (3,)}
-    assert every([e, e]) == 3
+    assert common_length([e, e]) == 3
 
 
 def test_all_positions_of_inputs_that_are_not_as_long_are_refused_with_both_counts() -> None:
@@ -237,7 +237,7 @@ def test_all_positions_of_inputs_that_are_not_as_long_are_refused_with_both_coun
     with pytest.raises(
         PositionError, match=r"pair 2: positions: all needs .* it has 4, pair 1 3; name"
     ):
-        every(encode([short, long], letter_tokenizer(), (EVERY,), ["x"]))
+        common_length(encode([short, long], letter_tokenizer(), (EVERY,), ["x"]))
 
 
 def test_the_compared_token_is_the_first_that_the_answer_adds() -> None:

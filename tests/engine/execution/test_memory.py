@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.evaluate import Evaluator, RowRequest
 from raysearch.engine.execution.executors import BatchedExecutor, PlainExecutor
-from raysearch.engine.execution.memory import RowLimit, capture_bytes, halving
+from raysearch.engine.execution.memory import RowLimit, capture_bytes, run_in_halves
 from raysearch.engine.execution.predict import NEAR_TIE, Prediction, predict
 from raysearch.engine.execution.replay_executor import ReplayExecutor
 from raysearch.engine.networks.blocks import layers_of
@@ -60,7 +60,7 @@ def test_what_does_not_fit_is_split_until_it_does_and_the_size_is_remembered(
 ) -> None:
     do, tried = fits(most, error)
     limit = RowLimit(64)
-    done = [result for part in halving(list(range(count)), do, limit) for result in part]
+    done = [result for part in run_in_halves(list(range(count)), do, limit) for result in part]
     assert done == [-i for i in range(count)]  # all, once, in their order
     assert tried[0] == count
     if count <= most:
@@ -73,7 +73,7 @@ def test_what_does_not_fit_is_split_until_it_does_and_the_size_is_remembered(
 def test_a_limit_never_rises() -> None:
     limit = RowLimit(3)
     do, _ = fits(10)
-    assert [r for part in halving(list(range(18)), do, limit) for r in part] == [
+    assert [r for part in run_in_halves(list(range(18)), do, limit) for r in part] == [
         -i for i in range(18)
     ]
     assert limit.rows == 3
@@ -83,14 +83,14 @@ def test_a_limit_never_rises() -> None:
 def test_a_single_item_that_does_not_fit_is_an_error(error: Error) -> None:
     do, tried = fits(0, error)
     with pytest.raises(RuntimeError, match=r"out of memory"):
-        list(halving([1, 2, 3, 4], do, RowLimit(64)))
+        list(run_in_halves([1, 2, 3, 4], do, RowLimit(64)))
     assert tried == [4, 2, 1]
 
 
 def test_another_error_is_not_split() -> None:
     do, tried = fits(1, RuntimeError)
     with pytest.raises(RuntimeError, match=r"^out of memory$"):
-        list(halving([1, 2, 3, 4], do, RowLimit(64)))
+        list(run_in_halves([1, 2, 3, 4], do, RowLimit(64)))
     assert tried == [4]
     assert not is_out_of_memory(RuntimeError("shapes do not fit"))
     assert not is_out_of_memory(ValueError())

@@ -15,7 +15,12 @@ from raysearch.core.featurizers import names
 from raysearch.core.hypothesis import Subspace
 from raysearch.engine.featurizers.boundless import Boundless, BoundlessRank
 from raysearch.engine.featurizers.closed_form import MeanDifference
-from raysearch.engine.featurizers.construction import closed_form, from_bytes, to_bytes, untrained
+from raysearch.engine.featurizers.construction import (
+    closed_form,
+    from_bytes,
+    make_untrained,
+    to_bytes,
+)
 from raysearch.engine.featurizers.identity import Identity
 from raysearch.engine.featurizers.linear_subspace import LinearSubspace, unevenness
 from raysearch.engine.featurizers.mask import Mask
@@ -71,7 +76,7 @@ def test_random_directions_are_uniform_and_drawn_from_the_generator() -> None:
 
 
 def test_coordinates_are_taken_out_of_the_rest_and_put_in_bit_for_bit() -> None:
-    identity, (x, y) = untrained(Subspace(coordinates=(2, 0)), 4, seeded(0)), pair(4, 0)
+    identity, (x, y) = make_untrained(Subspace(coordinates=(2, 0)), 4, seeded(0)), pair(4, 0)
     features, rest = identity(x)
     assert torch.equal(features, x[:, [2, 0]])
     assert torch.equal(rest, x * torch.tensor([0.0, 1.0, 0.0, 1.0]))
@@ -109,7 +114,7 @@ def test_boundless_is_the_formula_of_the_paper(
 
 
 def test_boundless_starts_at_half_its_width_falls_from_50_to_a_tenth_and_stays_soft() -> None:
-    boundless = untrained(Subspace("boundless"), 6, seeded(0))
+    boundless = make_untrained(Subspace("boundless"), 6, seeded(0))
     assert isinstance(boundless, Boundless)
     assert (boundless.boundary.item(), boundless.temperature) == (0.5, 50.0)
     boundless.anneal(0.25)
@@ -161,7 +166,7 @@ def test_a_boundary_over_k_directions_is_the_formula_of_causalab(
 
 
 def test_a_boundary_over_k_directions_starts_in_their_middle_and_is_put_back_after_a_step() -> None:
-    bounded = untrained(Subspace("boundless_rank", 4), 8, seeded(0))
+    bounded = make_untrained(Subspace("boundless_rank", 4), 8, seeded(0))
     assert isinstance(bounded, BoundlessRank)
     assert (bounded.boundary.item(), bounded.temperature, bounded.weight) == (0.5, 1.0, 1.0)
     assert bounded.directions.shape == (8, 4)
@@ -199,7 +204,10 @@ def test_a_mask_mixes_softly_in_training_and_takes_all_or_nothing_in_evaluation(
 
 
 def test_heads_are_kept_or_left_whole() -> None:
-    mask, (x, y) = untrained(Subspace("mask", basis="heads"), 12, seeded(0), heads=3), pair(12, 0)
+    mask, (x, y) = (
+        make_untrained(Subspace("mask", basis="heads"), 12, seeded(0), heads=3),
+        pair(12, 0),
+    )
     assert isinstance(mask, Mask)
     assert mask.theta.shape == (3,)
     mask.theta.data = torch.tensor([1.0, -1.0, 2.0])
@@ -236,7 +244,7 @@ def test_a_mask_that_keeps_nothing_or_everything_says_so(
 
 def test_a_mask_over_components_leaves_what_lies_outside_of_their_span() -> None:
     vectors, (x, y) = torch.randn((30, 6), generator=seeded(0)), pair(6, 0)
-    mask = untrained(Subspace("mask", 3, basis="pca"), 6, seeded(0), activations=vectors)
+    mask = make_untrained(Subspace("mask", 3, basis="pca"), 6, seeded(0), activations=vectors)
     assert isinstance(mask, Mask)
     torch.nn.init.constant_(mask.theta, 1.0)
     mask.harden()
@@ -245,7 +253,7 @@ def test_a_mask_over_components_leaves_what_lies_outside_of_their_span() -> None
 
 def test_of_an_autoencoder_only_the_features_that_a_mask_keeps_are_saved() -> None:
     file = SaeFile(safetensors.torch.save(autoencoder(8, 500, seeded(0))))
-    mask = untrained(Subspace("mask", basis="sae"), 8, seeded(0), file=file)
+    mask = make_untrained(Subspace("mask", basis="sae"), 8, seeded(0), file=file)
     assert isinstance(mask, Mask)
     torch.nn.init.constant_(mask.theta, -1.0)
     mask.theta.data[[3, 77]] = 1.0
@@ -350,7 +358,7 @@ def test_an_autoencoder_swaps_features_and_keeps_the_error_of_the_base(
     jump: bool, chosen: tuple[int, ...] | None
 ) -> None:
     weights, (x, y) = autoencoder(6, 9, seeded(2), jump), pair(6, 2)
-    sae = untrained(
+    sae = make_untrained(
         Subspace("sae", coordinates=chosen),
         6,
         seeded(0),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from raysearch.core.featurizers import featurizers
 from raysearch.core.hypothesis import Subspace
 from raysearch.engine.featurizers.boundless import Boundless
-from raysearch.engine.featurizers.construction import untrained
+from raysearch.engine.featurizers.construction import make_untrained
 from raysearch.engine.featurizers.featurizer import TemperatureSchedule
 from raysearch.engine.featurizers.identity import Identity
 from raysearch.engine.featurizers.linear_subspace import LinearSubspace, unevenness
@@ -136,7 +136,7 @@ def test_steps_of_adam_find_a_planted_subspace_and_keep_the_directions_orthonorm
     subspace = (
         Subspace("das", 3) if name == "das" else Subspace(name, None if name == "boundless" else 8)
     )
-    featurizer = untrained(subspace, width, seeded(0))
+    featurizer = make_untrained(subspace, width, seeded(0))
     assert isinstance(featurizer, LinearSubspace)
     if isinstance(featurizer, Boundless):
         featurizer.cooling = TemperatureSchedule(2.0, 0.1)  # 50 is for widths of thousands
@@ -169,7 +169,7 @@ def test_steps_of_adam_find_a_planted_subspace_and_keep_the_directions_orthonorm
 
 def test_a_boundary_that_starts_too_hot_collapses_and_says_so() -> None:
     x, y = pair(16, 0, items=64)
-    boundless = untrained(Subspace("boundless"), 16, seeded(0))
+    boundless = make_untrained(Subspace("boundless"), 16, seeded(0))
     optimiser = torch.optim.Adam(boundless.parameters(), lr=0.03)
     for step in range(60):
         boundless.anneal(step / 59)

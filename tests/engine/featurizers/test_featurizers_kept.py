@@ -15,7 +15,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from raysearch.core.hypothesis import Subspace
-from raysearch.engine.featurizers.construction import closed_form, from_bytes, to_bytes, untrained
+from raysearch.engine.featurizers.construction import (
+    closed_form,
+    from_bytes,
+    make_untrained,
+    to_bytes,
+)
 from raysearch.engine.featurizers.rotation import Rotation
 from raysearch.engine.featurizers.sae import Sae
 from raysearch.engine.featurizers.sae_file import SaeFile
@@ -161,13 +166,13 @@ def test_what_a_subspace_asks_and_cannot_be_had_is_one_line(
     subspace: Subspace, more: Mapping[str, object], says: str
 ) -> None:
     with pytest.raises(JobError, match=says) as refused:
-        untrained(subspace, 8, seeded(0), **more)
+        make_untrained(subspace, 8, seeded(0), **more)
     assert "\n" not in str(refused.value)
 
 
 def test_a_feature_that_an_autoencoder_has_not_is_refused() -> None:
     with pytest.raises(JobError, match=r"sae: feature 9; it has 0\.\.8"):
-        untrained(Subspace("sae", coordinates=(9,)), 6, seeded(0), file=SAE)
+        make_untrained(Subspace("sae", coordinates=(9,)), 6, seeded(0), file=SAE)
 
 
 @pytest.mark.parametrize(

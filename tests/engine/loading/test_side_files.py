@@ -17,7 +17,7 @@ import raysearch as rs
 from raysearch.core.model_source import ModelSource
 from raysearch.engine.loading.inspect_model import inspect_model
 from raysearch.engine.loading.load import load
-from raysearch.engine.loading.side_files import unused
+from raysearch.engine.loading.side_files import unused_files
 from raysearch.errors import ModelError
 from tests.engine.worlds import model_of, word_tokenizer
 
@@ -377,4 +377,4 @@ def test_what_is_usual_beside_a_model_is_neither_refused_nor_said(
     change(folder)
     found = load(ModelSource(str(folder)))
     assert torch.equal(found.model(IDS).logits, model_of("llama")(IDS).logits)
-    assert (found.unused, unused(folder)) == ((), ())
+    assert (found.unused, unused_files(folder)) == ((), ())

@@ -22,7 +22,7 @@ from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.executors import BatchedExecutor
 from raysearch.engine.execution.memory import RowLimit
-from raysearch.engine.featurizers.construction import untrained
+from raysearch.engine.featurizers.construction import make_untrained
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.tensor_network import TensorNetwork
 from raysearch.engine.training.fit_request import FitFault, FitOutcome, FitRequest
@@ -259,7 +259,7 @@ def test_a_step_of_stacked_fits_follows_the_gradient_by_plain_autograd(kind, lay
         assert isinstance(one, FitOutcome), one
         generator = torch.Generator().manual_seed(seed)
         both = torch.cat((base, source))
-        featurizer = untrained(kind, WIDTH, generator, activations=both)
+        featurizer = make_untrained(kind, WIDTH, generator, activations=both)
         logits = model[1](model[0][layer + 1 :](featurizer.interchange(base, source)))
         loss = functional.cross_entropy(logits, wanted_ids) + featurizer.penalty()
         names, begun = zip(*featurizer.named_parameters(), strict=True)

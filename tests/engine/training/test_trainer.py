@@ -24,7 +24,7 @@ from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.executors import BatchedExecutor, Executor, PlainExecutor
 from raysearch.engine.execution.memory import RowLimit
 from raysearch.engine.execution.replay_executor import ReplayExecutor
-from raysearch.engine.featurizers.construction import from_bytes, untrained
+from raysearch.engine.featurizers.construction import from_bytes, make_untrained
 from raysearch.engine.featurizers.rotation import Rotation, random_directions
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.tensor_network import TensorNetwork
@@ -171,7 +171,7 @@ def test_a_step_follows_the_gradient_by_plain_hooks(family: str, path: str, toke
     for one, fit in zip(
         asked, fits(trainer_on(world, recipe, path), asked, 0, 1, pairs, tokens), strict=True
     ):
-        before = untrained(
+        before = make_untrained(
             one.intervention.units[0].subspace, fit_width(fit), torch.Generator().manual_seed(3)
         )
         wanted = gradient_by_hooks(world, one, before, pairs, targets[one.intervention.id])
@@ -188,7 +188,7 @@ def fit_width(fit: FitOutcome) -> int:
 def test_gradients_through_featurized_rows_are_those_through_plain_hooks(family: str) -> None:
     world, pairs, one = shared_world(family), PAIRS[:5], FitRequest(das(1, 4), 0)
     wanted = rows_of([one], pairs)[one.intervention.id]
-    featurizer = untrained(Subspace("das", 4), 32, torch.Generator().manual_seed(1))
+    featurizer = make_untrained(Subspace("das", 4), 32, torch.Generator().manual_seed(1))
     by_hooks = gradient_by_hooks(world, one, featurizer, pairs, wanted)
     for path in world.fast():
         whole = [build_row(pair, residual((1, "here")), world.taps) for pair in pairs]
@@ -341,7 +341,7 @@ def test_rows_that_change_nothing_are_not_run_and_count_with_the_bases_loss() ->
     recipe = changed(RECIPE, steps=1, batch=99, validation=0, evaluate=1)
     (fit,) = fits(trainer_on(world, recipe), [asked], 0, 1, pairs)
     targets = rows_of([asked], pairs)[asked.intervention.id]
-    featurizer = untrained(Subspace("das", 4), 32, torch.Generator().manual_seed(0))
+    featurizer = make_untrained(Subspace("das", 4), 32, torch.Generator().manual_seed(0))
     losses = []
     for pair in pairs:
         (patch,) = build_row(pair, residual((1, "first")), world.taps).patches
@@ -622,7 +622,7 @@ def test_activations_of_distinct_inputs_with_the_labels_of_sources() -> None:
 
 def test_a_featurizer_that_takes_no_steps_is_validated() -> None:
     trainer, asked = trainer_on(shared_world("llama")), COMPANY[:1]
-    featurizer = untrained(Subspace("das", 4), 32, torch.Generator().manual_seed(0))
+    featurizer = make_untrained(Subspace("das", 4), 32, torch.Generator().manual_seed(0))
     (fit,) = trainer.validated([(asked[0].intervention, featurizer)], PAIRS, rows_of(asked))
     still = trainer_on(shared_world("llama"), changed(RECIPE, learning_rate=0.0))
     (trained,) = fits(still, asked)

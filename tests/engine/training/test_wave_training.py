@@ -10,7 +10,7 @@ import torch
 from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
 from raysearch.engine.execution.memory import RowLimit
 from raysearch.engine.execution.replay_executor import ReplayExecutor
-from raysearch.engine.featurizers.construction import untrained
+from raysearch.engine.featurizers.construction import make_untrained
 from raysearch.engine.training.fit_request import FitOutcome, FitRequest
 from raysearch.engine.training.trainer import Trainer
 from tests.engine.bytecodes import bytecodes
@@ -103,7 +103,7 @@ def test_gradients_are_those_by_plain_hooks_whether_the_runs_fit_into_the_cache_
     wanted = {p.index: p.counterfactual["x"] for p in pairs}
     (found,) = made.fit([asked], pairs, {asked.intervention.id: wanted}, 0, 1)
     assert isinstance(found, FitOutcome), found
-    featurizer = untrained(Subspace("das", 3), 32, torch.Generator().manual_seed(0))
+    featurizer = make_untrained(Subspace("das", 3), 32, torch.Generator().manual_seed(0))
     gradient = gradient_by_hooks(world, asked, featurizer, pairs, wanted)
     got = (featurizer.raw.detach() - raw(found)) / 0.1
     assert (got - gradient).norm() <= (0.05 if half else 2e-5) * gradient.norm()

@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from raysearch.engine.featurizers.featurizer import FeaturizerContext, own
+from raysearch.engine.featurizers.featurizer import FeaturizerContext, saved_copy
 from raysearch.engine.featurizers.identity import Identity
 from raysearch.engine.featurizers.linear_subspace import LinearSubspace
 
@@ -39,7 +39,7 @@ class Mirror(LinearSubspace):
         return torch.full((self.normals.shape[1],), self.strength, device=self.normals.device)
 
     def tensors(self) -> dict[str, Tensor]:
-        return {"normals": own(self.normals), "strength": torch.tensor(self.strength)}
+        return {"normals": saved_copy(self.normals), "strength": torch.tensor(self.strength)}
 
     @classmethod
     def from_tensors(cls, width: int, tensors: Mapping[str, Tensor]) -> Self:
