@@ -21,7 +21,7 @@ from raysearch.visible_text import visible
 def show_plan(
     path: Path, sets: Sequence[str], output: str, with_trial: bool = False, quiet: bool = False
 ) -> None:
-    """Prints the plan of a job, and names the command to go on with. Raises: as `planned`."""
+    """Prints the plan of a job, and names the command to go on with. Raises: as `make_plan`."""
     report = make_plan(path, sets, with_trial)
     text = plan_text(report, output)
     if output == "text" and sys.stdout.isatty():

@@ -98,7 +98,7 @@ def compare(
     variables: Sequence[str] = (),
 ) -> ControlComparison:
     """Compares an accepted hypothesis; without margins, with its controls by their IIA alone.
-    `controls`: as `indexed` returns them."""
+    `controls`: as `controls_by_place` returns them."""
     iia: dict[str, float | None] = {name: row[column] for name, column in COLUMNS.items()}
     if '"operation"' in row["units"]:  # an ablation takes nothing from the source
         margins = NO_MARGINS

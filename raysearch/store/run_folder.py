@@ -212,7 +212,7 @@ class RunFolder:
 
 
 def find_run(store: str | Path | Folder, name_or_place: str | Path) -> RunFolder:
-    """Returns the run at a path or URI, or the one of the store that `named` finds.
+    """Returns the run at a path or URI, or the one of the store that `runs_named` finds.
 
     Raises:
         StoreError: there is none, and the text names the nearest; or there are several.

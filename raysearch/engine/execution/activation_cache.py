@@ -7,7 +7,7 @@ cached only if it is itself a source. Many inputs of one length run in one batch
 Invariants: a token's activation has the token's own index; a run is computed once,
 unless it was evicted (least recently used first, `max_bytes` in all), or more components or later
 blocks are wanted since; predictions of unpatched rows are never evicted; all that is stored is
-`detached`.
+`without_gradients`.
 """
 
 from collections import Counter, OrderedDict
