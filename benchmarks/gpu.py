@@ -67,7 +67,8 @@ Result = Sweep | Trained | AgainstOld
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Pairs of prompts of so many tokens, at the last `positions`; waves of at most `rows`."""
+    """Pairs of prompts of so many tokens, at the last `positions`; waves, and tasks as a job has
+    them, of at most `rows`."""
 
     tokens: int
     positions: int
@@ -82,8 +83,8 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """The shapes and sizes of all workloads. `pairs_of_task`: of c; `size`: of d's rotations;
-    `product`: of the square product whose rate is measured."""
+    """The shapes and sizes of all workloads. `pairs_of_task`: of c, with all heads at most `rows`;
+    `size`: of d's rotations; `product`: of the square product whose rate is measured."""
 
     llama: PretrainedConfig
     gpt2: PretrainedConfig
@@ -120,7 +121,7 @@ FULL = Scale(
         tie_word_embeddings=True,
     ),
     *(Grid(64, 64, 32, 1024), Grid(2000, 8, 32, 1024), Grid(15, 1, 5000, 8192)),
-    *(Grid(32, 1, 160, 1024), 112, 32),
+    *(Grid(32, 1, 160, 1024), 56, 32),
     FitKeys(steps=80, batch=32, validation=0.2),
     8192,
 )
