@@ -1,137 +1,146 @@
 """The engine on one GPU through a replica's own door: one command, under 8 minutes, no network, no
 files, from the checkout alone.
 
-    PYTHONPATH=. python benchmarks/gpu.py [--seconds 20] [--shapes gpt2 llama_1b llama_8b] [--cpu]
+    PYTHONPATH=. python benchmarks/gpu.py [--only a b c d e] [--most 420] [--cpu]
 
 It needs torch, transformers, jaxtyping, pydantic, safetensors, psutil, numpy and scipy, on Python
-3.11 to 3.13; no ray, mlflow or duckdb. A replica is built as a worker builds it: self-check,
-tolerance, canonical decisions, meter. Random weights in the shapes of GPT-2, Llama-3.2-1B and
-Llama-3.1-8B, made on the device; prompts of 15, 64 and 2,000 random tokens; in bfloat16 and in
-float32; the residual in layers spread over the model, at tokens spread over the prompt. With random
-weights near-ties are many: the share that is decided again is an upper one. `share` is counted
-multiply-adds of the waves against the rate of a large product on this device in the same dtype.
+3.11 to 3.13; no ray, mlflow or duckdb. Random weights in the true shapes, made on the device, and
+random prompts (`gpu_world`); what runs is `Replica.do` on tasks, without driver and journal.
 
-`--cpu` runs it all in miniature. The last lines are the table, headed by the commit, to be kept in
-RESULTS.md.
+- a: Llama-3.1-8B, bfloat16: the residual of 32 layers x 64 positions x 32 pairs.
+- b: the same on prompts of 2,000 tokens, at the last 8 positions.
+- c: GPT-2, float32 and bfloat16, prompts of 15 tokens: 144 heads at the last position x 5,000
+  pairs; outputs are compared with the counterfactual.
+- d: Qwen2.5-1.5B, bfloat16: a rotation (DAS) of 32 directions for each of 28 layers, at the last of
+  32 tokens, 80 steps of 32 pairs, all in one company; then as many with arbitrary labels.
+- e: tasks of a by the waves of today, and as rows were run before: each row an object, with its own
+  copy of the keys and values before its patch, 64 in a wave.
+
+Each line says the path, how many of some rows have the answer of the plain path, seconds of the
+host and the device, the share of the rate of a large product that was measured before, and rows a
+second. The share is of counted multiply-adds (of blocks, attention and head that rows need) over
+the time of whole tasks. Captures are timed apart in a and b, and are no part of it; near-ties that
+are decided again take time and count once. A workload whose time is up has run a sample of its
+tasks, and says so. With `--cpu`, all of it in miniature, with counts of what a wave and a step do.
+
+The last line is `share: `, the smallest share of its goal (a: 0.5 of the matrix rate, b: 0.35, c:
+100,000 rows a second, d: 28 fits in 6 seconds), or with `--cpu` `ratio: `, that of e.
 """
 
 import argparse
-import random
+import gc
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    GPT2Config,
-    LlamaConfig,
-    PretrainedConfig,
-    PreTrainedModel,
+from gpu_results import AgainstOld, Sweep, Trained
+from gpu_workloads import (
+    against_old,
+    das,
+    head_tasks,
+    residual_tasks,
+    sweep,
+    wave_counts,
 )
+from gpu_world import build, drawn, matrix_rate, now, open_replica
+from transformers import GPT2Config, LlamaConfig, PretrainedConfig, Qwen2Config
 
-import raysearch as rs
-from raysearch.causal import ONE_SOURCE
-from raysearch.core.events import Block, Encoded, Failed, Measured, Task
+from raysearch.core.events import Encoded
+from raysearch.core.fit_keys import FitKeys
 from raysearch.core.runner_settings import RunnerSettings
-from raysearch.engine.execution.predict import predict
-from raysearch.engine.networks.network import Encoder, LanguageModel
-from raysearch.engine.patching.build import build_row
-from raysearch.engine.patching.rows import Row
 from raysearch.engine.replica import Replica
 
-GPT2 = {"n_embd": 768, "n_layer": 12, "n_head": 12, "vocab_size": 50257, "n_positions": 2048}
-LLAMA = {
-    "vocab_size": 128256,
-    "num_key_value_heads": 8,
-    "max_position_embeddings": 8192,
-    "rms_norm_eps": 1e-5,
-}
-SHAPES: dict[str, PretrainedConfig] = {
-    "gpt2": GPT2Config(**GPT2, bos_token_id=0, eos_token_id=0),
-    "llama_1b": LlamaConfig(
-        **LLAMA,
-        hidden_size=2048,
-        intermediate_size=8192,
-        num_hidden_layers=16,
-        num_attention_heads=32,
-    ),
-    "llama_8b": LlamaConfig(
-        **LLAMA,
+LETTERS = "abcde"
+GOALS = {"a": 0.5, "b": 0.35, "c": 100_000.0, "d": 6.0}
+PARTS = {"a": 0.25, "b": 0.1, "c": 0.06, "d": 0.1, "e": 0.1}
+"""What part of all seconds a workload may take from when its replica is open (c: each dtype)."""
+LEAST = 15.0
+"""Seconds that must be left for a replica to be opened."""
+FEW = 10
+"""Pairs of a task of c where rows are run by a slower path, so that one ends in its time."""
+
+Result = Sweep | Trained | AgainstOld
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Pairs of prompts of so many tokens, at the last `positions`; waves, and tasks as a job has
+    them, of at most `rows`."""
+
+    tokens: int
+    positions: int
+    pairs: int
+    rows: int
+
+    def drawn(self, vocab: int) -> tuple[Encoded, ...]:
+        """The pairs."""
+        at = range(self.tokens - self.positions, self.tokens)
+        return drawn(vocab, self.tokens, self.pairs, at)
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The shapes and sizes of all workloads. `pairs_of_task`: of c, with all heads at most `rows`;
+    `size`: of d's rotations; `product`: of the square product whose rate is measured."""
+
+    llama: PretrainedConfig
+    gpt2: PretrainedConfig
+    qwen: PretrainedConfig
+    a: Grid
+    b: Grid
+    c: Grid
+    d: Grid
+    pairs_of_task: int
+    size: int
+    recipe: FitKeys
+    product: int
+
+
+FULL = Scale(
+    LlamaConfig(
+        vocab_size=128256,
         hidden_size=4096,
         intermediate_size=14336,
         num_hidden_layers=32,
         num_attention_heads=32,
+        num_key_value_heads=8,
+        max_position_embeddings=8192,
+        rms_norm_eps=1e-5,
     ),
+    GPT2Config(),
+    Qwen2Config(
+        vocab_size=151936,
+        hidden_size=1536,
+        intermediate_size=8960,
+        num_hidden_layers=28,
+        num_attention_heads=12,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+    ),
+    *(Grid(64, 64, 32, 1024), Grid(2000, 8, 32, 1024), Grid(15, 1, 5000, 8192)),
+    *(Grid(32, 1, 160, 1024), 56, 32),
+    FitKeys(steps=80, batch=32, validation=0.2),
+    8192,
+)
+_SMALL = {
+    "vocab_size": 512,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
 }
-TINY: dict[str, PretrainedConfig] = {
-    "gpt2": GPT2Config(**{**GPT2, "n_embd": 64, "n_layer": 3, "n_head": 4, "vocab_size": 512}, bos_token_id=0, eos_token_id=0),
-    "llama_1b": LlamaConfig(
-        **{**LLAMA, "vocab_size": 512, "num_key_value_heads": 2}, hidden_size=64, intermediate_size=128,
-        num_hidden_layers=4, num_attention_heads=4,
-    ),
-}  # fmt: skip
-DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-TOKENS, SHORT = (15, 64, 2000), (15, 24, 40)
-PAIRS, HELD = 16, 24
-"""Pairs of a cell; rows that are held against the canonical computation."""
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A model with random weights and pairs of random tokens, as a replica takes what was
-    loaded."""
-
-    model: PreTrainedModel
-    dtype: str
-    encoded: tuple[Encoded, ...]
-    digest: str = "random weights"
-    commit: None = None
-    unused: tuple[()] = ()
-
-    def open(self, pairs: Sequence[rs.Pair]) -> tuple[LanguageModel, Encoder]:
-        """The model as a network; pairs are what was drawn."""
-        return LanguageModel(self.model), lambda *_: self.encoded[: len(pairs)]
-
-    def reinitialised(self, seed: int = 0) -> "Drawn":
-        raise NotImplementedError("a benchmark asks for no control")
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """What came of one shape. Times in seconds, of one wave; rates a second."""
-
-    shape: str
-    dtype: str
-    tokens: int
-    path: str
-    check: float
-    tolerance: float
-    equal: str
-    rows: int
-    rate: float
-    again: float
-    host: float
-    device: float
-    launches: int
-    share: float
-
-    def __str__(self) -> str:
-        return (
-            f"| {self.shape} | {self.dtype} | {self.tokens} | {self.path} | {self.check:.1f} | "
-            f"{self.tolerance:.2g} | {self.equal} "
-            f"| {self.rows} | {self.rate:.0f} | {self.again:.1%} | {1000 * self.host:.1f} | "
-            f"{1000 * self.device:.1f} "
-            f"| {self.launches} | {self.share:.2f} |"
-        )
-
-
-HEAD = (
-    "| shape | dtype | tokens | path | check s | tolerance | argmax as canonical | rows | rows/s | "
-    "decided again | host ms a wave "
-    "| device ms a wave | launches a wave | share of matrix rate |\n|" + "---|" * 14
+MINIATURE = Scale(
+    LlamaConfig(**_SMALL),
+    GPT2Config(n_embd=64, n_layer=3, n_head=4, vocab_size=512, bos_token_id=0, eos_token_id=0),
+    Qwen2Config(**_SMALL, tie_word_embeddings=True),
+    *(Grid(16, 8, 64, 256), Grid(96, 4, 8, 64), Grid(15, 1, 60, 256), Grid(12, 1, 40, 256)),
+    *(20, 4),
+    FitKeys(steps=16, batch=8, validation=0.2),
+    512,
 )
 
 
@@ -143,234 +152,158 @@ def main() -> None:
     device = torch.device("cpu" if asked.cpu else "cuda")
     if asked.cpu:
         torch.set_num_threads(1)
-    shapes, lengths = (TINY, SHORT) if asked.cpu else (SHAPES, TOKENS)
-    began, lines = time.perf_counter(), []
-    for dtype in DTYPES:
-        rate = matrix_rate(device, DTYPES[dtype], 512 if asked.cpu else 8192)
-        print(f"{dtype}: a product runs at {rate / 1e12:.3g} TFLOP/s", flush=True)
-        for shape in [s for s in asked.shapes if s in shapes]:
-            model = build(shapes[shape], device, DTYPES[dtype])
-            for tokens in lengths:
-                left = asked.most - (time.perf_counter() - began)
-                if left < asked.seconds:
-                    print(f"{shape} {dtype} {tokens}: left out, the time is up")
-                    continue
-                lines.append(measure(shape, model, dtype, tokens, asked, rate))
-                print(lines[-1], flush=True)
-            del model
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
-    print(
-        f"\ncommit {_commit()}, {_name(device)}, torch {torch.__version__}, "
-        f"{time.perf_counter() - began:.0f} s"
-    )
-    print(HEAD)
-    print("\n".join(map(str, lines)))
+    bench = Bench(device, MINIATURE if asked.cpu else FULL, asked.most, asked.cpu)
+    print(f"commit {_commit()}, {_name(device)}, torch {torch.__version__}", flush=True)
+    found: list[Result] = []
+    for result in bench.run(set(asked.only)):
+        found.append(result)
+        print(result, flush=True)
+    if asked.cpu:
+        print("\n".join(bench.paths()))
+    print(f"{time.perf_counter() - bench.began:.0f} s in all")
+    print(last_line(found, asked.cpu))
 
 
-def measure(
-    shape: str,
-    model: PreTrainedModel,
-    dtype: str,
-    tokens: int,
-    asked: argparse.Namespace,
-    rate: float,
-) -> Line:
-    """A replica's tasks for `asked.seconds`; then one wave by itself, timed and its launches
-    counted."""
-    encoded = drawn(model.config.vocab_size, tokens)
-    device = model.device
-    replica = Replica(
-        Drawn(model, dtype, encoded), [_pair(e) for e in encoded], tuple(encoded[0].base_positions), ("x",), "gpu",
-        settings=RunnerSettings(rows=asked.rows),
-    )  # fmt: skip
-    check = replica.usage().phases["check"]
-    layers = replica.opened.facts.layers
-    places = [
-        rs.Intervention((rs.Unit(rs.Site(layer, "residual", position)),))
-        for position in encoded[0].base_positions
-        for layer in sorted({round(i * (layers - 1) / 5) for i in range(6)})
-    ]
-    random.Random("0.places").shuffle(places)
-    block = Block("test", 0, tuple(e.index for e in encoded))
-    replica.do(Task(0, "measure", tuple(places[:1]), (block,)))  # warms up
-    spent, rows, again, done = 0.0, 0, 0, []
-    size = max(1, asked.rows // len(encoded))
-    for start in range(0, len(places), size):
-        began = now(device)
-        events = replica.do(
-            Task(1 + start, "measure", tuple(places[start : start + size]), (block,))
-        )
-        spent += now(device) - began
-        for event in events:
-            assert not isinstance(event, Failed), event.message
-            assert isinstance(event, Measured)
-            rows, again = rows + event.rows, again + event.near_ties
-            done.append(event)
-        if spent > asked.seconds:
-            break
-    machine = replica._runner
-    by_key = {place.key: place for place in places}
-    answers = {
-        build_row(pair, by_key[event.intervention], machine.hook_points): output[0]
-        for event in done
-        for pair, output in zip(encoded, event.outputs, strict=True)
-    }
-    held = random.Random("0.held").sample(list(answers), min(HELD, len(answers)))
-    with torch.inference_mode():
-        canonical = {row: predict(machine.plain.logits([row]))[0].id for row in held}
-    same = sum(answers[row] == canonical[row] for row in held)
-    host, whole, launches, work = wave(
-        replica, [row for row in answers if not machine.executor.is_free(row)], asked.rows
-    )
-    return Line(
-        shape, dtype, tokens, machine.executor.name, check, machine.tolerance, f"{same}/{len(held)}", rows, rows / spent,
-        again / max(rows, 1), host, whole, launches, work / max(whole, 1e-9) / rate,
-    )  # fmt: skip
+def last_line(found: Sequence[Result], in_miniature: bool) -> str:
+    """The ratio of e in miniature; else the smallest share of a goal."""
+    if in_miniature:
+        ratios = [of.ratio for of in found if isinstance(of, AgainstOld)]
+        return f"ratio: {ratios[0]:.2f}" if ratios else "ratio: none, since e was not run"
+    shares = reached(found)
+    named = ", ".join(f"{name} {share:.2f}" for name, share in shares.items())
+    return f"share: {min(shares.values()):.2f} ({named})" if shares else "share: none was run"
 
 
-def wave(replica: Replica, rows: Sequence[Row], most: int) -> tuple[float, float, int, float]:
-    """Of the fullest batch that the path makes: seconds until the host is free, until the device
-    is; launches; operations counted."""
-    machine = replica._runner
-    batch = max(machine.executor.batches(list(rows)), key=len)[:most]
-    device = machine.network.device
-    with torch.inference_mode():
-        machine.executor.logits(batch)
-        began = now(device)
-        machine.executor.logits(batch)
-        host = time.perf_counter() - began
-        whole = now(device) - began
-        kinds = [torch.profiler.ProfilerActivity.CPU]
-        kinds += [torch.profiler.ProfilerActivity.CUDA] if device.type == "cuda" else []
-        with torch.profiler.profile(activities=kinds) as seen:
-            machine.executor.logits(batch)
-            now(device)
-    names = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx")
-    if device.type == "cuda":
-        launches = sum(event.count for event in seen.key_averages() if event.key in names)
-    else:
-        launches = sum(
-            event.count for event in seen.key_averages() if event.key.startswith("aten::")
-        )
-    return host, whole, launches, _operations(machine.network, machine.executor.name, batch)
+def reached(found: Sequence[Result]) -> dict[str, float]:
+    """The share of its goal that each workload reached; of c in the slower dtype."""
+    shares: dict[str, float] = {}
+    for of in found:
+        if isinstance(of, AgainstOld):
+            continue
+        goal = GOALS[of.name]
+        rate = of.rate if of.name == "c" else of.share
+        share = goal / of.whole if isinstance(of, Trained) else rate / goal
+        shares[of.name] = min(share, shares.get(of.name, float("inf")))
+    return shares
 
 
-def _operations(network: LanguageModel, path: str, batch: Sequence[Row]) -> float:
-    """Two for each multiply-add of the linear layers: of tokens and layers from the patch on, where
-    rows are replayed, and of one head."""
-    block = sum(p.numel() for p in network.layers[0].parameters() if p.ndim == 2)
-    config = network.model.config
-    head = config.vocab_size * config.hidden_size
-    total = 0.0
-    for row in batch:
-        layer, token = row.patches[0].point.layer, min(row.patches[0].tokens)
-        layers, tokens = len(network.layers), len(row.base)
-        total += (
-            block
-            * ((layers - 1 - layer) * (tokens - token) if path == "replay" else layers * tokens)
-            + head
-        )
-    return 2 * total
+class Bench:
+    """Runs workloads on a device within `most` seconds."""
 
+    def __init__(self, device: torch.device, scale: Scale, most: float, in_miniature: bool) -> None:
+        self.began = time.perf_counter()
+        self._device, self._scale, self._most = device, scale, most
+        self._counts = in_miniature
+        self._rates: dict[str, float] = {}
 
-def drawn(vocab: int, tokens: int) -> tuple[Encoded, ...]:
-    """Pairs of random tokens, that share none; positions spread over the prompt, more of them near
-    its end."""
-    rng = random.Random(f"{tokens}.prompts")
-    at = sorted(
-        {0, tokens // 2, tokens - 12 if tokens > 12 else 1, tokens - 4, tokens - 2, tokens - 1}
-    )
-    positions = {f"token_{t}": (t,) for t in at}
+    def run(self, only: set[str]) -> Iterator[Result]:
+        """Yields what comes of each workload."""
+        if only & set("abe"):
+            yield from self._of_llama(only)
+            self._release()
+        if "c" in only:
+            for dtype in ("float32", "bfloat16"):
+                yield from self._heads(dtype)
+                self._release()
+        if "d" in only:
+            yield from self._das()
 
-    def prompt() -> tuple[int, ...]:
-        return tuple(rng.randrange(vocab) for _ in range(tokens))
+    def _of_llama(self, only: set[str]) -> Iterator[Result]:
+        """a, e and b, which share a model; a and e share a replica."""
+        if not self._has_time("a, b and e"):
+            return
+        model, rate = build(self._scale.llama, self._device, "bfloat16"), self._rate("bfloat16")
+        if only & set("ae"):
+            replica = self._open(model, "bfloat16", self._scale.a)
+            tasks = residual_tasks(replica)
+            if "a" in only:
+                yield sweep("a", replica, tasks, self._until("a"), rate, True, self._counts)
+            old = against_old("e", replica, tasks, self._until("e")) if "e" in only else None
+            if old is not None:
+                yield old
+            elif "e" in only:
+                print("e: left out, since this replica runs no waves")
+            del replica
+            self._release()
+        if "b" in only and self._has_time("b"):
+            replica = self._open(model, "bfloat16", self._scale.b)
+            tasks = residual_tasks(replica)
+            yield sweep("b", replica, tasks, self._until("b"), rate, True, self._counts)
 
-    return tuple(
-        Encoded(
-            i,
-            prompt(),
-            {ONE_SOURCE: prompt()},
-            positions,
-            {ONE_SOURCE: positions},
-            {"base": (0,)},
-            {"x": (1,)},
-        )
-        for i in range(PAIRS)
-    )
+    def _heads(self, dtype: str) -> Iterator[Result]:
+        if not self._has_time(f"c, {dtype}"):
+            return
+        model, grid = build(self._scale.gpt2, self._device, dtype), self._scale.c
+        replica = self._open(model, dtype, grid, components=("head",))
+        size = self._scale.pairs_of_task if replica.opened.facts.path == "replay" else FEW
+        tasks = head_tasks(replica, f"token_{grid.tokens - 1}", size)
+        rate = self._rate(dtype)
+        yield sweep("c", replica, tasks, self._until("c"), rate, False, self._counts)
 
+    def _das(self) -> Iterator[Result]:
+        if not self._has_time("d"):
+            return
+        scale, rate = self._scale, self._rate("bfloat16")
+        model = build(scale.qwen, self._device, "bfloat16")
+        replica = self._open(model, "bfloat16", scale.d, recipe=scale.recipe)
+        if replica.opened.facts.path != "replay":
+            print(f"d: left out, since it would take long on the path {replica.opened.facts.path}")
+            return
+        until = self._until("d")
+        yield das("d", replica, scale.size, scale.recipe, until, rate, self._counts)
 
-def build(
-    config: PretrainedConfig, device: torch.device, dtype: torch.dtype, seed: int = 0
-) -> PreTrainedModel:
-    """A model with random weights, made on the device itself."""
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    model = model.to_empty(device=device)
-    generator = torch.Generator(device).manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim == 1:  # norms, and biases
-                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
-            else:
-                parameter.normal_(0.0, config.initializer_range, generator=generator)
-    model.tie_weights()
-    for module in (
-        model.modules()
-    ):  # frequencies and masks are no parameters: computed, as when the model is made
-        if hasattr(module, "inv_freq"):
-            module.__init__(config)
-            module.to(device)
-    return model.eval().requires_grad_(False)
+    def paths(self) -> Iterator[str]:
+        """Yields a line for each dtype: the path that is taken, and counts of a wave."""
+        for dtype in ("float32", "bfloat16", "float16"):
+            model = build(self._scale.llama, self._device, dtype)
+            replica = self._open(model, dtype, self._scale.a)
+            task = residual_tasks(replica)[-1]
+            replica.do(task)
+            yield f"{dtype}: path {replica.opened.facts.path}{wave_counts(replica, task)}"
 
+    def _open(
+        self,
+        model: torch.nn.Module,
+        dtype: str,
+        grid: Grid,
+        recipe: FitKeys | None = None,
+        components: Sequence[str] = ("residual",),
+    ) -> Replica:
+        settings = RunnerSettings(rows=grid.rows, tokens="auto", recipe=recipe)
+        encoded = grid.drawn(model.config.vocab_size)
+        return open_replica(model, dtype, encoded, settings, components)
 
-def matrix_rate(device: torch.device, dtype: torch.dtype, size: int) -> float:
-    """Operations a second of a square product: the best of five."""
-    one, other = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    took = []
-    for _ in range(6):
-        began = now(device)
-        one @ other
-        took.append(now(device) - began)
-    return 2 * size**3 / min(took[1:])
+    def _rate(self, dtype: str) -> float:
+        if dtype not in self._rates:
+            self._rates[dtype] = matrix_rate(self._device, dtype, self._scale.product)
+            print(f"{dtype}: a product runs at {self._rates[dtype] / 1e12:.3g} TFLOP/s", flush=True)
+        return self._rates[dtype]
 
+    def _until(self, letter: str) -> float:
+        """The time at which a workload begins no further task."""
+        clock = now(self._device)
+        return min(clock + PARTS[letter] * self._most, self.began + self._most)
 
-def now(device: torch.device) -> float:
-    """Seconds on a clock, once the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
+    def _has_time(self, what: str) -> bool:
+        has_time = time.perf_counter() - self.began < self._most - LEAST
+        if not has_time:
+            print(f"{what}: left out, the time is up", flush=True)
+        return has_time
 
-
-def _pair(encoded: Encoded) -> rs.Pair:
-    """What stands for a drawn pair where texts would."""
-    nothing = rs.Input("tokens", {})
-    return rs.Pair(
-        encoded.index,
-        nothing,
-        {ONE_SOURCE: nothing},
-        {"base": "a", ONE_SOURCE: "b"},
-        {"x": "b"},
-        "test",
-    )
+    def _release(self) -> None:
+        """Gives back the memory of what nothing refers to."""
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--only", nargs="+", choices=LETTERS, default=list(LETTERS))
+    parser.add_argument("--most", type=float, default=420, help="seconds in all")
     parser.add_argument("--cpu", action="store_true", help="in miniature, on the CPU")
-    parser.add_argument(
-        "--seconds", type=float, default=12, help="of tasks, for each line of the table"
-    )
-    parser.add_argument(
-        "--most",
-        type=float,
-        default=420,
-        help="seconds in all, after which no further line is begun",
-    )
-    parser.add_argument("--rows", type=int, default=64, help="of a forward pass")
-    parser.add_argument("--shapes", nargs="+", choices=sorted(SHAPES), default=list(SHAPES))
     return parser.parse_args()
 
 

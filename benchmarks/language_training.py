@@ -13,9 +13,9 @@ import argparse
 import statistics
 import time
 
-import gpu
 import row_cost
 import torch
+from gpu_world import build, drawn, open_replica
 from transformers import LlamaConfig
 
 import raysearch as rs
@@ -45,12 +45,9 @@ def main() -> None:
 
 
 def _replica(pairs: int) -> Replica:
-    gpu.PAIRS = pairs
-    model = gpu.build(LlamaConfig(**row_cost.SHAPE), torch.device("cpu"), torch.float32)
-    encoded = gpu.drawn(row_cost.SHAPE["vocab_size"], 24)
-    loaded, positions = gpu.Drawn(model, "float32", encoded), tuple(encoded[0].base_positions)
-    settings = RunnerSettings(rows=2048, recipe=RECIPE)
-    return Replica(loaded, [gpu._pair(e) for e in encoded], positions, ("x",), "here", "", settings)
+    model = build(LlamaConfig(**row_cost.SHAPE), torch.device("cpu"), "float32")
+    encoded = drawn(row_cost.SHAPE["vocab_size"], 24, pairs, row_cost.AT, choices=())
+    return open_replica(model, "float32", encoded, RunnerSettings(rows=2048, recipe=RECIPE))
 
 
 def _request(layer: int, seed: int) -> FitRequest:

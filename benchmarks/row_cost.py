@@ -13,10 +13,9 @@ by itself. Outputs are compared. The last line is the smaller ratio.
 import argparse
 import statistics
 import time
-from dataclasses import replace
 
-import gpu
 import torch
+from gpu_world import build, drawn, open_replica
 from transformers import LlamaConfig
 
 import raysearch as rs
@@ -32,6 +31,8 @@ SHAPE = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
 }
+AT = 0, 12, 20, 22, 23
+"""The tokens of 24 that are patched."""
 
 
 def main() -> None:
@@ -62,15 +63,11 @@ def main() -> None:
 
 
 def _replica(wave: int, pairs: int) -> tuple[Replica, Task]:
-    gpu.PAIRS = pairs
-    model = gpu.build(LlamaConfig(**SHAPE), torch.device("cpu"), torch.float32)
+    model = build(LlamaConfig(**SHAPE), torch.device("cpu"), "float32")
     model.get_output_embeddings().weight.data *= 100
-    encoded = tuple(replace(e, choices=()) for e in gpu.drawn(SHAPE["vocab_size"], 24))
+    encoded = drawn(SHAPE["vocab_size"], 24, pairs, AT, choices=())
+    replica = open_replica(model, "float32", encoded, RunnerSettings(rows=wave))
     positions = tuple(encoded[0].base_positions)
-    loaded, settings = gpu.Drawn(model, "float32", encoded), RunnerSettings(rows=wave)
-    replica = Replica(
-        loaded, [gpu._pair(e) for e in encoded], positions, ("x",), "here", "", settings
-    )
     layers = range(SHAPE["num_hidden_layers"])
     sites = [rs.Site(layer, "residual", position) for layer in layers for position in positions]
     block = Block("test", 0, tuple(e.index for e in encoded))

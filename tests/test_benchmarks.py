@@ -1,12 +1,15 @@
 """The benchmarks still run: at their smallest, for their last line. What they measure stands in
 benchmarks/RESULTS.md, never in a test."""
 
+import dataclasses
+import importlib
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import half_precision
 
@@ -30,11 +33,7 @@ SMALL = ("--layers", "2", "--positions", "2", "--pairs", "4", "--threads", "1")
         ("language_training.py", ("--tiny",), "ms: "),
         ("starting.py", ("--runs", "1", "--only", "plan"), "ratio: "),
         ("weak_cases.py", ("--pairs", "2", "--layers", "15", "--tokens", "10"), "share: "),
-        (
-            "gpu.py",
-            ("--cpu", "--seconds", "0.1", "--shapes", "llama_1b"),
-            "| llama_1b | float32 | 40 | replay |",
-        ),
+        ("gpu.py", ("--cpu", "--only", "d"), "ratio: none, since e was not run"),
         ("cluster_scale.py", ("search", "--hypotheses", "200"), "results, top 100"),
     ],
 )
@@ -82,9 +81,10 @@ def test_the_gpu_benchmark_needs_the_checkout_alone_and_nothing_that_a_gpu_machi
 ) -> None:
     """From another folder, with PYTHONPATH, without what is not installed there."""
     lacking = ("ray", "mlflow", "duckdb", "beartype", "pyvene")
+    paths = [str(ROOT / "benchmarks"), str(ROOT)]  # as Python has them when it runs the script
     code = (
         f"import sys, runpy; sys.modules.update(dict.fromkeys({lacking!r}))\n"
-        f"sys.argv = ['gpu.py', '--help']; sys.path.insert(0, {str(ROOT)!r})\n"
+        f"sys.argv = ['gpu.py', '--help']; sys.path[:0] = {paths!r}\n"
         f"runpy.run_path({str(ROOT / 'benchmarks' / 'gpu.py')!r}, run_name='__main__')"
     )
     done = subprocess.run(
@@ -93,6 +93,63 @@ def test_the_gpu_benchmark_needs_the_checkout_alone_and_nothing_that_a_gpu_machi
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "--cpu" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_gpu_benchmark_in_miniature_runs_each_workload_with_its_counts(tmp_path: Path) -> None:
+    done = _run("gpu.py", ("--cpu",), tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    starts = ["a, bfloat16", "e, bfloat16", "b, bfloat16", "c, float32", "c, bfloat16"]
+    for start in [*starts, "d, bfloat16"]:
+        (line,) = [at for at in lines if at.startswith(start)]
+        assert start[0] == "e" or "path replay, argmax as plain 24/24;" in line
+        assert "a sample" not in line
+    for dtype in ("float32", "bfloat16", "float16"):
+        assert f"{dtype}: path replay" in lines
+    counts = [line for line in lines if line.startswith("  counted on ")]
+    assert len(counts) == 8, "of a, b, c in two dtypes, d, and a wave in three"
+    assert all("host waits 1.00 a wave; captures again 0;" in of for of in counts if "wave;" in of)
+    (of_steps,) = [line for line in counts if "a step;" in line]
+    assert "host waits 0.00 a step; captures again 0" in of_steps
+    assert float(lines[-1].removeprefix("ratio: ")) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_gpu_benchmark_says_what_is_a_sample_and_which_goal_is_missed_most(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    gpu, workloads = (importlib.import_module(of) for of in ("gpu", "gpu_workloads"))
+    bench = gpu.Bench(torch.device("cpu"), gpu.MINIATURE, 60.0, False)
+    model = gpu.build(gpu.MINIATURE.llama, torch.device("cpu"), "float32")
+    replica = bench._open(model, "float32", gpu.Grid(12, 4, 8, 32))
+    tasks = workloads.residual_tasks(replica)
+    firsts = [str(task.interventions[0].units[0].site.position) for task in tasks]
+    assert firsts == ["token_8", "token_10", "token_9", "token_11"]
+    part = workloads.sweep("a", replica, tasks, 0.0, 1e12, True, False)
+    assert (part.tasks, part.of_tasks, part.rows) == (1, 4, 32)
+    assert "32 rows in 1 tasks (a sample, of 4 tasks), 1 waves" in str(part)
+    assert part.operations == _by_hand(model, tokens=4, prefix=8, pairs=8)
+    fast = dataclasses.replace(part, seconds=part.operations / 0.25e12, captures=0.0)
+    slow = dataclasses.replace(part, name="c", rows=1000, seconds=0.1, captures=0.1)
+    slower = dataclasses.replace(slow, dtype="bfloat16", seconds=0.4)
+    assert gpu.reached([fast, slow, slower]) == pytest.approx({"a": 0.5, "c": 0.02})
+    assert gpu.last_line([fast, slow, slower], False) == "share: 0.02 (a 0.50, c 0.02)"
+    assert gpu.last_line([], False) == "share: none was run"
+
+
+def _by_hand(model: torch.nn.Module, tokens: int, prefix: int, pairs: int) -> float:
+    """Operations of a swap of the residual in each layer: of the blocks above it, the answers'
+    head left out."""
+    config = model.config
+    weights = sum(p.numel() for p in model.model.layers[0].parameters() if p.ndim == 2)
+    seen = sum(prefix + at + 1 for at in range(tokens))
+    of_block = 2 * tokens * weights + 4 * seen * config.hidden_size
+    above = sum(config.num_hidden_layers - 1 - at for at in range(config.num_hidden_layers))
+    return float(pairs * above * of_block)
 
 
 @pytest.mark.slow
