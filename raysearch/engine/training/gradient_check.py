@@ -9,7 +9,7 @@ on.
 Rows that are patched in a higher layer are no new kind: their gradients pass through nothing that
 those of a lower layer do not pass through. So some rows are tried for each component, not for each
 layer or fit: a row by itself takes many times as long as one of a wave. Nothing is remembered
-between replicas: it costs less than the first step.
+between replicas: it is a few rows, where one fit runs thousands.
 
 Invariants: a kind of rows is tried once in a trainer; gradients that were found wrong train
 nothing.
