@@ -271,6 +271,12 @@ MUTANTS = (
         ("engine/featurizers",),
     ),
     Mutant(
+        "engine/training/gradient_check.py",
+        "if error is None and worst <= self._allowed:",
+        "if error is None:",
+        ("engine/training/test_gradient_check.py",),
+    ),
+    Mutant(
         "engine/training/batches.py",
         "every[drawn[start : start + stop - first]]",
         "every[drawn[: stop - first]]",

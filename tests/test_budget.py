@@ -31,7 +31,7 @@ BUDGETS = {
     "engine/loading": 9_700,
     "engine/networks": 18_100,
     "engine/patching": 12_300,
-    "engine/training": 14_600,
+    "engine/training": 16_300,
     "interventions": 7_700,
     "job": 10_900,
     "notebook": 10_300,

@@ -64,7 +64,8 @@ FAILED_ROWS = Metric(
     "raysearch_failed_rows",
     "counter",
     "rows",
-    "of waves that failed and were run again one by one, slowly; a replica logs the first reason",
+    "of waves that failed, or whose gradients were wrong, and were run one by one, slowly; a "
+    "replica logs the first reason",
 )
 TASK_SECONDS = Metric(
     "raysearch_task_seconds",

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 Phase = Literal["load", "check", "capture", "replay", "batched", "plain", "fit", "other"]
-"""`load`: model and pairs; `check`: executors against the oracle; `capture`: cached runs and
-screening; `replay`, `batched`, `plain`: patched rows, by executor; `fit`: training except its
-cached runs, and gradients of attribution; `other`: the rest of a task."""
+"""`load`: model and pairs; `check`: executors, and gradients of training, against the oracle;
+`capture`: cached runs and screening; `replay`, `batched`, `plain`: patched rows, by executor;
+`fit`: training except its cached runs, and gradients of attribution; `other`: the rest of a task.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,8 @@ class Usage:
     """Usage since the last report. `phases`: seconds by phase.
 
     `tokens`: input tokens of all rows run, each counted in full although a replay computes only
-    those after the patch; a tensor counts as one. `failed_rows`: rows of waves that failed, which
-    were then run one by one.
+    those after the patch; a tensor counts as one. `failed_rows`: rows of waves that failed, and
+    of training whose gradients were wrong, which were then run one by one.
     """
 
     phases: Mapping[Phase, float]
@@ -85,7 +86,7 @@ class UsageMeter:
         self._tokens += tokens
 
     def failed(self, rows: int) -> None:
-        """Adds rows of a wave that failed."""
+        """Adds rows of a wave that failed, or of training whose gradients were wrong."""
         self._failed += rows
 
     def take(self, memory: Memory) -> Usage:

@@ -6,7 +6,8 @@ row whose source and base agree up to the unit (`Executor.is_free`) is not run: 
 base's own run, which counts in the mean and has no gradient.
 
 Invariants: fits do not influence each other (beyond float rounding; equal batches give equal
-bytes); the model and captured activations are constant; a failing fit affects no other.
+bytes); the model and captured activations are constant; a failing fit affects no other; gradients
+agree with plain autograd on this model, or are taken by it (`gradient_check`).
 """
 
 import math
@@ -36,10 +37,11 @@ from raysearch.engine.training.captured_unit import CapturedUnit, capture_unit, 
 from raysearch.engine.training.checkpoint import Checkpoint, Validation
 from raysearch.engine.training.fit_request import FitFault, FitOutcome, FitRequest, Targets
 from raysearch.engine.training.fit_state import FitGroup, FitState
+from raysearch.engine.training.gradient_check import GradientCheck
 from raysearch.engine.training.initialise import initialise
 from raysearch.engine.training.step_rows import Schedule
 from raysearch.engine.training.stretch import TrainingStretch
-from raysearch.engine.training.training_rows import Outcomes, RowRunner
+from raysearch.engine.training.training_rows import Outcomes, RowRunner, dtype_of
 from raysearch.engine.training.unit_vectors import UnitVectors, by_width
 from raysearch.engine.training.unpatched_runs import UnpatchedRuns
 from raysearch.errors import JobError
@@ -75,6 +77,7 @@ class Trainer:
         self._unpatched = UnpatchedRuns(network, recipe.loss, rows, cache.meter)
         self._known: OrderedDict[Hashable, tuple[Sequence[Encoded], CapturedUnit]] = OrderedDict()
         self._runner: RowRunner | None = None
+        self._check = GradientCheck(network.name, executor.name, dtype_of(network))
 
     def fit(
         self,
@@ -212,6 +215,7 @@ class Trainer:
             self._tolerance,
             self._limit,
             rows,
+            self._check,
         )
 
     def _checkpoint(

@@ -7,7 +7,8 @@ vector, whatever the featurizer, and gradients flow only above it.
 
 Invariants: rows of one batch key share batches of at most `limit.rows`; a batch that does not fit
 into memory is halved, and no partial result counts; a fit whose rows fail affects no other;
-near-ties of outputs are decided by the oracle; gradients wait for no device.
+near-ties of outputs are decided by the oracle; gradients wait for no device, but where rows of a
+new kind are checked (`gradient_check`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,10 +32,13 @@ from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import Network, tokens_of
 from raysearch.engine.patching.oracle import oracle
 from raysearch.engine.patching.rows import Indices, Row
+from raysearch.engine.training.gradient_check import Compared, GradientCheck, UntriedRows
 from raysearch.engine.training.step_rows import StepRows
 
 Vectors = Mapping[int, Float[Tensor, "_vector _width"]]
 """The vectors of a step, by their width."""
+Gradients = tuple[Float[Tensor, "slot"], Vectors, dict[int, Exception]]
+"""Losses, gradients and faults, as `RowRunner.gradients` returns them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +54,7 @@ class Outcomes:
 
 class RowRunner:
     """Runs some of `rows` by `executor`, at most `limit.rows` at once. `tolerance` (logits):
-    outputs with a smaller gap are decided by the oracle."""
+    outputs with a smaller gap are decided by the oracle. `check`: of the gradients."""
 
     def __init__(
         self,
@@ -62,6 +66,7 @@ class RowRunner:
         tolerance: float,
         limit: RowLimit,
         rows: Sequence[Row],
+        check: GradientCheck,
     ) -> None:
         self._network = network
         self._hook_points = hook_points
@@ -74,36 +79,84 @@ class RowRunner:
         self._prepared = prepare(network, hook_points, executor, cache, rows)
         self.order = self._prepared.order
         self._tokens = np.array([tokens_of(row.base) for row in rows])
-        own = (
-            t.dtype
-            for t in chain(network.module.parameters(), network.module.buffers())
-            if t.is_floating_point()
-        )
-        self._dtype = next(own, torch.float32)
+        self._dtype = dtype_of(network)
+        self._check = check
+        self._untried = UntriedRows(check, self.rows, self.order)
 
-    def gradients(
-        self, step: StepRows, vectors: Vectors
-    ) -> tuple[Float[Tensor, "slot"], Vectors, dict[int, Exception]]:
+    def gradients(self, step: StepRows, vectors: Vectors) -> Gradients:
         """Returns the loss of each slot; for each slot of a width the gradient by the written
-        vector, 0 without a row; and the fits that failed (their rows hold no result)."""
+        vector, 0 without a row; and the fits that failed (their rows hold no result).
+
+        Rows of a kind that was not tried yet are checked first: if that fails, they are run as the
+        oracle does.
+        """
+        found = self._gradients(step, vectors)
+        if self._untried:
+            with self._meter.phase("check"):
+                self._try(step, vectors, found)
+            if self._check.is_plain:
+                return self._gradients(step, vectors)
+        return found
+
+    def _gradients(self, step: StepRows, vectors: Vectors) -> Gradients:
+        """Returns the gradients, by the oracle if others were found wrong."""
+        plain = self._check.is_plain
         losses = step.losses.clone()
         gradients = {
             width: made.new_zeros((step.sizes[width], width)) for width, made in vectors.items()
         }
 
         def run(part: Part) -> None:
-            with torch.enable_grad():
-                written, places = self._written(step, vectors, part)
-                leaves = [leaf.requires_grad_() for _, _, leaf in written.vectors]
-                logits = self._prepared.logits(self._in_dtype(written))
-                of_rows = self._losses(step, part, logits)
-                by_leaf = torch.autograd.grad(of_rows.sum(), leaves)
-            losses.index_copy_(0, _taken(step.slots, part), of_rows.detach().to(losses))
+            of_rows, places, by_leaf = self._backward(step, vectors, part, plain)
+            losses.index_copy_(0, _taken(step.slots, part), of_rows.to(losses))
             own_slots = _taken(step.own_slots, part)
             for (start, stop, width), gradient in zip(places, by_leaf, strict=True):
                 gradients[width].index_copy_(0, own_slots[start:stop], gradient)
+            if plain:
+                self._meter.failed(len(part))
 
-        return losses, gradients, self._run(step, run)
+        return losses, gradients, self._run(step, run, RowLimit(1) if plain else self._limit)
+
+    def _backward(
+        self, step: StepRows, vectors: Vectors, part: "Part", plain: bool
+    ) -> tuple[Float[Tensor, "part"], list["_Written"], tuple[Tensor, ...]]:
+        """Returns the losses of a part, where its vectors are written, and the gradients by them.
+        `plain`: of one row, by the oracle."""
+        with torch.enable_grad():
+            written, places = self._written(step, vectors, part)
+            leaves = [leaf.requires_grad_() for _, _, leaf in written.vectors]
+            logits_of = self._by_oracle if plain else self._prepared.logits
+            losses = self._losses(step, part, logits_of(self._in_dtype(written)))
+            return losses.detach(), places, torch.autograd.grad(losses.sum(), leaves)
+
+    def _try(self, step: StepRows, vectors: Vectors, found: Gradients) -> None:
+        """Compares gradients that were found in a step with those of the oracle, on a few rows of
+        each kind that is to be tried."""
+        for kind, places in self._untried.due(step):
+            compared: list[Compared] = []
+            for at in places:
+                try:
+                    compared.append(self._compared(step, vectors, at, found))
+                except Exception as error:  # noqa: BLE001  the row's own, which its fit reports
+                    if step.owners[at] not in found[2]:
+                        self._check.leave(kind, error)
+                    break
+            else:
+                self._check.settle(kind, compared)
+            if self._check.is_plain:
+                break
+        self._untried.forget()
+
+    def _compared(self, step: StepRows, vectors: Vectors, at: int, found: Gradients) -> Compared:
+        """Compares the gradient of one row of a step with that of the oracle."""
+        part, width = range(at, at + 1), int(step.widths[at])
+        _, _, (wanted,) = self._backward(step, vectors, part, plain=True)
+        self._meter.ran(int(self._tokens[step.here[at]]))
+        vector = vectors[width][step.vectors[at]]
+        error = found[2].get(int(step.owners[at]))
+        off = found[1][width][step.own_slots[at]] - wanted[0]
+        norms = torch.stack((off.norm(), wanted.norm())) * vector.norm()
+        return Compared(float(norms[0]), float(norms[1]), error)
 
     @torch.inference_mode()
     def outcomes(self, step: StepRows, vectors: Vectors) -> tuple[Outcomes, dict[int, Exception]]:
@@ -126,17 +179,20 @@ class RowRunner:
             slots = np.array([int(slot) for slot in _taken(step.slots, part)])
             found.losses[slots], found.ids[slots] = losses, ids
 
-        return found, self._run(step, run)
+        return found, self._run(step, run, self._limit)
 
     def _canonical(self, step: StepRows, vectors: Vectors, at: int) -> tuple[float, int]:
         """Computes loss and output of one row by the oracle."""
         written, _ = self._written(step, vectors, range(at, at + 1))
-        row = self.rows[step.here[at]]
-        ((_, _, vector),) = self._in_dtype(written).vectors
-        own = vector.view(len(row.patches[0].tokens), -1)
-        logits = oracle(self._network, self._hook_points, row, [own])[None]
+        logits = self._by_oracle(self._in_dtype(written))
         loss = self._losses(step, range(at, at + 1), logits).item()
-        return loss, predict(logits, [row.among])[0].id
+        return loss, predict(logits, [self.rows[step.here[at]].among])[0].id
+
+    def _by_oracle(self, written: WrittenRows) -> Float[Tensor, "1 answer"]:
+        """Computes the logits of one row by the oracle."""
+        (at,), ((_, _, vector),) = written.here, written.vectors
+        own = vector.view(len(self.rows[at].patches[0].tokens), -1)
+        return oracle(self._network, self._hook_points, self.rows[at], [own])[None]
 
     def _losses(
         self, step: StepRows, part: "Part", logits: Float[Tensor, "part answer"]
@@ -146,7 +202,7 @@ class RowRunner:
 
     def _written(
         self, step: StepRows, vectors: Vectors, part: "Part"
-    ) -> tuple[WrittenRows, list[tuple[int, int, int]]]:
+    ) -> tuple[WrittenRows, list["_Written"]]:
         """Returns the rows of a part with copies of their vectors, and (start, stop, width) of
         those that are patched at one place."""
         ranks, at = _chosen(step.ranks, part), _taken(step.vectors, part)
@@ -163,17 +219,19 @@ class RowRunner:
         vectors = [(start, stop, v.to(self._dtype)) for start, stop, v in written.vectors]
         return WrittenRows(written.here, written.at, vectors)
 
-    def _run(self, step: StepRows, run: Callable[["Part"], None]) -> dict[int, Exception]:
+    def _run(
+        self, step: StepRows, run: Callable[["Part"], None], limit: RowLimit
+    ) -> dict[int, Exception]:
         """Runs all rows of a step, batch by batch; returns the fits that failed."""
         faults: dict[int, Exception] = {}
         batches = self.order.batches[step.ranks]
         ends = [0, *(np.flatnonzero(np.diff(batches)) + 1).tolist(), len(batches)]
         for start, stop in pairwise(ends):
-            for fitting in self._prepared.parts(step.here[start:stop], self._limit.rows):
+            for fitting in self._prepared.parts(step.here[start:stop], limit.rows):
                 part: Part = range(start + fitting.start, start + fitting.stop)
                 if faults:
                     part = [at for at in part if step.owners[at] not in faults]
-                self._run_part(step, part, run, faults)
+                self._run_part(step, part, run, limit, faults)
         return faults
 
     def _run_part(
@@ -181,13 +239,14 @@ class RowRunner:
         step: StepRows,
         part: "Part",
         run: Callable[["Part"], None],
+        limit: RowLimit,
         faults: dict[int, Exception],
     ) -> None:
         """Runs a part; if it raises as a whole, runs it fit by fit."""
         if not len(part):
             return
         try:
-            for _ in run_in_halves(part, run, self._limit):
+            for _ in run_in_halves(part, run, limit):
                 pass
         except Exception as error:  # noqa: BLE001  reported for its fit, sparing the others
             owners = list(dict.fromkeys(step.owners[at] for at in part))
@@ -198,11 +257,20 @@ class RowRunner:
             self._meter.ran(int(self._tokens[_chosen(step.here, part)].sum()))
             return
         for owner in owners:
-            self._run_part(step, [at for at in part if step.owners[at] == owner], run, faults)
+            own = [at for at in part if step.owners[at] == owner]
+            self._run_part(step, own, run, limit, faults)
 
 
 Part = Sequence[int]
 """Rows of a step by their place in it: a range, or a list where others among them failed."""
+_Written = tuple[int, int, int]
+"""First row of a part that is patched at one place, the row after the last, width."""
+
+
+def dtype_of(network: Network) -> torch.dtype:
+    """Returns the dtype of a network's own numbers."""
+    numbers = chain(network.module.parameters(), network.module.buffers())
+    return next((t.dtype for t in numbers if t.is_floating_point()), torch.float32)
 
 
 def _taken(numbers: Int[Tensor, "row"], part: Part) -> Int[Tensor, "part"]:
