@@ -16,8 +16,8 @@ SmolLM2-135M, float32, one thread, random prompts. Four groups:
 - das: a step of a rotation at an early, a middle and a late token, captures given.
 - mlp: swaps and steps of DAS on a network of three layers of 16, one fit and 40 together.
 
-Processor seconds, the better of two rounds each (of DAS on the language model: the mean of four
-steps). `near`: rows that were too close to call, and so were run once more one by one; the others'
+Processor seconds, the better of two rounds each, where they are long of one (of DAS on the language
+model: the mean of three steps). `near`: rows that were too close to call, and so were run once more one by one; the others'
 ways do not do that, and random prompts have more of them than texts. `bound`: multiply-adds of
 pyvene's passes (logits of every token) over those that any method must do that runs whole blocks:
 the base's captures are given, tokens from the patch on and layers above it are run, and one head;

@@ -22,7 +22,7 @@ from raysearch.core.fit_keys import FitKeys
 from raysearch.engine.networks.network import LanguageModel
 from raysearch.engine.training.batches import batch_of
 
-K, TOKENS, STEPS = 4, 24, 4
+K, TOKENS, STEPS = 4, 24, 3
 """Directions; tokens of a prompt, if none is asked to be shorter; steps that are timed."""
 
 

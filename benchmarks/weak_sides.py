@@ -15,8 +15,9 @@ from torch.nn import functional
 Way = tuple[Callable[[], object], Callable[[object], Tensor]]
 """One side of a cell: what it prepares, which is not timed, and what gives its answers."""
 
-LONG = 4.0
-"""Seconds of a round from which the first one counts, too: it hardly warms anything up."""
+LONG = 8.0
+"""Seconds of a side's rounds after which there is no further one. One round that is so long counts
+itself, for it hardly warms anything up."""
 SAME_WORK = 1.2
 """Multiply-adds of the hand-written resume over the needed ones, up to which its work is the
 same."""
@@ -118,16 +119,16 @@ def through(modules: Iterable[nn.Module], forward: int, backward: int = 0) -> li
 
 
 def best(way: Way) -> tuple[float, Tensor]:
-    """Returns processor seconds and answers: the better of two rounds, after one that warms up,
-    unless a round is long."""
+    """Returns processor seconds and answers: the better of two rounds, after one that warms up;
+    where rounds are long, fewer."""
     prepare, run = way
     taken: list[float] = []
-    while len(taken) < (2 if taken and taken[0] > LONG else 3):
+    while len(taken) < 3 and sum(taken) < LONG:
         given = prepare()
         began = time.process_time()
         answers = run(given)
         taken.append(time.process_time() - began)
-    return min(taken if taken[0] > LONG else taken[1:]), answers
+    return min(taken[1:] or taken), answers
 
 
 def same_answers(name: str, answers: Sequence[Tensor]) -> None:

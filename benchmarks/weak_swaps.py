@@ -7,7 +7,7 @@ whole, as its documentation shows.
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyvene
 import torch
@@ -98,16 +98,17 @@ def swap_cells(layers: Sequence[int], lengths: Sequence[int]) -> list[Cell]:
 
 
 def prefix_cells(layers: Sequence[int], lengths: Sequence[int]) -> list[Cell]:
-    """Returns cells whose prompts share their first half: at the first token after it in the first
-    layer, at the last token in the middle layer, and that with captures where prompts are short."""
+    """Returns cells whose prompts share their first half: at the last token in the middle layer;
+    where prompts are short also at the first token after that half in the first layer, and at the
+    last one with captures."""
     middle = layers[len(layers) // 2]
     cells = []
     for length in lengths:
         half = length // 2
-        cells += [Cell(length, half, layers[0], shared=half)]
-        cells += [Cell(length, length - 1, middle, shared=half)]
+        late = Cell(length, length - 1, middle, shared=half)
+        cells += [late]
         if length <= TOKENS // 16:
-            cells += [Cell(length, length - 1, middle, captures=True, shared=half)]
+            cells += [Cell(length, half, layers[0], shared=half), replace(late, captures=True)]
     return cells
 
 
