@@ -90,11 +90,10 @@ def swap_cells(layers: Sequence[int], lengths: Sequence[int]) -> list[Cell]:
     ]
     middle, length = layers[len(layers) // 2], lengths[0]
     parts = [Cell(length, 1, middle, part) for part in PYVENE if part != "residual"]
+    parts.append(Cell(length, 1, layers[0], "value"))
     captured = [Cell(length, length - 1, layer, captures=True) for layer in layers]
-    return [
-        *(*grid, *parts, Cell(length, 1, layers[0], "value")),
-        *(*captured, Cell(length, 1, middle, answer=2)),
-    ]
+    every = [*grid, *parts, *captured, Cell(length, 1, middle, answer=2)]
+    return list(dict.fromkeys(every))
 
 
 def prefix_cells(layers: Sequence[int], lengths: Sequence[int]) -> list[Cell]:
@@ -120,7 +119,8 @@ def measure_swaps(model: PreTrainedModel, cells: Sequence[Cell], pairs: int) -> 
         taken, answers = zip(*map(best, (*sides, _pyvene(model, cell, prompts))), strict=True)
         name = str(cell)
         if cell.shared is not None:
-            name += f", first {cell.shared} shared, {len(prompts.bases)} bases"
+            bases = len(prompts.bases)
+            name += f", first {cell.shared} shared, {bases} base{'s' * (bases > 1)}"
         same_answers(name, answers)
         yield measured(name, _work(model, cell, prompts), taken, near=near[-1])
 
