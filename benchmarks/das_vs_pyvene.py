@@ -18,7 +18,7 @@ compared. The last line is the ratio for the grid; with `--one`, that for the on
 import argparse
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -76,19 +76,19 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     loaded = load(ModelSource(str(MODEL)))
     network, grid = LanguageModel(loaded.model), _grid(loaded, asked)
-    pairs = _pairs(network, grid)
+    pairs = pairs_of(network, grid)
     recipe = constant_recipe(asked.steps + WARM, asked.batch, evaluate=10**9)
     every = list(itertools.product(grid.layers, grid.tokens, asked.sizes))
     middle = grid.layers[len(grid.layers) // 2], grid.tokens[1], asked.sizes[len(asked.sizes) // 2]
     sample = [middle, *(h for h in _one_of_each_layer(grid, asked.sizes) if h[0] != middle[0])]
-    one = _ours(network, recipe, [middle], pairs, asked)
-    theirs = {h: _pyvene(loaded.model, recipe, h, grid, pairs, asked) for h in sample[:1]}
+    one = train_ours(network, recipe, [middle], pairs, asked)
+    theirs = {h: train_pyvene(loaded.model, recipe, h, grid, pairs, asked) for h in sample[:1]}
     if asked.one:
         print(f"a step, s       pyvene {theirs[middle].step:.3f}, ours {one.step:.3f}")
         print(f"ratio: {theirs[middle].whole(asked.train) / one.whole(asked.train):.1f}")
         return
-    whole = _ours(network, recipe, every, pairs, asked)
-    theirs |= {h: _pyvene(loaded.model, recipe, h, grid, pairs, asked) for h in sample[1:]}
+    whole = train_ours(network, recipe, every, pairs, asked)
+    theirs |= {h: train_pyvene(loaded.model, recipe, h, grid, pairs, asked) for h in sample[1:]}
     per_step = sum(took.step for took in theirs.values()) / len(theirs) * len(every)
     off = max(abs(whole.losses[h] - took.losses[h]) for h, took in theirs.items())
     extrapolated = asked.train * per_step
@@ -169,7 +169,7 @@ def _one_of_each_layer(grid: Grid, sizes: Sequence[int]) -> list[Hypothesis]:
 
 
 @torch.inference_mode()
-def _pairs(network: LanguageModel, grid: Grid) -> Pairs:
+def pairs_of(network: LanguageModel, grid: Grid) -> Pairs:
     said = [
         int(line.argmax())
         for part in range(0, len(grid.pairs), 16)
@@ -190,14 +190,15 @@ def _intervention(hypothesis: Hypothesis) -> rs.Intervention:
     )
 
 
-def _ours(
+def train_ours(
     network: LanguageModel,
     recipe: FitKeys,
     hypotheses: Sequence[Hypothesis],
     pairs: Pairs,
     asked: argparse.Namespace,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Took:
-    began = time.perf_counter()
+    began = clock()
     taps = Components(network)
     tolerance, limit = NEAR_TIE["float32"], RowLimit(asked.rows)
     captures = ActivationCache(
@@ -210,24 +211,25 @@ def _ours(
     answers: dict[int, Ids] = {at: (said,) for at, said in enumerate(pairs.targets)}
     targets = {fit.intervention.id: answers for fit in fits}
     trainer.fit(fits, pairs.encoded, targets, 0, 0)
-    captured = time.perf_counter()
+    captured = clock()
     warm = trainer.fit(fits, pairs.encoded, targets, 0, WARM)
-    warmed = time.perf_counter()
+    warmed = clock()
     said = [fit for fit in warm if isinstance(fit, FitOutcome)]
     assert len(said) == len(fits), warm
     on = [FitRequest(a.intervention, a.seed, fit.state) for a, fit in zip(fits, said, strict=True)]
     trainer.fit(on, pairs.encoded, targets, WARM, recipe.steps)
     losses = {h: fit.points[0][1] for h, fit in zip(hypotheses, said, strict=True)}
-    return Took(captured - began, (time.perf_counter() - warmed) / asked.steps, losses)
+    return Took(captured - began, (clock() - warmed) / asked.steps, losses)
 
 
-def _pyvene(
+def train_pyvene(
     model: PreTrainedModel,
     recipe: FitKeys,
     hypothesis: Hypothesis,
     grid: Grid,
     pairs: Pairs,
     asked: argparse.Namespace,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Took:
     """As its documentation trains a low-rank rotation, from the rotation that ours begins with."""
     layer, token, k = hypothesis
@@ -237,7 +239,7 @@ def _pyvene(
     losses, began = [], 0.0
     for step in range(recipe.steps):
         if step == WARM:
-            began = time.perf_counter()
+            began = clock()
         batch = batch_of(range(len(pairs.targets)), recipe.batch, 0, step)
         _, out = intervenable(
             {"input_ids": bases[batch]}, [{"input_ids": sources[batch]}], {"sources->base": token}
@@ -247,7 +249,7 @@ def _pyvene(
         optimizer.step()
         intervenable.set_zero_grad()
         losses.append(loss.item())
-    return Took(0.0, (time.perf_counter() - began) / asked.steps, {hypothesis: losses[0]})
+    return Took(0.0, (clock() - began) / asked.steps, {hypothesis: losses[0]})
 
 
 if __name__ == "__main__":

@@ -59,19 +59,19 @@ def main() -> None:
     asked = _asked()
     torch.set_num_threads(asked.threads)
     recipe = constant_recipe(asked.steps, asked.batch, evaluate=1)
-    theirs, ours = _mlp(modelings.MLPForClassification), _mlp(OnTensors)
+    theirs, ours = mlp(modelings.MLPForClassification), mlp(OnTensors)
     inputs = torch.randn(2 * asked.pairs, 1, WIDTH, generator=torch.Generator().manual_seed(0))
     bases, sources = inputs.chunk(2)
     with torch.inference_mode():
         wanted = ours(sources)[0].argmax(-1)
     every = [(at, k, s) for s in range(asked.fits) for k in SIZES for at in (1, 0, 2)][: asked.fits]
     some = list(itertools.islice(every, LAYERS * len(SIZES)))
-    train = _trainer(ours, bases, sources, wanted, recipe, asked)
+    train = trainer(ours, bases, sources, wanted, recipe, asked)
     times: dict[str, list[float]] = {"theirs": [], "one": [], "many": []}
     for _ in range(asked.repeats):
         their_losses = {}
         for hypothesis in some:
-            took, loss = _pyvene(theirs, recipe, hypothesis, bases, sources, wanted)
+            took, loss = train_pyvene(theirs, recipe, hypothesis, bases, sources, wanted)
             times["theirs"].append(took)
             their_losses[hypothesis] = loss
         times["one"].append(train([ONE])[0])
@@ -108,7 +108,7 @@ def _asked() -> argparse.Namespace:
     return asked
 
 
-def _mlp(kind: type) -> torch.nn.Module:
+def mlp(kind: type) -> torch.nn.Module:
     """Random weights, three times as large as usual, so that outputs differ."""
     config = modelings.MLPConfig(
         h_dim=WIDTH, n_layer=LAYERS, num_classes=CLASSES, pdrop=0.0, activation_function="relu"
@@ -122,7 +122,7 @@ def _mlp(kind: type) -> torch.nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def _trainer(
+def trainer(
     model: torch.nn.Module,
     bases: Tensor,
     sources: Tensor,
@@ -173,7 +173,7 @@ def _intervention(hypothesis: Hypothesis) -> rs.Intervention:
     )
 
 
-def _pyvene(
+def train_pyvene(
     model: torch.nn.Module,
     recipe: FitKeys,
     hypothesis: Hypothesis,

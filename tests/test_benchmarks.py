@@ -32,7 +32,11 @@ SMALL = ("--layers", "2", "--positions", "2", "--pairs", "4", "--threads", "1")
         ("cpu_kernels.py", ("--tiny",), "ratio: "),
         ("language_training.py", ("--tiny",), "ms: "),
         ("starting.py", ("--runs", "1", "--only", "plan"), "ratio: "),
-        ("weak_cases.py", ("--pairs", "2", "--layers", "15", "--tokens", "10"), "share: "),
+        (
+            "weak_cases.py",
+            ("--pairs", "2", "--layers", "15", "--tokens", "10", "--steps", "5"),
+            "share: ",
+        ),
         ("gpu.py", ("--cpu", "--only", "d"), "ratio: none, since e was not run"),
         ("cluster_scale.py", ("search", "--hypotheses", "200"), "results, top 100"),
     ],
