@@ -286,7 +286,9 @@ def test_of_a_run_of_before_whose_proposer_alone_could_say_it_the_tables_are_sho
 ) -> None:
     (tmp_path / "mine.py").write_text(PROPOSER)
     with monkeypatch.context() as patch:
-        patch.setattr("raysearch.runner.session.run.with_recording", lambda proposer, question: proposer)
+        patch.setattr(
+            "raysearch.runner.session.run.with_recording", lambda proposer, question: proposer
+        )
         run = make(tmp_path, {**JOB, "propose": {"use": "mine.py:Proposer"}})
     (tmp_path / "ran").unlink()
     (run / PROGRESS).unlink()

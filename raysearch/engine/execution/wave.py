@@ -188,7 +188,7 @@ class Waves:
         """Returns the groups of rows with one patch, and what their sources have; of several
         sources the mean. What is read of one component is read at once."""
         used, number = np.unique(swaps.source, return_inverse=True)
-        number = number.reshape(swaps.source.shape) - np.count_nonzero(used < 0)
+        number = number.reshape(swaps.source.shape) - np.count_nonzero(used < 0)  # -1: none
         groups = list(_groups(swaps))
         found: dict[Group, Tensor] = {}
         for component in {group.component for group in groups} - {None}:

@@ -59,7 +59,7 @@ class WaveCache(Cache):
         if layer_idx in self.shared or not self._start:
             return both
         base = on_device(self._base[: self.rows], key_states.device)
-        keys, values = self._of_bases(slice(self._start))
+        keys, values = self._of_bases(layer_idx, slice(self._start))
         return _appended((keys[base], values[base]), both)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
@@ -72,7 +72,8 @@ class WaveCache(Cache):
         last."""
         causal = query.shape[2] == key.shape[2]
         rows = self._rows(query, key.shape[1])
-        return attend(query, key, value, self._of_bases(slice(self._start)), rows, scale, causal)
+        before = self._of_bases(self._layer, slice(self._start))
+        return attend(query, key, value, before, rows, scale, causal)
 
     @contextmanager
     def attending(self, layer: int, configs: Sequence[PretrainedConfig]) -> Iterator[None]:
@@ -87,20 +88,18 @@ class WaveCache(Cache):
         """Gives rows their base's keys and values where they had not entered, so that one more
         token of each can run through all `layers`."""
         self.rows = len(self._base)
-        for self._layer in range(layers):
-            own = self._own.get(self._layer)
+        for layer in range(layers):
+            own = self._own.get(layer)
             base = self._base if own is None else self._base[len(own[0]) :]
-            some = [
-                of[on_device(base, of.device)] for of in self._of_bases(slice(self._start, None))
-            ]
+            all_bases = self._of_bases(layer, slice(self._start, None))
+            some = [of[on_device(base, of.device)] for of in all_bases]
             if own is not None:
                 some = [torch.cat((mine, of)) for mine, of in zip(own, some, strict=True)]
-            self._own[self._layer] = some[0], some[1]
+            self._own[layer] = some[0], some[1]
 
-    def _of_bases(self, tokens: slice) -> tuple[Tensor, Tensor]:
-        """Returns the bases' keys and values of some tokens in the layer at hand."""
-        at = self._layer - self._first_layer
-        keys, values = (of[at][..., tokens, :] for of in self._both)
+    def _of_bases(self, layer: int, tokens: slice) -> tuple[Tensor, Tensor]:
+        """Returns the bases' keys and values of some tokens in a layer."""
+        keys, values = (of[layer - self._first_layer][..., tokens, :] for of in self._both)
         return keys, values
 
     def _rows(self, query: Heads, groups: int) -> RowsByBase:

@@ -16,6 +16,7 @@ from raysearch.engine.execution.replay import Replay
 from raysearch.engine.execution.wave import Group, Wave, Waves, entry_of
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import LanguageModel
+from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.rows import Row
 from raysearch.engine.patching.swaps import Swaps
 
@@ -44,6 +45,7 @@ class WaveExecutor:
         self._hook_points, self._cache = hook_points, cache
         self._replay = Replay(network, hook_points, shares_prefix)
         self._waves = Waves(hook_points)
+        self._deepest: dict[Row, list[Point]] = {}  # of the sources of waves to come
 
     def want(self, components: Collection[str]) -> None:
         """Makes runs keep the components, and those that rows patched there start with."""
@@ -54,14 +56,15 @@ class WaveExecutor:
     def swap_waves(self, swaps: Swaps) -> Iterator[Indices]:
         """Yields the indices of swaps, in the waves in which they are to be run.
 
-        Rows whose runs fit into the cache together are run one wave after the other, so that no run
-        is computed twice for them.
+        Rows whose runs fit into the cache together are run one wave after the other, and a source
+        to the deepest point that any of them reads, so that no run is computed twice for them.
         """
         self._cache.wanted.points(self._waves.points(swaps))
         for read in swaps.reads():
             self._cache.wanted.spans.grow(*read)
         entries, lengths, starts = self._waves.entries(swaps), swaps.lengths(), swaps.starts()
         for rows in parts_of_runs(swaps.all_runs(), self._cache.room):
+            self._deepest = swaps.take(rows).sources()
             keys = (swaps.place[rows], entries[rows], lengths[rows], starts[rows])
             order = rows[np.lexsort(keys)]
             shapes = np.column_stack((starts[order], lengths[order]))
@@ -69,8 +72,7 @@ class WaveExecutor:
             for of_shape in np.split(order, firsts):
                 first = 0
                 while first < len(of_shape):
-                    start, length = starts[of_shape[0]], lengths[of_shape[0]]
-                    most = self._cache.most_rows(int(length - start))
+                    most = self._cache.most_rows(int((lengths - starts)[of_shape[0]]))
                     yield of_shape[first : first + most]
                     first += most
 
@@ -107,7 +109,8 @@ class WaveExecutor:
     def _wave(self, swaps: Swaps) -> Wave:
         used, base = swaps.distinct_bases()
         bases = [swaps.runs[at] for at in used]
-        runs = self._cache.runs(bases, swaps.sources())
+        sources = {run: self._deepest.get(run, at) for run, at in swaps.sources().items()}
+        runs = self._cache.runs(bases, sources)
         read = self._waves.read(swaps, runs)
         return self._waves.of(swaps, _table(bases, runs), base, read)
 
