@@ -1,6 +1,7 @@
 """docs/glossary.md has every public class of the package and every word of the domain, and the
 package has no public class name twice."""
 
+import ast
 import re
 from collections import Counter
 from pathlib import Path
@@ -69,6 +70,30 @@ def test_each_public_class_name_stands_once_in_the_package() -> None:
     times = Counter(name for _, name, _ in public_classes())
     assert [name for name, count in times.items() if count > 1] == []
     assert len(times) > 200, "the search for classes finds none"
+
+
+def _type_names() -> list[str]:
+    """The names of all classes and types of the package at the top of a file, type variables
+    aside."""
+    found: list[str] = []
+    for file in (TOP / "raysearch").rglob("*.py"):
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                found.append(node.name)
+            elif isinstance(node, ast.Assign) and not _is_type_variable(node.value):
+                names = [to.id for to in node.targets if isinstance(to, ast.Name)]
+                found += [name for name in names if name[0].isupper() and not name.isupper()]
+    return found
+
+
+def _is_type_variable(value: ast.expr) -> bool:
+    return isinstance(value, ast.Call) and ast.unparse(value.func) == "TypeVar"
+
+
+def test_no_two_types_have_one_name_even_where_one_is_an_alias() -> None:
+    times = Counter(name for name in _type_names() if not name.startswith("_"))
+    assert [name for name, count in times.items() if count > 1] == []
+    assert times["OperationName"] == times["TableRow"] == times["Row"] == 1
 
 
 @pytest.mark.parametrize("word", NEEDED)

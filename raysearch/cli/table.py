@@ -18,7 +18,7 @@ from rich.text import Text
 
 from raysearch.cli.terminal import PlainTable, say
 from raysearch.core.featurizers import FULL
-from raysearch.report.row_sequence import Row, Rows
+from raysearch.report.row_sequence import Rows, TableRow
 from raysearch.report.unit_text import is_plain, unit_texts, words
 from raysearch.report.warnings import WARNINGS
 from raysearch.runner.stored_run.find_hypothesis import SHORTEST_ID
@@ -204,14 +204,14 @@ def print_line(text: str, console: Console, style: str = "") -> None:
     console.print(Text(visible(text), style=style), soft_wrap=not console.is_terminal)
 
 
-def place_cells(row: Row) -> dict[str, str]:
+def place_cells(row: TableRow) -> dict[str, str]:
     """Returns where a hypothesis is: variable, layer, component, head, position, and in words what
     these do not say."""
     named = ("variable", "layer", "component", "head", "position")
     return {name: _text(row[name]) for name in named} | _unit_words(row["units"])
 
 
-def place_key(row: Row) -> tuple[Any, ...]:
+def place_key(row: TableRow) -> tuple[Any, ...]:
     """Returns the key by which rows are sorted: by variable, then layer."""
     numbers = (row["layer"], row["head"])
     layer, head = (-1 if n is None else n for n in numbers)
@@ -219,7 +219,7 @@ def place_key(row: Row) -> tuple[Any, ...]:
     return texts[0], layer, *texts[1:3], head, texts[3], row.get("set") or ""
 
 
-def _cells(row: Row, length: int, notes: "_Notes") -> dict[str, str]:
+def _cells(row: TableRow, length: int, notes: "_Notes") -> dict[str, str]:
     holdout = row.get("holdout_iia")
     return {
         "id": row["hypothesis"][:length],
@@ -246,7 +246,7 @@ class _Notes:
     def __init__(self) -> None:
         self._texts: dict[str, int] = {}
 
-    def of(self, row: Row) -> str:
+    def of(self, row: TableRow) -> str:
         """Returns the numbers of the notes of a row."""
         texts = [f"warning: {code}" for code in (row.get("warnings") or "").split(", ") if code]
         if row.get("reason"):
@@ -255,7 +255,7 @@ class _Notes:
             map(str, sorted(self._texts.setdefault(t, len(self._texts) + 1) for t in texts))
         )
 
-    def print(self, console: Console, rows: Sequence[Row]) -> None:
+    def print(self, console: Console, rows: Sequence[TableRow]) -> None:
         """Prints each note, in the order of the numbers."""
         for text, number in self._texts.items():
             code = text.removeprefix("warning: ")
@@ -263,7 +263,7 @@ class _Notes:
             print_line(f"note {number}  {said}", console, "yellow" if code in WARNINGS else "")
 
 
-def _heading(title: str | None, said: Iterable[tuple[str, str]], rows: Sequence[Row]) -> str:
+def _heading(title: str | None, said: Iterable[tuple[str, str]], rows: Sequence[TableRow]) -> str:
     """Says what all rows have in common."""
     common = [f"{name} {value}" for name, value in said]
     if any(row.get("n") for row in rows) and all(row.get("distinct") == row["n"] for row in rows):

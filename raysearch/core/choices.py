@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 Loss = Literal["cross_entropy", "logit_difference"]
-Schedule = Literal["linear", "constant", "cosine"]
+ScheduleName = Literal["linear", "constant", "cosine"]
 Optimizer = Literal["adam", "adamw", "sgd"]
 Compare = Literal["first_token", "sequence", "choices", "class"]
 COMPARISONS: Mapping[Compare, str] = {
@@ -23,12 +23,12 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 PoolName = Literal["ray", "local"]
 ExportFormat = Literal["raysearch", "mib", "pyvene"]
 
-Operation = Literal["interchange", "zero", "mean", "resample"]
+OperationName = Literal["interchange", "zero", "mean", "resample"]
 OTHER_BASES: Mapping[str, int] = {"mean": 32, "resample": 1}
 """By operation, the number of other bases whose mean activation is put in; fewer where a run has
 fewer that fit."""
 
-OPERATIONS: Mapping[Operation, str] = {
+OPERATIONS: Mapping[OperationName, str] = {
     "interchange": "the source's activation is put in",
     "zero": "an ablation: zeros are put in",
     "mean": f"an ablation: the mean over {OTHER_BASES['mean']} other bases of the run is put in",

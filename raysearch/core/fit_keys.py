@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from raysearch.core.choices import Loss, Optimizer, Schedule
+from raysearch.core.choices import Loss, Optimizer, ScheduleName
 from raysearch.core.key_types import Amount, Count, Keys, Positive, Rate, Weight
 
 
@@ -27,7 +27,7 @@ class FitKeys(Keys):
     )
     optimizer: Optimizer = Field(default="adam", description="Which optimiser takes the steps.")
     weight_decay: Weight = Field(default=0.0, description="Of the optimiser.")
-    schedule: Schedule = Field(
+    schedule: ScheduleName = Field(
         default="linear",
         description="How the learning rate goes on after the warm-up: down to nothing (linear, "
         "cosine), or as it is.",

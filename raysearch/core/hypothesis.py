@@ -94,7 +94,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Intervention:
-    """An intervention: the units that are changed at once, by `kind` (an `Operation`).
+    """An intervention: the units that are changed at once, by `kind` (an `OperationName`).
 
     Args:
         control: the control that it stands for, if any.

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from raysearch.core.choices import OPERATIONS, Operation, meanings_text
+from raysearch.core.choices import OPERATIONS, OperationName, meanings_text
 from raysearch.core.hypothesis import Intervention, Site, Unit, canonical_json, is_in_layers
 from raysearch.core.key_types import Count, Keys
 from raysearch.core.space import COMPONENTS
@@ -111,7 +111,7 @@ class UnitKeys(Keys):
         default=None,
         description="The source whose activation is put in, of pairs that have several.",
     )
-    operation: Operation = Field(
+    operation: OperationName = Field(
         default="interchange",
         description=f"What is done to the unit: {meanings_text(OPERATIONS)}. An ablation takes "
         "nothing from the source, and is accepted where the output is no longer the base's answer "

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from raysearch.runner.health_checks import CheckResult
     from raysearch.runner.plans.plan_report import PlanReport
 
-Keys = Mapping[str, Any]
+JobContent = Mapping[str, Any]
 """The keys of one section of a job, as docs/reference/job-file.md has them."""
 
 
@@ -49,14 +49,14 @@ def run(
     name: str | None = None,
     model: Any = None,
     problem: Problem | Mapping[str, Any] | str | Path | None = None,
-    pairs: Keys | None = None,
-    answer: Keys | None = None,
-    space: Keys | None = None,
-    fit: Keys | None = None,
-    test: Keys | None = None,
-    propose: Keys | None = None,
+    pairs: JobContent | None = None,
+    answer: JobContent | None = None,
+    space: JobContent | None = None,
+    fit: JobContent | None = None,
+    test: JobContent | None = None,
+    propose: JobContent | None = None,
     controls: Sequence[str] | None = None,
-    resources: Keys | None = None,
+    resources: JobContent | None = None,
     **unknown: Any,
 ) -> Run:
     """Searches a job to its end, and gives its run.

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from raysearch.core.control_kinds import HOLDOUT_CONTROLS, JOB_CONTROLS, control_kind
 from raysearch.core.hypothesis import canonical_json
 from raysearch.report.margins import NO_MARGINS, Interval, Margins
-from raysearch.report.row_sequence import Row
+from raysearch.report.row_sequence import TableRow
 from raysearch.report.unit_text import words
 
 ControlKey = tuple[str, str, str, int | None]
@@ -38,7 +38,7 @@ class ControlComparison:
         copies: whether it is not shown to match more often than an answer of the source would.
     """
 
-    row: Row
+    row: TableRow
     iia: Mapping[str, float | None]
     as_well: tuple[str, ...]
     margins: Mapping[str, Interval] = field(default_factory=dict)
@@ -91,8 +91,8 @@ class ControlComparison:
 
 
 def compare(
-    row: Row,
-    controls: Mapping[ControlKey, Row],
+    row: TableRow,
+    controls: Mapping[ControlKey, TableRow],
     widths: Mapping[str, int],
     margins: Margins = NO_MARGINS,
     variables: Sequence[str] = (),
@@ -130,7 +130,7 @@ def _is_no_better(margin: Interval | None) -> bool:
     return margin is not None and margin[0] <= 0
 
 
-def _reaches(margin: Interval | None, iia: float | None, row: Row) -> bool:
+def _reaches(margin: Interval | None, iia: float | None, row: TableRow) -> bool:
     """Says whether a control may do as well; without common pairs, whether its IIA reaches the
     lower end of the hypothesis's own interval."""
     if margin is not None:
@@ -138,22 +138,22 @@ def _reaches(margin: Interval | None, iia: float | None, row: Row) -> bool:
     return iia is not None and bool(iia >= row["low"])
 
 
-def controls_by_place(controls: Iterable[Row]) -> dict[ControlKey, Row]:
+def controls_by_place(controls: Iterable[TableRow]) -> dict[ControlKey, TableRow]:
     """Returns controls that are hypotheses of their own, the first of each kind and place."""
-    found: dict[ControlKey, Row] = {}
+    found: dict[ControlKey, TableRow] = {}
     for control in controls:
         found.setdefault(_key(control["control"], control, control["features"]), control)
     return found
 
 
-def _key(control: str, row: Row, features: int | None) -> ControlKey:
+def _key(control: str, row: TableRow, features: int | None) -> ControlKey:
     if not control_kind(control).random_subspace:
         return control, row["variable"], row["units"], None
     sites = [{**unit, "subspace": None} for unit in json.loads(row["units"])]
     return control, row["variable"], canonical_json(sites), features
 
 
-def widths(fits: Iterable[Row]) -> dict[str, int]:
+def widths(fits: Iterable[TableRow]) -> dict[str, int]:
     """Returns the widths found in training, by the fit's digest; `fits` has rows of that table."""
     found = {
         row["fit"]: json.loads(row["found"]) for row in fits if row["fit"] and row.get("found")

@@ -15,7 +15,7 @@ from raysearch.report.figure import Picture, without_glyphs
 from raysearch.report.heatmap_drawing import draw, sentences
 from raysearch.report.panels import Panel, panels
 from raysearch.report.results_table import read_verdicts
-from raysearch.report.row_sequence import Row, Rows
+from raysearch.report.row_sequence import Rows, TableRow
 from raysearch.report.run_facts import chart_facts
 from raysearch.storage.folder import Folder
 from raysearch.storage.open_folder import FolderLike, open_folder
@@ -118,7 +118,7 @@ def heatmap(
     return draw(named[of] if of else drawn[0], chart_facts(run), tokens, titled=True)
 
 
-def _proposed_order(run: Folder) -> list[Row]:
+def _proposed_order(run: Folder) -> list[TableRow]:
     """Returns all rows in the order of proposal, which is also that of the job's positions."""
     rows = Rows(read_verdicts(run)).where("control", None)
     return list(rows.only(*_COLUMNS))

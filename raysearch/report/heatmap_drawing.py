@@ -14,7 +14,6 @@ from typing import Any
 from unicodedata import bidirectional
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
@@ -28,11 +27,11 @@ from raysearch.report.figure import Picture
 from raysearch.report.heatmap_colours import blend, ink
 from raysearch.report.labels import VERDICT_WORDS
 from raysearch.report.panels import Panel
-from raysearch.report.row_sequence import Row
+from raysearch.report.row_sequence import TableRow
 from raysearch.report.run_facts import ChartFacts
+from raysearch.stats.distributions import Floats
 from raysearch.visible_text import shorten, visible
 
-Floats = npt.NDArray[np.float64]
 COLUMN, PAGE = 3.3, 6.9
 """Inches of a column, and of a page with two: for maps of more than MAX_NARROW columns."""
 MAX_NARROW = 48
@@ -354,7 +353,7 @@ def _is_wide(character: str) -> bool:
     return ord(character) > 0x2E80
 
 
-def _colour(row: Row) -> tuple[float, ...]:
+def _colour(row: TableRow) -> tuple[float, ...]:
     if row["verdict"] == "failed" or (row["iia"] is None and row["verdict"] is not None):
         return (0.85, 0.85, 0.85)
     return blend(min(max(float(row["iia"] or 0.0), 0.0), 1.0)) if row["verdict"] else (1, 1, 1)

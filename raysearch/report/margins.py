@@ -18,7 +18,7 @@ from raysearch.core.control_kinds import HOLDOUT_CONTROLS
 from raysearch.core.controls import with_control
 from raysearch.core.events import Ids
 from raysearch.core.hypothesis import Intervention
-from raysearch.report.row_sequence import Row
+from raysearch.report.row_sequence import TableRow
 from raysearch.report.verdict_pairs import MATCH, MISS, VerdictPairs
 from raysearch.search.pair_blocks import ExpectedAnswers, expected_answers
 from raysearch.stats.paired_test import PairedTest
@@ -29,7 +29,7 @@ from raysearch.store.job_file import read_job
 from raysearch.store.pairs_table import FILE, read_encoded
 
 Interval = tuple[float, float]
-Key = tuple[str, str, str | None]
+MarginKey = tuple[str, str, str | None]
 """(split, intervention, fit)."""
 
 
@@ -41,16 +41,16 @@ class Margins:
     test pairs that a pair is of, where it is not 0."""
 
     pairs: Mapping[int, ExpectedAnswers]
-    seen: Mapping[Key, Mapping[int, Ids]]
+    seen: Mapping[MarginKey, Mapping[int, Ids]]
     unfiltered: bool = False
     of_tested_score: bool = True
     parts: Mapping[int, int] = field(default_factory=dict)
 
-    def over(self, row: Row, other: Row) -> Interval | None:
+    def over(self, row: TableRow, other: TableRow) -> Interval | None:
         """Returns the interval of IIA minus that of a control which is a hypothesis of its own."""
         return self._interval(row, self._matches("test", row), self._matches("test", other))
 
-    def over_holdout(self, row: Row, control: str) -> Interval | None:
+    def over_holdout(self, row: TableRow, control: str) -> Interval | None:
         """Returns the interval of IIA minus that of a control measured on the holdout."""
         if not self.seen:
             return None
@@ -61,7 +61,7 @@ class Margins:
         )
         return self._interval({**row, "population_size": None}, own, others)
 
-    def over_variable(self, row: Row, variable: str) -> Interval | None:
+    def over_variable(self, row: TableRow, variable: str) -> Interval | None:
         """Returns the interval of IIA minus the share of outputs that are another variable's
         counterfactual, on the same pairs; None where no pair of the run could ever tell the two
         apart. Where only the pairs up to the verdict could not, the interval is about 0.
@@ -79,7 +79,7 @@ class Margins:
             if self.unfiltered or e.changes(variable)
         )
 
-    def over_source(self, row: Row) -> Interval | None:
+    def over_source(self, row: TableRow) -> Interval | None:
         """Returns the interval of IIA minus the share of the same pairs on which an answer of a
         source would have been a match.
         """
@@ -89,7 +89,7 @@ class Margins:
         return self._interval(row, own, copied)
 
     def _interval(
-        self, row: Row, own: Mapping[int, bool], other: Mapping[int, bool]
+        self, row: TableRow, own: Mapping[int, bool], other: Mapping[int, bool]
     ) -> Interval | None:
         common = [p for p in own if p in other]
         differences = tuple(float(own[p]) - other[p] for p in common)
@@ -97,7 +97,7 @@ class Margins:
         size = row["population_size"] if row["claim"].endswith("these_pairs") else None
         return _paired(differences, matchings, size) if differences else None
 
-    def _matches(self, split: str, row: Row, wanted: str | None = None) -> dict[int, bool]:
+    def _matches(self, split: str, row: TableRow, wanted: str | None = None) -> dict[int, bool]:
         """Returns whether each pair that counts for the row's variable is a match, in the order of
         the pairs; `wanted`: the variable whose counterfactual is a match.
         """
@@ -126,7 +126,9 @@ class Margins:
 NO_MARGINS = Margins({}, {})
 
 
-def read_margins(run: FolderLike, accepted: Sequence[Row], controls: Sequence[Row]) -> Margins:
+def read_margins(
+    run: FolderLike, accepted: Sequence[TableRow], controls: Sequence[TableRow]
+) -> Margins:
     """Reads what was observed of accepted hypotheses and controls. Raises: StoreError."""
     folder = open_folder(run)
     job = read_job(folder)
@@ -157,7 +159,7 @@ def read_margins(run: FolderLike, accepted: Sequence[Row], controls: Sequence[Ro
 
 def _observed(
     run: FolderLike, names: Iterable[str]
-) -> tuple[dict[Key, dict[int, Ids]], dict[int, int]]:
+) -> tuple[dict[MarginKey, dict[int, Ids]], dict[int, int]]:
     """Returns what was observed of some interventions, and the parts that are not 0, by pair."""
     columns = ["intervention", "fit", "split", "block", "pairs", "outputs", "part"]
     rows = [
@@ -167,7 +169,7 @@ def _observed(
         .filter(pc.field("intervention").isin(sorted(names)))
         .to_pylist()
     ]
-    found: dict[Key, dict[int, Ids]] = {}
+    found: dict[MarginKey, dict[int, Ids]] = {}
     parts: dict[int, int] = {}
     for row in sorted(rows, key=lambda row: row["block"]):
         outputs = zip(row["pairs"], map(tuple, row["outputs"]), strict=True)
@@ -177,7 +179,7 @@ def _observed(
     return found, parts
 
 
-def _intervention(row: Row) -> Intervention:
+def _intervention(row: TableRow) -> Intervention:
     plain = {"units": json.loads(row["units"]), "control": row["control"]}
     found = from_json_values(Intervention, plain, f"hypothesis {row['hypothesis']}")
     return replace(found, variable=row["variable"]) if found.is_fitted else found

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 
 from raysearch.core.featurizers import FULL
 from raysearch.core.hypothesis import is_in_layers
-from raysearch.report.row_sequence import Row
+from raysearch.report.row_sequence import TableRow
 from raysearch.report.unit_text import UnitText, unit_texts
 from raysearch.visible_text import shorten
 
 Column = tuple[UnitText, ...]
 Columns = tuple[Column, ...]
-Cell = tuple[Column, int | None, Row]
+PanelCell = tuple[Column, int | None, TableRow]
 """A column, a layer (None: outside of all), and the row that is there."""
 _LONGEST = 84
 """Maximum of characters in a part of a label."""
@@ -38,7 +38,7 @@ class Panel:
     axis: str
     layers: tuple[int | None, ...]
     labels: tuple[str, ...]
-    cells: Mapping[tuple[int, int], Row]
+    cells: Mapping[tuple[int, int], TableRow]
     left_out: int = 0
 
     @property
@@ -53,7 +53,7 @@ class Panel:
 
 
 def panels(
-    variable: str, rows: Iterable[Row], kept: Callable[[Row], Row] = lambda row: row
+    variable: str, rows: Iterable[TableRow], kept: Callable[[TableRow], TableRow] = lambda row: row
 ) -> tuple[Panel, ...]:
     """Returns a variable's panels: sites, then featurizers by size, then per-head components.
     `kept`: what a cell holds of a row."""
@@ -75,13 +75,13 @@ def panels(
 
 
 def _by_kind(
-    rows: Iterable[Row], kept: Callable[[Row], Row]
-) -> tuple[list[Cell], dict[str, list[Cell]], dict[UnitText, list[Cell]], int]:
+    rows: Iterable[TableRow], kept: Callable[[TableRow], TableRow]
+) -> tuple[list[PanelCell], dict[str, list[PanelCell]], dict[UnitText, list[PanelCell]], int]:
     """Returns the cells of the panel of sites, those of a featurizer and size, those of a place of
     heads; and the number of rows that are left out."""
-    sites: list[Cell] = []
-    featurized: dict[str, list[Cell]] = {}
-    heads: dict[UnitText, list[Cell]] = {}
+    sites: list[PanelCell] = []
+    featurized: dict[str, list[PanelCell]] = {}
+    heads: dict[UnitText, list[PanelCell]] = {}
     columns: dict[Column, Column] = {}  # one object of each: there are as many as rows
     left_out = 0
     for row in rows:
@@ -100,7 +100,7 @@ def _by_kind(
     return sites, featurized, heads, left_out
 
 
-def _panel(variable: str, shared: UnitText | None, cells: Sequence[Cell]) -> Panel:
+def _panel(variable: str, shared: UnitText | None, cells: Sequence[PanelCell]) -> Panel:
     columns: Columns = tuple(dict.fromkeys(column for column, _, _ in cells))
     if shared is not None:
         columns = tuple(sorted(columns, key=lambda c: c[0].head or 0))

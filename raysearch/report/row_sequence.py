@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-Row = Mapping[str, Any]
+TableRow = Mapping[str, Any]
 AT_ONCE = 1000
 """Rows that are Python objects at once."""
 
 
-class Rows(Sequence[Row]):
+class Rows(Sequence[TableRow]):
     """A sequence of rows of a table.
 
     Args:
@@ -36,18 +36,18 @@ class Rows(Sequence[Row]):
         return int(self._whole.num_rows if self._numbers is None else len(self._numbers))
 
     @overload
-    def __getitem__(self, at: int) -> Row: ...
+    def __getitem__(self, at: int) -> TableRow: ...
 
     @overload
     def __getitem__(self, at: slice) -> "Rows": ...
 
-    def __getitem__(self, at: int | slice) -> "Row | Rows":
+    def __getitem__(self, at: int | slice) -> "TableRow | Rows":
         if isinstance(at, slice):
             return self.take(range(len(self))[at])
-        row: Row = self.take([range(len(self))[at]]).table.to_pylist()[0]
+        row: TableRow = self.take([range(len(self))[at]]).table.to_pylist()[0]
         return row
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[TableRow]:
         for first in range(0, len(self), AT_ONCE):
             yield from self._slice(first).table.to_pylist()
 

@@ -23,7 +23,7 @@ from raysearch.report.dropped_pairs import summarise_dropped
 from raysearch.report.population_text import COLUMNS as POPULATION
 from raysearch.report.population_text import population_name, population_words
 from raysearch.report.results_table import read_parts, read_results, read_table
-from raysearch.report.row_sequence import Row, Rows
+from raysearch.report.row_sequence import Rows, TableRow
 from raysearch.report.run_facts import ChartFacts, chart_facts
 from raysearch.report.run_results import RunResults, compare_controls
 from raysearch.storage.digests_json import read_checked
@@ -233,17 +233,17 @@ def _failures(table: pa.Table) -> tuple[tuple[str, str, int], ...]:
     return tuple((kind, message, n) for (kind, message), n in counts.most_common())
 
 
-def _pairs(folder: Folder) -> Sequence[Row]:
+def _pairs(folder: Folder) -> Sequence[TableRow]:
     if not folder.exists("pairs.parquet"):
         return ()
     table = _read(
         "pairs.parquet", folder, lambda: from_parquet(read_checked(folder, "pairs.parquet"), _PAIRS)
     )
-    rows: list[Row] = table.to_pylist()
+    rows: list[TableRow] = table.to_pylist()
     return rows
 
 
-def _splits(pairs: Sequence[Row]) -> tuple[SplitCounts, ...]:
+def _splits(pairs: Sequence[TableRow]) -> tuple[SplitCounts, ...]:
     found = []
     for name in ("test", "holdout", "fit"):
         own = [p for p in pairs if p["split"] == name]
@@ -261,7 +261,7 @@ def _splits(pairs: Sequence[Row]) -> tuple[SplitCounts, ...]:
     return tuple(found)
 
 
-def example_pair(pairs: Sequence[Row]) -> Row | None:
+def example_pair(pairs: Sequence[TableRow]) -> TableRow | None:
     """Returns the pair, of the first hundred used, that distinguishes most variables from the
     base's answer."""
     used = [p for p in pairs if p["split"] == "test" and p["block"] is not None][:100]
@@ -272,7 +272,7 @@ def example_pair(pairs: Sequence[Row]) -> Row | None:
     )
 
 
-def _example(pair: Row | None) -> Example | None:
+def _example(pair: TableRow | None) -> Example | None:
     if pair is None:
         return None
     return Example(

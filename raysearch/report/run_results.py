@@ -8,7 +8,7 @@ import pyarrow as pa
 from raysearch.core.control_kinds import JOB_CONTROLS
 from raysearch.report.control_comparison import ControlComparison, compare, controls_by_place
 from raysearch.report.margins import NO_MARGINS, Margins
-from raysearch.report.row_sequence import Row, Rows
+from raysearch.report.row_sequence import Rows, TableRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,6 @@ def compare_controls(
         yield compare(row, controls, found.widths, margins, variables)
 
 
-def of_same_variables(controls: Rows, accepted: Rows) -> list[Row]:
+def of_same_variables(controls: Rows, accepted: Rows) -> list[TableRow]:
     """Returns the controls of the variables of accepted hypotheses."""
     return list(controls.where("variable", *accepted.values("variable")))

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raysearch.report.labels import score_label
-from raysearch.report.row_sequence import Row
+from raysearch.report.row_sequence import TableRow
 
 _COLUMNS = ("n", "iia", "low", "high", "keep_n", "keep_iia", "reason", "level", "part")
 
@@ -32,7 +32,9 @@ def with_reasons(
     return found.set_column(found.column_names.index("reason"), "reason", reasons)
 
 
-def _words(row: Row, job: Mapping[str, Any], continued: Mapping[str, int], weighed: bool) -> str:
+def _words(
+    row: TableRow, job: Mapping[str, Any], continued: Mapping[str, int], weighed: bool
+) -> str:
     test = job.get("test") or {}
     text = f"{row['n'] or 0} pairs{_limit(row, job, continued)}"
     if row["iia"] is not None and row["low"] is not None:
@@ -44,7 +46,7 @@ def _words(row: Row, job: Mapping[str, Any], continued: Mapping[str, int], weigh
     return f"{row['reason'] or 'neither accepted nor rejected at the last pair'}: {text}"
 
 
-def _keep(row: Row, job: Mapping[str, Any]) -> str:
+def _keep(row: TableRow, job: Mapping[str, Any]) -> str:
     """Says what keep pairs show, where they decide too."""
     if (job.get("pairs") or {}).get("kinds") != "both" or row.get("keep_n") is None:
         return ""
@@ -54,7 +56,7 @@ def _keep(row: Row, job: Mapping[str, Any]) -> str:
     return f"; {n} keep pairs, which decide too{given}, threshold {tau:g}"
 
 
-def _limit(row: Row, job: Mapping[str, Any], continued: Mapping[str, int]) -> str:
+def _limit(row: TableRow, job: Mapping[str, Any], continued: Mapping[str, int]) -> str:
     """Says how many pairs the test may use, if every pair counts, and by which key; nothing where
     a job of an earlier version does not say it."""
     test, drawn = job.get("test") or {}, (job.get("pairs") or {}).get("test")

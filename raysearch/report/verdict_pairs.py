@@ -14,7 +14,7 @@ import numpy.typing as npt
 from raysearch.core.control_kinds import control_kind
 from raysearch.core.controls import labels_of
 from raysearch.core.events import Ids
-from raysearch.report.row_sequence import Row
+from raysearch.report.row_sequence import TableRow
 from raysearch.search.pair_blocks import ExpectedAnswers
 
 Ints = npt.NDArray[np.int64]
@@ -49,7 +49,7 @@ class VerdictPairs:
 
     def of(
         self,
-        row: Row,
+        row: TableRow,
         split: str,
         pairs: Ints,
         said: Ints,
@@ -99,7 +99,7 @@ class VerdictPairs:
         return column
 
 
-def _of_verdict(row: Row, counts: Bools, parts: Ints) -> Bools:
+def _of_verdict(row: TableRow, counts: Bools, parts: Ints) -> Bools:
     """Returns which pairs the verdict is of; without one, those of the last part so far. Runs of
     before do not say their parts: all is of part 0.
     """
@@ -110,7 +110,7 @@ def _of_verdict(row: Row, counts: Bools, parts: Ints) -> Bools:
     return own if row["n"] is None else own & np.less_equal(np.cumsum(counts & own), row["n"])
 
 
-def is_ablation(row: Row) -> bool:
+def is_ablation(row: TableRow) -> bool:
     """Says whether a row's hypothesis is of necessity."""
     units = row.get("units", "")
     return '"operation"' in units and any(u.get("operation") for u in json.loads(units))

@@ -6,12 +6,10 @@ shown; a code is listed once, with its words.
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
 
 from raysearch.report.control_comparison import ControlComparison
+from raysearch.report.row_sequence import TableRow
 from raysearch.stats.evidence import MATCHINGS
-
-Row = Mapping[str, Any]
 
 PAIR_COLUMNS = (
     "split",
@@ -93,7 +91,7 @@ def warnings_of(
     return [code for code in WARNINGS if rules[code]()]
 
 
-def warning_lines(rows: Sequence[Row]) -> list[str]:
+def warning_lines(rows: Sequence[TableRow]) -> list[str]:
     """Returns a line for each code that accepted hypotheses have, with their number."""
     having: dict[str, list[str]] = {}
     for row in rows:
@@ -119,7 +117,7 @@ class PairFacts:
         pairs: the rows of pairs.parquet, with PAIR_COLUMNS.
     """
 
-    def __init__(self, pairs: Sequence[Row]) -> None:
+    def __init__(self, pairs: Sequence[TableRow]) -> None:
         self._test = [p for p in pairs if p["split"] == "test" and p["block"] is not None]
         self._fit = [p for p in pairs if p["split"] == "fit" and p["block"] is not None]
 
@@ -146,7 +144,7 @@ class PairFacts:
         )
 
 
-def _inputs(pair: Row) -> list[Hashable]:
+def _inputs(pair: TableRow) -> list[Hashable]:
     """Returns the contents of base and sources: texts, or the numbers of tensors."""
     both = [(pair["base_text"], pair.get("base_tensor"))]
     both += [(s["text"], s.get("tensor")) for s in pair["sources"]]

@@ -23,7 +23,7 @@ NO_PAIRS_LEFT = (
     "in fewer generations"
 )
 FUTILE = "no verdict is likely within the pairs that the test may use"
-Verdict = tuple[VerdictName, str | None]
+ReasonedVerdict = tuple[VerdictName, str | None]
 """A verdict, and its reason if it needs one."""
 
 
@@ -64,7 +64,7 @@ class Judge:
         self._spending.move(hypotheses, share, part)
         return [self._preparation.new_test(h, part=part) for h in hypotheses]
 
-    def verdict(self, test: HypothesisTest, at_last: bool) -> Verdict | None:
+    def verdict(self, test: HypothesisTest, at_last: bool) -> ReasonedVerdict | None:
         """Returns the verdict on the evidence so far, or None if more is needed.
 
         Args:

@@ -10,7 +10,7 @@ from typing import Any
 
 from raysearch.markdown_text import literal
 from raysearch.report.labels import VERDICT_WORDS
-from raysearch.report.row_sequence import Row
+from raysearch.report.row_sequence import TableRow
 from raysearch.report.run_results import RunResults
 from raysearch.report.unit_text import words
 from raysearch.tracking.best_sites import rank_of
@@ -45,14 +45,14 @@ def best_means(results: RunResults) -> dict[str, float]:
     return {variable: float(iia) for variable, iia in best if iia is not None}
 
 
-def _by_variable(results: RunResults) -> dict[str, list[Row]]:
-    found: dict[str, list[Row]] = {}
+def _by_variable(results: RunResults) -> dict[str, list[TableRow]]:
+    found: dict[str, list[TableRow]] = {}
     for row in results.hypotheses.only(*_COLUMNS):
         found.setdefault(row["variable"], []).append(row)
     return found
 
 
-def _best(rows: list[Row]) -> Row:
+def _best(rows: list[TableRow]) -> TableRow:
     """Returns the best of the rows that were measured and did not fail; else the first."""
     known = [row for row in rows if row["iia"] is not None and row["verdict"] != "failed"]
     return max(
@@ -60,7 +60,7 @@ def _best(rows: list[Row]) -> Row:
     )
 
 
-def _found(rows: list[Row], score: str) -> str:
+def _found(rows: list[TableRow], score: str) -> str:
     """Describes the best of a variable's rows, and how many were accepted."""
     best: Mapping[str, Any] = _best(rows)
     accepted = sum(row["verdict"] == "accept" for row in rows)

@@ -10,7 +10,7 @@ from typing import Any
 
 from raysearch.report.control_comparison import COLUMNS, ControlComparison
 from raysearch.report.labels import VERDICT_WORDS
-from raysearch.report.row_sequence import Row
+from raysearch.report.row_sequence import TableRow
 from raysearch.report.run_data import RunData
 from raysearch.report.unit_text import words
 from raysearch.report.verdict_pairs import is_ablation
@@ -28,10 +28,10 @@ class Cell:
     """A hypothesis: its row of `results`, what was seen of it by split, the outcome of each pair
     seen, its sets, and what it was compared with if it is accepted."""
 
-    row: Row
+    row: TableRow
     seen: Mapping[str, SplitObservations]
     outcomes: Mapping[str, str]
-    sets: Sequence[Row] = ()
+    sets: Sequence[TableRow] = ()
     compared: ControlComparison | None = None
 
 
@@ -59,7 +59,7 @@ def cell_of(cell: Cell, data: RunData) -> dict[str, Any]:
 
 
 def intervention_of(
-    seen: Mapping[str, SplitObservations], fits: Sequence[Row], failures: Sequence[Row]
+    seen: Mapping[str, SplitObservations], fits: Sequence[TableRow], failures: Sequence[TableRow]
 ) -> dict[str, Any]:
     """Returns an intervention as plain values: pairs, outputs and scores by split, cost, fits,
     failures."""
@@ -79,7 +79,7 @@ def intervention_of(
     }
 
 
-def _figures(row: Row, data: RunData) -> list[list[str]]:
+def _figures(row: TableRow, data: RunData) -> list[list[str]]:
     """Returns (name, value in words) of what the tables have of a hypothesis."""
     score = data.facts.score
     different = row["distinct"] is not None and row["distinct"] < (row["n"] or 0)
@@ -127,7 +127,7 @@ def _warnings(cell: Cell) -> list[str]:
     return [visible(line) for line in (own, *(f"{c}: {WARNINGS[c]}" for c in codes)) if line]
 
 
-def _interval(row: Row, prefix: str) -> list[Any] | None:
+def _interval(row: TableRow, prefix: str) -> list[Any] | None:
     if row[f"{prefix}n"] is None:
         return None
     return [row[f"{prefix}{name}"] for name in ("iia", "low", "high", "n")]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from raysearch.report.panels import Panel, panels
-from raysearch.report.row_sequence import Row, Rows
+from raysearch.report.row_sequence import Rows, TableRow
 from raysearch.report.run_data import RunData
 from raysearch.visible_text import visible
 
@@ -27,13 +27,13 @@ def maps_of(rows: Rows, variables: Sequence[str], tokens: Mapping[str, str]) -> 
     ]
 
 
-def _placed(rows: Rows, variable: str) -> Iterator[Row]:
+def _placed(rows: Rows, variable: str) -> Iterator[TableRow]:
     """Yields the rows of a variable, each with its place."""
     places = rows.places("variable", variable).to_pylist()
     return ({**row, "at": at} for at, row in zip(places, rows.take(places), strict=True))
 
 
-def _kept(row: Row) -> Row:
+def _kept(row: TableRow) -> TableRow:
     return {"at": row["at"], "position": row["position"]}
 
 
@@ -81,7 +81,7 @@ def effects_of(data: RunData, tokens: Mapping[str, str]) -> dict[str, Any] | Non
     }
 
 
-def _sites(row: Row) -> list[str]:
+def _sites(row: TableRow) -> list[str]:
     """Returns the sites of a row's units, including source sites, without their subspaces."""
     units = json.loads(row["units"])
     return [json.dumps({**unit, "subspace": None}, sort_keys=True) for unit in units]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from raysearch.report.labels import score_label
-from raysearch.report.row_sequence import Row
+from raysearch.report.row_sequence import TableRow
 from raysearch.report.verdict_pairs import is_ablation
 
 
@@ -32,7 +32,7 @@ def near_misses(
     return (-i for accepted, _, i in best.values() if not accepted)
 
 
-def why(row: Row, job: Mapping[str, Any]) -> str:
+def why(row: TableRow, job: Mapping[str, Any]) -> str:
     """Returns why a hypothesis was not accepted, in words; empty where its row does not say it."""
     if row["verdict"] == "undecided":
         return row["reason"] or ""

@@ -10,16 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from raysearch.core.events import Ids
 from raysearch.report.results_table import read_table
+from raysearch.report.verdict_pairs import Ints
 from raysearch.storage.folder import Folder
 from raysearch.visible_text import visible
 
-Ints = npt.NDArray[np.int64]
 _KEY = ("intervention", "fit", "split")
 _COLUMNS = (
     *_KEY,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from raysearch.core.answers import matchers_of
 from raysearch.core.events import Encoded, Ids
 from raysearch.report import verdict_pairs
-from raysearch.report.row_sequence import Row
+from raysearch.report.row_sequence import TableRow
 from raysearch.report.verdict_pairs import MATCH, MISS
 from raysearch.search.pair_blocks import expected_answers
 from raysearch.viewer.observations import SplitObservations
@@ -32,6 +32,6 @@ class PairOutcomes:
         }
         self._of = verdict_pairs.VerdictPairs(pairs, outputs, unfiltered)
 
-    def of(self, row: Row, seen: SplitObservations, split: str) -> str:
+    def of(self, row: TableRow, seen: SplitObservations, split: str) -> str:
         """Returns a character for each pair that was seen. `row`: of `results`."""
         return "".join(self._of.of(row, split, seen.pairs, seen.said, seen.parts).tolist())

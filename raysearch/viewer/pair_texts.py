@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from raysearch.report.row_sequence import TableRow
 from raysearch.report.run_data import example_pair
 from raysearch.storage.digests_json import read_checked
 from raysearch.storage.folder import Folder
@@ -18,13 +19,12 @@ from raysearch.store.pairs_table import FILE
 from raysearch.viewer.token_texts import TokenTexts
 from raysearch.visible_text import visible
 
-Row = Mapping[str, Any]
 Pieces = list[str | list[Any]]
 """The pieces of a text, each with the numbers of the positions that it belongs to."""
 
 
 def pair_texts(
-    pair: Row, texts: TokenTexts, variables: Sequence[str], positions: Mapping[str, int]
+    pair: TableRow, texts: TokenTexts, variables: Sequence[str], positions: Mapping[str, int]
 ) -> dict[str, Any]:
     """Returns a pair as the page shows it; tensors have no text. `positions`: their numbers."""
     counterfactual = {c["variable"]: c["answer"] for c in pair["counterfactual"]}
@@ -52,7 +52,7 @@ def pair_texts(
 def _pieces(
     text: str | None,
     ids: list[int] | None,
-    positions: Sequence[Row],
+    positions: Sequence[TableRow],
     texts: TokenTexts,
     numbers: Mapping[str, int],
 ) -> Pieces | None:
@@ -69,7 +69,7 @@ def _pieces(
 
 
 def position_spans(
-    text: str, ids: list[int], positions: Sequence[Row], texts: TokenTexts
+    text: str, ids: list[int], positions: Sequence[TableRow], texts: TokenTexts
 ) -> dict[str, tuple[int, int]]:
     """Returns the characters [start, end) of each position, where they are known: given with the
     pair, told by the tokenizer, or what other positions leave."""
@@ -85,7 +85,7 @@ def position_spans(
     return found
 
 
-def example_tokens(pairs: Sequence[Row], texts: TokenTexts) -> dict[str, str]:
+def example_tokens(pairs: Sequence[TableRow], texts: TokenTexts) -> dict[str, str]:
     """Returns the text of an example's base at each position, where it is known. `pairs`: rows of
     pairs.parquet."""
     pair = example_pair(pairs)
@@ -95,7 +95,7 @@ def example_tokens(pairs: Sequence[Row], texts: TokenTexts) -> dict[str, str]:
     return {name: text[a:b] for name, (a, b) in spans.items()}
 
 
-def pair_rows(run: Folder) -> list[Row]:
+def pair_rows(run: Folder) -> list[TableRow]:
     """Returns the rows of pairs.parquet; none before there are pairs. Raises: StoreError."""
     return list(from_parquet(read_checked(run, FILE)).to_pylist()) if run.exists(FILE) else []
 
@@ -108,7 +108,7 @@ def read_tokens(run: FolderLike) -> dict[str, str]:
 
 
 def _borders(
-    text: str, ids: list[int], positions: Sequence[Row], texts: TokenTexts
+    text: str, ids: list[int], positions: Sequence[TableRow], texts: TokenTexts
 ) -> tuple[dict[int, int], dict[int, int]]:
     """Returns the characters at which tokens begin and end, as far as they are known."""
     cut = texts.spans(text, ids)

@@ -5,30 +5,30 @@ from typing import Any
 
 from raysearch.visible_text import visible
 
-Block = dict[str, Any]
+PageBlock = dict[str, Any]
 
 
-def text(line: str, look: str | None = None) -> Block:
+def text(line: str, look: str | None = None) -> PageBlock:
     """Returns a paragraph. `look`: "soft" or "warning"."""
     return {"kind": "text", "text": visible(line), "look": look}
 
 
-def heading(line: str) -> Block:
+def heading(line: str) -> PageBlock:
     """Returns a heading within a section."""
     return {"kind": "heading", "text": visible(line)}
 
 
-def code(lines: str) -> Block:
+def code(lines: str) -> PageBlock:
     """Returns lines as they are."""
     return {"kind": "code", "text": lines}
 
 
-def facts(items: Mapping[str, Any]) -> Block:
+def facts(items: Mapping[str, Any]) -> PageBlock:
     """Returns names and values."""
     return {"kind": "facts", "items": [[visible(k), visible(v)] for k, v in items.items()]}
 
 
-def fold(title: str, blocks: Sequence[Block], is_open: bool = False) -> Block:
+def fold(title: str, blocks: Sequence[PageBlock], is_open: bool = False) -> PageBlock:
     """Returns blocks that are shown when they are asked for."""
     return {"kind": "fold", "title": visible(title), "blocks": list(blocks), "open": is_open}
 
@@ -39,11 +39,11 @@ def table(
     name: str | None = None,
     note: str | None = None,
     marked: Sequence[int] = (),
-) -> Block:
+) -> PageBlock:
     """Returns a table. A value is a text, a number, or {text, small, cell, span}: with small words
     below, a link to the pairs of a hypothesis, the thresholds at which it is accepted and rejected.
     `marked`: rows that stand out."""
-    shown: Block = {"kind": "table", "id": name, "head": [visible(h) for h in head]}
+    shown: PageBlock = {"kind": "table", "id": name, "head": [visible(h) for h in head]}
     shown["rows"] = [[_value(value) for value in row] for row in rows]
     return shown | {"note": note, "marked": list(marked)}
 

@@ -15,7 +15,7 @@ from typing import Any
 from raysearch._version import __version__
 from raysearch.core.control_kinds import JOB_CONTROLS
 from raysearch.report.control_comparison import COLUMNS, ControlComparison
-from raysearch.report.row_sequence import Row
+from raysearch.report.row_sequence import TableRow
 from raysearch.report.run_data import MAX_ACCEPTED, RunData
 from raysearch.report.sentences import (
     claim,
@@ -28,7 +28,7 @@ from raysearch.report.unit_text import words
 from raysearch.report.warnings import warning_lines
 from raysearch.viewer import report_notes
 from raysearch.viewer.report_blocks import (
-    Block,
+    PageBlock,
     code,
     dash,
     facts,
@@ -70,7 +70,7 @@ def sections(data: RunData) -> list[dict[str, Any]]:
     ]
 
 
-def _question(data: RunData) -> list[Block]:
+def _question(data: RunData) -> list[PageBlock]:
     undone = _undone(data)
     blocks = [*undone, *map(text, question(data))]
     if (e := data.example) is None:
@@ -84,7 +84,7 @@ def _question(data: RunData) -> list[Block]:
     return [*blocks, heading("One of the pairs"), table(["", "input", "answer"], rows, "example")]
 
 
-def _undone(data: RunData) -> list[Block]:
+def _undone(data: RunData) -> list[PageBlock]:
     if not (data.waiting or data.unestimated):
         return []
     more = f", and {data.unestimated} accepted ones no holdout estimate" * bool(data.unestimated)
@@ -98,7 +98,7 @@ def _undone(data: RunData) -> list[Block]:
     ]
 
 
-def _alignment(data: RunData) -> list[Block]:
+def _alignment(data: RunData) -> list[PageBlock]:
     if not data.comparisons:
         return [text(report_notes.none_accepted(bool(data.waiting), data.ablates))]
     score = data.facts.score.name
@@ -164,7 +164,7 @@ def _accepted(b: ControlComparison, controls: Sequence[str], data: RunData) -> l
     ]
 
 
-def _holdout(row: Row) -> Any:
+def _holdout(row: TableRow) -> Any:
     if row["holdout_iia"] is None:
         return "–"
     on = f"{share(row['holdout_iia'])} (n = {row['holdout_n']})"
@@ -181,11 +181,11 @@ def _bar(b: ControlComparison) -> dict[str, Any]:
     }
 
 
-def _effects(data: RunData) -> list[Block]:
+def _effects(data: RunData) -> list[PageBlock]:
     return [text(report_notes.EFFECTS, "soft"), {"kind": "effects"}] if data.effects else []
 
 
-def _rejected(data: RunData) -> list[Block]:
+def _rejected(data: RunData) -> list[PageBlock]:
     head = ["variable", "hypotheses", "accepted", "rejected", "undecided", "failed", "waiting"]
     head += ["half rejected within (pairs)", "last rejected at (pairs)", "change pairs at hand"]
     rows = [_counts(data, v) for v in data.proposed.values("variable")]
@@ -199,10 +199,10 @@ def _rejected(data: RunData) -> list[Block]:
     return [counts, chart, *_others(data), *_failures(data)]
 
 
-def _others(data: RunData) -> list[Block]:
+def _others(data: RunData) -> list[PageBlock]:
     """Returns a table of the hypotheses of each verdict but accept."""
     score = data.facts.score.name
-    blocks: list[Block] = []
+    blocks: list[PageBlock] = []
     head = ["variable", "layer: where", score, "95 % interval", "at every threshold", "n", ""]
     for verdict, name in (
         ("undecided", "Undecided"),
@@ -217,7 +217,7 @@ def _others(data: RunData) -> list[Block]:
     return blocks
 
 
-def _failures(data: RunData) -> list[Block]:
+def _failures(data: RunData) -> list[PageBlock]:
     if not data.failures:
         return []
     rows = [list(failure) for failure in data.failures[:MAX_OTHERS]]
@@ -226,7 +226,7 @@ def _failures(data: RunData) -> list[Block]:
     return [fold(f"Failures on the way ({sum(n for *_, n in data.failures)})", [shown])]
 
 
-def _other(row: Row, data: RunData) -> list[Any]:
+def _other(row: TableRow, data: RunData) -> list[Any]:
     figures = [share(row["iia"]), interval(row["low"], row["high"]), _span(row, data)]
     return [row["variable"], _where(row), *figures, dash(row["n"]), row["reason"] or ""]
 
@@ -244,7 +244,7 @@ def _counts(data: RunData, variable: str) -> list[Any]:
     return [variable, len(rows), *verdicts, *map(dash, (half, last, pairs))]
 
 
-def _scores(data: RunData) -> list[Block]:
+def _scores(data: RunData) -> list[PageBlock]:
     rows = [(b.row, json.loads(b.row["scores"])) for b in data.comparisons if b.row.get("scores")]
     if not rows:
         return []
@@ -257,8 +257,8 @@ def _scores(data: RunData) -> list[Block]:
     return [table(head, body), text(report_notes.scores(data.facts.score), "soft")]
 
 
-def _sets(data: RunData) -> list[Block]:
-    of: dict[str, list[Row]] = {}
+def _sets(data: RunData) -> list[PageBlock]:
+    of: dict[str, list[TableRow]] = {}
     for row in data.sets:
         of.setdefault(row["hypothesis"], []).append(row)
     both = [(b.row, s) for b in data.comparisons for s in of.get(b.row["hypothesis"], ())]
@@ -281,9 +281,9 @@ def _sets(data: RunData) -> list[Block]:
     return [shown, text(report_notes.SETS, "soft")]
 
 
-def _fits(data: RunData) -> list[Block]:
-    ends: dict[tuple[str, int], Row] = {}
-    held: dict[tuple[str, int], Row] = {}
+def _fits(data: RunData) -> list[PageBlock]:
+    ends: dict[tuple[str, int], TableRow] = {}
+    held: dict[tuple[str, int], TableRow] = {}
     for f in data.fits:
         if f["status"] is not None:
             of = held if f["status"] == "holdout" else ends
@@ -310,7 +310,7 @@ def _fits(data: RunData) -> list[Block]:
     ]
 
 
-def _courses(data: RunData) -> list[Block]:
+def _courses(data: RunData) -> list[PageBlock]:
     """Returns the course of training of each seed, as the viewer draws fits."""
     titles = {
         b.row["intervention"]: f"{b.row['variable']} ~ {words(b.row['units'])}"
@@ -327,12 +327,12 @@ def _courses(data: RunData) -> list[Block]:
     ]
 
 
-def _claim(data: RunData) -> list[Block]:
+def _claim(data: RunData) -> list[PageBlock]:
     limits = {"kind": "list", "items": limitations(data)}
     return [*map(text, claim(data)), heading("What they do not say"), limits]
 
 
-def _cost(data: RunData) -> list[Block]:
+def _cost(data: RunData) -> list[PageBlock]:
     cost, workers = data.cost, data.cost.workers
     of = ", ".join(f"{worker}: {seconds:.2f} s" for worker, seconds in workers.items())
     return [
@@ -352,7 +352,7 @@ def _cost(data: RunData) -> list[Block]:
     ]
 
 
-def _provenance(data: RunData) -> list[Block]:
+def _provenance(data: RunData) -> list[PageBlock]:
     info: Mapping[str, Any] = data.info
     commit = (info.get("facts") or {}).get("commit")
     job = [code(visible_lines(data.job_text[:MAX_JOB]))]
@@ -376,11 +376,11 @@ def _provenance(data: RunData) -> list[Block]:
     ]
 
 
-def _where(row: Row) -> dict[str, Any]:
+def _where(row: TableRow) -> dict[str, Any]:
     return {"text": words(row["units"]), "cell": row["hypothesis"]}
 
 
-def _span(row: Row, data: RunData) -> Any:
+def _span(row: TableRow, data: RunData) -> Any:
     to, start = row["accept_to"], row["reject_from"]
     if to is None and start is None:
         return "–"

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from raysearch.report.labels import score_label
 from raysearch.report.results_table import read_table
-from raysearch.report.row_sequence import Row, Rows
+from raysearch.report.row_sequence import Rows, TableRow
 from raysearch.report.run_data import RunData, read_run
 from raysearch.report.run_results import RunResults
 from raysearch.report.sentences import title
@@ -173,7 +173,7 @@ class RunView:
             found["iia"][i] = seen.count(MATCH) / n if n else None
         return found
 
-    def _cell(self, row: Row, sets: Sequence[Row] = ()) -> Cell:
+    def _cell(self, row: TableRow, sets: Sequence[TableRow] = ()) -> Cell:
         """Returns a hypothesis with what was observed of it."""
         seen = self._observed.splits(row["intervention"], row["fit"])
         outcomes = {}
@@ -194,13 +194,13 @@ class RunView:
         return {b.row["hypothesis"]: b for b in self.data.comparisons}
 
     @cached_property
-    def _pairs(self) -> list[Row]:
+    def _pairs(self) -> list[TableRow]:
         return pair_rows(self._folder)
 
     @cached_property
-    def _pairs_seen(self) -> dict[int, list[Row]]:
+    def _pairs_seen(self) -> dict[int, list[TableRow]]:
         """The pairs that some intervention was measured on, by bundle."""
-        seen, found = set(self._observed.pairs.tolist()), dict[int, list[Row]]()
+        seen, found = set(self._observed.pairs.tolist()), dict[int, list[TableRow]]()
         for pair in self._pairs:
             if pair["index"] in seen:
                 found.setdefault(pair["index"] // AT_ONCE, []).append(pair)
@@ -256,9 +256,9 @@ class RowsBy:
         for i, key in enumerate(table[column].to_pylist()):
             self._at.setdefault(key, []).append(i)
 
-    def of(self, keys: Sequence[str]) -> dict[str, list[Row]]:
+    def of(self, keys: Sequence[str]) -> dict[str, list[TableRow]]:
         """Returns the rows that have each key."""
-        found: dict[str, list[Row]] = {key: [] for key in keys}
+        found: dict[str, list[TableRow]] = {key: [] for key in keys}
         for row in self._rows.take([i for key in found for i in self._at.get(key, ())]):
             found[row[self._column]].append(row)
         return found

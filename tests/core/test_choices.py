@@ -25,7 +25,7 @@ from raysearch.store.schemas import VERDICTS
 
 LISTS = {
     choices.Compare: choices.COMPARISONS,
-    choices.Operation: choices.OPERATIONS,
+    choices.OperationName: choices.OPERATIONS,
     choices.PairKinds: choices.PAIR_KINDS,
     choices.ScoreName: choices.SCORES,
     choices.TestedScore: choices.TESTED_SCORES,

@@ -12,7 +12,7 @@ import pytest
 from raysearch.core.events import Encoded
 from raysearch.report.margins import read_margins
 from raysearch.report.results_table import read_table, results
-from raysearch.report.row_sequence import Row
+from raysearch.report.row_sequence import TableRow
 from raysearch.search.criteria import DecisionRule
 from raysearch.store.pairs_table import read_pairs
 from raysearch.store.run_folder import RunFolder
@@ -57,7 +57,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     return make(world, tmp_path_factory.mktemp("run"))
 
 
-def _seen(run: RunFolder) -> list[tuple[Row, str]]:
+def _seen(run: RunFolder) -> list[tuple[TableRow, str]]:
     """Each row with the outcomes of its test pairs, as the page has them."""
     observed = RunObservations(run.folder)
     of = PairOutcomes(read_pairs(run.folder).encoded or (), observed.outputs, unfiltered=False)

@@ -28,7 +28,7 @@ from raysearch.engine.networks.network import LanguageModel, ModelInput, Network
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.edits import Replacements
 from raysearch.engine.patching.operations import Featurized, Interchange
-from raysearch.engine.patching.oracle import Run, activations_in, oracle
+from raysearch.engine.patching.oracle import LogitsOf, activations_in, oracle
 from raysearch.engine.patching.rows import Patch, Row, Source
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class CanonicalRunner:
         tokens = self._read_run(source.run, [source.point])[source.point][list(source.tokens)]
         return tokens if source.features is None else tokens[:, list(source.features)]
 
-    def _rest_of(self, row: Row) -> Run | None:
+    def _rest_of(self, row: Row) -> LogitsOf | None:
         """Returns a function that runs the base of `row` from its first patched block on; None to
         run all blocks, as for the first row of a base."""
         layer = self._first_layer(row) if self.resumes else 0
@@ -112,7 +112,7 @@ class CanonicalRunner:
         )  # resuming is of no use if the base's run is not cached
         return rest
 
-    def _rest_from(self, base: ModelInput, layer: int) -> Run:
+    def _rest_from(self, base: ModelInput, layer: int) -> LogitsOf:
         assert isinstance(self._network, LanguageModel)
         before = Point(layer - 1, "residual")
         return self._network.resumed(layer - 1, self._read_run(Row(base), [before])[before])

@@ -25,11 +25,11 @@ ROUNDING = {torch.float32: 1e-3, torch.float64: 1e-3, torch.float16: 2e-2, torch
 """Largest relative difference that counts as equal, by the dtype of an activation: well above
 rounding, well below a sign flip."""
 
-Heads = Float[Tensor, "row token head d_head"]
-Layers = Mapping[int, HookPoint]
-Shape = tuple[int, int, int, int]
+HeadStates = Float[Tensor, "row token head d_head"]
+LayerHooks = Mapping[int, HookPoint]
+ProbeShape = tuple[int, int, int, int]
 """(row, token, head, d_head)"""
-Write = Callable[[int, str, Shape], Heads]
+Write = Callable[[int, str, ProbeShape], HeadStates]
 """Returns the values to write (float32) for a layer, a part (query, key, value) and a shape."""
 
 
@@ -38,8 +38,8 @@ class ProbedLayer:
     """Results for one layer, in float32: outputs of its heads (`mix`), and the written values,
     rounded to the dtype of the activation."""
 
-    mix: Heads = field(default_factory=lambda: torch.empty(0, 0, 0, 0))
-    written: dict[str, Heads] = field(default_factory=dict)
+    mix: HeadStates = field(default_factory=lambda: torch.empty(0, 0, 0, 0))
+    written: dict[str, HeadStates] = field(default_factory=dict)
     rounding: float = 0.0
 
 
@@ -47,8 +47,8 @@ def probe(
     network: Network,
     tokens: int,
     rows: int,
-    heads: Layers,
-    parts: Mapping[str, Layers],
+    heads: LayerHooks,
+    parts: Mapping[str, LayerHooks],
     write: Write,
 ) -> dict[int, ProbedLayer]:
     """Runs the probe and returns the result for each layer of `heads`. `tokens`: length of the

@@ -23,7 +23,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from raysearch.engine.networks.attention_probe import Heads, Layers, ProbedLayer, Shape, probe
+from raysearch.engine.networks.attention_probe import (
+    HeadStates,
+    LayerHooks,
+    ProbedLayer,
+    ProbeShape,
+    probe,
+)
 from raysearch.engine.networks.hook_point import HookPoint
 from raysearch.engine.networks.network import LanguageModel, Network
 from raysearch.errors import ModelError
@@ -56,7 +62,7 @@ class PatchedHeads:
 
 
 @torch.inference_mode()
-def wrong_heads(network: Network, hook_points: Mapping[str, Layers]) -> str:
+def wrong_heads(network: Network, hook_points: Mapping[str, LayerHooks]) -> str:
     """Returns one line that says which of head, query, key and value is not what its name says; ""
     if all are right.
 
@@ -119,11 +125,11 @@ def _check_sizes(layer: int, hook_points: Mapping[str, HookPoint]) -> None:
             )
 
 
-def _check_values(network: Network, heads: Layers, parts: Mapping[str, Layers]) -> None:
+def _check_values(network: Network, heads: LayerHooks, parts: Mapping[str, LayerHooks]) -> None:
     """Runs four rows: a reference, and the same with other queries, other keys, other values.
     Raises: ModelError."""
 
-    def write(layer: int, part: str, shape: Shape) -> Heads:
+    def write(layer: int, part: str, shape: ProbeShape) -> HeadStates:
         rows, tokens, *of_one = shape
         first, other = (_signed(of_one, f"{part} {layer} {which}") for which in ("first", "other"))
         own_row = 1 + PARTS.index(part)
@@ -143,7 +149,7 @@ def _check_values(network: Network, heads: Layers, parts: Mapping[str, Layers]) 
                 )
 
 
-def _in_proportion(seen: ProbedLayer, own: Heads, row: int) -> bool:
+def _in_proportion(seen: ProbedLayer, own: HeadStates, row: int) -> bool:
     """Returns whether heads output their value, exactly or each scaled as in the first row."""
     mix, value = seen.mix[[0, row]], own[[0, row]]
     if bool((mix - value).abs().max() <= seen.rounding * value.abs().max()):
@@ -154,7 +160,7 @@ def _in_proportion(seen: ProbedLayer, own: Heads, row: int) -> bool:
     return bool((torch.cosine_similarity(first, other, dim=-1) >= 1 - seen.rounding).all())
 
 
-def _check_flips(network: Network, heads: Layers, parts: Mapping[str, Layers]) -> None:
+def _check_flips(network: Network, heads: LayerHooks, parts: Mapping[str, LayerHooks]) -> None:
     """Raises: ModelError, at once if something changes that must not, at the end if a head never
     changes anything."""
     causal = isinstance(network, LanguageModel)
@@ -248,7 +254,7 @@ class _Background:
     def __init__(self, flips: Sequence[PatchedHeads], attempt: int) -> None:
         self._flips, self._attempt = flips, attempt
 
-    def __call__(self, layer: int, part: str, shape: Shape) -> Heads:
+    def __call__(self, layer: int, part: str, shape: ProbeShape) -> HeadStates:
         rows, tokens, heads, width = shape
         made = torch.randn(
             (tokens, heads, width), generator=_generator(f"{part} {layer} {self._attempt}")
@@ -280,7 +286,7 @@ def _halves(count: int) -> list[Bool[Tensor, "head"]]:
     return [chosen for chosen in sets if bool(chosen.any())]
 
 
-def _of_heads(groups: Float[Tensor, "row token group d_head"], seen: ProbedLayer) -> Heads:
+def _of_heads(groups: Float[Tensor, "row token group d_head"], seen: ProbedLayer) -> HeadStates:
     """Repeats the values of each group of heads for every head of the group."""
     return groups.repeat_interleave(seen.mix.shape[2] // groups.shape[2], dim=2)
 

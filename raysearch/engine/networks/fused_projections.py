@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from raysearch.errors import ModelError
 
-Slots = Sequence[tuple[str, int]]
+ProjectionSlots = Sequence[tuple[str, int]]
 """The parts of a vector in order: the component that each belongs to ("" for none), and its width.
 """
 
@@ -41,23 +41,23 @@ class FusedProjection:
         return self.width // parts
 
 
-Layout = Callable[[FusedProjection], Slots]
+Layout = Callable[[FusedProjection], ProjectionSlots]
 
 
-def one_after_the_other(projection: FusedProjection) -> Slots:
+def one_after_the_other(projection: FusedProjection) -> ProjectionSlots:
     """Returns all queries, then all keys, then all values."""
     width = projection.shared(projection.heads + 2 * projection.groups)
     parts = (("query", projection.heads), ("key", projection.groups), ("value", projection.groups))
     return [(part, width) for part, count in parts for _ in range(count)]
 
 
-def head_by_head(projection: FusedProjection) -> Slots:
+def head_by_head(projection: FusedProjection) -> ProjectionSlots:
     """Returns query, key and value of the first head, then of the second, and so on."""
     width = projection.shared(3 * projection.heads)
     return [("query", width), ("key", width), ("value", width)] * projection.heads
 
 
-def group_by_group(projection: FusedProjection) -> Slots:
+def group_by_group(projection: FusedProjection) -> ProjectionSlots:
     """Returns the queries, the key and the value of the first group, then of the second, and so
     on."""
     width = projection.shared(projection.heads + 2 * projection.groups)
@@ -65,7 +65,7 @@ def group_by_group(projection: FusedProjection) -> Slots:
     return [*queries, ("key", width), ("value", width)] * projection.groups
 
 
-def _falcon(projection: FusedProjection) -> Slots:
+def _falcon(projection: FusedProjection) -> ProjectionSlots:
     """Groups in the new architecture; in the old one a single key or one for each head, whatever
     `num_kv_heads` says."""
     if projection.config.new_decoder_architecture:
@@ -77,7 +77,7 @@ def _falcon(projection: FusedProjection) -> Slots:
     )
 
 
-def _bigcode(projection: FusedProjection) -> Slots:
+def _bigcode(projection: FusedProjection) -> ProjectionSlots:
     return (
         one_after_the_other(projection)
         if projection.config.multi_query
@@ -90,7 +90,7 @@ _CODEGEN_BLOCKS = 4
 trained on."""
 
 
-def _codegen(projection: FusedProjection) -> Slots:
+def _codegen(projection: FusedProjection) -> ProjectionSlots:
     """Returns the queries, the values and the keys of the first block of heads, then of the second,
     and so on."""
     width, in_block = projection.shared(3 * projection.heads), projection.heads // _CODEGEN_BLOCKS
@@ -99,7 +99,7 @@ def _codegen(projection: FusedProjection) -> Slots:
     ] * _CODEGEN_BLOCKS
 
 
-def _latent(projection: FusedProjection) -> Slots:
+def _latent(projection: FusedProjection) -> ProjectionSlots:
     """Returns each head's slots in the fused projection: the part of the key that is not rotated,
     and the value (arXiv:2405.04434). All heads share the rest of the key."""
     own, value = (
@@ -108,7 +108,7 @@ def _latent(projection: FusedProjection) -> Slots:
     return [("", own), ("value", value)] * projection.heads
 
 
-def _gated(projection: FusedProjection) -> Slots:
+def _gated(projection: FusedProjection) -> ProjectionSlots:
     """Returns the query of each head and a gate on the head's output; without the gate, if the
     configuration has none."""
     width = int(getattr(projection.attention, "head_dim"))  # noqa: B009  no attribute of nn.Module

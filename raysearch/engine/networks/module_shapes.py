@@ -18,7 +18,7 @@ from raysearch.engine.networks.hooks import HookSide, ModuleCall, output_activat
 ROWS = 2, 3
 """Numbers of equal rows that are run: the dimension that changes with them is the row."""
 
-Key = tuple[int, HookSide]
+ModuleKey = tuple[int, HookSide]
 """The id of a module, and its side."""
 
 
@@ -34,7 +34,7 @@ class ActivationShape:
 
 def activation_shapes_of(
     modules: Sequence[nn.Module], run: Callable[[int], Any]
-) -> Mapping[Key, ActivationShape]:
+) -> Mapping[ModuleKey, ActivationShape]:
     """Observes the inputs and outputs of each of `modules` while `run(rows)` runs the network on
     that many rows.
 
@@ -49,7 +49,7 @@ def activation_shapes_of(
     }
 
 
-def patchable(module: nn.Module, seen: Mapping[Key, ActivationShape]) -> list[str]:
+def patchable(module: nn.Module, seen: Mapping[ModuleKey, ActivationShape]) -> list[str]:
     """Returns the names of the module outputs that can be patched, as a job names them, in module
     order."""
     return [
@@ -59,8 +59,10 @@ def patchable(module: nn.Module, seen: Mapping[Key, ActivationShape]) -> list[st
     ]
 
 
-def _activations(modules: Sequence[nn.Module], run: Callable[[], Any]) -> dict[Key, list[Any]]:
-    found: dict[Key, list[Any]] = {}
+def _activations(
+    modules: Sequence[nn.Module], run: Callable[[], Any]
+) -> dict[ModuleKey, list[Any]]:
+    found: dict[ModuleKey, list[Any]] = {}
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         found.setdefault((id(module), "input"), []).append(ModuleCall(args, kwargs).activation)

@@ -33,7 +33,7 @@ from raysearch.engine.networks.blocks import module_at
 from raysearch.engine.networks.hooks import HookSide
 from raysearch.engine.networks.module_shapes import (
     ActivationShape,
-    Key,
+    ModuleKey,
     activation_shapes_of,
     patchable,
 )
@@ -82,7 +82,7 @@ class TensorNetwork:
             found if isinstance(found, list) else list(found.children())
         )
         self._firings: dict[Hashable, Mapping[int, int]] = {}
-        self._shapes: dict[Hashable, Mapping[Key, ActivationShape]] = {}
+        self._shapes: dict[Hashable, Mapping[ModuleKey, ActivationShape]] = {}
         own = next(chain(module.parameters(), module.buffers()), torch.empty(0))
         self._device = own.device
         self._dtype = own.dtype if own.is_floating_point() else torch.float32
@@ -108,7 +108,7 @@ class TensorNetwork:
             self._firings[batch_key] = self._counted(given)
         return max(1, self._firings[batch_key].get(id(module), 0))
 
-    def shapes(self, given: ModelInput) -> Mapping[Key, ActivationShape]:
+    def shapes(self, given: ModelInput) -> Mapping[ModuleKey, ActivationShape]:
         """Returns the input and output shapes of every module that runs, for the batch key of
         `given`."""
         batch_key = self.batch_key(given)

@@ -22,7 +22,7 @@ from raysearch.engine.networks.network import tokens_of
 from raysearch.engine.patching.rows import Indices, Patch, Row
 from raysearch.engine.patching.swaps import PatchPlace, Place, Swaps
 
-Shape = tuple[tuple[int, int], ...]
+SwapShape = tuple[tuple[int, int], ...]
 """The numbers of tokens and of sources of each patch."""
 
 
@@ -42,7 +42,7 @@ class Spot:
     source_tokens: tuple[tuple[Ids, ...], ...]
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> SwapShape:
         return tuple((len(at), len(of)) for at, of in zip(self.tokens, self.sources, strict=True))
 
 
@@ -89,7 +89,7 @@ class SwapBuilder:
         """Returns the places of those interventions that are swaps on all pairs, and the spots of
         all pairs by the positions of an intervention."""
         spots: dict[Hashable, list[Spot]] = {}
-        shapes: dict[Hashable, set[Shape]] = {}
+        shapes: dict[Hashable, set[SwapShape]] = {}
         found: dict[Intervention, Place] = {}
         for intervention in interventions if pairs else ():
             place = self._place(intervention, pairs[0])

@@ -27,7 +27,7 @@ ReadRun = Callable[
 ]
 """Returns the activations of a run at some points, after all edits."""
 
-Run = Callable[[ModelInput], Float[Tensor, "answer"]]
+LogitsOf = Callable[[ModelInput], Float[Tensor, "answer"]]
 """Returns the logits (float32) at the answer of an input, by a plain forward pass or a shorter
 equivalent."""
 
@@ -38,7 +38,7 @@ def oracle(
     row: Row,
     replacements: Replacements | None = None,
     read_run: ReadRun | None = None,
-    run: Run | None = None,
+    run: LogitsOf | None = None,
 ) -> Float[Tensor, "answer"]:
     """Computes the logits (float32) at the answer of `row` by plain forward passes; with gradients,
     unless the caller disables them.
@@ -109,7 +109,7 @@ def _run(
     reads: Sequence[Point],
     replacements: Replacements | None = None,
     read_run: ReadRun | None = None,
-    run: Run | None = None,
+    run: LogitsOf | None = None,
 ) -> tuple[Float[Tensor, "answer"], Mapping[Point, Float[Tensor, "_token _width"]]]:
     """Returns the logits, and the activations at `reads` after all edits."""
     hooks = [

@@ -35,9 +35,9 @@ from raysearch.engine.patching.rows import Indices, Row
 from raysearch.engine.training.gradient_check import Compared, GradientCheck, UntriedRows
 from raysearch.engine.training.step_rows import StepRows
 
-Vectors = Mapping[int, Float[Tensor, "_vector _width"]]
+VectorsByWidth = Mapping[int, Float[Tensor, "_vector _width"]]
 """The vectors of a step, by their width."""
-Gradients = tuple[Float[Tensor, "slot"], Vectors, dict[int, Exception]]
+Gradients = tuple[Float[Tensor, "slot"], VectorsByWidth, dict[int, Exception]]
 """Losses, gradients and faults, as `RowRunner.gradients` returns them."""
 
 
@@ -83,7 +83,7 @@ class RowRunner:
         self._check = check
         self._untried = UntriedRows(check, self.rows, self.order)
 
-    def gradients(self, step: StepRows, vectors: Vectors) -> Gradients:
+    def gradients(self, step: StepRows, vectors: VectorsByWidth) -> Gradients:
         """Returns the loss of each slot; for each slot of a width the gradient by the written
         vector, 0 without a row; and the fits that failed (their rows hold no result).
 
@@ -98,7 +98,7 @@ class RowRunner:
                 return self._gradients(step, vectors)
         return found
 
-    def _gradients(self, step: StepRows, vectors: Vectors) -> Gradients:
+    def _gradients(self, step: StepRows, vectors: VectorsByWidth) -> Gradients:
         """Returns the gradients, by the oracle if others were found wrong."""
         plain = self._check.is_plain
         losses = step.losses.clone()
@@ -118,7 +118,7 @@ class RowRunner:
         return losses, gradients, self._run(step, run, RowLimit(1) if plain else self._limit)
 
     def _backward(
-        self, step: StepRows, vectors: Vectors, part: "Part", plain: bool
+        self, step: StepRows, vectors: VectorsByWidth, part: "Part", plain: bool
     ) -> tuple[Float[Tensor, "part"], list["_Written"], tuple[Tensor, ...]]:
         """Returns the losses of a part, where its vectors are written, and the gradients by them.
         `plain`: of one row, by the oracle."""
@@ -129,7 +129,7 @@ class RowRunner:
             losses = self._losses(step, part, logits_of(self._in_dtype(written)))
             return losses.detach(), places, torch.autograd.grad(losses.sum(), leaves)
 
-    def _try(self, step: StepRows, vectors: Vectors, found: Gradients) -> None:
+    def _try(self, step: StepRows, vectors: VectorsByWidth, found: Gradients) -> None:
         """Compares gradients that were found in a step with those of the oracle, on a few rows of
         each kind that is to be tried."""
         for kind, places in self._untried.due(step):
@@ -147,7 +147,9 @@ class RowRunner:
                 break
         self._untried.forget()
 
-    def _compared(self, step: StepRows, vectors: Vectors, at: int, found: Gradients) -> Compared:
+    def _compared(
+        self, step: StepRows, vectors: VectorsByWidth, at: int, found: Gradients
+    ) -> Compared:
         """Compares the gradient of one row of a step with that of the oracle."""
         part, width = range(at, at + 1), int(step.widths[at])
         _, _, (wanted,) = self._backward(step, vectors, part, plain=True)
@@ -159,7 +161,9 @@ class RowRunner:
         return Compared(float(norms[0]), float(norms[1]), error)
 
     @torch.inference_mode()
-    def outcomes(self, step: StepRows, vectors: Vectors) -> tuple[Outcomes, dict[int, Exception]]:
+    def outcomes(
+        self, step: StepRows, vectors: VectorsByWidth
+    ) -> tuple[Outcomes, dict[int, Exception]]:
         """Returns loss and output of each slot, and the fits that failed (their rows hold no
         result)."""
         found = Outcomes(
@@ -181,7 +185,7 @@ class RowRunner:
 
         return found, self._run(step, run, self._limit)
 
-    def _canonical(self, step: StepRows, vectors: Vectors, at: int) -> tuple[float, int]:
+    def _canonical(self, step: StepRows, vectors: VectorsByWidth, at: int) -> tuple[float, int]:
         """Computes loss and output of one row by the oracle."""
         written, _ = self._written(step, vectors, range(at, at + 1))
         logits = self._by_oracle(self._in_dtype(written))
@@ -201,7 +205,7 @@ class RowRunner:
         return losses_of(self._loss, logits, *ids)
 
     def _written(
-        self, step: StepRows, vectors: Vectors, part: "Part"
+        self, step: StepRows, vectors: VectorsByWidth, part: "Part"
     ) -> tuple[WrittenRows, list["_Written"]]:
         """Returns the rows of a part with copies of their vectors, and (start, stop, width) of
         those that are patched at one place."""

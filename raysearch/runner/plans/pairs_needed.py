@@ -17,7 +17,7 @@ from raysearch.job.file_keys import MODEL, is_beside
 from raysearch.job.job_files import named_files
 from raysearch.job.keys import MOST_PAIRS
 from raysearch.report.results_table import read_table, results
-from raysearch.report.row_sequence import Row
+from raysearch.report.row_sequence import TableRow
 from raysearch.runner.resolution.given_objects import NO_OBJECTS
 from raysearch.runner.resolution.resolved_job import ResolvedJob
 from raysearch.runner.session.continuation import check_draws, check_rules, used_up
@@ -83,7 +83,7 @@ def _pairs(run: RunFolder, resolved: ResolvedJob, stored: PairsTable) -> tuple[i
     blocked = sum(s.pair in test and s.block is not None for s in stored.screened or ())
     left = {"beyond_max_pairs"} if resolved.population.fixed else {"beyond_max_pairs", "not_asked"}
     at_hand = Counter[str]()  # by variable: all have as many
-    row: Row
+    row: TableRow
     for row in read_table(run.folder, "dropped").to_pylist():
         if row["split"] == "test" and row["reason"] in left:
             at_hand[row["variable"]] += row["pairs"]
@@ -112,7 +112,7 @@ def _check_files(run: RunFolder, job: Job) -> None:
             )
 
 
-def _needed(run: RunFolder, job: Job, row: Row, undecided: int) -> int | None:
+def _needed(run: RunFolder, job: Job, row: TableRow, undecided: int) -> int | None:
     """Returns the fewest further pairs with which a hypothesis has a verdict, if they match as
     often as those so far; None where none that can be drawn do.
 

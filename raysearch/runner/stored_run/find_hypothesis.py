@@ -9,7 +9,7 @@ from typing import Any
 from raysearch.errors import JobError
 from raysearch.report.labels import VERDICT_WORDS
 from raysearch.report.results_table import read_table, results
-from raysearch.report.row_sequence import Row
+from raysearch.report.row_sequence import TableRow
 from raysearch.report.unit_text import subspace_words, words
 from raysearch.storage.open_folder import FolderLike
 from raysearch.store.run_folder import RunFolder
@@ -71,7 +71,7 @@ def find_hypothesis(
     raise JobError(f"{what or repr(what)}: {len(first)} hypotheses {how} ({shown}); {more}")
 
 
-def _is_at(row: Row, name: str, value: Any) -> bool:
+def _is_at(row: TableRow, name: str, value: Any) -> bool:
     """Says whether a column of a row has a value; of a subspace a dash is that of "0–15" too."""
     if name != "subspace" or row[name] is None:
         return bool(row[name] == value)
@@ -79,7 +79,7 @@ def _is_at(row: Row, name: str, value: Any) -> bool:
     return value.replace("–", "-") in (words, words.split(" ")[0])
 
 
-def _telling(rows: Sequence[Row]) -> str:
+def _telling(rows: Sequence[TableRow]) -> str:
     """Names the flags that tell rows apart, with the values that they may have."""
     told: list[str] = []
     for name in PLACE:
@@ -93,7 +93,7 @@ def _telling(rows: Sequence[Row]) -> str:
 
 
 def _none(
-    run: RunFolder, rows: Sequence[Row], started: Sequence[Row], place: Mapping[str, Any]
+    run: RunFolder, rows: Sequence[TableRow], started: Sequence[TableRow], place: Mapping[str, Any]
 ) -> str:
     """Says what there is in the place of what was asked for."""
     if not started:
@@ -122,6 +122,6 @@ def _by_number(text: str) -> tuple[float, str]:
     return (float(text) if text.isdigit() else -1.0), text
 
 
-def _named(row: Row, length: int) -> str:
+def _named(row: TableRow, length: int) -> str:
     verdict = VERDICT_WORDS[row["verdict"]]
     return f"{row['hypothesis'][:length]} {row['variable']} at {words(row['units'])}, {verdict}"
