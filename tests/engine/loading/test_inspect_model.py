@@ -91,9 +91,9 @@ def test_a_plan_of_a_known_model_imports_no_torch(folder: Path, cache: Path) -> 
     inspect_model(ModelSource(str(folder)))
     script = (
         "import sys\n"
-        "from raysearch.cli.plan import planned, written\n"
-        f"plan = planned('jobs/quickstart.yaml', ('model.path={folder}', 'pairs.test=32'))\n"
-        "assert written(plan, 'text')\n"
+        "from raysearch.cli.plan import make_plan, plan_text\n"
+        f"plan = make_plan('jobs/quickstart.yaml', ('model.path={folder}', 'pairs.test=32'))\n"
+        "assert plan_text(plan, 'text')\n"
         "print({'torch', 'ray', 'mlflow', 'matplotlib', 'scipy.stats'} & set(sys.modules))"
     )
     done = subprocess.run(

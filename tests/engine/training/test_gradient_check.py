@@ -17,7 +17,7 @@ from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.executors import BatchedExecutor
 from raysearch.engine.execution.memory import RowLimit, memory_in_use
-from raysearch.engine.featurizers.construction import untrained
+from raysearch.engine.featurizers.construction import make_untrained
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.tensor_network import TensorNetwork
 from raysearch.engine.replica import Replica
@@ -99,7 +99,7 @@ def step_of(model: PreTrainedModel, made: Trainer, asked: FitRequest) -> tuple[T
     """The gradient that a step followed, and the one by plain autograd."""
     (found,) = fit(made, [asked])
     assert isinstance(found, FitOutcome), found
-    featurizer = untrained(Subspace("das", 3), 32, torch.Generator().manual_seed(asked.seed))
+    featurizer = make_untrained(Subspace("das", 3), 32, torch.Generator().manual_seed(asked.seed))
     wanted = {p.index: p.counterfactual["x"] for p in ENCODED[:16]}
     gradient = gradient_by_hooks(world_of(model), asked, featurizer, ENCODED[:16], wanted)
     return (featurizer.raw.detach() - raw(found)) / 0.1, gradient
@@ -238,7 +238,7 @@ def test_networks_on_tensors_are_checked_too(
     with caplog.at_level(logging.WARNING, "raysearch"):
         (found,) = made.fit([asked], given, {asked.intervention.id: wanted}, 0, 1)
     assert isinstance(found, FitOutcome), found
-    featurizer = untrained(Subspace("das", 3), WIDTH, torch.Generator().manual_seed(0))
+    featurizer = make_untrained(Subspace("das", 3), WIDTH, torch.Generator().manual_seed(0))
     losses = []
     for pair in given:
         base, source = (blocks[0](tensor(t)[None]) for t in (pair.base, pair.sources["s"]))
