@@ -44,13 +44,16 @@ from weak_training import (
 from raysearch.causal import Stimulus
 from raysearch.core.fit_keys import FitKeys
 from raysearch.engine.execution.activation_cache import ActivationCache
-from raysearch.engine.execution.evaluate import Evaluator, RowRequest
-from raysearch.engine.execution.executors import BatchedExecutor, PlainExecutor
+from raysearch.engine.execution.evaluate import Evaluator
+from raysearch.engine.execution.evaluate_swaps import SwapEvaluator
+from raysearch.engine.execution.executors import PlainExecutor
 from raysearch.engine.execution.memory import RowLimit, capture_bytes
 from raysearch.engine.execution.predict import NEAR_TIE
+from raysearch.engine.execution.tensor_executor import TensorExecutor
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.point import Point
 from raysearch.engine.networks.tensor_network import TensorNetwork
+from raysearch.engine.patching.build_swaps import swaps_of
 from raysearch.engine.patching.rows import Patch, Row, Source
 from raysearch.engine.training.batches import batch_of
 
@@ -103,26 +106,25 @@ def measure_mlp(pairs: int, steps: int) -> Iterator[Measured]:
 
 
 def _swaps(network: Mlp, layer: int, near: list[int]) -> Way:
-    """By a replica's evaluator; adds to `near` how many rows were too close to call."""
+    """By a replica's swaps; adds to `near` how many rows were too close to call."""
     on = TensorNetwork(network.ours, torch.zeros(1, WIDTH), blocks="mlp.h")
     points, limit, tolerance = Components(on), RowLimit(ROWS), NEAR_TIE["float32"]
     cache = ActivationCache(on, points, limit, tolerance, capture_bytes(on.device))
-    executor, plain = BatchedExecutor(on, points, cache), PlainExecutor(on, points)
+    executor, plain = TensorExecutor(on, points, cache), PlainExecutor(on, points)
     evaluator = Evaluator(executor, plain, cache, limit, tolerance)
-    at = Point(layer, "residual")
-    requests = []
-    for pair, (base, source) in enumerate(zip(network.bases, network.sources, strict=True)):
+    waves, at, rows = SwapEvaluator(evaluator, executor, tolerance), Point(layer, "residual"), []
+    for base, source in zip(network.bases, network.sources, strict=True):
         read = Source(Row(Stimulus.of(source)), at, (0,), range(HALF))
         patch = Patch(at, (0,), (read,), features=range(HALF))
-        requests.append(RowRequest("swap", 0, pair, Row(Stimulus.of(base), (patch,))))
-    evaluator.measure(requests)  # captures
+        rows.append(Row(Stimulus.of(base), (patch,)))
+    swaps = swaps_of(rows)
+    waves.measure(swaps)  # captures
 
     def run(_given: object) -> Tensor:
-        found = evaluator.measure(requests)
-        assert not found.faults, found.faults
-        said = [found.predictions[one][0] for one in requests]
-        near.append(sum(one.was_near_tie for one in said))
-        return torch.tensor([one.id for one in said])
+        found = waves.measure(swaps)
+        assert not found.failed.any()
+        near.append(int(found.near.sum()))
+        return torch.from_numpy(found.ids[:, 0])
 
     return (lambda: None), run
 

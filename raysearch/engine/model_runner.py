@@ -34,6 +34,7 @@ from raysearch.engine.execution.selfcheck_cache import (
     remember_choice,
 )
 from raysearch.engine.execution.selfcheck_rows import boundary_rows, selfcheck_rows
+from raysearch.engine.execution.tensor_executor import TensorExecutor
 from raysearch.engine.execution.usage import UsageMeter
 from raysearch.engine.execution.wave_size import NO_LIMIT, measured_size
 from raysearch.engine.networks.components import Components
@@ -97,7 +98,7 @@ class ModelRunner:
         self.evaluator = Evaluator(self.executor, plain, self.cache, limit, self.near_tie)
         self.swaps = (
             SwapEvaluator(self.evaluator, self.executor, self.tolerance)
-            if isinstance(self.executor, ReplayExecutor)
+            if isinstance(self.executor, ReplayExecutor | TensorExecutor)
             else None
         )
         self._recipe, self._limit = settings.recipe, limit

@@ -8,7 +8,7 @@ where it fails; `do` raises no error that an intervention causes.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any
 
@@ -38,7 +38,7 @@ from raysearch.engine.execution.predict import Prediction, checked_prediction
 from raysearch.engine.execution.usage import Usage, UsageMeter
 from raysearch.engine.leased_run import LeasedRun
 from raysearch.engine.model_runner import ModelRunner
-from raysearch.engine.networks.network import LanguageModel, LoadedNetwork, tokens_of
+from raysearch.engine.networks.network import LanguageModel, LoadedNetwork, Network, tokens_of
 from raysearch.engine.patching.build import ablation_sources, build_row, other_source
 from raysearch.engine.patching.build_swaps import SwapBuilder
 from raysearch.engine.patching.rows import Row
@@ -267,23 +267,35 @@ class Replica:
 
     def _swap_outputs(self, runner: ModelRunner, task: Task) -> dict[str, Outputs]:
         """Returns the outputs of those interventions that waves of swaps can run to the end."""
-        network = runner.network
-        if runner.swaps is None or not isinstance(network, LanguageModel):
-            return {}
-        builder = self._builders.get(runner)
-        if builder is None:
-            build = partial(self._row, runner)
-            builder = SwapBuilder(build, runner.hook_points, network.share_activations)
-            self._builders[runner] = builder
         pairs = [self._pairs[index] for block in task.blocks for index in block.pairs]
-        if not all(self._stays(network, tokens_of(pair.base)) for pair in pairs):
+        if runner.swaps is None or not self._may_be_swaps(runner.network, pairs):
             return {}
-        swaps, interventions = builder.swaps(task.interventions, pairs)
+        swaps, interventions = self._builder(runner).swaps(task.interventions, pairs)
         if swaps is None:
             return {}
         found = runner.swaps.measure(swaps, self._tokens).by_column(len(interventions))
         named = zip(interventions, found, strict=True)
         return {intervention.key: of for intervention, of in named if of is not None}
+
+    def _may_be_swaps(self, network: Network, pairs: Sequence[Encoded]) -> bool:
+        """Returns whether all rows on these pairs can be run to the end as arrays: texts keep their
+        activations while they grow by an answer, tensors have one batch key."""
+        if isinstance(network, LanguageModel):
+            return all(self._stays(network, tokens_of(pair.base)) for pair in pairs)
+        return self._has_one_batch_key
+
+    @cached_property
+    def _has_one_batch_key(self) -> bool:
+        inputs = (at for pair in self._every_pair for at in (pair.base, *pair.sources.values()))
+        return len({self._runner.network.batch_key(at) for at in inputs}) == 1
+
+    def _builder(self, runner: ModelRunner) -> SwapBuilder:
+        """Returns the builder of a model's swaps, which remembers what interventions share."""
+        if runner not in self._builders:
+            network, build = runner.network, partial(self._row, runner)
+            share = network.share_activations if isinstance(network, LanguageModel) else None
+            self._builders[runner] = SwapBuilder(build, runner.hook_points, share)
+        return self._builders[runner]
 
     def _row_outputs(
         self, runner: ModelRunner, task: Task

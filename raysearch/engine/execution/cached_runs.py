@@ -248,11 +248,12 @@ def _picked(
             return layers[layer_at, row_at, tokens]
         columns = on_device(tokens, layers.device)
         return layers[layer_at[:, None], row_at[:, None], columns]
-    items = range(len(layer_of))
-    chosen = [
-        layers[layer_of[at]][
-            row_of[at], tokens if isinstance(tokens, slice) else tokens[at].tolist()
-        ]
-        for at in items
+    items_of = [np.flatnonzero(layer_of == layer) for layer in np.unique(layer_of)]
+    parts = [
+        _picked(
+            *(layers[layer_of[at[0]]][None], np.zeros_like(at), row_of[at]),
+            tokens if isinstance(tokens, slice) else tokens[at],
+        )
+        for at in items_of
     ]
-    return torch.stack([activation.to(chosen[0].device) for activation in chosen])
+    return _in_order(parts, items_of, 0)

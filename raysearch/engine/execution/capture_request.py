@@ -15,7 +15,8 @@ from raysearch.engine.patching.rows import Indices, Row
 
 
 class CaptureRequest:
-    """The parts of later runs that are stored. `spans`: the tokens of each input."""
+    """The parts of later runs that are stored. `spans`: the tokens of each input; `version`: a
+    number that changes where other layers or components are wanted."""
 
     def __init__(self, hook_points: Components) -> None:
         self._hook_points = hook_points
@@ -23,6 +24,7 @@ class CaptureRequest:
         self._layers_of: dict[str, frozenset[int | None]] = {}
         self._known_places: dict[tuple[str, int | None], list[int]] = {}
         self.spans = ReadSpans()
+        self.version = 0
 
     def plan(self, spans: ReadSpans, layers: Collection[int] | None) -> None:
         """Says what will be read: tokens of inputs, and layers (None: all)."""
@@ -30,6 +32,7 @@ class CaptureRequest:
         self._layers = None if layers is None else frozenset(layers)
         self._layers_of.clear()
         self._known_places.clear()
+        self.version += 1
 
     def components(self, components: Iterable[str]) -> None:
         """Wants components at every layer that is read: who reads one layer reads its neighbours
@@ -108,5 +111,7 @@ class CaptureRequest:
         return all(run.has(name, self.places(name, run.blocks)) for name in self._layers_of)
 
     def _add(self, component: str, layers: Collection[int | None]) -> None:
-        self._layers_of[component] = self._layers_of.get(component, frozenset()).union(layers)
+        known = self._layers_of.get(component)
+        self._layers_of[component] = (known or frozenset()).union(layers)
         self._known_places.clear()
+        self.version += self._layers_of[component] != known

@@ -14,6 +14,7 @@ from torch import Tensor
 from raysearch.engine.execution.answer_scores import read_logits
 from raysearch.engine.execution.cached_runs import Indices, on_device
 from raysearch.engine.execution.evaluate import Evaluator
+from raysearch.engine.execution.executors import NextToken, SwapExecutor
 from raysearch.engine.execution.memory import run_in_halves
 from raysearch.engine.execution.outputs import SwapOutputs
 from raysearch.engine.execution.predict import (
@@ -24,7 +25,6 @@ from raysearch.engine.execution.predict import (
     predict,
     predictions_of,
 )
-from raysearch.engine.execution.wave_executor import NextToken, WaveExecutor
 from raysearch.engine.patching.swaps import Swaps, distinct
 from raysearch.visible_text import one_line
 
@@ -39,7 +39,7 @@ class SwapEvaluator:
     and near-ties it has; halves waves that do not fit into memory. `tolerance` (logits): how far
     two ways of computing a row may be apart in a gap."""
 
-    def __init__(self, evaluator: Evaluator, executor: WaveExecutor, tolerance: float) -> None:
+    def __init__(self, evaluator: Evaluator, executor: SwapExecutor, tolerance: float) -> None:
         self._evaluator, self._executor, self._tolerance = evaluator, executor, tolerance
         self._cache = evaluator.cache
         self._goes_on, self._untried = True, TRIED

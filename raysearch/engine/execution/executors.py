@@ -4,11 +4,11 @@ plain. All give the same outputs; `selfcheck` finds out which ones are right for
 Invariants: plain is the canonical computation, which decides what the others cannot.
 """
 
-from collections.abc import Collection, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from typing import Literal, Protocol
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from raysearch.engine.execution.activation_cache import ActivationCache
@@ -17,7 +17,8 @@ from raysearch.engine.networks.components import Components, hook_at
 from raysearch.engine.networks.hooks import owned_hooks
 from raysearch.engine.networks.network import Network
 from raysearch.engine.patching.edits import Replacements, edits_of, sources_of
-from raysearch.engine.patching.rows import Row
+from raysearch.engine.patching.rows import Indices, Row
+from raysearch.engine.patching.swaps import Swaps
 
 ExecutorName = Literal["replay", "batched", "plain"]
 
@@ -63,6 +64,34 @@ class Executor(Protocol):
     def want(self, components: Collection[str]) -> None:
         """Makes the runs of inputs, whatever they are run for, keep what patches of `components`
         read."""
+        ...
+
+
+NextToken = Callable[
+    [Int[Tensor, "row"], Int[Tensor, "row choice"] | None], Float[Tensor, "row answer"]
+]
+"""Computes the logits of rows after one more token of each; choices as in `swap_logits`."""
+
+
+class SwapExecutor(Protocol):
+    """A way to run rows that are arrays."""
+
+    def swap_waves(self, swaps: Swaps) -> Iterator[Indices]:
+        """Yields the indices of swaps, in the waves in which they are to be run."""
+        ...
+
+    def swap_logits(
+        self, swaps: Swaps, choices: Int[Tensor, "row choice"] | None
+    ) -> Float[Tensor, "row answer"]:
+        """Computes the logits (float32) at the answer of a wave, or of a part of one. `choices`:
+        ids outside of which logits may be -inf. What they read is wanted since `swap_waves`."""
+        ...
+
+    def begin_swaps(
+        self, swaps: Swaps, choices: Int[Tensor, "row choice"] | None
+    ) -> tuple[Float[Tensor, "row answer"], NextToken]:
+        """Computes the logits as `swap_logits` does; returns what computes them after one more
+        token."""
         ...
 
 

@@ -4,7 +4,7 @@ Invariants: all rows of a wave start at one token and have one length; they are 
 which they enter, so that those under way are always the first ones.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,13 +12,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from raysearch.engine.execution.cached_runs import CachedRun, Indices, RunTable, gather
+from raysearch.engine.execution.cached_runs import Indices, RunTable, gather
 from raysearch.engine.networks.components import Components, HookPoint
 from raysearch.engine.networks.hooks import Edit, HookSide
 from raysearch.engine.networks.network import tokens_of
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.edits import Writes, edit_of
-from raysearch.engine.patching.rows import Row
 from raysearch.engine.patching.swaps import PatchPlace, Place, Swaps, distinct
 
 
@@ -88,12 +87,6 @@ class Group:
     number: int
     patch: PatchPlace
 
-    @property
-    def component(self) -> str | None:
-        """The component that is read of sources, if there are any."""
-        point = self.patch.source_point
-        return None if point is None else point.component
-
     def sets(self, swaps: Swaps) -> tuple[Int[Indices, "set"], Int[Indices, "row"]]:
         """Returns the first row of each set of sources, and which set each row has. A set of
         several sources is read once for all its rows."""
@@ -140,8 +133,12 @@ class Waves:
     def points(self, swaps: Swaps) -> set[Point]:
         """Returns the points that are read of bases and sources."""
         places = [swaps.places[at] for at in np.unique(swaps.place)]
-        sources = {patch.source_point for place in places for patch in place}
-        return {*(sources - {None}), *(self.entry_of(place).point for place in places)}
+        return {*self.source_points(swaps), *(self.entry_of(place).point for place in places)}
+
+    def source_points(self, swaps: Swaps) -> set[Point]:
+        """Returns the points that are read of sources."""
+        places = [swaps.places[at] for at in np.unique(swaps.place)]
+        return {p.source_point for place in places for p in place if p.source_point is not None}
 
     def of(
         self,
@@ -163,50 +160,57 @@ class Waves:
         }
         length = tokens_of(swaps.runs[swaps.base[0]].base)
         shape = WaveShape(int(swaps.tokens[0].min()), length)
-        return Wave(shape, bases, base, entries, self._edits(swaps, written))
+        edits: dict[EntryPoint, list[tuple[HookPoint, Edit]]] = {}
+        for hook_point, edit in self.edits(swaps, written):
+            edits.setdefault(entry_of(hook_point), []).append((hook_point, edit))
+        return Wave(shape, bases, base, entries, edits)
 
-    def _edits(
+    def edits(
         self, swaps: Swaps, written: Iterable[tuple[Group, Tensor | None]]
-    ) -> dict[EntryPoint, list[tuple[HookPoint, Edit]]]:
-        writes: dict[EntryPoint, dict[tuple[int, HookSide], list[Writes]]] = {}
+    ) -> list[tuple[HookPoint, Edit]]:
+        """Returns for each module and side that is patched what is written there."""
+        writes: dict[tuple[int, HookSide], list[Writes]] = {}
         for group, replacements in written:
             patch, hook_point = group.patch, self._hook_points.at(group.patch.point)
             columns = swaps.tokens[group.start : group.stop, group.number, : patch.tokens]
             rows = np.arange(group.start, group.stop)[:, None].repeat(patch.tokens, 1)
-            here = writes.setdefault(entry_of(hook_point), {})
-            here.setdefault((id(hook_point.module), hook_point.side), []).append(
+            writes.setdefault((id(hook_point.module), hook_point.side), []).append(
                 Writes(hook_point, patch.kind, patch.features, rows, columns, replacements)
             )
-        return {
-            entry: [(of_module[0].hook_point, edit_of(of_module)) for of_module in of.values()]
-            for entry, of in writes.items()
-        }
+        return [(of_module[0].hook_point, edit_of(of_module)) for of_module in writes.values()]
 
     def read(
-        self, swaps: Swaps, runs: Mapping[Row, CachedRun]
+        self, swaps: Swaps, table_of: Callable[[Indices], RunTable]
     ) -> list[tuple[Group, Float[Tensor, "row token _width"] | None]]:
         """Returns the groups of rows with one patch, and what their sources have; of several
-        sources the mean. What is read of one component is read at once."""
+        sources the mean. What is read of one component and width is read at once. `table_of`:
+        returns the runs of these numbers."""
         used, number = np.unique(swaps.source, return_inverse=True)
         number = number.reshape(swaps.source.shape) - np.count_nonzero(used < 0)  # -1: none
         groups = list(_groups(swaps))
         found: dict[Group, Tensor] = {}
-        for component in {group.component for group in groups} - {None}:
-            assert component is not None
-            table = RunTable.of([runs[swaps.runs[at]] for at in used[used >= 0]])
-            some = [group for group in groups if group.component == component]
+        for read in {self._read_with(group) for group in groups}:
+            if read is None:
+                continue
+            table = table_of(used[used >= 0])
+            some = [group for group in groups if self._read_with(group) == read]
             sets = [group.sets(swaps) for group in some]
             cells = [group.cells(rows) for group, (rows, _) in zip(some, sets, strict=True)]
             counts = [number[at].size for at in cells]
             layers = [self._hook_points.place(p) for g in some if (p := g.patch.source_point)]
             every = gather(
-                *(table, np.concatenate([number[at].ravel() for at in cells]), component),
+                *(table, np.concatenate([number[at].ravel() for at in cells]), read[0]),
                 np.repeat(layers, counts),
                 np.concatenate([np.concatenate(swaps.source_tokens[at]) for at in cells]),
             )
             for group, (_, which), part in zip(some, sets, torch.split(every, counts), strict=True):
                 found[group] = group.replacements(part, which)
         return [(group, found.get(group)) for group in groups]
+
+    def _read_with(self, group: Group) -> tuple[str, int] | None:
+        """Returns the component and width that are read of sources, if there are any."""
+        point = group.patch.source_point
+        return None if point is None else (point.component, self._hook_points.at(point).width)
 
 
 def _groups(swaps: Swaps) -> Iterator[Group]:

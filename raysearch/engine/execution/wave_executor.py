@@ -3,7 +3,7 @@
 The hot path of a search is `evaluate_swaps`, then this, `wave`, `replay` and `wave_cache`.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.cached_runs import CachedRun, Indices, RunTable
+from raysearch.engine.execution.executors import NextToken
 from raysearch.engine.execution.replay import Replay
 from raysearch.engine.execution.wave import Group, Wave, Waves, entry_of
 from raysearch.engine.networks.components import Components
@@ -19,11 +20,6 @@ from raysearch.engine.networks.network import LanguageModel
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.rows import Row
 from raysearch.engine.patching.swaps import Swaps
-
-NextToken = Callable[
-    [Int[Tensor, "row"], Int[Tensor, "row choice"] | None], Float[Tensor, "row vocab"]
-]
-"""Computes the logits of rows after one more token of each; choices as in `swap_logits`."""
 
 
 class WaveExecutor:
@@ -79,8 +75,7 @@ class WaveExecutor:
     def swap_logits(
         self, swaps: Swaps, choices: Int[Tensor, "row choice"] | None
     ) -> Float[Tensor, "row vocab"]:
-        """Computes the logits (float32) at the answer of a wave, or of a part of one. `choices`:
-        ids outside of which logits may be -inf. Their components are wanted since `swap_waves`."""
+        """Computes the logits (float32) at the answer of a wave, or of a part of one."""
         return self._replay.run(self._wave(swaps), choices)[0]
 
     def begin_swaps(
@@ -111,7 +106,7 @@ class WaveExecutor:
         bases = [swaps.runs[at] for at in used]
         sources = {run: self._deepest.get(run, at) for run, at in swaps.sources().items()}
         runs = self._cache.runs(bases, sources)
-        read = self._waves.read(swaps, runs)
+        read = self._waves.read(swaps, lambda at: _table([swaps.runs[i] for i in at], runs))
         return self._waves.of(swaps, _table(bases, runs), base, read)
 
 

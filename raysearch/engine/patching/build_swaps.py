@@ -19,6 +19,7 @@ from raysearch.core.events import Encoded, Ids, ModelInput
 from raysearch.core.hypothesis import Intervention
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import tokens_of
+from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.rows import Indices, Patch, Row
 from raysearch.engine.patching.swaps import PatchPlace, Place, Swaps
 
@@ -49,12 +50,14 @@ class Spot:
 @dataclass(frozen=True, slots=True)
 class SwapBuilder:
     """Builds swaps by `build`, and remembers what other layers and subspaces share. `share`:
-    whether a common prefix of two inputs has the same activations in both."""
+    whether a common prefix of two inputs has the same activations in both; None for a network on
+    tensors, all of whose inputs have one batch key."""
 
     build: Callable[[Encoded, Intervention], Row]
     hook_points: Components
-    share: Callable[[ModelInput, ModelInput], bool]
+    share: Callable[[ModelInput, ModelInput], bool] | None
     _numbers: dict[Row, int] = field(default_factory=dict)
+    _runs: list[Row] = field(default_factory=list)
     _choices: dict[Ids, int] = field(default_factory=dict)
     _spots: dict[Hashable, dict[int, Spot]] = field(default_factory=dict)
 
@@ -64,63 +67,71 @@ class SwapBuilder:
         """Returns the swaps of those interventions that are swaps on all pairs, and these
         interventions, in order. The rows are all interventions on the first pair, then on the
         second one, so that those which share runs are together."""
-        found, spots = self._found(interventions, pairs)
+        found, keys, spots = self._found(interventions, pairs)
         if not found:
             return None, []
         places = list(dict.fromkeys(found.values()))
         number = {place: at for at, place in enumerate(places)}
         most = _most(places)
-        columns = {key: _columns(spots[key], most) for key in {*map(_positions, found)}}
+        columns = {key: _columns(spots[key], most) for key in {*keys.values()}}
         base, choice, same, source, tokens, source_tokens = (
             np.stack(parts, 1).reshape(len(pairs) * len(found), *parts[0].shape[1:])
-            for parts in zip(*(columns[_positions(of)] for of in found), strict=True)
+            for parts in zip(*(columns[keys[of]] for of in found), strict=True)
         )
         place_of = np.tile([number[place] for place in found.values()], len(pairs))
-        runs, choices = list(self._numbers), list(self._choices)
+        self._runs.extend(list(self._numbers)[len(self._runs) :])
         swaps = Swaps(
-            *(runs, choices, places, place_of, base, source, choice),
+            *(self._runs, list(self._choices), places, place_of, base, source, choice),
             *(same.astype(bool), tokens, source_tokens),
         )
         return swaps, list(found)
 
     def _found(
         self, interventions: Sequence[Intervention], pairs: Sequence[Encoded]
-    ) -> tuple[dict[Intervention, Place], dict[Hashable, list[Spot]]]:
-        """Returns the places of those interventions that are swaps on all pairs, and the spots of
-        all pairs by the positions of an intervention."""
+    ) -> tuple[dict[Intervention, Place], dict[Intervention, Hashable], dict[Hashable, list[Spot]]]:
+        """Returns the places of those interventions that are swaps on all pairs, their keys, which
+        are equal where they have the same spots, and the spots of all pairs by key."""
         spots: dict[Hashable, list[Spot]] = {}
         shapes: dict[Hashable, set[SwapShape]] = {}
         found: dict[Intervention, Place] = {}
+        keys: dict[Intervention, Hashable] = {}
         for intervention in interventions if pairs else ():
-            place = self._place(intervention, pairs[0])
-            if place is None:
+            swap = self._swap(intervention, pairs[0])
+            if swap is None:
                 continue
-            key = _positions(intervention)
+            row, place = swap
+            key = _positions(intervention), self._last_tokens(row)
             if key not in spots:
-                spots[key] = self._spots_on(intervention, pairs)
+                spots[key] = self._spots_on(intervention, pairs, key)
                 shapes[key] = {spot.shape for spot in spots[key]}
             if shapes[key] == {tuple((patch.tokens, patch.sources) for patch in place)}:
-                found[intervention] = place
-        return found, spots
+                found[intervention], keys[intervention] = place, key
+        return found, keys, spots
 
-    def _place(self, intervention: Intervention, pair: Encoded) -> Place | None:
+    def _swap(self, intervention: Intervention, pair: Encoded) -> tuple[Row, Place] | None:
+        """Returns the row on a pair, with its place, if it is a swap; of a language model one
+        within the blocks."""
         try:
             row = self.build(pair, intervention)
         except Exception:  # noqa: BLE001  the caller builds it again, row by row, and reports it
             return None
-        points = [(patch.point, row.base) for patch in row.patches]
-        points += [(of.point, of.run.base) for patch in row.patches for of in patch.sources]
-        if any(at.layer is None or self.hook_points.last(at, on) is not None for at, on in points):
-            return None
-        if any(of.run.patches for patch in row.patches for of in patch.sources):
-            return None
-        places = [PatchPlace.of(patch) for patch in row.patches]
-        found = tuple(place for place in places if place is not None)
-        return found if len(found) == len(places) else None
+        is_inside = self.share is None or (
+            all(point.layer is not None for point, _ in _points(row))
+            and not any(last is not None for last in self._last_tokens(row))
+        )
+        place = place_of(row)
+        return (row, place) if is_inside and place is not None else None
 
-    def _spots_on(self, intervention: Intervention, pairs: Sequence[Encoded]) -> list[Spot]:
+    def _last_tokens(self, row: Row) -> tuple[int | None, ...]:
+        """Returns the last tokens of activations with other tokens than their input: where a
+        position is "last", these say which token that is."""
+        return tuple(self.hook_points.last(point, given) for point, given in _points(row))
+
+    def _spots_on(
+        self, intervention: Intervention, pairs: Sequence[Encoded], key: Hashable
+    ) -> list[Spot]:
         """Returns the spots of all pairs; none if one of them cannot be built."""
-        known = self._spots.setdefault(_positions(intervention), {})
+        known = self._spots.setdefault(key, {})
         try:
             for pair in pairs:
                 if pair.index not in known:
@@ -130,11 +141,14 @@ class SwapBuilder:
         return [known[pair.index] for pair in pairs]
 
     def _spot(self, row: Row) -> Spot:
-        same = all(self._is_same(row.base, patch) for patch in row.patches)
+        same = self.share is not None and all(
+            self._is_same(row.base, patch) for patch in row.patches
+        )
         return _spot_of(row, self._numbers, self._choices, same)
 
     def _is_same(self, ours: ModelInput, patch: Patch) -> bool:
         assert isinstance(ours, tuple), "a language model is given token ids"
+        assert self.share is not None
         last = max(patch.tokens)
         assert last < len(ours), "positions are of the base"
         sources = patch.sources
@@ -146,6 +160,24 @@ class SwapBuilder:
         theirs = sources[0].run.base
         assert isinstance(theirs, tuple), "a language model is given token ids"
         return ours[: last + 1] == theirs[: last + 1] and self.share(ours, theirs)
+
+
+def _points(row: Row) -> list[tuple[Point, ModelInput]]:
+    """Returns the points that a row writes and reads, each with the input that it is of."""
+    written = [(patch.point, row.base) for patch in row.patches]
+    return [
+        *written,
+        *((of.point, of.run.base) for patch in row.patches for of in patch.sources),
+    ]
+
+
+def place_of(row: Row) -> Place | None:
+    """Returns the place of a row; None if it cannot be written as arrays: it has no patch, patched
+    sources, or a patch whose sources are read at several places."""
+    if any(of.run.patches for patch in row.patches for of in patch.sources):
+        return None
+    found = [place for patch in row.patches if (place := PatchPlace.of(patch)) is not None]
+    return tuple(found) if found and len(found) == len(row.patches) else None
 
 
 def swaps_of(rows: Sequence[Row]) -> Swaps:
