@@ -113,6 +113,23 @@ def test_links_of_a_page_lead_somewhere_in_plain_markdown(page: Path) -> None:
             assert anchor in _slugs(to), link
 
 
+WRITTEN = [
+    *ROOT.glob("*.md"),
+    *(ROOT / "benchmarks").glob("*.md"),
+    *(page for page in (ROOT / "docs").rglob("*.md") if "reference" not in page.parts),
+]
+"""The pages that are written by hand."""
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
+def test_prose_is_within_100_columns(page: Path) -> None:
+    """Tables, code, headings, and lines that are one link may be longer."""
+    text = re.sub(r"(?ms)^```.*?^```$", "", page.read_text())
+    prose = [line for line in text.splitlines() if re.match(r" {0,3}[^\s|#!<]", line)]
+    broken = [line for line in prose if len(line) > 100 and " " in re.sub(r"`[^`]*`", "", line)]
+    assert [line for line in broken if not re.search(r"\]\(\S+$|\S{3} {3,}\S", line)] == []
+
+
 def _is_there(named: str) -> bool:
     """Whether a path that a page names, from the top or from the package, is there."""
     return any((root / named).exists() for root in (ROOT, ROOT / "raysearch"))
