@@ -73,3 +73,10 @@ def or_text(words: Iterable[str]) -> str:
     """Returns `a, b or c`, for an error."""
     *most, last = words
     return f"{', '.join(most)} or {last}"
+
+
+def number_of(count: int, noun: str) -> str:
+    """Returns `1 hypothesis`, `2 hypotheses`; of any noun with a plural on s."""
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count} {noun[:-2]}es" if noun.endswith("is") else f"{count} {noun}s"

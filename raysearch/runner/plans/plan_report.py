@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from raysearch.causal import Split
 from raysearch.core.baselines import Baseline
-from raysearch.core.choices import PAIR_KINDS
+from raysearch.core.choices import PAIR_KINDS, number_of
 from raysearch.core.pair_counts import PairCount
 from raysearch.job import Job
 from raysearch.runner.plans.amounts import duration, size
@@ -134,10 +134,10 @@ def _text(facts: PlanReport) -> str:
 
 def _question_lines(facts: PlanReport) -> list[str]:
     """Says what is asked of which model, on which pairs and by which test."""
-    job = facts.job
+    job, layers = facts.job, number_of(facts.layers, "layer") if facts.layers else "no layers"
     return [
-        f"{facts.name}: {facts.hypotheses} hypotheses",
-        f"  model       {facts.model}, {facts.layers or 'no'} layers, {job.model.dtype}, "
+        f"{facts.name}: {number_of(facts.hypotheses, 'hypothesis')}",
+        f"  model       {facts.model}, {layers}, {job.model.dtype}, "
         f"{size(facts.weight_bytes)} of weights",
         *(f"  left out    {line}" for line in facts.unused),
         *_quantised_words(facts),

@@ -1,6 +1,7 @@
 """Messages of a search on its way: the model, the job, the result of screening, the end."""
 
 from raysearch.causal import SPLITS
+from raysearch.core.choices import number_of
 from raysearch.core.events import Opened
 from raysearch.core.pair_counts import summarise_counts
 from raysearch.core.records import Snapshot
@@ -30,15 +31,15 @@ def report_model(opened: Opened, resolved: ResolvedJob, frontend: Frontend) -> N
         )
     for line in facts.unused:
         frontend.say(f"left out  {line}")
-    frontend.say(
-        f"model     {facts.layers or 'no'} layers{width}, {facts.dtype} on {facts.device}{path}"
-    )
+    layers = number_of(facts.layers, "layer") if facts.layers else "no layers"
+    frontend.say(f"model     {layers}{width}, {facts.dtype} on {facts.device}{path}")
     space = resolved.space(facts)
     most = resolved.proposer(space, facts).max_hypotheses
     some = f"{most} of " if most is not None and most < len(space) else ""
     frontend.say(
-        f"asking    {some}{len(space)} hypotheses: {len(resolved.variables)} variables at "
-        f"{len(space) // len(resolved.variables)} sites"
+        f"asking    {some}{number_of(len(space), 'hypothesis')}: "
+        f"{number_of(len(resolved.variables), 'variable')} at "
+        f"{number_of(len(space) // len(resolved.variables), 'site')}"
     )
 
 
@@ -52,7 +53,7 @@ def report_screening(search: Search, frontend: Frontend) -> None:
             counted = summarise_counts(search.preparation.counts, split) if split != "fit" else []
             used = "" if counted else f", {usable} are used"
             frontend.say(
-                f"screened  {screened} {split} pairs: the model solves "
+                f"screened  {number_of(screened, f'{split} pair')}: the model solves "
                 f"{solved / screened:.0%}{used}{short}"
             )
             for line in counted:
@@ -61,10 +62,10 @@ def report_screening(search: Search, frontend: Frontend) -> None:
 
 def report_end(run: RunFolder, end: Snapshot, seconds: float, frontend: Frontend) -> None:
     """Says how many verdicts of each kind there are, and warns of many near-ties."""
+    asked, pairs = number_of(end.decided, "hypothesis"), number_of(end.pairs, "pair")
     frontend.say(
-        f"searched  {end.decided} hypotheses in {seconds:.1f} s: {end.accepted} accepted, "
-        f"{end.rejected} rejected, "
-        f"{end.undecided} undecided, {end.failed} failed; {end.pairs} pairs evaluated"
+        f"searched  {asked} in {seconds:.1f} s: {end.accepted} accepted, {end.rejected} rejected, "
+        f"{end.undecided} undecided, {end.failed} failed; {pairs} evaluated"
     )
     again = cost_of(run.folder).near_tie_share
     if again > MANY:
