@@ -30,13 +30,13 @@ _FOLDED = ("units", "subspace", "set")
 """Columns whose cells may take several lines."""
 _FOLD = 24
 """The least width of such a column."""
-_FIGURES = ("keep", "corrected", "distinct", "holdout", "low–high")
+_FIGURES = ("keep IIA", "corrected", "distinct", "holdout", "low–high")
 """Columns that a rejected row has no second line for."""
 _LAST = (*_FIGURES, "population", "units", "subspace", "set", "component", "n", "verdict", "head")
 """Columns that go to a second line first where a terminal is narrow."""
-_SAID = ("component", "verdict", "population", "set", "keep")
+_SAID = ("component", "verdict", "population", "set", "keep IIA")
 """Columns that stand above the table where all rows have the same."""
-_RIGHT = ("layer", "head", "iia", "n", "distinct", "keep")
+_RIGHT = ("layer", "head", "iia", "n", "distinct", "keep IIA")
 Cells = Mapping[str, str]
 _STYLES = {"accept": "green", "failed": "red", "reject": "dim"}
 
@@ -234,7 +234,7 @@ def _cells(row: TableRow, length: int, notes: "_Notes") -> dict[str, str]:
         "holdout": "-"
         if holdout is None
         else f"{holdout:.2f} {_interval(row.get('holdout_low'), row.get('holdout_high'))}",
-        "keep": _text(row.get("keep_iia")),
+        "keep IIA": _text(row.get("keep_iia")),
         "population": _text(row.get("population")),
         "note": notes.of(row),
     }

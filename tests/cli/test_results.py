@@ -110,7 +110,7 @@ def _many() -> list[dict[str, Any]]:
 
 def test_rows_are_by_variable_then_layer() -> None:
     said, _, *rows = _printed(_many())
-    assert said == "keep 0.500, population sampler, all n pairs are different"
+    assert said == "keep IIA 0.500, population sampler, all n pairs are different"
     assert [row.split()[1:3] for row in rows] == [
         ["country", "3"],
         ["country", "4"],
