@@ -26,7 +26,7 @@ BUDGETS = {
     "engine": 6_200,
     "engine/attribution": 3_100,
     "engine/encoding": 5_200,
-    "engine/execution": 35_200,
+    "engine/execution": 35_600,
     "engine/featurizers": 8_600,
     "engine/loading": 9_700,
     "engine/networks": 18_100,

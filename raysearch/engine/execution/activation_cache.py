@@ -84,7 +84,8 @@ class ActivationCache:
         self._held: Counter[StoredBatch] = Counter()  # cached runs of each batch
         self.wanted = CaptureRequest(hook_points)
         self._runs: OrderedDict[Row, CachedRun] = OrderedDict()  # least recently used first
-        self._table: tuple[Sequence[Row], tuple[int, int], RunTable] | None = None
+        self._table: tuple[Sequence[Row], RunTable] | None = None
+        self._dropped = 0
         self._too_many: Sequence[Row] | None = None  # they did not fit together
         self._shallow: set[Row] = set()  # sources that were run up to some block
         self._predictions: dict[Row, Prediction] = {}
@@ -165,18 +166,22 @@ class ActivationCache:
     @without_gradients()
     def table(self, rows: Sequence[Row]) -> RunTable | None:
         """Returns the runs of `rows` as a table; None if they do not fit into the cache together.
-        While no run is dropped, nothing else is wanted and `rows`, which may grow, has not grown,
-        the table of the same sequence is not made again."""
+        While no run is dropped, the table of the same sequence is not made again."""
         if self._too_many is rows:
             return None
-        key = len(rows), self.wanted.version
-        if self._table is None or self._table[0] is not rows or self._table[1] != key:
+        if self._table is None or self._table[0] is not rows:
             found = self.runs(rows) if len(rows) <= self.room else {}
             if not all(row in self._runs for row in rows):
                 self._too_many = rows
                 return None
-            self._table = rows, key, RunTable.of([found[row] for row in rows])
-        return self._table[2]
+            self._table = rows, RunTable.of([found[row] for row in rows])
+        return self._table[1]
+
+    @property
+    def state(self) -> tuple[int, int]:
+        """A number that changes where a run is dropped, and one where something else is wanted:
+        until then a run that was found once has what is wanted of it."""
+        return self._dropped, self.wanted.version
 
     def at(self, run: CachedRun, point: Point) -> Float[Tensor, "token width"]:
         """Returns the activation of a run at a point whose component was wanted."""
@@ -314,6 +319,7 @@ class ActivationCache:
         if run is None:
             return
         self._table = None
+        self._dropped += 1
         self._held[run.batch] -= 1
         if not self._held[run.batch]:
             del self._held[run.batch]

@@ -149,6 +149,22 @@ class RunTable:
     def __len__(self) -> int:
         return len(self.batch)
 
+    def extended(self, more: "RunTable") -> "RunTable":
+        """Returns the table with the runs of another one after its own."""
+        number = {id(batch): at for at, batch in enumerate(self.batches)}
+        for batch in more.batches:
+            number.setdefault(id(batch), len(number))
+        batches = [*self.batches, *(b for b in more.batches if number[id(b)] >= len(self.batches))]
+        theirs = np.array([number[id(batch)] for batch in more.batches])[more.batch]
+        return RunTable(
+            batches,
+            np.concatenate((self.batch, theirs)),
+            *(
+                np.concatenate(both)
+                for both in ((self.row, more.row), (self.base, more.base), (self.keys, more.keys))
+            ),
+        )
+
     def take(self, at: Indices) -> "RunTable":
         """Returns the runs of these indices."""
         fields = self.batch, self.row, self.base, self.keys

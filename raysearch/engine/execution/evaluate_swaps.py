@@ -106,7 +106,7 @@ class SwapEvaluator:
         table = choices_of(swaps.choices, self._cache.device)
         choices = None if table is None else table[on_device(rows.choice, table.device)]
         asked, go_on = None if scoring.names else choices, None
-        with self._cache.meter.phase("replay"):
+        with self._cache.meter.phase(self._executor.name):
             if tokens > 1 and self._goes_on:
                 logits, go_on = self._executor.begin_swaps(rows, asked)
             else:
@@ -121,7 +121,7 @@ class SwapEvaluator:
         for token in range(1, tokens):
             ids = outputs.ids[at, token - 1]
             rows = rows.after(ids)
-            with self._cache.meter.phase("replay"):
+            with self._cache.meter.phase(self._executor.name):
                 logits = self._after(rows, ids, choices, go_on)
                 self._decide(rows, token, logits, choices, at, outputs)
 

@@ -76,6 +76,8 @@ NextToken = Callable[
 class SwapExecutor(Protocol):
     """A way to run rows that are arrays."""
 
+    name: ExecutorName
+
     def swap_waves(self, swaps: Swaps) -> Iterator[Indices]:
         """Yields the indices of swaps, in the waves in which they are to be run."""
         ...

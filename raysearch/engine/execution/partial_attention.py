@@ -28,6 +28,8 @@ from raysearch.engine.patching.rows import Indices
 Heads = Float[Tensor, "batch head query d_head"]
 Groups = Float[Tensor, "batch group own d_head"]
 """Keys or values; consecutive heads share one group of them."""
+Totals = Float[Tensor, "batch head query"]
+"""Logs (float32) of the sums of the exponentials of scores."""
 
 AT_ONCE = 128
 """Own tokens up to which the heads of a group attend at once on a CPU: 16 rows of 9 heads in 3
@@ -141,15 +143,15 @@ class _Merged(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        keys: Tensor,
-        values: Tensor,
+        query: Heads,
+        key: Groups,
+        value: Groups,
+        keys: Float[Tensor, "piece group prefix d_head"],
+        values: Float[Tensor, "piece group prefix d_head"],
         rows: RowsByBase,
         scale: float,
         causal: bool,
-    ) -> Tensor:
+    ) -> Heads:
         heads, tokens = query.shape[1:3]
         out, total = _prefix_part(rows, query, keys, values, scale)
         out, total = rows.unfold(out, heads, tokens), rows.unfold(total[..., None], heads, tokens)
@@ -167,7 +169,7 @@ class _Merged(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Heads) -> tuple[Tensor | None, ...]:
         query, key, value, keys, values, merged, total = ctx.saved_tensors
         rows, scale, (heads, tokens), groups = ctx.rows, ctx.scale, query.shape[1:3], keys.shape[1]
         grad_folded, _, _ = _part_backward(
@@ -290,12 +292,12 @@ def _of_groups(heads: int, groups: int) -> Iterator[slice]:
 
 def _part(
     query: Heads,
-    key: Tensor,
-    value: Tensor,
+    key: Groups,
+    value: Groups,
     causal: bool,
     scale: float,
     mask: Tensor | None = None,
-) -> tuple[Heads, Float[Tensor, "batch head query"]]:
+) -> tuple[Heads, Totals]:
     """Returns the attention to some of the keys, and the log (float32) of the sum of the
     exponentials of their scores. `mask`: added to the scores, on a CPU alone. Raises: RuntimeError
     for a shape that the device's kernel lacks."""
@@ -312,16 +314,16 @@ def _part(
 
 
 def _part_backward(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    merged: Tensor,
-    total: Tensor,
+    grad: Heads,
+    query: Heads,
+    key: Groups,
+    value: Groups,
+    merged: Heads,
+    total: Totals,
     causal: bool,
     scale: float,
     mask: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Heads, Groups, Groups]:
     """Returns the gradients of query, key and value through some of the keys. `merged`, `total`:
     output and log-sum-exp over all keys; `mask`: as in `_part`."""
     if query.device.type == "cpu":
@@ -335,23 +337,23 @@ def _part_backward(
 
 
 def part_by_formula(
-    query: Heads, key: Tensor, value: Tensor, causal: bool, scale: float
-) -> tuple[Heads, Float[Tensor, "batch head query"]]:
+    query: Heads, key: Groups, value: Groups, causal: bool, scale: float
+) -> tuple[Heads, Totals]:
     """Computes `_part` from all scores, for devices without a kernel of it."""
     scores = _scores(query, key, causal, scale)
     return scores.softmax(-1).to(value.dtype) @ value, scores.logsumexp(-1)
 
 
 def gradients_by_formula(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    merged: Tensor,
-    total: Tensor,
+    grad: Heads,
+    query: Heads,
+    key: Groups,
+    value: Groups,
+    merged: Heads,
+    total: Totals,
     causal: bool,
     scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Heads, Groups, Groups]:
     """Computes `_part_backward` from all scores, for devices without a kernel of it."""
     p = (_scores(query, key, causal, scale) - total[..., None]).exp()
     grad, value = grad.float(), value.float()
@@ -365,8 +367,8 @@ def gradients_by_formula(
 
 
 def _scores(
-    query: Tensor, key: Tensor, causal: bool, scale: float
-) -> Float[Tensor, "batch head query key"]:
+    query: Heads, key: Groups, causal: bool, scale: float
+) -> Float[Tensor, "batch head query own"]:
     scores = query.float() @ key.float().transpose(-1, -2) * scale
     if causal:
         later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)

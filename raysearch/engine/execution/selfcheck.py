@@ -42,7 +42,7 @@ from raysearch.engine.execution.predict import (
 )
 from raysearch.engine.execution.replay_executor import ReplayExecutor
 from raysearch.engine.execution.router_detection import DiscreteChoices
-from raysearch.engine.execution.tensor_executor import whole_runs
+from raysearch.engine.execution.tensor_executor import whole_run_executor
 from raysearch.engine.execution.usage import UsageMeter
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import LanguageModel, Network
@@ -146,7 +146,7 @@ def select_executor(
             network, hook_points, limit, 0.0, max_bytes, keys=keys, meter=meter, scoring=scoring
         )
 
-    runs_whole = partial(whole_runs, network, hook_points), empty_cache
+    runs_whole = partial(whole_run_executor, network, hook_points), empty_cache
     batched = trial.checked(*runs_whole, "each row is run by itself, slowly")
     if batched is None:
         return slowest

@@ -22,7 +22,7 @@ from raysearch.engine.execution.executors import Executor, PlainExecutor
 from raysearch.engine.execution.memory import RowLimit
 from raysearch.engine.execution.replay_executor import ReplayExecutor
 from raysearch.engine.execution.selfcheck import ExecutorChoice
-from raysearch.engine.execution.tensor_executor import whole_runs
+from raysearch.engine.execution.tensor_executor import whole_run_executor
 from raysearch.engine.execution.usage import UsageMeter
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import LanguageModel, Network
@@ -96,7 +96,7 @@ def recall_choice(
     executor: Executor = (
         ReplayExecutor(network, hook_points, cache, known.shares_prefix)
         if isinstance(network, LanguageModel)
-        else whole_runs(network, hook_points, cache)
+        else whole_run_executor(network, hook_points, cache)
     )
     plain.canonical.resumes = known.resumes
     return ExecutorChoice(

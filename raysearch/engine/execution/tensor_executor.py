@@ -5,9 +5,10 @@ no row costs Python.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from raysearch.engine.execution.activation_cache import ActivationCache
@@ -25,7 +26,43 @@ from raysearch.engine.patching.rows import Row
 from raysearch.engine.patching.swaps import Swaps
 
 
-def whole_runs(
+class SourceTable:
+    """Where the source runs of swaps are stored, by their numbers: found once, as long as no run is
+    dropped and nothing else is wanted."""
+
+    def __init__(self, cache: ActivationCache) -> None:
+        self._cache = cache
+        self._runs: Sequence[Row] = ()
+        self._state = cache.state
+        self._place: Indices = np.zeros(0, dtype=np.int64)  # in the table, from 1; 0: not known
+        self._table: RunTable | None = None
+
+    def table(self, swaps: Swaps, used: Indices) -> RunTable:
+        """Returns the runs of these numbers, sources of `swaps`; those that are not known yet are
+        looked up, or made."""
+        if self._runs is not swaps.runs or self._state != self._cache.state:
+            self._runs, self._state, self._table = swaps.runs, self._cache.state, None
+            self._place = np.zeros(0, dtype=np.int64)
+        grown = np.zeros(len(swaps.runs) - len(self._place), dtype=np.int64)
+        self._place = np.concatenate((self._place, grown))
+        missing = used[self._place[used] == 0]
+        if len(missing):
+            found = self._found(swaps, missing)
+            if self._state != self._cache.state:  # some that were known may be gone
+                return self._found(swaps, used)
+            known = 0 if self._table is None else len(self._table)
+            self._place[missing] = np.arange(known, known + len(missing)) + 1
+            self._table = found if self._table is None else self._table.extended(found)
+        assert self._table is not None
+        return self._table.take(self._place[used] - 1)
+
+    def _found(self, swaps: Swaps, numbers: Indices) -> RunTable:
+        points, rows = swaps.sources(), [swaps.runs[at] for at in numbers]
+        runs = self._cache.runs((), {row: points[row] for row in rows})
+        return RunTable.of([runs[row] for row in rows])
+
+
+def whole_run_executor(
     network: Network, hook_points: Components, cache: ActivationCache
 ) -> BatchedExecutor:
     """Returns what runs rows of a network as whole forward passes."""
@@ -42,7 +79,7 @@ class TensorExecutor(BatchedExecutor):
     ) -> None:
         super().__init__(network, hook_points, cache)
         self._waves = Waves(hook_points)
-        self._stacked: tuple[Sequence[Row], Tensor] | None = None
+        self._sources = SourceTable(cache)
 
     def logits(
         self,
@@ -57,7 +94,7 @@ class TensorExecutor(BatchedExecutor):
             return super().logits(rows, choices_only=choices_only)
         self._cache.wanted.rows(rows)
         order = np.argsort(swaps.place, kind="stable")
-        logits = self.swap_logits(swaps.take(order), None)
+        logits = self._run(swaps.take(order), SourceTable(self._cache))
         return logits[on_device(np.argsort(order), logits.device)]
 
     def swap_waves(self, swaps: Swaps) -> Iterator[Indices]:
@@ -79,38 +116,24 @@ class TensorExecutor(BatchedExecutor):
     ) -> Float[Tensor, "row class"]:
         """Computes the logits (float32) of swaps in the order of their places, or of a part of
         them; all runs have one batch key. What they read is wanted since `swap_waves`."""
-        network, table = self._tensors, self._cache.table(swaps.runs)
-        if table is None:
-            runs = self._cache.runs((), swaps.sources())
-            read = self._waves.read(
-                swaps, lambda used: RunTable.of([runs[swaps.runs[at]] for at in used])
-            )
-        else:
-            read = self._waves.read(swaps, table.take)
+        return self._run(swaps, self._sources)
+
+    def _run(self, swaps: Swaps, sources: SourceTable) -> Float[Tensor, "row class"]:
+        read = self._waves.read(swaps, partial(sources.table, swaps))
         hooks = [
-            hook_at(network, hook_point, edit, swaps.runs[0].base)
+            hook_at(self._network, hook_point, edit, swaps.runs[0].base)
             for hook_point, edit in self._waves.edits(swaps, read)
         ]
+        used, base = swaps.distinct_bases()
+        inputs = self._tensors.stack([swaps.runs[at].base for at in used])
         with owned_hooks(hooks):
-            return network.logits(self._inputs(swaps, table is not None))
+            return self._tensors.logits(inputs[on_device(base, inputs.device)])
 
     def begin_swaps(
         self, swaps: Swaps, choices: Int[Tensor, "row choice"] | None
     ) -> tuple[Float[Tensor, "row class"], NextToken]:
         """A class is an answer of one token: nothing goes on."""
         raise AssertionError("a class has no further token")
-
-    def _inputs(self, swaps: Swaps, keep: bool) -> Shaped[Tensor, "row ..."]:
-        """Returns the input of each row. `keep`: those of all runs are kept for the next wave."""
-        if not keep:
-            used, base = swaps.distinct_bases()
-            inputs = self._tensors.stack([swaps.runs[at].base for at in used])
-            return inputs[on_device(base, inputs.device)]
-        of_all = self._stacked
-        if of_all is None or of_all[0] is not swaps.runs or len(of_all[1]) < len(swaps.runs):
-            of_all = swaps.runs, self._tensors.stack([run.base for run in swaps.runs])
-            self._stacked = of_all
-        return of_all[1][on_device(swaps.base, of_all[1].device)]
 
     @property
     def _tensors(self) -> TensorNetwork:

@@ -145,7 +145,7 @@ class Waves:
         swaps: Swaps,
         bases: RunTable,
         base: Int[Indices, "row"],
-        written: Iterable[tuple[Group, Tensor | None]],
+        written: Iterable[tuple[Group, Float[Tensor, "_row _token _width"] | None]],
     ) -> Wave:
         """Returns the wave of swaps of one shape, which are in the order of `entries` and `place`.
         `bases`, `base`: as in `Wave`. `written`: what replaces the activation of each group, such
@@ -166,7 +166,9 @@ class Waves:
         return Wave(shape, bases, base, entries, edits)
 
     def edits(
-        self, swaps: Swaps, written: Iterable[tuple[Group, Tensor | None]]
+        self,
+        swaps: Swaps,
+        written: Iterable[tuple[Group, Float[Tensor, "_row _token _width"] | None]],
     ) -> list[tuple[HookPoint, Edit]]:
         """Returns for each module and side that is patched what is written there."""
         writes: dict[tuple[int, HookSide], list[Writes]] = {}
@@ -181,7 +183,7 @@ class Waves:
 
     def read(
         self, swaps: Swaps, table_of: Callable[[Indices], RunTable]
-    ) -> list[tuple[Group, Float[Tensor, "row token _width"] | None]]:
+    ) -> list[tuple[Group, Float[Tensor, "_row _token _width"] | None]]:
         """Returns the groups of rows with one patch, and what their sources have; of several
         sources the mean. What is read of one component and width is read at once. `table_of`:
         returns the runs of these numbers."""
@@ -189,9 +191,7 @@ class Waves:
         number = number.reshape(swaps.source.shape) - np.count_nonzero(used < 0)  # -1: none
         groups = list(_groups(swaps))
         found: dict[Group, Tensor] = {}
-        for read in {self._read_with(group) for group in groups}:
-            if read is None:
-                continue
+        for read in {of for group in groups if (of := self._read_with(group)) is not None}:
             table = table_of(used[used >= 0])
             some = [group for group in groups if self._read_with(group) == read]
             sets = [group.sets(swaps) for group in some]

@@ -104,7 +104,7 @@ class WaveExecutor:
     def _wave(self, swaps: Swaps) -> Wave:
         used, base = swaps.distinct_bases()
         bases = [swaps.runs[at] for at in used]
-        sources = {run: self._deepest.get(run, at) for run, at in swaps.sources().items()}
+        sources = {run: [*at, *self._deepest.get(run, ())] for run, at in swaps.sources().items()}
         runs = self._cache.runs(bases, sources)
         read = self._waves.read(swaps, lambda at: _table([swaps.runs[i] for i in at], runs))
         return self._waves.of(swaps, _table(bases, runs), base, read)

@@ -45,7 +45,9 @@ class _Bounded(Learned):
     cooling: TemperatureSchedule
     weight: float
 
-    def __init__(self, directions: Tensor, boundary: float = 0.5, weight: float = 1.0) -> None:
+    def __init__(
+        self, directions: Float[Tensor, "width k"], boundary: float = 0.5, weight: float = 1.0
+    ) -> None:
         super().__init__(directions)
         self.boundary = nn.Parameter(torch.tensor(float(boundary)))
         self.weight = weight
@@ -87,7 +89,9 @@ class Boundless(_Bounded):
     name: ClassVar[str] = "boundless"
     cooling = TemperatureSchedule(50.0, 0.1)
 
-    def __init__(self, directions: Tensor, boundary: float = 0.5, weight: float = 1.0) -> None:
+    def __init__(
+        self, directions: Float[Tensor, "width k"], boundary: float = 0.5, weight: float = 1.0
+    ) -> None:
         super().__init__(directions, boundary, weight)
         if self.raw.shape[0] != self.raw.shape[1]:
             raise ValueError(
@@ -105,7 +109,7 @@ class Boundless(_Bounded):
             (edge - order) / self.temperature
         )
 
-    def penalty(self) -> Tensor:
+    def penalty(self) -> Float[Tensor, "*fit"]:
         """Returns weight * β, of β as it is trained, not clamped: so that it can come back from
         beyond 1."""
         return self.weight * self.boundary
@@ -143,7 +147,7 @@ class BoundlessRank(_Bounded):
             return (order < self._prefix()).to(order.dtype)
         return torch.sigmoid((self.boundary[..., None] * len(order) - order) / self.temperature)
 
-    def penalty(self) -> Tensor:
+    def penalty(self) -> Float[Tensor, "*fit"]:
         """Returns weight times the mean of the mask."""
         return self.weight * self.mask().mean(-1)
 

@@ -119,7 +119,7 @@ class Featurizer(nn.Module):
         """Sets temperatures before a step; `progress` is the share of training that is done, in [0,
         1)."""
 
-    def penalty(self) -> Tensor:
+    def penalty(self) -> Float[Tensor, "*fit"]:
         """Returns the term that is added to the loss."""
         return torch.zeros(())
 

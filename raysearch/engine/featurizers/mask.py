@@ -22,7 +22,7 @@ from dataclasses import replace
 from typing import ClassVar, Self
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from raysearch.core.hypothesis import Subspace
@@ -120,7 +120,7 @@ class Mask(Featurizer):
     def harden(self) -> None:
         self.hard = True
 
-    def penalty(self) -> Tensor:
+    def penalty(self) -> Float[Tensor, "*fit"]:
         """Returns weight times the mean of the mask."""
         return self.weight * self._groups().mean(-1)
 
@@ -157,7 +157,7 @@ class Mask(Featurizer):
         mask.hard = True
         return mask
 
-    def _kept(self) -> Tensor:
+    def _kept(self) -> Bool[Tensor, "*fit group"]:
         return self.theta.detach() > 0
 
     def _groups(self) -> Float[Tensor, "*fit group"]:

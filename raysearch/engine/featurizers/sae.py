@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from raysearch.engine.featurizers import safetensors_bytes as tensor_file
@@ -110,7 +110,7 @@ class Sae(Featurizer):
             parts["encoder_bias"] = parts["encoder_bias"] - parts["decoder_bias"] @ parts["encoder"]
         return cls(**parts)
 
-    def only(self, features: Tensor | Sequence[int]) -> "Sae":
+    def only(self, features: Shaped[Tensor, "feature"] | Sequence[int]) -> "Sae":
         """Returns the autoencoder with these features alone (their indices, or a mask of all)."""
         chosen = torch.as_tensor(features, device=self.encoder.device)
         threshold = None if self.threshold is None else self.threshold[chosen]

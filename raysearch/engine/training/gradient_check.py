@@ -107,10 +107,11 @@ class GradientCheck:
             return
         self._lowest[kind.way] = kind.depth
         scale = max([LEAST, *(one.size for one in compared)])
-        worst = max(one.off for one in compared) / scale
+        offs = [one.off / scale for one in compared]
         error = next((one.error for one in compared if one.error is not None), None)
-        if error is None and worst <= self._allowed:
+        if error is None and all(off <= self._allowed for off in offs):  # a NaN is not
             return
+        worst = max(offs, key=lambda off: math.inf if math.isnan(off) else off)
         self.is_plain = True
         log.warning(
             "%s: gradients of training on the %s path are not those of one run at a time (%s, at "

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
 from raysearch import Pair
-from raysearch.core.events import Event, Failed, Ids, Measured, Task
+from raysearch.core.events import Block, Event, Failed, Ids, Measured, Task
 from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
 from raysearch.core.prompt_format import PromptFormat
 from raysearch.core.runner_settings import RunnerSettings
@@ -298,3 +298,27 @@ def test_no_run_is_captured_twice_however_few_fit(rows: int, room: int) -> None:
     measure(replica, PLACES, blocks)
     assert len(made) == len(set(made))
     assert set(made) <= distinct
+
+
+def test_rows_that_run_as_objects_read_as_deep_as_they_need_after_swaps_of_lower_layers() -> None:
+    """An intervention whose position has one token on some pairs and two on others is no swap."""
+
+    def measured(plain: bool) -> list[tuple[Ids, ...]]:
+        replica = replica_on(model_of("llama"), random_pairs(1, 24, shortest=3), plain=plain)
+        for index, pair in replica._pairs.items():
+            at = {"name": (0, 1) if index % 2 else (0,)}
+            replica._pairs[index] = replace(
+                pair,
+                base_positions={**pair.base_positions, **at},
+                source_positions={n: {**of, **at} for n, of in pair.source_positions.items()},
+            )
+        replica._every_pair = tuple(replica._pairs.values())
+        low, high = (
+            Intervention((Unit(Site(layer, "residual", position)),))
+            for layer, position in ((0, "first"), (2, "name"))
+        )
+        events = replica.do(Task(0, "measure", (low, high), (Block("test", 0, tuple(range(8))),)))
+        assert all(isinstance(event, Measured) for event in events), events
+        return [event.outputs for event in events if isinstance(event, Measured)]
+
+    assert measured(plain=False) == measured(plain=True)

@@ -16,6 +16,7 @@ from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.execution.tensor_executor import TensorExecutor
 from raysearch.engine.networks.network import Encoder
 from raysearch.engine.networks.tensor_network import TensorNetwork
+from raysearch.engine.patching.rows import Row
 from raysearch.engine.replica import Replica
 from tests.engine.bytecodes import bytecodes
 from tests.engine.test_tensors import TIMES, WIDTH, Recurrent, mlp, still, vit
@@ -183,3 +184,43 @@ def test_python_does_not_grow_with_rows() -> None:
     base, more_pairs, more_places, both = cost(16, 2), cost(64, 2), cost(16, 8), cost(64, 8)
     rows = (64 - 16) * (8 - 2)
     assert (both - more_pairs - more_places + base) / rows < 1
+
+
+def test_a_task_makes_no_run_but_those_of_its_own_sources() -> None:
+    """Whatever was run before, and whatever it asks that was not asked before."""
+    world = drawn("gru", 40)
+    replica = replica_of(world, rows=64)
+    made: list[int] = []
+    run = replica._runner.cache._run
+
+    def counted(batch: Sequence[Row], blocks: int | None = None) -> object:
+        made.append(len(batch))
+        return run(batch, blocks)
+
+    replica._runner.cache._run = counted  # type: ignore[method-assign, assignment]
+    one = rs.Intervention((rs.Unit(rs.Site(0, "residual", "second")),))
+    other = rs.Intervention((rs.Unit(rs.Site(1, "block_input", "second")),))
+    for asked, pairs, wanted in (
+        (one, range(40), 40),
+        (one, range(40), 0),
+        (other, range(2), 2),  # it reads another component
+        (other, range(4), 2),
+    ):
+        made.clear()
+        events = replica.do(Task(0, "measure", (asked,), (Block("test", 0, tuple(pairs)),)))
+        assert all(isinstance(event, Measured) for event in events)
+        assert sum(made) <= wanted
+
+
+def test_a_task_costs_the_same_however_many_pairs_were_seen() -> None:
+    world = drawn("mlp", 400)
+    replica = replica_of(world, rows=64)
+    replica._runner.evaluator.near_tie = replica._runner.swaps._tolerance = 0.0  # type: ignore[union-attr]
+    one = rs.Intervention((rs.Unit(rs.Site(0, "residual", "first")),))
+
+    def cost(first: int) -> int:
+        task = Task(0, "measure", (one,), (Block("test", 0, tuple(range(first, first + 20))),))
+        return bytecodes(lambda: replica.do(task))[1]
+
+    costs = [cost(first) for first in range(0, 400, 20)]
+    assert max(costs[-3:]) < 1.2 * min(costs[2:5])

@@ -2,6 +2,7 @@
 gradients are wrong on the fast path alone trains as plain autograd does, and says so."""
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,9 +20,11 @@ from raysearch.engine.execution.executors import BatchedExecutor
 from raysearch.engine.execution.memory import RowLimit, memory_in_use
 from raysearch.engine.featurizers.construction import make_untrained
 from raysearch.engine.networks.components import Components
+from raysearch.engine.networks.point import Point
 from raysearch.engine.networks.tensor_network import TensorNetwork
 from raysearch.engine.replica import Replica
 from raysearch.engine.training.fit_request import FitFault, FitOutcome, FitRequest
+from raysearch.engine.training.gradient_check import Compared, GradientCheck, RowKind
 from raysearch.engine.training.trainer import Trainer
 from tests.engine.training.test_step_costs import (
     CLASSES,
@@ -278,3 +281,13 @@ def test_a_replica_with_wrong_gradients_trains_as_one_that_is_plain(
     assert (fast.usage().failed_rows > 0) is faulty
     for one, other in zip(got, wanted, strict=True):
         assert one.losses == pytest.approx(other.losses, rel=1e-5)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_gradient_that_is_no_number_is_wrong_whichever_row_has_it(order: int) -> None:
+    check = GradientCheck("a network", "replay", torch.float32)
+    check.settle(
+        RowKind(Point(0, "residual"), is_last=False),
+        [Compared(0.0, 1.0), Compared(math.nan, 1.0)][::order],
+    )
+    assert check.is_plain
