@@ -271,8 +271,20 @@ MUTANTS = (
         ("engine/featurizers",),
     ),
     Mutant(
+        "engine/execution/wave_executor.py",
+        "self._deepest = swaps.take(rows).sources()",
+        "self._deepest = {}",
+        ("engine/execution/test_swaps.py",),
+    ),
+    Mutant(
+        "engine/execution/tensor_executor.py",
+        "if self._runs is not swaps.runs or self._state != self._cache.state:",
+        "if self._runs is not swaps.runs:",
+        ("engine/execution/test_tensor_executor.py",),
+    ),
+    Mutant(
         "engine/training/gradient_check.py",
-        "if error is None and worst <= self._allowed:",
+        "if error is None and all(off <= self._allowed for off in offs):",
         "if error is None:",
         ("engine/training/test_gradient_check.py",),
     ),
