@@ -55,7 +55,10 @@ REASON_TEXTS: Mapping[Reason, tuple[str, str]] = {
         "they are pairs that hypotheses are tested on",
         "a larger domain, or a smaller pairs.test, leaves more",
     ),
-    "beyond_max_pairs": ("behind the last pair that the test may use", "raise test.max_pairs"),
+    "beyond_max_pairs": (
+        "behind the last pair that the test may use",
+        "raise test.max_pairs, of a fixed test test.pairs",
+    ),
     "same_first_token": (
         "the counterfactual begins with the same token as the base's answer, so that the two "
         "cannot be told apart",

@@ -18,6 +18,8 @@ from raysearch.markdown_text import literal, one_cell
 
 HUB_ID_PLACEHOLDER = "OWNER/NAME"
 """Stands for the hub id until it is known."""
+MADE = re.compile(r":[^\W\d]\w*$")
+"""The end of the path of a model that a function makes."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 """The form of a hub id, owner/name."""
 
@@ -217,9 +219,9 @@ def _subspaces(units: tuple[Unit, ...]) -> str:
 
 def _example(card: Card) -> str:
     """Returns a short example of use."""
-    is_named = card.model is not None and not card.model.path.startswith(
-        "<"
-    )  # a job's placeholder for a model without a path
+    # A model without a path has a placeholder; one that a function makes cannot be loaded by name.
+    is_named = card.model is not None and not card.model.path.startswith("<")
+    is_made = is_named and MADE.search(card.model.path) if card.model else None
     model = (
         json.dumps(one_cell(card.model.path))
         if card.model is not None and is_named
@@ -228,7 +230,7 @@ def _example(card: Card) -> str:
     lines = [
         f"saved = raysearch.load_intervention({json.dumps(HUB_ID_PLACEHOLDER)})  # or this folder"
     ]
-    if card.intervention.kind == "interchange":
+    if card.intervention.kind == "interchange" and not is_made:
         named = dict.fromkeys(_positions_to_give(card.intervention.units), "its words")
         meaning = '  # "its words": the text at that position, or the index of a token'
         given = f", position={json.dumps(named)}){meaning}" if named else ")"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from raysearch.core.choices import ExportFormat
-from raysearch.errors import RaysearchError
+from raysearch.errors import JobError, RaysearchError
 from raysearch.job import Job
 from raysearch.job.file_keys import only_looked_at
 from raysearch.notebook.data_frames import frame
@@ -113,15 +113,23 @@ class Run:
         format: ExportFormat = "raysearch",
         task: str | None = None,
         model_name: str | None = None,
+        force: bool = False,
     ) -> list[Path]:
         """Writes the intervention of a hypothesis (its id, or the beginning of it) to the folder
         `to`, as `raysearch export` does; returns the folders that were written.
 
         `format`: "raysearch", which `rs.load_intervention` reads; "pyvene"; "mib", a submission of
         MIB's causal-variable track, of the whole alignment where `hypothesis` is None, with `task`
-        and `model_name` as MIB calls them. Raises: JobError, ModelError, StoreError.
+        and `model_name` as MIB calls them. `force`: files that are there may be written over.
+        Raises: JobError, ModelError, StoreError.
         """
         from raysearch.runner.exports.export_formats import export_as  # torch
+
+        if not force and Path(to).is_dir() and any(Path(to).iterdir()):
+            raise JobError(
+                f"to: {to} is not empty, and files of its own names would be written over; give "
+                f"another folder, or force=True"
+            )
 
         return export_as(format, self._folder, hypothesis, Path(to), task, model_name)
 

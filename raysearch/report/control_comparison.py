@@ -51,11 +51,11 @@ class ControlComparison:
         reasons = list(filter(None, (self._controls(), self._policy(), self._variables())))
         if not reasons:
             return None
-        own = self.row["holdout_iia"] if self.row["holdout_iia"] is not None else self.row["iia"]
-        return (
-            f"{self.row['variable']} ~ {words(self.row['units'])}: IIA {own:.2f} (at least "
-            f"{self.row['low']:.2f}), but {'; '.join(reasons)}"
-        )
+        of = "" if self.row["holdout_iia"] is None else "holdout_"
+        iia, low = self.row[f"{of}iia"], self.row[f"{of}low"]
+        least = "" if low is None else f" (at least {low:.2f})"
+        where = f"{self.row['variable']} ~ {words(self.row['units'])}"
+        return f"{where}: IIA {iia:.2f}{least}, but {'; '.join(reasons)}"
 
     @property
     def beats_policy(self) -> bool | None:
@@ -100,7 +100,8 @@ def compare(
     """Compares an accepted hypothesis; without margins, with its controls by their IIA alone.
     `controls`: as `controls_by_place` returns them."""
     iia: dict[str, float | None] = {name: row[column] for name, column in COLUMNS.items()}
-    if '"operation"' in row["units"]:  # an ablation takes nothing from the source
+    ablates = '"operation"' in row["units"]
+    if ablates:  # it takes nothing from the source
         margins = NO_MARGINS
     over: dict[str, Interval | None] = {
         name: margins.over_holdout(row, name) for name in HOLDOUT_CONTROLS
@@ -108,11 +109,13 @@ def compare(
     as_well: list[str] = [
         name for name in HOLDOUT_CONTROLS if _reaches(over.get(name), iia[name], row)
     ]
-    for name in JOB_CONTROLS:
+    for name, kind in JOB_CONTROLS.items():
         found = controls.get(_key(name, row, widths.get(row["fit"], row["features"])))
         if found is None:
             continue
         iia[name], over[name] = found["iia"], margins.over(row, found)
+        if ablates and kind.random_weights:  # it seldom has the base's answer, ablated or not
+            continue
         undecided = found["verdict"] == "undecided"
         if found["verdict"] == "accept" or (undecided and _reaches(over[name], iia[name], row)):
             as_well.append(name)

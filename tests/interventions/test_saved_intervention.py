@@ -211,6 +211,13 @@ def test_the_readme_says_what_it_claims_and_how_to_load_it(tmp_path: Path) -> No
         assert str(said) in text, said
 
 
+def test_the_readme_loads_no_model_that_a_function_makes(tmp_path: Path) -> None:
+    save_intervention(_intervention(), tmp_path, model=ModelOrigin("my_nets.py:gru"))
+    text = (tmp_path / "README.md").read_text()
+    assert "Model.load" not in text
+    assert "print(saved.intervention.units" in text
+
+
 def test_the_readme_names_population_level_distinct_pairs_and_what_was_not_shown(
     tmp_path: Path,
 ) -> None:

@@ -71,6 +71,16 @@ def test_an_accepted_hypothesis_is_exported_in_each_format(
         assert saved.intervention.id == accepted["intervention"][0]
 
 
+def test_no_file_is_written_over_unless_that_is_said(run: rs.Run, tmp_path: Path) -> None:
+    first, second = run.results(accepted=True)["hypothesis"][:2]
+    folder = run.export(first, tmp_path / "it")[0]
+    with pytest.raises(JobError, match=r"is not empty.*or force=True"):
+        run.export(second, folder)
+    before = (folder / "intervention.json").read_text()
+    run.export(second, folder, force=True)
+    assert (folder / "intervention.json").read_text() != before
+
+
 def test_what_is_no_format_or_names_no_hypothesis_is_refused(run: rs.Run, tmp_path: Path) -> None:
     with pytest.raises(JobError, match="'onnx' is no format; it may be raysearch, mib, pyvene"):
         run.export("0", tmp_path, "onnx")  # type: ignore[arg-type]

@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from raysearch.core.hypothesis import Hypothesis, Intervention
-from raysearch.report.control_comparison import ControlComparison
+from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Unit, canonical_json, to_plain
+from raysearch.report.control_comparison import (
+    COLUMNS,
+    ControlComparison,
+    compare,
+    controls_by_place,
+)
 from raysearch.report.margins import Margins
 from raysearch.report.results_table import read_results
 from raysearch.report.run_results import compare_controls
@@ -139,3 +144,38 @@ def test_pairs_that_were_measured_after_the_verdict_for_another_hypothesis_do_no
     margins = Margins(world.pairs, seen)
     assert margins.over(row, control) == PairedTest().interval([1.0] * 8)
     assert margins.over({**row, "n": 12}, control) == PairedTest().interval([1.0] * 8 + [0.0] * 4)
+
+
+@pytest.mark.parametrize("operation", ["interchange", "zero"])
+def test_a_network_of_random_weights_says_nothing_of_an_ablation(operation: str) -> None:
+    """It seldom has the base's answer, ablated or not. A warning gives the interval of the figure
+    that it names."""
+    unit = {**to_plain(Unit(Site(1, "residual", "last")))}
+    if operation != "interchange":
+        unit["operation"] = operation
+    row = {
+        "variable": "v",
+        "intervention": "i",
+        "control": None,
+        "n": 40,
+        "claim": "sampler",
+        "population_size": None,
+        "units": canonical_json([unit]),
+        "features": None,
+        "fit": None,
+        "iia": 0.95,
+        "low": 0.7,
+        "holdout_iia": 0.9,
+        "holdout_low": 0.8,
+        **dict.fromkeys(COLUMNS.values()),
+    }
+    controls = [
+        {**row, "control": name, "iia": 0.94, "verdict": "accept"}
+        for name in ("random_model", "placebo")
+    ]
+    found = compare(row, controls_by_place(controls), {})
+    assert found.iia["random_model"] == 0.94
+    wanted = ("placebo",) if operation == "zero" else ("random_model", "placebo")
+    assert found.as_well == wanted
+    assert found.warning is not None
+    assert "IIA 0.90 (at least 0.80), but" in found.warning

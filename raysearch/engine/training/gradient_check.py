@@ -150,15 +150,19 @@ class UntriedRows:
 
     def due(self, step: StepRows) -> list[tuple[RowKind, list[int]]]:
         """Returns kinds to try, of each way the lowest in this step, each with the places in the
-        step of a few of its rows: of distinct bases, from the largest batches."""
+        step of a few of its rows, of distinct bases: the first and the last of its largest batch,
+        if these have."""
         kinds, batches = self._kind[step.here], self._order.batches[step.ranks]
         here = self._untried & set(kinds.tolist())
         lowest_last = sorted(here, key=lambda at: -self._kinds[at].depth)
         largest_first = np.argsort(-np.bincount(batches)[batches], kind="stable")
         found = []
         for number in {self._kinds[at].way: at for at in lowest_last}.values():
+            own = largest_first[kinds[largest_first] == number]
+            in_largest = int((batches[own] == batches[own[0]]).sum())
+            ends_first = [own[0], own[in_largest - 1], *own[1:]]
             by_base: dict[ModelInput, int] = {}
-            for at in largest_first[kinds[largest_first] == number].tolist():
+            for at in map(int, ends_first):
                 by_base.setdefault(self._rows[step.here[at]].base, at)
             found.append((self._kinds[number], list(by_base.values())[:TRIED]))
         return found

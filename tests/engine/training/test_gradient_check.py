@@ -72,6 +72,14 @@ def after_a_prefix(out: Tensor) -> bool:
     return out.shape[1] < LENGTH
 
 
+class DoubledOfLast(Doubled):
+    """As `Doubled`, of the last row of a batch alone."""
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return torch.cat((gradient[:-1], gradient[-1:] * (1 + (len(gradient) > 1))))
+
+
 def doubling(faulty: Faulty) -> Callable[[nn.Module, Any, Tensor], Tensor]:
     """A hook with a gradient that is wrong for some outputs, which stay as they are."""
     return lambda _module, _given, out: Doubled.apply(out) if faulty(out) else out
@@ -291,3 +299,13 @@ def test_a_gradient_that_is_no_number_is_wrong_whichever_row_has_it(order: int) 
         [Compared(0.0, 1.0), Compared(math.nan, 1.0)][::order],
     )
     assert check.is_plain
+
+
+def test_a_fault_in_the_last_row_of_a_batch_is_seen(caplog: pytest.LogCaptureFixture) -> None:
+    model = model_of("llama")
+    model.model.layers[2].mlp.register_forward_hook(lambda _m, _i, out: DoubledOfLast.apply(out))
+    with caplog.at_level(logging.WARNING, "raysearch"):
+        got, wanted = step_of(model, trainer(world_of(model), **ONE_STEP), das(3, 1, (1,))[0])
+    assert (got - wanted).norm() <= 2e-5 * wanted.norm()
+    (said,) = said_in(caplog)
+    assert "are not those of one run at a time" in said
