@@ -73,7 +73,9 @@ def test_python_of_a_step_grows_with_neither_rows_nor_fits() -> None:
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_a_step_waits_for_no_device(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made = trainer(shared_world(family), batch=32)
+    head = Unit(Site(1, "head", "last", 1), Subspace("das", 2))
     asked = das(2, 2, (0, 2)) + das(3, 1, (1,), "here")
+    asked.append(FitRequest(Intervention((head,), variable="x"), 0))  # of some columns alone
     fit(made, asked, 1)
     seen = counted_waits(monkeypatch)
 
