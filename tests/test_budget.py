@@ -21,7 +21,7 @@ BUDGETS = {
     "causal": 6_800,
     "cli": 17_400,
     "cluster": 15_000,
-    "core": 11_200,
+    "core": 11_300,
     "deploy": 3_100,
     "engine": 6_200,
     "engine/attribution": 3_100,

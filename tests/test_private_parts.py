@@ -164,7 +164,7 @@ PARTS = (
     PrivatePart(
         "transformers",
         "_attn_implementation",
-        ("engine/execution/shared_prefix_layers.py",),
+        ("engine/execution/shared_prefix_attention.py",),
         "the way of attending is named for each call of a block, with no check of the model",
         _says("transformers.configuration_utils", "def _attn_implementation(self, value"),
         TRANSFORMERS,

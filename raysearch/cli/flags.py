@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 from raysearch.cli.json_output import data_alone
-from raysearch.core.choices import PoolName
+from raysearch.core.option_names import PoolName
 from raysearch.errors import RaysearchError
 from raysearch.store.locations import DEFAULT_STORE
 

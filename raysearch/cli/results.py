@@ -13,8 +13,7 @@ from typing import Any
 import pyarrow as pa
 from rich.console import Console
 
-from raysearch.cli.json_output import emit_text, to_json
-from raysearch.cli.table import (
+from raysearch.cli.hypothesis_table import (
     TABLE_ROWS,
     place_cells,
     place_key,
@@ -23,6 +22,7 @@ from raysearch.cli.table import (
     print_table,
     used_columns,
 )
+from raysearch.cli.json_output import emit_text, to_json
 from raysearch.cli.terminal import console, lead, say, shell_path
 from raysearch.core.control_kinds import HOLDOUT_CONTROLS, JOB_CONTROLS
 from raysearch.errors import RaysearchError

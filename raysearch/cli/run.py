@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from raysearch.cli.hypothesis_table import print_table
 from raysearch.cli.json_output import emit
 from raysearch.cli.results import further, next_command, print_claim, print_controls
-from raysearch.cli.table import print_table
 from raysearch.cli.terminal import console, lead, line_of_ours, say
 from raysearch.cluster.job_environment import job_environment
 from raysearch.job import Job

@@ -18,8 +18,8 @@ def runs(
 ) -> int:
     """List the runs of STORE, the newest first: state, verdicts so far, chance of a false
     accept."""
+    from raysearch.cli.hypothesis_table import print_cells
     from raysearch.cli.json_output import JSON_KEYS, emit_value
-    from raysearch.cli.table import print_cells
     from raysearch.cli.terminal import console, lead, say
     from raysearch.store.run_folder import run_names
     from raysearch.viewer.run_state import run_line

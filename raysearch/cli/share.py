@@ -10,7 +10,7 @@ from typing import Any, get_args
 import click
 
 from raysearch.cli import flags
-from raysearch.core.choices import ExportFormat
+from raysearch.core.option_names import ExportFormat
 from raysearch.errors import JobError
 
 IN_PYTHON = "in Python"

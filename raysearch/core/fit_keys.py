@@ -5,13 +5,13 @@ Invariants: what happens in a step is a function of these keys, the step, the se
 so that training can go on from any step.
 """
 
-import math
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from raysearch.core.choices import Loss, Optimizer, ScheduleName
 from raysearch.core.key_types import Amount, Count, Keys, Positive, Rate, Weight
+from raysearch.core.learning_rate import schedule_factor
+from raysearch.core.option_names import Loss, Optimizer, ScheduleName
 
 
 class FitKeys(Keys):
@@ -103,19 +103,8 @@ class FitKeys(Keys):
         return tuple(sorted((saves | set(self.rungs) | {self.steps}) - {0}))
 
     def factor(self, step: int) -> float:
-        """Returns what the learning rates are multiplied by in `step` (from 0): the schedules of
-        transformers.optimization."""
-        warm = round(self.warmup * self.steps)
-        if step < warm:
-            return step / max(1, warm)
-        done = (step - warm) / max(1, self.steps - warm)
-        match self.schedule:
-            case "linear":
-                return 1.0 - done
-            case "constant":
-                return 1.0
-            case "cosine":
-                return 0.5 * (1.0 + math.cos(math.pi * done))
+        """Returns what the learning rates are multiplied by in `step` (from 0)."""
+        return schedule_factor(self.schedule, step, self.steps, round(self.warmup * self.steps))
 
     def rate(self, step: int) -> float:
         """Returns the learning rate of `step` (from 0)."""

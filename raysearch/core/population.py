@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from raysearch.core.choices import PairKinds
+from raysearch.core.option_names import PairKinds
 
 PopulationName = Literal[
     "sampler",

@@ -7,7 +7,7 @@ and compares first tokens.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from raysearch.core.choices import Compare
+from raysearch.core.option_names import Compare
 
 
 @dataclass(frozen=True)

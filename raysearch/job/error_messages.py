@@ -10,10 +10,10 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from raysearch.core.choices import or_text
 from raysearch.core.control_kinds import JOB_CONTROLS
 from raysearch.core.featurizers import IDENTITY, featurizers
 from raysearch.core.key_types import Keys
+from raysearch.core.option_names import or_text
 from raysearch.core.pydantic_words import brief, in_words
 from raysearch.suggest import did_you_mean
 

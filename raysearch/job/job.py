@@ -9,13 +9,13 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, Field, ValidationError
 
-from raysearch.core.choices import meanings_text
 from raysearch.core.control_kinds import Control, job_control_meanings
 from raysearch.core.featurizers import warn_of_unusable
 from raysearch.core.fit_keys import FitKeys
 from raysearch.core.hypothesis import canonical_json
 from raysearch.core.key_types import Keys, each_once
 from raysearch.core.model_source import ModelSource
+from raysearch.core.option_names import meanings_text
 from raysearch.core.prompt_format import PromptFormat
 from raysearch.errors import JobError
 from raysearch.job.error_messages import first_error

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from raysearch.core.choices import (
+from raysearch.core.key_types import Count, Keys, Positive, Rate, Whole, at_most, each_once
+from raysearch.core.option_names import (
     COMPARISONS,
     PAIR_KINDS,
     SCORES,
@@ -22,7 +23,6 @@ from raysearch.core.choices import (
     TestedScore,
     meanings_text,
 )
-from raysearch.core.key_types import Count, Keys, Positive, Rate, Whole, at_most, each_once
 from raysearch.job.placeholders import is_note, is_note_on_tensors
 from raysearch.proposers.weights import WEIGHTED_FROM
 

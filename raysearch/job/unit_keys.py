@@ -15,9 +15,9 @@ from pydantic import (
     model_validator,
 )
 
-from raysearch.core.choices import OPERATIONS, OperationName, meanings_text
 from raysearch.core.hypothesis import Intervention, Site, Unit, canonical_json, is_in_layers
 from raysearch.core.key_types import Count, Keys
+from raysearch.core.option_names import OPERATIONS, OperationName, meanings_text
 from raysearch.core.space import COMPONENTS
 from raysearch.job.position_keys import PositionKey, position_name
 from raysearch.job.subspace_keys import PlainSubspaceKeys, subspaces_of

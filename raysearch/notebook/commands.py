@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from raysearch.causal import Problem
-from raysearch.core.choices import PoolName
+from raysearch.core.option_names import PoolName
 from raysearch.errors import JobError
 from raysearch.job import Job
 from raysearch.notebook.job_arguments import file_of, given_of, job_and_objects

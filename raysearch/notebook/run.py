@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from raysearch.core.choices import ExportFormat
+from raysearch.core.option_names import ExportFormat
 from raysearch.errors import JobError, RaysearchError
 from raysearch.job import Job
 from raysearch.job.file_keys import only_looked_at

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from raysearch.core import claims
-from raysearch.core.choices import PAIR_KINDS
 from raysearch.core.claims import BEYOND, mean_words, operations
+from raysearch.core.option_names import PAIR_KINDS
 from raysearch.proposers.registry import family_words
 from raysearch.report.claim import continued_words
 from raysearch.report.run_data import RunData

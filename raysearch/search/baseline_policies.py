@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from raysearch.core.baselines import Baseline
-from raysearch.core.choices import PairKinds
 from raysearch.core.events import Ids
+from raysearch.core.option_names import PairKinds
 from raysearch.search.pair_blocks import ExpectedAnswers
 
 

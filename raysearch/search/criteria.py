@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
-from raysearch.core.choices import PairKinds, TestedScore
 from raysearch.core.controls import labels_of
 from raysearch.core.events import Ids
 from raysearch.core.hypothesis import Hypothesis
+from raysearch.core.option_names import PairKinds, TestedScore
 from raysearch.core.population import SAMPLER, Population
 from raysearch.errors import PairsError
 from raysearch.search.baseline_policies import best_policies

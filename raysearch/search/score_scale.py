@@ -1,6 +1,6 @@
 """The scale on which a test reads its score: from a job's score to numbers in [0, 1].
 
-`core/choices.py` says what each score is. A test uses `probability` unchanged, or the logit
+`core/option_names.py` says what each score is. A test uses `probability` unchanged, or the logit
 difference d on one scale for the whole job, clipped to [0, 1]:
 
     (d + scale) / (2 scale)
@@ -17,8 +17,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from raysearch.core.choices import TestedScore
 from raysearch.core.events import Measured
+from raysearch.core.option_names import TestedScore
 from raysearch.errors import PairsError
 from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.search.screening import Screening

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from raysearch.cli.table import print_cells, print_table
+from raysearch.cli.hypothesis_table import print_cells, print_table
 from raysearch.core.hypothesis import Hypothesis, Intervention, Site, Subspace, Unit
 from raysearch.core.records import Proposed
 from raysearch.report.warnings import WARNINGS

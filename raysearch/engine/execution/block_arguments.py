@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import Cache, DynamicCache
 
 from raysearch.engine.execution.cached_runs import StoredBatch
-from raysearch.engine.execution.shared_prefix_layers import is_causal
+from raysearch.engine.execution.shared_prefix_attention import is_causal
 from raysearch.engine.execution.wave import WaveShape
 from raysearch.engine.networks.block_stubs import stub_blocks
 from raysearch.engine.networks.hooks import as_rows_and_tokens, output_activation

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from raysearch.core.choices import Loss
+from raysearch.core.option_names import Loss
 
 
 def losses_of(

@@ -27,7 +27,7 @@ from transformers import DynamicCache
 
 from raysearch.engine.execution.block_arguments import Template
 from raysearch.engine.execution.cached_runs import StoredBatch, gather, on_device
-from raysearch.engine.execution.shared_prefix_layers import SharedLayers
+from raysearch.engine.execution.shared_prefix_attention import SharedLayers
 from raysearch.engine.execution.wave import EntryPoint, Wave, WaveShape
 from raysearch.engine.execution.wave_cache import WaveCache
 from raysearch.engine.networks.answer_head import AnswerHead

@@ -1,7 +1,7 @@
 """The keys and values that the rows of a wave attend to.
 
 The tokens before a wave are those of a row's base, of which rows share one copy where the model
-allows it (`shared_prefix_layers`); else each row gets a copy. Those of the wave are a row's own.
+allows it (`shared_prefix_attention`); else each row gets a copy. Those of the wave are a row's own.
 For further tokens these are kept: below its first patch a row has its base's there, too.
 """
 
@@ -16,7 +16,7 @@ from transformers import Cache, PretrainedConfig
 
 from raysearch.engine.execution.cached_runs import on_device, prefixes
 from raysearch.engine.execution.partial_attention import Groups, Heads, RowsByBase, attend
-from raysearch.engine.execution.shared_prefix_layers import attend_by
+from raysearch.engine.execution.shared_prefix_attention import attend_by
 from raysearch.engine.execution.wave import Wave
 
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from raysearch.causal import LAST
-from raysearch.core.choices import OTHER_BASES
 from raysearch.core.events import Encoded, Ids
 from raysearch.core.hypothesis import Intervention, Site, Unit
+from raysearch.core.option_names import OTHER_BASES
 from raysearch.engine.networks.components import Components, HookPoint
 from raysearch.engine.networks.module_names import PER_HEAD
 from raysearch.engine.networks.network import ModelInput

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from raysearch.core.choices import Loss
+from raysearch.core.option_names import Loss
 from raysearch.engine.execution.losses import losses_of
 from raysearch.engine.execution.memory import RowLimit, run_in_halves
 from raysearch.engine.execution.predict import predict

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from raysearch.core.choices import ExportFormat
+from raysearch.core.option_names import ExportFormat
 from raysearch.errors import JobError, ModelError
 from raysearch.interventions.mib import read_mib, save_mib
 from raysearch.interventions.pyvene import save_pyvene

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from raysearch.causal import Split
 from raysearch.core.baselines import Baseline
-from raysearch.core.choices import PAIR_KINDS, number_of
+from raysearch.core.option_names import PAIR_KINDS, number_of
 from raysearch.core.pair_counts import PairCount
 from raysearch.job import Job
 from raysearch.runner.plans.amounts import duration, size

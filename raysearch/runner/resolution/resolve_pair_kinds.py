@@ -11,7 +11,7 @@ runs.
 from collections.abc import Sequence
 
 from raysearch.causal import Pair
-from raysearch.core.choices import PairKinds
+from raysearch.core.option_names import PairKinds
 from raysearch.job import Job
 
 LEAST_KEPT = 0.25

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from raysearch.causal import LeftOutCount, Pair, PairSample, Split, differing_shares
 from raysearch.core.answers import matchers_of
-from raysearch.core.choices import PairKinds
 from raysearch.core.events import Encoded
 from raysearch.core.model_facts import ModelFacts
+from raysearch.core.option_names import PairKinds
 from raysearch.core.population import SAMPLER, THESE_PAIRS, Population, about
 from raysearch.core.space import HypothesisSpace
 from raysearch.engine.featurizers.sae_file import SaeFile

@@ -1,8 +1,8 @@
 """Messages of a search on its way: the model, the job, the result of screening, the end."""
 
 from raysearch.causal import SPLITS
-from raysearch.core.choices import number_of
 from raysearch.core.events import Opened
+from raysearch.core.option_names import number_of
 from raysearch.core.pair_counts import summarise_counts
 from raysearch.core.records import Snapshot
 from raysearch.report.run_data import cost_of

@@ -16,7 +16,7 @@ from transformers import LlamaConfig
 from raysearch.engine.execution import partial_attention
 from raysearch.engine.execution.partial_attention import RowsByBase, attend
 from raysearch.engine.execution.replay import Replay
-from raysearch.engine.execution.shared_prefix_layers import SharedLayers, is_causal
+from raysearch.engine.execution.shared_prefix_attention import SharedLayers, is_causal
 from raysearch.engine.patching.rows import Indices, Row, swap
 from raysearch.engine.patching.swaps import Swaps
 from tests.engine.worlds import World, model_from, shared_world, world_of

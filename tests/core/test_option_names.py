@@ -11,7 +11,7 @@ import pytest
 
 import raysearch
 from raysearch.cli.flags import pool
-from raysearch.core import choices, control_kinds
+from raysearch.core import control_kinds, option_names
 from raysearch.engine.execution.answer_scores import AnswerLogits
 from raysearch.engine.execution.predict import NEAR_TIE
 from raysearch.engine.execution.selfcheck import TRIED
@@ -24,11 +24,11 @@ from raysearch.report.labels import score_label
 from raysearch.store.schemas import VERDICTS
 
 LISTS = {
-    choices.Compare: choices.COMPARISONS,
-    choices.OperationName: choices.OPERATIONS,
-    choices.PairKinds: choices.PAIR_KINDS,
-    choices.ScoreName: choices.SCORES,
-    choices.TestedScore: choices.TESTED_SCORES,
+    option_names.Compare: option_names.COMPARISONS,
+    option_names.OperationName: option_names.OPERATIONS,
+    option_names.PairKinds: option_names.PAIR_KINDS,
+    option_names.ScoreName: option_names.SCORES,
+    option_names.TestedScore: option_names.TESTED_SCORES,
     control_kinds.Control: control_kinds.JOB_CONTROLS,
     control_kinds.ReadControl: control_kinds.HOLDOUT_CONTROLS,
 }
@@ -51,11 +51,11 @@ def test_each_name_has_its_meaning(names: Any) -> None:
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("AnswerKeys.compare", choices.COMPARISONS),
-        ("AnswerKeys.scores", choices.SCORES),
-        ("PairsKeys.kinds", choices.PAIR_KINDS),
-        ("UnitKeys.operation", choices.OPERATIONS),
-        ("TestKeys.score", choices.TESTED_SCORES),
+        ("AnswerKeys.compare", option_names.COMPARISONS),
+        ("AnswerKeys.scores", option_names.SCORES),
+        ("PairsKeys.kinds", option_names.PAIR_KINDS),
+        ("UnitKeys.operation", option_names.OPERATIONS),
+        ("TestKeys.score", option_names.TESTED_SCORES),
         ("controls", control_kinds.job_control_meanings()),
     ],
 )
@@ -63,20 +63,20 @@ def test_a_key_takes_the_names_of_its_list_and_says_what_they_mean(path: str, wo
     key = keys(path)
     takes = key.get("items") or key.get("anyOf", [key])[-1]  # "auto" stands before the names
     assert takes["enum"] == list(words)
-    assert choices.meanings_text(words) in key["description"]
+    assert option_names.meanings_text(words) in key["description"]
 
 
 def test_what_implements_a_list_has_every_name_of_it() -> None:
     logits = AnswerLogits({1: 0.5, 2: -0.5}, 1.0, 0.6)
-    scores = {name: logits.score(name, 2, 1) for name in choices.SCORES}
+    scores = {name: logits.score(name, 2, 1) for name in option_names.SCORES}
     assert all(map(math.isfinite, scores.values()))
     assert len(set(scores.values())) == len(scores)
-    assert set(FORMULAS) == set(choices.OPERATIONS) >= set(choices.OTHER_BASES)
-    assert set(DTYPES) == set(NEAR_TIE) == set(TRIED) == set(get_args(choices.Dtype))
-    for score in choices.TESTED_SCORES:
+    assert set(FORMULAS) == set(option_names.OPERATIONS) >= set(option_names.OTHER_BASES)
+    assert set(DTYPES) == set(NEAR_TIE) == set(TRIED) == set(get_args(option_names.Dtype))
+    for score in option_names.TESTED_SCORES:
         assert score_label({"test": {"score": score}}).counted == (score == "matches")
     assert set(COLUMNS.values()) <= set(VERDICTS.names)
-    assert pool(lambda: 0).__click_params__[0].type.choices == get_args(choices.PoolName)
+    assert pool(lambda: 0).__click_params__[0].type.choices == get_args(option_names.PoolName)
 
 
 def test_every_proposer_that_is_ready_says_what_it_is() -> None:
