@@ -119,5 +119,5 @@ FORMULAS: Mapping[str, type[Interchange | Zero]] = {
     "mean": Interchange,
     "resample": Interchange,
 }
-"""The formula of each operation of `core.choices`, by the name that an intervention's `kind` has. A
+"""The formula of each operation of `core.option_names`, by the name that an intervention's `kind` has. A
 mean and a resample ablation interchange too: what differs is whose runs are sources (build.py)."""
