@@ -119,5 +119,6 @@ FORMULAS: Mapping[str, type[Interchange | Zero]] = {
     "mean": Interchange,
     "resample": Interchange,
 }
-"""The formula of each operation of `core.option_names`, by the name that an intervention's `kind` has. A
-mean and a resample ablation interchange too: what differs is whose runs are sources (build.py)."""
+"""The formula of each operation of `core.option_names`, by the name that an intervention's `kind`
+has. A mean and a resample ablation interchange too: what differs is whose runs are sources
+(build.py)."""
