@@ -15,7 +15,7 @@ Control = Literal["random_subspace", "random_model", "arbitrary_labels", "placeb
 
 @dataclass(frozen=True, slots=True)
 class ControlKind:
-    """What a control changes of its hypothesis; everything else stays.
+    """A kind of control, by what it changes of its hypothesis; everything else stays.
 
     Args:
         meaning: what its IIA shows, in words.

@@ -111,7 +111,7 @@ class Intervention:
 
     @property
     def control_kind(self) -> ControlKind:
-        """What its control changes; nothing, if it is no control."""
+        """The kind of its control; one that changes nothing, if it is no control."""
         return control_kind(self.control)
 
     @property

@@ -11,7 +11,10 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Literal
 
+import torch
+
 from raysearch.core.events import Encoded, Ids, ModelInput
+from raysearch.core.model_facts import ModelFacts
 from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.attribution.attributor import Attributor
 from raysearch.engine.execution.activation_cache import ActivationCache
@@ -40,7 +43,7 @@ from raysearch.engine.execution.wave_size import NO_LIMIT, measured_size
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.first_run import check_runs
 from raysearch.engine.networks.half_precision import keep_copies
-from raysearch.engine.networks.network import LanguageModel, Network
+from raysearch.engine.networks.network import LanguageModel, LoadedNetwork, Network
 from raysearch.engine.patching.random_rows import random_rows
 from raysearch.engine.patching.rows import Row
 from raysearch.engine.training.trainer import Trainer
@@ -217,3 +220,27 @@ def _texts(encoded: Sequence[Encoded]) -> Iterator[Ids]:
                 yield given
                 if pair.longest > 1:
                     yield (*given, *(given[-1:] * (pair.longest - 1)))
+
+
+def model_facts(loaded: LoadedNetwork, runner: ModelRunner, tokens: int) -> ModelFacts:
+    """Returns what the driver is told of a model that is ready to run. `tokens`: those of every
+    input, where each is a position; else 0."""
+    network = runner.network
+    return ModelFacts(
+        layers=len(network.blocks),
+        width=network.width,
+        heads=network.heads,
+        digest=loaded.digest,
+        dtype=loaded.dtype,
+        device=_device_name(network.device),
+        path=runner.executor.name,
+        components=runner.facts,
+        tokens=tokens,
+        commit=loaded.commit,
+        unused=loaded.unused,
+        wave_tokens=runner.wave_tokens,
+    )
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -28,7 +28,6 @@ from raysearch.core.events import (
     Task,
 )
 from raysearch.core.hypothesis import Intervention
-from raysearch.core.model_facts import ModelFacts
 from raysearch.core.runner_settings import DEFAULT_SETTINGS, RunnerSettings
 from raysearch.engine.encoding.positions import common_length
 from raysearch.engine.execution.evaluate import Fault, RowRequest
@@ -37,7 +36,7 @@ from raysearch.engine.execution.outputs import Outputs
 from raysearch.engine.execution.predict import Prediction, checked_prediction
 from raysearch.engine.execution.usage import Usage, UsageMeter
 from raysearch.engine.leased_run import LeasedRun
-from raysearch.engine.model_runner import ModelRunner
+from raysearch.engine.model_runner import ModelRunner, model_facts
 from raysearch.engine.networks.network import LanguageModel, LoadedNetwork, Network, tokens_of
 from raysearch.engine.patching.build import ablation_sources, build_row, other_source
 from raysearch.engine.patching.build_swaps import SwapBuilder
@@ -93,7 +92,7 @@ class Replica:
         self._random: ModelRunner | None = None
         self._builders: dict[ModelRunner, SwapBuilder] = {}
         self._featurizers = Featurizers(network.device, settings.files)
-        self.opened = Opened(_model_facts(loaded, self._runner, tokens), encoded)
+        self.opened = Opened(model_facts(loaded, self._runner, tokens), encoded)
 
     def do(self, task: Task, tensors: Mapping[str, bytes] = MappingProxyType({})) -> list[Event]:
         """Returns the events of `task`. `tensors`: trained featurizers and states that it needs, by
@@ -390,25 +389,3 @@ class Replica:
 
     def _failed(self, task: Task, key: str | None, fault: Fault) -> Failed:
         return failed_event(task, key, fault, self._worker, self._node)
-
-
-def _model_facts(loaded: LoadedNetwork, runner: ModelRunner, tokens: int) -> ModelFacts:
-    network = runner.network
-    return ModelFacts(
-        layers=len(network.blocks),
-        width=network.width,
-        heads=network.heads,
-        digest=loaded.digest,
-        dtype=loaded.dtype,
-        device=_device_name(network.device),
-        path=runner.executor.name,
-        components=runner.facts,
-        tokens=tokens,
-        commit=loaded.commit,
-        unused=loaded.unused,
-        wave_tokens=runner.wave_tokens,
-    )
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

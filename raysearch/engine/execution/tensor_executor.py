@@ -27,8 +27,8 @@ from raysearch.engine.patching.swaps import Swaps
 
 
 class SourceTable:
-    """Where the source runs of swaps are stored, by their numbers: found once, as long as no run is
-    dropped and nothing else is wanted."""
+    """Finds the stored runs of sources by their numbers. Each is looked up once, as long as no run
+    is dropped and nothing else is wanted."""
 
     def __init__(self, cache: ActivationCache) -> None:
         self._cache = cache

@@ -46,7 +46,7 @@ that is certain already are rounding alone."""
 
 @dataclass(frozen=True, slots=True)
 class RowKind:
-    """What the computation of a row's gradient depends on: where it is patched, and whether that is
+    """A kind of row, whose gradients are computed alike: where it is patched, and whether that is
     the last token, so that one token alone is computed."""
 
     point: Point
@@ -59,8 +59,8 @@ class RowKind:
         return RowKind(patch.point, min(patch.tokens) == tokens_of(row.base) - 1)
 
     @property
-    def way(self) -> tuple[str, bool]:
-        """What it has in common with kinds of other layers."""
+    def component_and_end(self) -> tuple[str, bool]:
+        """The component, and whether the patch is at the last token: the kind without its layer."""
         return self.point.component, self.is_last
 
     @property
@@ -75,10 +75,10 @@ class RowKind:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """The gradient of a row's loss by its vector, on the way that is checked and by the oracle.
+    """The gradient of a row's loss by its vector: the executor's beside the oracle's.
 
     `off`, `size`: norms of their difference and of the oracle's, times that of the vector (nats or
-    logits). `error`: why there is none on the way that is checked.
+    logits). `error`: why the executor has none.
     """
 
     off: float
@@ -87,7 +87,8 @@ class Compared:
 
 
 class GradientCheck:
-    """What a trainer has found out of its gradients. `is_plain`: they are the oracle's."""
+    """Decides whether a trainer takes its own gradients or the oracle's (`is_plain`), by those that
+    were compared."""
 
     def __init__(self, network: str, executor: str, dtype: torch.dtype) -> None:
         self.is_plain = False
@@ -97,7 +98,7 @@ class GradientCheck:
 
     def is_untried(self, kind: RowKind) -> bool:
         """Returns whether gradients of this kind are still to be compared."""
-        return not self.is_plain and kind.depth < self._lowest.get(kind.way, math.inf)
+        return not self.is_plain and kind.depth < self._lowest.get(kind.component_and_end, math.inf)
 
     def settle(self, kind: RowKind, compared: Sequence[Compared]) -> None:
         """Settles a kind by what was compared of it: takes the oracle's gradients from now on if
@@ -105,7 +106,7 @@ class GradientCheck:
         compared = [one for one in compared if math.isfinite(one.size)]
         if not compared:
             return
-        self._lowest[kind.way] = kind.depth
+        self._lowest[kind.component_and_end] = kind.depth
         scale = max([LEAST, *(one.size for one in compared)])
         offs = [one.off / scale for one in compared]
         error = next((one.error for one in compared if one.error is not None), None)
@@ -121,7 +122,7 @@ class GradientCheck:
 
     def leave(self, kind: RowKind, error: Exception) -> None:
         """Leaves a kind unchecked, since the oracle has no gradient there, with a warning."""
-        self._lowest[kind.way] = kind.depth
+        self._lowest[kind.component_and_end] = kind.depth
         log.warning(
             "%s: gradients of training on the %s path at %s could not be compared with those of "
             "one run at a time, which fails (%s: %s); they are used as they are",
@@ -149,15 +150,17 @@ class UntriedRows:
         self._untried = {at for at in self._untried if self._check.is_untried(self._kinds[at])}
 
     def due(self, step: StepRows) -> list[tuple[RowKind, list[int]]]:
-        """Returns kinds to try, of each way the lowest in this step, each with the places in the
-        step of a few of its rows, of distinct bases: the first and the last of its largest batch,
-        if these have."""
+        """Returns kinds to try, of each component and end the lowest in this step.
+
+        Each comes with the places in the step of a few of its rows, of distinct bases: the first
+        and the last of its largest batch, if these have.
+        """
         kinds, batches = self._kind[step.here], self._order.batches[step.ranks]
         here = self._untried & set(kinds.tolist())
         lowest_last = sorted(here, key=lambda at: -self._kinds[at].depth)
         largest_first = np.argsort(-np.bincount(batches)[batches], kind="stable")
         found = []
-        for number in {self._kinds[at].way: at for at in lowest_last}.values():
+        for number in {self._kinds[at].component_and_end: at for at in lowest_last}.values():
             own = largest_first[kinds[largest_first] == number]
             in_largest = int((batches[own] == batches[own[0]]).sum())
             ends_first = [own[0], own[in_largest - 1], *own[1:]]
