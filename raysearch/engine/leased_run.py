@@ -5,18 +5,23 @@ blocks, at least one unless it fails there; after each step it stops if each of 
 ended, by the lease; the outputs of each block are those of the task without a lease.
 """
 
+import operator
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from itertools import compress
 
 from raysearch.core.answers import AnswerMatcher
 from raysearch.core.blocks_ahead import blocks_ahead
-from raysearch.core.events import Block, Encoded, Event, Failed, Measured, Task
+from raysearch.core.events import Block, Encoded, Event, Failed, Ids, Measured, Task
 from raysearch.core.hypothesis import Intervention
 from raysearch.core.lease import Lease, LeasedTest
 
 RunTask = Callable[[Task], list[Event]]
 """Returns the events of a task without a lease."""
+BLOCKS = 256
+"""For how many blocks and variables it is remembered what their answers are compared with."""
 
 
 @dataclass(slots=True)
@@ -47,6 +52,8 @@ class LeasedRun:
         self._pairs = pairs
         self._matchers = matchers
         self._clock = clock
+        # Once for all interventions of a step: a block stays the same for them.
+        self._compared = lru_cache(maxsize=BLOCKS)(partial(_compared, pairs))
 
     def do(self, task: Task, run: RunTask) -> list[Event]:
         """Returns the events of a leased task, whose steps are run by `run`."""
@@ -105,23 +112,51 @@ class LeasedRun:
         if not counts:
             return False
         for observation in observations:
+            answers = self._answers(observation)
             for count in tuple(counts):
-                self._count(count, intervention, observation, lease)
+                of = self._compared(observation.pairs, count.test.variable, lease.unfiltered)
+                count.n += len(of.wanted)
+                count.matches += of.matches(answers, intervention.is_ablation)
                 if count.test.rule.ends(count.n, count.matches):
                     counts.remove(count)
         return not counts
 
-    def _count(
-        self, count: _Count, intervention: Intervention, observation: Measured, lease: Lease
-    ) -> None:
-        """Counts one block for a hypothesis."""
-        for index, output in zip(observation.pairs, observation.outputs, strict=True):
-            pair = self._pairs[index]
-            wanted, base = pair.counterfactual[count.test.variable], pair.answers["base"]
-            if wanted != base or lease.unfiltered:
-                answer = self._matchers[pair.added].read(output)
-                count.n += 1
-                count.matches += answer != base if intervention.is_ablation else answer == wanted
+    def _answers(self, observation: Measured) -> Sequence[Ids]:
+        """Returns the answers that outputs stand for."""
+        if not any(matcher.lengths for matcher in self._matchers.values()):
+            return observation.outputs
+        each = zip(observation.pairs, observation.outputs, strict=True)
+        return [self._matchers[self._pairs[index].added].read(output) for index, output in each]
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """What the answers of a block are compared with. `counts`: for each pair whether it counts;
+    `wanted`, `base`: of those that do, the counterfactual and the base's own answer."""
+
+    counts: tuple[bool, ...]
+    wanted: tuple[Ids, ...]
+    base: tuple[Ids, ...]
+
+    def matches(self, answers: Sequence[Ids], is_ablation: bool) -> int:
+        """Returns how many of the pairs that count have the counterfactual answer, or under an
+        ablation another one than the base. It runs no Python of ours for a pair: a step has many
+        interventions, and each has many pairs."""
+        counted = compress(answers, self.counts)
+        if is_ablation:
+            return sum(map(operator.ne, counted, self.base))
+        return sum(map(operator.eq, counted, self.wanted))
+
+
+def _compared(
+    pairs: Mapping[int, Encoded], block: tuple[int, ...], variable: str, unfiltered: bool
+) -> _Compared:
+    """Returns what the answers to the pairs of these indices are compared with."""
+    of_block = [pairs[index] for index in block]
+    wanted = [pair.counterfactual[variable] for pair in of_block]
+    base = [pair.answers["base"] for pair in of_block]
+    counts = tuple(unfiltered or changes for changes in map(operator.ne, wanted, base))
+    return _Compared(counts, tuple(compress(wanted, counts)), tuple(compress(base, counts)))
 
 
 def _marked(events: Sequence[Event], stops: Mapping[str, int]) -> list[Event]:

@@ -30,6 +30,7 @@ from raysearch.core.events import (
 from raysearch.core.hypothesis import Intervention
 from raysearch.core.runner_settings import DEFAULT_SETTINGS, RunnerSettings
 from raysearch.engine.encoding.positions import common_length
+from raysearch.engine.execution.answer_scores import AnswerColumns
 from raysearch.engine.execution.evaluate import Fault, RowRequest
 from raysearch.engine.execution.memory import memory_in_use
 from raysearch.engine.execution.outputs import Outputs
@@ -208,7 +209,8 @@ class Replica:
             near_ties=sum(sum(of.near) for of in found.values()),
             seconds=time.perf_counter() - began,
             scores=self._runner.scoring.scores(
-                pairs, [predictions[p.index, "base"][0].answer_logits for p in pairs]
+                self._runner.scoring.columns(pairs),
+                [predictions[p.index, "base"][0].answer_logits for p in pairs],
             ),
         )
 
@@ -249,15 +251,18 @@ class Replica:
         outputs |= by_rows
         rows = len(task.interventions) * sum(len(block.pairs) for block in task.blocks)
         per_row = (time.perf_counter() - began) / max(rows, 1)
-        pairs_in = [[self._pairs[index] for index in block.pairs] for block in task.blocks]
+        columns = [
+            self._runner.scoring.columns([self._pairs[index] for index in block.pairs])
+            for block in task.blocks
+        ]
         events: list[Event] = []
         for intervention in task.interventions:
             key = intervention.key
             if key not in faults:
                 start = 0
-                for block, pairs in zip(task.blocks, pairs_in, strict=True):
+                for block, answers in zip(task.blocks, columns, strict=True):
                     own = outputs[key].part(start, start := start + len(block.pairs))
-                    events.append(self._measured(task, intervention, block, pairs, own, per_row))
+                    events.append(self._measured(task, intervention, block, answers, own, per_row))
             elif len(task.blocks) > 1:
                 events += self._block_by_block(runner, task, intervention)
             else:
@@ -363,7 +368,7 @@ class Replica:
         task: Task,
         intervention: Intervention,
         block: Block,
-        pairs: Sequence[Encoded],
+        answers: AnswerColumns | None,
         found: Outputs,
         per_row: float,
     ) -> Measured:
@@ -375,7 +380,7 @@ class Replica:
             near_ties=sum(found.near),
             rows=sum(map(len, found.ids)),
             seconds=per_row * len(found.ids),
-            scores=self._runner.scoring.scores(pairs, found.answer_logits, intervention),
+            scores=self._runner.scoring.scores(answers, found.answer_logits, intervention),
         )
 
     def _origin(self, task: Task) -> dict[str, Any]:

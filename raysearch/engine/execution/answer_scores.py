@@ -7,18 +7,21 @@ is checked in float32 when a replica starts (selfcheck.py): they differ by at mo
 largest difference of a logit; rows decided again by the oracle are scored again by it.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from raysearch.core.controls import labels_of
 from raysearch.core.events import Encoded, Ids, Scores
 from raysearch.core.hypothesis import Intervention
+from raysearch.engine.execution.cached_runs import on_device
 from raysearch.engine.networks.network import ModelInput
+from raysearch.engine.patching.rows import Indices
 from raysearch.errors import JobError
 
 FARTHEST = 1e6
@@ -27,38 +30,34 @@ FARTHEST = 1e6
 DIGITS = 6
 """Decimal places of a score; more would be float32 noise."""
 
+AnswerLogits = tuple[float, ...]
+"""What scores read of a row: the sum of all squared probabilities, the log of the sum of the
+exponentials of all logits, and the logits of the ids that are read of its base
+(`Scoring.of_base`), in this order. Logits are relative to the highest."""
+IDS = 2
+"""Where the logits of the ids begin."""
+
 
 @dataclass(frozen=True, slots=True)
-class AnswerLogits:
-    """Logits of some ids of a row, relative to the highest; `total`: the log of the sum of the
-    exponentials of all of them.
+class AnswerColumns:
+    """Where the answers to some pairs stand in the answer logits of their rows.
 
-    `squares`: the sum of all squared probabilities.
+    Args:
+        base: of the base's own answer.
+        counterfactual: of the counterfactual answer, by variable.
+        arbitrary: of the answer that stands for it under arbitrary labels, by variable.
     """
 
-    logits: Mapping[int, float]
-    total: float
-    squares: float
-
-    def score(self, name: str, answer: int, base: int) -> float:
-        """Returns the score `name` of `answer`; `base` is the base's own answer."""
-        log_probability = self.logits[answer] - self.total
-        match name:
-            case "probability":
-                value = math.exp(log_probability)
-            case "logit_difference":
-                value = self.logits[answer] - self.logits[base]
-            case "kl":
-                value = max(-log_probability, 0.0)
-            case _:
-                assert name == "squared_error", name
-                value = max(self.squares - 2 * math.exp(log_probability) + 1, 0.0)
-        return round(value, DIGITS)
+    base: Int[Indices, "pair"]
+    counterfactual: Mapping[str, Int[Indices, "pair"]]
+    arbitrary: Mapping[str, Int[Indices, "pair"]]
 
 
 @dataclass(frozen=True)
 class Scoring:
     """The scores that the job declares (`names`) for the answers to `pairs`, all pairs of the run.
+
+    `values`: how many numbers are read of a row, 0 without scores.
 
     Raises: JobError for an answer of several ids.
     """
@@ -82,64 +81,112 @@ class Scoring:
             read = [_only(ids) for ids in (pair.answers["base"], *answers)]
             self._of_base[pair.base] = tuple(sorted({*self._of_base.get(pair.base, ()), *read}))
 
-    def of_bases(self, bases: Iterable[ModelInput]) -> list[Ids]:
-        """Returns for each base the answer ids whose logits to read; none for an input that is
-        only a source."""
-        return [self._of_base.get(base, ()) for base in bases]
+    @property
+    def values(self) -> int:
+        return IDS + max(map(len, self._of_base.values()), default=0) if self.names else 0
+
+    def of_base(self, base: ModelInput) -> Ids:
+        """Returns the answer ids whose logits to read; none for an input that is only a source."""
+        return self._of_base.get(base, ())
+
+    def ids(self, bases: Iterable[ModelInput]) -> Int[Indices, "base id"]:
+        """Returns the ids of each base, filled up with -1."""
+        of_bases = [self.of_base(base) for base in bases]
+        found = np.full((len(of_bases), self.values - IDS), -1)
+        for at, ids in enumerate(of_bases):
+            found[at, : len(ids)] = ids
+        return found
+
+    def columns(self, pairs: Sequence[Encoded]) -> AnswerColumns | None:
+        """Returns where the answers to pairs stand; None if the job declares no score."""
+        if not self.names:
+            return None
+
+        def of(answers: Iterable[Ids]) -> Int[Indices, "pair"]:
+            each = zip(pairs, answers, strict=True)
+            found = [self.of_base(p.base).index(_only(answer)) for p, answer in each]
+            return IDS + np.array(found, dtype=np.int64)
+
+        wanted = {
+            variable: [pair.counterfactual[variable] for pair in pairs] for variable in self._labels
+        }
+        return AnswerColumns(
+            of(pair.answers["base"] for pair in pairs),
+            {variable: of(answers) for variable, answers in wanted.items()},
+            {
+                variable: of(self._labels[variable].get(answer, answer) for answer in answers)
+                for variable, answers in wanted.items()
+            },
+        )
 
     def scores(
         self,
-        pairs: Sequence[Encoded],
-        answer_logits: Sequence[AnswerLogits | None],
+        columns: AnswerColumns | None,
+        read: Sequence[AnswerLogits | None] | Float[NDArray[np.float64], "pair value"],
         intervention: Intervention | None = None,
     ) -> Scores | None:
-        """Returns the scores of each pair in order, by score name and variable; None if the job
-        declares none. Names are sorted, as those that a journal gives back. `intervention`: the
-        one in force, None without any."""
-        if not self.names:
+        """Returns the scores of each pair in order, by score name and variable; None without
+        `columns`. Names are sorted, as those that a journal gives back. `read`: of the pairs' rows;
+        `intervention`: the one in force, None without any."""
+        if columns is None:
             return None
         arbitrary = intervention is not None and intervention.control_kind.arbitrary_labels
-        variables = pairs[0].counterfactual if pairs else {}
-        found: dict[str, dict[str, tuple[float, ...]]] = {name: {} for name in sorted(self.names)}
-        for variable in variables:
-            for name in self.names:
-                values = []
-                for pair, read in zip(pairs, answer_logits, strict=True):
-                    assert read is not None, "a row on the base of a pair is read"
-                    wanted = pair.counterfactual[variable]
-                    answer = self._labels[variable].get(wanted, wanted) if arbitrary else wanted
-                    values.append(read.score(name, _only(answer), _only(pair.answers["base"])))
-                found[name][variable] = tuple(values)
-        return found
+        answers = columns.arbitrary if arbitrary else columns.counterfactual
+        values = np.array(read, dtype=np.float64).reshape(len(columns.base), -1)
+        assert not np.isnan(values).any(), "a row on the base of a pair is read"
+        return {
+            name: {
+                variable: tuple(_score(name, values, at, columns.base).round(DIGITS).tolist())
+                for variable, at in answers.items()
+            }
+            for name in sorted(self.names)
+        }
+
+
+def _score(
+    name: str,
+    read: Float[NDArray[np.float64], "row value"],
+    answer: Int[Indices, "row"],
+    base: Int[Indices, "row"],
+) -> Float[NDArray[np.float64], "row"]:
+    """Returns the score `name` of rows, whose answer and base's own answer stand at these columns
+    of what is `read`."""
+    rows = np.arange(len(read))
+    logits = read[rows, answer]
+    log_probability = logits - read[:, 1]
+    match name:
+        case "probability":
+            return np.exp(log_probability)
+        case "logit_difference":
+            return logits - read[rows, base]
+        case "kl":
+            return (-log_probability).clip(min=0.0)
+        case _:
+            assert name == "squared_error", name
+            distance: NDArray[np.float64] = read[:, 0] - 2 * np.exp(log_probability) + 1
+            return distance.clip(min=0.0)
 
 
 def answer_logits_error(one: AnswerLogits | None, other: AnswerLogits | None) -> float:
     """Returns the largest difference of two computations of a row in a logit that scores read, or
-    in `total`."""
+    in the log of the sum of all their exponentials."""
     if one is None or other is None:
         return 0.0
-    return max(
-        abs(one.total - other.total), *(abs(one.logits[at] - other.logits[at]) for at in one.logits)
-    )
+    return max(abs(a - b) for a, b in zip(one[1:], other[1:], strict=True))
 
 
 def read_logits(
-    logits: Float[Tensor, "row answer"], ids: Sequence[Ids]
-) -> list[AnswerLogits | None]:
-    """Returns the logits of each row at its ids; None for a row without ids."""
-    wide = max((len(of) for of in ids), default=0)
-    if not wide:
-        return [None] * len(ids)
-    at = torch.tensor([[*of, *[0] * (wide - len(of))] for of in ids], device=logits.device)
+    logits: Float[Tensor, "row answer"], ids: Int[Indices, "row id"]
+) -> Float[NDArray[np.float64], "row value"]:
+    """Returns what scores read of rows (`AnswerLogits`), with 0 where an id is -1. Waits for the
+    device once."""
     below = logits - logits.amax(dim=-1, keepdim=True)
-    total = below.logsumexp(dim=-1)
-    squares = (2 * below).logsumexp(dim=-1) - 2 * total
-    read = below.gather(-1, at).clamp(min=-FARTHEST)
-    rows = zip(ids, read.tolist(), total.tolist(), squares.exp().tolist(), strict=True)
-    return [
-        AnswerLogits(dict(zip(of, values, strict=False)), *rest) if of else None
-        for of, values, *rest in rows
-    ]
+    exponentials = below.exp()
+    total = exponentials.sum(dim=-1, keepdim=True)
+    squares = exponentials.square_().sum(dim=-1, keepdim=True) / total.square()
+    at = on_device(ids, logits.device)
+    read = below.gather(-1, at.clamp(min=0)).clamp(min=-FARTHEST).masked_fill(at < 0, 0.0)
+    return torch.cat((squares, total.log(), read), 1).double().cpu().numpy()
 
 
 def _only(ids: Ids) -> int:

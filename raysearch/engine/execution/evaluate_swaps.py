@@ -49,7 +49,7 @@ class SwapEvaluator:
         """Returns the outputs, of so many tokens. Equal rows are run once."""
         first, which = every.distinct()
         swaps = every.take(first)
-        outputs = SwapOutputs.empty(len(swaps), tokens, bool(self._cache.scoring.names))
+        outputs = SwapOutputs.empty(len(swaps), tokens, self._cache.scoring.values)
         unchanged = swaps.unchanged()
         self._copy(swaps, np.flatnonzero(unchanged), outputs)
         moving = np.flatnonzero(~unchanged)
@@ -113,11 +113,10 @@ class SwapEvaluator:
                 logits = self._executor.swap_logits(rows, asked)
             outputs.failed[at], outputs.near[at] = False, False
             self._decide(rows, 0, logits, choices, at, outputs)
-            bases = [swaps.runs[base].base for base in rows.base] if scoring.names else []
-            scores = read_logits(logits, scoring.of_bases(bases)) if bases else []
-        for row, score in zip(at if scores else (), scores, strict=True):
-            if outputs.answer_logits[row] is None:
-                outputs.answer_logits[row] = score
+            if scoring.names:
+                used, base = rows.distinct_bases()
+                ids = scoring.ids(swaps.runs[number].base for number in used)[base]
+                outputs.put_answer_logits(at, read_logits(logits, ids))
         for token in range(1, tokens):
             ids = outputs.ids[at, token - 1]
             rows = rows.after(ids)

@@ -137,8 +137,12 @@ def with_scores(
     `bases`: the base of each row."""
     if not scoring.names:
         return predictions
-    answer_logits = read_logits(logits, scoring.of_bases(bases))
-    return [replace(d, answer_logits=h) for d, h in zip(predictions, answer_logits, strict=True)]
+    read = read_logits(logits, scoring.ids(bases)).tolist()
+    each = zip(predictions, read, bases, strict=True)
+    return [
+        replace(prediction, answer_logits=tuple(of_row)) if scoring.of_base(base) else prediction
+        for prediction, of_row, base in each
+    ]
 
 
 def checked_prediction(prediction: Prediction, what: str) -> Prediction:

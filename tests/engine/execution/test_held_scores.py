@@ -9,7 +9,6 @@ import torch
 
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.answer_scores import (
-    AnswerLogits,
     Scoring,
     answer_logits_error,
 )
@@ -76,9 +75,9 @@ def test_a_path_that_moves_a_logit_of_a_score_is_not_taken_in_float32(
 
 
 def test_the_error_of_what_is_heard_is_the_most_that_any_of_it_moves() -> None:
-    one = AnswerLogits({3: -1.0, 4: -2.0}, 0.5, 0.1)
-    assert answer_logits_error(one, AnswerLogits({3: -1.25, 4: -2.0}, 0.5, 0.1)) == 0.25
-    assert answer_logits_error(one, AnswerLogits({3: -1.0, 4: -2.0}, 1.0, 0.1)) == 0.5
+    one = 0.1, 0.5, -1.0, -2.0
+    assert answer_logits_error(one, (0.1, 0.5, -1.25, -2.0)) == 0.25
+    assert answer_logits_error(one, (0.1, 1.0, -1.0, -2.0)) == 0.5
     assert answer_logits_error(one, None) == answer_logits_error(None, None) == 0.0
 
 
@@ -94,5 +93,7 @@ def test_what_is_held_is_what_captures_and_the_canonical_computation_hear() -> N
         plain = PlainExecutor(world.network, world.taps).logits(
             [swap(pair.base, pair.base, 0, (0,)).unpatched]
         )
-        assert set(said.answer_logits.logits) == {3, 5}
+        logits = plain[0] - plain[0].max()
+        assert scoring.of_base(pair.base) == (3, 5)
+        assert said.answer_logits[2:] == pytest.approx(logits[[3, 5]].tolist(), abs=1e-5)
         assert said.id == predict(plain)[0].id

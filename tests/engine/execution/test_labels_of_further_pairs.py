@@ -6,7 +6,7 @@ from pathlib import Path
 from raysearch.core.controls import labels_of
 from raysearch.core.events import Encoded
 from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
-from raysearch.engine.execution.answer_scores import AnswerLogits, Scoring
+from raysearch.engine.execution.answer_scores import Scoring
 from raysearch.engine.training.seeds import targets_of
 from raysearch.storage.local import LocalFolder
 from raysearch.store.pairs_table import read_encoded, write_pairs
@@ -23,8 +23,9 @@ FIRST = tuple(replace(e, counterfactual={"country": e.counterfactual["country"]}
 
 def _scores(pairs: tuple[Encoded, ...], of: tuple[Encoded, ...]) -> object:
     scoring = Scoring(("logit_difference",), pairs)
-    logits = AnswerLogits({i: float(i * i) for i in range(20)}, 0.0, 1.0)
-    return scoring.scores(of, [logits] * len(of), RELABELLED)
+    ids = scoring.ids(p.base for p in of)
+    read = [(1.0, 0.0, *(float(i * i) for i in row)) for row in ids]
+    return scoring.scores(scoring.columns(of), read, RELABELLED)
 
 
 def test_scores_under_arbitrary_labels_are_those_of_before_the_continuation() -> None:

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from raysearch import Pair
 from raysearch.core.events import Block, Event, Failed, Ids, Measured, Task
 from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
+from raysearch.core.lease import Lease, LeasedTest
 from raysearch.core.prompt_format import PromptFormat
 from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.execution.replay_executor import ReplayExecutor
@@ -39,6 +40,7 @@ from tests.engine.worlds import (
 pytestmark = pytest.mark.usefixtures("checked_once")
 
 COMPONENTS = ("residual", "mlp_output", "attention_output", "head", "query")
+NAMES = ("kl", "logit_difference", "probability", "squared_error")
 KINDS = (*("interchange",) * 7, "zero", "resample", "mean")
 WORLDS = (
     ("llama", "float32", "as it is"),
@@ -180,10 +182,23 @@ def test_most_rows_are_swaps_and_each_is_that_of_build_row() -> None:
     assert any(free)
 
 
-def bytecodes_of(pairs: int, subspaces: int, choices: Ids = ()) -> tuple[int, int]:
+class Never:
+    """A test that no count ends."""
+
+    def ends(self, n: int, matches: int) -> bool:
+        return False
+
+
+def bytecodes_of(
+    pairs: int,
+    subspaces: int,
+    choices: Ids = (),
+    scores: tuple[str, ...] = (),
+    is_leased: bool = False,
+) -> tuple[int, int]:
     """How many rows a task has, and how many bytecodes of ours run for it."""
     every = random_pairs(0, pairs, shortest=7, longest=8)
-    replica = replica_of(model_of("llama"), every, rows=100_000)
+    replica = replica_of(model_of("llama"), every, rows=100_000, scores=scores)
     assert replica._runner.swaps is not None
     if choices:  # every second pair has fewer
         replica._pairs = {
@@ -196,8 +211,10 @@ def bytecodes_of(pairs: int, subspaces: int, choices: Ids = ()) -> tuple[int, in
         if place.units[0].site.position != "here"  # waves are by token: here, more with more pairs
     ]
     blocks = blocks_of(every, pairs)
+    test = LeasedTest("x", 0, 0, Never())
+    leased = Lease(((test,),) * len(asked), False, 10_000, 10_000, 600.0) if is_leased else None
     measure(replica, asked, blocks)  # captures, templates and tokens of positions
-    events, count = bytecodes(lambda: measure(replica, asked, blocks))
+    events, count = bytecodes(lambda: measure(replica, asked, blocks, lease=leased))
     return sum(event.rows for event in events if isinstance(event, Measured)), count
 
 
@@ -240,16 +257,20 @@ def test_further_tokens_of_an_answer_run_one_token_of_each_row(
     assert ran[1] - ran[0] == 2 * layers * len(moving)
 
 
-@pytest.mark.slow_unless(choices=[()])
-@pytest.mark.parametrize("choices", [(), (1, 2, 3)], ids=["free", "choices"])
-def test_python_does_not_grow_with_rows(choices: Ids, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow_unless(asked=[{}, {"scores": NAMES}, {"is_leased": True}])
+@pytest.mark.parametrize(
+    "asked",
+    [{}, {"choices": (1, 2, 3)}, {"scores": NAMES}, {"is_leased": True}],
+    ids=["free", "choices", "scores", "leased"],
+)
+def test_python_does_not_grow_with_rows(
+    asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It grows with pairs and with interventions, and not with both."""
     monkeypatch.setenv("RAYSEARCH_CACHE", "off")  # all replicas begin alike: each by its check
-    bytecodes_of(
-        16, 3, choices
-    )  # what is done once in a process, such as checks of shapes, is done
+    bytecodes_of(16, 3, **asked)  # what is done once in a process is done: checks of shapes
     (few, base), (_, more_pairs), (_, more_places), (many, both) = (
-        bytecodes_of(*size, choices) for size in ((8, 1), (16, 1), (8, 3), (16, 3))
+        bytecodes_of(*size, **asked) for size in ((8, 1), (16, 1), (8, 3), (16, 3))
     )
     assert many == 6 * few
     assert both - more_pairs - more_places + base < 0.5 * (many - few)
