@@ -10,6 +10,7 @@ from torch import Tensor
 from raysearch.engine.execution.activation_cache import ActivationCache
 from raysearch.engine.execution.executors import BatchedExecutor, ExecutorName
 from raysearch.engine.execution.predict import choices_of
+from raysearch.engine.execution.replay import Replay
 from raysearch.engine.execution.wave import WaveShape, entry_of
 from raysearch.engine.execution.wave_executor import WaveExecutor
 from raysearch.engine.networks.components import Components
@@ -32,8 +33,9 @@ class ReplayExecutor(WaveExecutor):
         hook_points: Components,
         cache: ActivationCache,
         shares_prefix: bool = True,
+        replay: Replay | None = None,
     ) -> None:
-        super().__init__(network, hook_points, cache, shares_prefix)
+        super().__init__(network, hook_points, cache, shares_prefix, replay)
         self._network = network
         self._whole = BatchedExecutor(network, hook_points, cache)
 

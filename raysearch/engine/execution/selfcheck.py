@@ -18,6 +18,7 @@ is discontinuous, so in half precision no other executor is trusted with it.
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -40,6 +41,7 @@ from raysearch.engine.execution.predict import (
     predict,
     with_scores,
 )
+from raysearch.engine.execution.replay import Replay
 from raysearch.engine.execution.replay_executor import ReplayExecutor
 from raysearch.engine.execution.router_detection import DiscreteChoices
 from raysearch.engine.execution.tensor_executor import whole_run_executor
@@ -146,14 +148,13 @@ def select_executor(
             network, hook_points, limit, 0.0, max_bytes, keys=keys, meter=meter, scoring=scoring
         )
 
+    if isinstance(network, LanguageModel):
+        replayed = _replayed(trial, network, hook_points, partial(empty_cache, keys=True))
+        if replayed is not None:
+            return replayed
     runs_whole = partial(whole_run_executor, network, hook_points), empty_cache
     batched = trial.checked(*runs_whole, "each row is run by itself, slowly")
-    if batched is None:
-        return slowest
-    if not isinstance(network, LanguageModel):
-        return trial.settled(batched, *runs_whole)
-    replayed = _replayed(trial, network, hook_points, partial(empty_cache, keys=True))
-    return trial.settled(batched, *runs_whole) if replayed is None else replayed
+    return slowest if batched is None else trial.settled(batched, *runs_whole)
 
 
 def _reference(
@@ -162,8 +163,8 @@ def _reference(
     """Runs the canonical computation on `rows`; returns what executors are held to, and the
     discrete choices that the model made on its way."""
     wanted, highest, choice = {}, [], DiscreteChoices()
-    for row in rows:
-        with choice:
+    for at, row in enumerate(rows):
+        with choice if at == 0 else nullcontext():  # each run makes the same calls, slower within
             logits = plain.logits([row])
         (wanted[row],) = with_scores(predict(logits, [row.among]), logits, scoring, [row.base])
         highest.append(float(logits.max()))
@@ -187,7 +188,8 @@ def _replayed(
         (True, "each row gets a copy of the keys and values before its patch", logging.INFO),
         (False, "rows are run whole, not from the patch on", logging.WARNING),
     ):
-        make = partial(ReplayExecutor, network, hook_points, shares_prefix=shares)
+        replay = Replay(network, hook_points, shares)
+        make = partial(ReplayExecutor, network, hook_points, shares_prefix=shares, replay=replay)
         found = trial.checked(make, empty_cache, otherwise, level)
         if found is not None:
             return trial.settled(found, make, empty_cache)

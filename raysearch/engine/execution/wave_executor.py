@@ -26,7 +26,8 @@ class WaveExecutor:
     """Runs waves of rows that start at one token on the cached run of their base. Needs a cache
     with keys and values.
 
-    `shares_prefix`: rows share the keys and values of their base where the model allows it.
+    `shares_prefix`: rows share the keys and values of their base where the model allows it;
+    `replay`: one of that kind that exists already (to make one tries the model).
     """
 
     def __init__(
@@ -35,11 +36,12 @@ class WaveExecutor:
         hook_points: Components,
         cache: ActivationCache,
         shares_prefix: bool = True,
+        replay: Replay | None = None,
     ) -> None:
         assert cache.keys, "waves travel on the keys and values of the bases' runs"
         self.shares_prefix = shares_prefix
         self._hook_points, self._cache = hook_points, cache
-        self._replay = Replay(network, hook_points, shares_prefix)
+        self._replay = replay or Replay(network, hook_points, shares_prefix)
         self._waves = Waves(hook_points)
         self._deepest: dict[Row, list[Point]] = {}  # of the sources of waves to come
 

@@ -194,7 +194,7 @@ class ProgressDisplay:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yields a bar for each stage, and the words on the present one."""
         if self._now is None:
-            yield Text("loading the model")
+            yield Text("loading the model, and trying the fast paths on it")
             return
         now, grid = stage_of(self._now), Table.grid(padding=(0, 1))
         width = min(_BAR, options.max_width - 40)
