@@ -28,7 +28,7 @@ BUDGETS = {
     "engine/encoding": 5_200,
     "engine/execution": 36_000,
     "engine/featurizers": 8_600,
-    "engine/loading": 9_700,
+    "engine/loading": 9_800,
     "engine/networks": 18_100,
     "engine/patching": 12_400,
     "engine/training": 16_300,

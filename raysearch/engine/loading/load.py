@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,10 @@ def load(source: ModelSource, device: str = "cpu") -> LoadedModel:
         if adapter is not None:
             _refuse_adapter(source, config)
         tokenizer = _tokenizer(source, adapter, where, options)
+        _check_device(source.path, device)
         spread = spread_of(source.device_map, method, device)
+        if not spread and adapter is None and "gguf_file" not in options:
+            spread = _straight_to(device)
         with nullcontext(where) if adapter is None else adapter.base_alone() as place:
             model, info = _read(base, place, dtype, options | spread)
         left = check_whole(base.path, model, info)
@@ -97,18 +101,7 @@ def load(source: ModelSource, device: str = "cpu") -> LoadedModel:
             cast(model, before, dtype)
             check_vocabulary(source.path, model, tokenizer)
     if not spread:
-        try:
-            model = model.to(
-                device=device
-            )  # no dtype: numbers that transformers keeps in float32 stay so
-        except (
-            RuntimeError,
-            AssertionError,
-            ValueError,
-        ) as e:  # no CUDA; quantised weights that cannot be moved
-            raise ModelError(
-                f"{source.path}: cannot be put on device {device!r} ({one_line(e)}); try cpu"
-            ) from e
+        model = model.to(device=device)  # no dtype: what transformers keeps in float32 stays so
     model.eval().requires_grad_(False)
     speed_up(model)
     folder, commit = _files_of(source, ADAPTER if adapter is not None else "config.json")
@@ -120,6 +113,25 @@ def load(source: ModelSource, device: str = "cpu") -> LoadedModel:
     return LoadedModel(
         model, tokenizer, digest, source.dtype, source.prompt_format, commit, (*left, *notes)
     )
+
+
+def _check_device(path: str, device: str) -> None:
+    """Raises: ModelError for a device that is not here, before any weights are read."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ValueError) as e:  # no CUDA, no such device
+        raise ModelError(
+            f"{path}: cannot be put on device {device!r} ({one_line(e)}); try cpu"
+        ) from e
+
+
+def _straight_to(device: str) -> dict[str, Any]:
+    """Returns the argument of `from_pretrained` that has weights read to their device at once, so
+    that main memory never holds all of them; none for a CPU, or without accelerate, which
+    transformers needs for it."""
+    if torch.device(device).type == "cpu" or find_spec("accelerate") is None:
+        return {}
+    return {"device_map": {"": device}}
 
 
 def _refuse_adapter(source: ModelSource, config: PretrainedConfig) -> None:
