@@ -25,6 +25,7 @@ from raysearch.engine.execution.predict import (
     predict,
     predictions_of,
 )
+from raysearch.engine.networks.network import tokens_of
 from raysearch.engine.patching.swaps import Swaps, distinct
 from raysearch.visible_text import one_line
 
@@ -51,8 +52,8 @@ class SwapEvaluator:
         swaps = every.take(first)
         outputs = SwapOutputs.empty(len(swaps), tokens, self._cache.scoring.values)
         unchanged = swaps.unchanged()
-        self._copy(swaps, np.flatnonzero(unchanged), outputs)
         moving = np.flatnonzero(~unchanged)
+        self._copy(swaps, np.flatnonzero(unchanged), outputs)
         for wave in self._executor.swap_waves(swaps.take(moving)) if len(moving) else ():
             self._run(swaps, moving[wave], outputs)
         return outputs.take(which)
@@ -118,8 +119,7 @@ class SwapEvaluator:
                 ids = scoring.ids(swaps.runs[number].base for number in used)[base]
                 outputs.put_answer_logits(at, read_logits(logits, ids))
         for token in range(1, tokens):
-            ids = outputs.ids[at, token - 1]
-            rows = rows.after(ids)
+            rows = rows.after(ids := outputs.ids[at, token - 1])
             with self._cache.meter.phase(self._executor.name):
                 logits = self._after(rows, ids, choices, go_on)
                 self._decide(rows, token, logits, choices, at, outputs)
@@ -133,10 +133,10 @@ class SwapEvaluator:
         at: Indices,
         outputs: SwapOutputs,
     ) -> None:
-        """Writes the outputs of a token, of near-ties by the canonical computation."""
+        """Writes the outputs of a token of a wave, of near-ties by the canonical computation."""
         found = _found(rows, logits, choices)
         ids, unsure = found.on_host(self._evaluator.near_tie)
-        self._cache.meter.ran(int(rows.lengths().sum()))
+        self._cache.meter.ran(len(rows) * tokens_of(rows.runs[rows.base[0]].base))
         outputs.ids[at, token] = ids
         if len(unsure):
             decided = self._evaluator.canonical([rows.row(row) for row in unsure])

@@ -189,7 +189,7 @@ class Waves:
         returns the runs of these numbers."""
         used, number = np.unique(swaps.source, return_inverse=True)
         number = number.reshape(swaps.source.shape) - np.count_nonzero(used < 0)  # -1: none
-        groups = list(_groups(swaps))
+        groups, tokens = list(_groups(swaps)), swaps.source_tokens
         found: dict[Group, Tensor] = {}
         for read in {of for group in groups if (of := self._read_with(group)) is not None}:
             table = table_of(used[used >= 0])
@@ -201,7 +201,7 @@ class Waves:
             every = gather(
                 *(table, np.concatenate([number[at].ravel() for at in cells]), read[0]),
                 np.repeat(layers, counts),
-                np.concatenate([np.concatenate(swaps.source_tokens[at]) for at in cells]),
+                np.concatenate([tokens[at].reshape(-1, tokens.shape[-1]) for at in cells]),
             )
             for group, (_, which), part in zip(some, sets, torch.split(every, counts), strict=True):
                 found[group] = group.replacements(part, which)

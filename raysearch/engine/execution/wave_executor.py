@@ -26,8 +26,8 @@ class WaveExecutor:
     """Runs waves of rows that start at one token on the cached run of their base. Needs a cache
     with keys and values.
 
-    `shares_prefix`: rows share the keys and values of their base where the model allows it;
-    `replay`: one of that kind that exists already (to make one tries the model).
+    `shares_prefix`: rows share the keys and values of their base where the model allows it.
+    `replay`: one that was made before; to make one tries the model.
     """
 
     def __init__(

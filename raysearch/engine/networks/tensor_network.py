@@ -19,7 +19,6 @@ recurrent network share its weights.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
-from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -51,6 +50,8 @@ BLOCKS = (
     "transformer.h",
 )
 """Paths of block lists, tried before the only list of modules that the network has."""
+_DTYPES = {"float32": torch.float32, "int64": torch.int64, "bool": torch.bool}
+"""The dtype of the numbers of an input, by its name."""
 
 
 class TensorNetwork:
@@ -185,7 +186,10 @@ class TensorNetwork:
 
     def stack(self, givens: Sequence[ModelInput]) -> Shaped[Tensor, "row ..."]:
         """Returns inputs of one batch key as one tensor, for `logits`."""
-        inputs = torch.stack([_tensor(given) for given in givens]).to(self.device)
+        first = _stimulus(givens[0])
+        data = bytearray().join([of.data for of in givens if isinstance(of, Stimulus)])
+        inputs = torch.frombuffer(data, dtype=_DTYPES[first.dtype])
+        inputs = inputs.view(len(givens), *first.shape).to(self.device)
         return inputs.to(self._dtype) if inputs.is_floating_point() else inputs
 
     def logits(self, inputs: Shaped[Tensor, "row ..."]) -> Float[Tensor, "row class"]:
@@ -272,14 +276,3 @@ def _blocks(module: nn.Module, path: str | None) -> tuple[nn.Module | list[nn.Mo
 def _stimulus(given: ModelInput) -> Stimulus:
     assert isinstance(given, Stimulus), "a network on tensors is given a tensor"
     return given
-
-
-def _tensor(given: ModelInput) -> Shaped[Tensor, "..."]:
-    return _read(_stimulus(given))
-
-
-@lru_cache(maxsize=65536)
-def _read(stimulus: Stimulus) -> Shaped[Tensor, "..."]:
-    """Returns the tensor of a stimulus; callers must not write to it."""
-    dtype = {"float32": torch.float32, "int64": torch.int64, "bool": torch.bool}[stimulus.dtype]
-    return torch.frombuffer(bytearray(stimulus.data), dtype=dtype).view(stimulus.shape)
