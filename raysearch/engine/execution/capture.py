@@ -6,14 +6,13 @@ Invariants: activations do not depend on the choices of a row, so that runs are 
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from transformers import DynamicCache
 
 from raysearch.engine.execution.cached_runs import CachedRun, Layers, StoredBatch, stack_layers
 from raysearch.engine.execution.capture_request import CaptureRequest
 from raysearch.engine.networks.components import Components, HookPoint, hook_at
-from raysearch.engine.networks.hooks import Hook, HookCall
+from raysearch.engine.networks.hooks import Activation, Hook, HookCall
 from raysearch.engine.networks.network import ModelInput, Network
 from raysearch.engine.patching.rows import Row
 
@@ -71,7 +70,7 @@ class Capture:
         }
 
     def _reader(self, hook_point: HookPoint, given: ModelInput, into: list[Tensor]) -> Hook:
-        def read(activation: Float[Tensor, "row token width"], _hook_call: HookCall) -> None:
+        def read(activation: Activation, _hook_call: HookCall) -> None:
             into.append(
                 hook_point.read(activation[:, self._tokens]).clone()
             )  # some models add to it in place afterwards

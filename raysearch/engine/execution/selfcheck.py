@@ -148,13 +148,14 @@ def select_executor(
             network, hook_points, limit, 0.0, max_bytes, keys=keys, meter=meter, scoring=scoring
         )
 
-    if isinstance(network, LanguageModel):
-        replayed = _replayed(trial, network, hook_points, partial(empty_cache, keys=True))
-        if replayed is not None:
-            return replayed
     runs_whole = partial(whole_run_executor, network, hook_points), empty_cache
     batched = trial.checked(*runs_whole, "each row is run by itself, slowly")
-    return slowest if batched is None else trial.settled(batched, *runs_whole)
+    if batched is None:
+        return slowest
+    if not isinstance(network, LanguageModel):
+        return trial.settled(batched, *runs_whole)
+    replayed = _replayed(trial, network, hook_points, partial(empty_cache, keys=True))
+    return trial.settled(batched, *runs_whole) if replayed is None else replayed
 
 
 def _reference(

@@ -10,6 +10,7 @@ its output embedding and a function of each number keeps its whole head.
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,17 +45,7 @@ class AnswerHead:
     @contextmanager
     def at(self, ids: Int[Tensor, "row id"]) -> Iterator[None]:
         """Makes the model compute the logits of `ids` only, of the last token of each row."""
-        layer, (rows, width) = self._layer, ids.shape
-
-        def some(given: Float[Tensor, "row token d_model"]) -> Float[Tensor, "row token id"]:
-            weight, bias = layer.weight[ids.flatten()].view(rows, width, -1), layer.bias
-            logits = (weight.float() * given[:, -1:].float()).sum(-1)
-            if bias is not None:
-                logits = logits + bias[ids].float()
-            rounded: Tensor = logits.to(given.dtype)
-            return rounded[:, None]
-
-        with replaced_forward(layer, some):
+        with replaced_forward(self._layer, partial(_some_logits, self._layer, ids)):
             yield
 
     def _equals_whole(self, network: LanguageModel) -> bool:
@@ -72,3 +63,16 @@ class AnswerHead:
             return False
         far = (some - whole[ids[0]]).abs().max()
         return bool(far <= PROBED * whole.abs().max().clamp(min=1))
+
+
+def _some_logits(
+    layer: Any, ids: Int[Tensor, "row id"], given: Float[Tensor, "row token d_model"]
+) -> Float[Tensor, "row 1 id"]:
+    """Returns what the head `layer` computes for some ids of each row, of its last token."""
+    rows, width = ids.shape
+    weight, bias = layer.weight[ids.flatten()].view(rows, width, -1), layer.bias
+    logits = (weight.float() * given[:, -1:].float()).sum(-1)
+    if bias is not None:
+        logits = logits + bias[ids].float()
+    rounded: Tensor = logits.to(given.dtype)
+    return rounded[:, None]

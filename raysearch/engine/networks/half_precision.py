@@ -252,24 +252,25 @@ def _multiply_blocks(
     bias: Float[Tensor, "out"] | None,
 ) -> Float[Tensor, "rows out"]:
     """Multiplies `BLOCK` vectors at a time; the last ones are filled up with zeros."""
-
-    def multiply(block: Float[Tensor, "block width"], into: Float[Tensor, "block out"]) -> None:
-        if bias is None:
-            torch.mm(block, matrix, out=into)
-        else:
-            torch.addmm(bias, block, matrix, out=into)
-
     rows, last = len(vectors), len(vectors) % BLOCK
     out = vectors.new_empty(rows, matrix.shape[1])
     for at in range(0, rows - last, BLOCK):
-        multiply(vectors[at : at + BLOCK], out[at : at + BLOCK])
+        _multiply(vectors[at : at + BLOCK], matrix, bias, out[at : at + BLOCK])
     if last:
         filled = vectors.new_zeros(BLOCK, matrix.shape[0])
         filled[:last] = vectors[rows - last :]
         product = vectors.new_empty(BLOCK, matrix.shape[1])
-        multiply(filled, product)
+        _multiply(filled, matrix, bias, product)
         out[rows - last :] = product[:last]
     return out
+
+
+def _multiply(block: Tensor, matrix: Tensor, bias: Tensor | None, into: Tensor) -> None:
+    """Writes the product of one block."""
+    if bias is None:
+        torch.mm(block, matrix, out=into)
+    else:
+        torch.addmm(bias, block, matrix, out=into)
 
 
 def _torch_supports(where: object, name: str) -> bool:

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from raysearch.engine.networks.components import Components, HookPoint
-from raysearch.engine.networks.hooks import Edit, HookCall, HookSide
+from raysearch.engine.networks.hooks import Activation, Edit, HookCall, HookSide
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.operations import Operation
 from raysearch.engine.patching.rows import FeatureIndices, Indices, Patch, Row, Source
@@ -87,9 +87,7 @@ def edit_of(rounds: Sequence[Writes]) -> Edit:
     first_column = min(int(writes.columns.min()) for writes in rounds)
     last_column = max(int(writes.columns.max()) for writes in rounds)
 
-    def edit(
-        activation: Float[Tensor, "row token width"], hook_call: HookCall
-    ) -> Float[Tensor, "row token width"] | None:
+    def edit(activation: Activation, hook_call: HookCall) -> Activation | None:
         end = hook_call.first + activation.shape[1]
         if hook_call.last and last_column >= end:
             raise PositionError(

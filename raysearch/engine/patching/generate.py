@@ -9,12 +9,18 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from raysearch.core.events import Ids
 from raysearch.engine.networks.components import Components
-from raysearch.engine.networks.hooks import Edit, Hook, HookCall, MisfiredHookError, owned_hooks
+from raysearch.engine.networks.hooks import (
+    Activation,
+    Edit,
+    Hook,
+    HookCall,
+    MisfiredHookError,
+    owned_hooks,
+)
 from raysearch.engine.networks.network import LanguageModel, tokens_of
 from raysearch.engine.patching.oracle import edits
 from raysearch.engine.patching.rows import Patch, Row
@@ -106,9 +112,7 @@ def _hooks(
 def _counted(counts: list[int], at: int, prompt: int, edit: Edit, next_edit: Edit | None) -> Edit:
     """Applies `edit` to the prompt and `next_edit` to each new token."""
 
-    def counted(
-        activation: Float[Tensor, "row token width"], hook_call: HookCall
-    ) -> Float[Tensor, "row token width"] | None:
+    def counted(activation: Activation, hook_call: HookCall) -> Activation | None:
         counts[at] += 1
         if hook_call.first == 0:
             return edit(activation, hook_call)

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from raysearch.engine.networks.components import Components, hook_at
-from raysearch.engine.networks.hooks import Edit, Hook, HookCall, owned_hooks
+from raysearch.engine.networks.hooks import Activation, Edit, Hook, HookCall, owned_hooks
 from raysearch.engine.networks.network import ModelInput, Network
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.edits import Replacements, hook_columns, replacement_of, sources_of
@@ -144,7 +144,7 @@ def _reader(
 ) -> Hook:
     hook_point = hook_points.at(point)
 
-    def read(activation: Float[Tensor, "1 token width"], _hook_call: HookCall) -> None:
+    def read(activation: Activation, _hook_call: HookCall) -> None:
         into.append(hook_point.read(activation[0]).clone())
 
     return hook_at(network, hook_point, read, given)
@@ -155,9 +155,7 @@ def _write_edit(
 ) -> Edit:
     columns = hook_columns(hook_points.at(patch.point), patch.features)
 
-    def write(
-        activation: Float[Tensor, "1 token width"], hook_call: HookCall
-    ) -> Float[Tensor, "1 token width"] | None:
+    def write(activation: Activation, hook_call: HookCall) -> Activation | None:
         end = hook_call.first + activation.shape[1]
         if hook_call.last and max(patch.tokens) >= end:
             raise PositionError(

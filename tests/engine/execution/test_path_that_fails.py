@@ -40,6 +40,6 @@ def test_so_is_an_error_of_any_text(
     with caplog.at_level(logging.WARNING, "raysearch"):
         Replica(loaded(model), random_pairs(11, 4), POSITIONS, ["x"], "w")
     said = [r.getMessage() for r in caplog.records if r.name.startswith("raysearch")]
-    assert "the batched path (several rows in one batch) was tried" in said[-1]
-    assert "so each row is run by itself, slowly; answers stay the same" in said[-1]
+    assert "the batched path (several rows in one batch) was tried" in said[0]
+    assert "so each row is run by itself, slowly; answers stay the same" in said[0]
     assert all("\n" not in line for line in said)
