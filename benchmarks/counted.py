@@ -72,9 +72,12 @@ class Watch(ExitStack):
 
 
 class Count(TorchDispatchMode):
-    """Counts by place, while it is entered: kernels, waits, and bytes of keys and values that are
-    written to new memory beside a layer's own. Places: `wave`, `layer` (a block on a wave), `step`
-    (of training), `capture`, `canonical` (a row that is decided again)."""
+    """Counts by place, while it is entered: kernels, waits, bytes of keys and values that are
+    written to new memory beside a layer's own, and the shapes in which layers are called.
+
+    Places: `wave`, `layer` (a block on a wave), `step` (of training), `capture`, `canonical` (a row
+    that is decided again).
+    """
 
     PLACES: tuple[tuple[type, str, str], ...] = (
         (SwapEvaluator, "_predict", "wave"),
@@ -91,6 +94,7 @@ class Count(TorchDispatchMode):
         self.kernels: Counter[str] = Counter()
         self.waits: Counter[str] = Counter()
         self.entered: Counter[str] = Counter()
+        self.shapes: set[object] = set()
         self.bytes = 0
         self._within: list[str] = ["other"]
         self._replaced = ExitStack()
@@ -125,8 +129,11 @@ class Count(TorchDispatchMode):
 
     def _at(self, place: str) -> Around:
         @contextmanager
-        def within(*_: object, **__: object) -> Iterator[None]:
+        def within(*args: Any, **__: object) -> Iterator[None]:
             self.entered[place] += 1
+            if place == "layer":
+                template, _, layer, hidden, _ = args
+                self.shapes.add((id(template), layer, hidden.shape))
             self._within.append(place)
             try:
                 yield

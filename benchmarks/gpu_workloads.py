@@ -221,7 +221,8 @@ def wave_counts(replica: Replica, task: Task) -> str:
     waves, layers = max(seen.waves, 1), max(count.entered["layer"], 1)
     return (
         f"\n  counted on {seen.waves} waves of {len(replica._runner.network.blocks)} layers: "
-        f"kernels {count.kernels['layer'] / layers:.1f} a layer and "
+        f"kernels {count.kernels['layer'] / layers:.1f} a layer ({len(count.shapes)} shapes in {layers} "
+        f"calls) and "
         f"{count.kernels['wave'] / waves:.1f} beside them a wave; keys and values copied {count.bytes / waves:,.0f} bytes a wave; host "
         f"waits {(count.waits['wave'] + count.waits['layer']) / waves:.2f} a wave; captures again "
         f"{seen.captured}; rows decided again {again / waves:.2f} a wave"
@@ -320,7 +321,8 @@ def step_counts(replica: Replica, fits: Sequence[rs.Intervention]) -> str:
     waits = count.waits["step"] + count.waits["layer"]
     return (
         f"\n  counted on {seen.steps} steps of {len(fits)} fits: kernels "
-        f"{count.kernels['layer'] / layers:.1f} a layer forward and "
+        f"{count.kernels['layer'] / layers:.1f} a layer forward ({len(count.shapes)} shapes in "
+        f"{layers} calls) and "
         f"{count.kernels['step'] / steps:.1f} beside them a step, the backward pass among these; "
         f"host waits {waits / steps:.2f} a step; captures again {seen.captured}"
     )
