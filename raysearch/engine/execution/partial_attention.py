@@ -243,7 +243,8 @@ def _own_backward(
     scale: float,
 ) -> tuple[Heads, Groups, Groups]:
     """Returns the gradients of query, key and value through the rows' own keys."""
-    if _at_once(query, key):
+    by_formula = query.device.type != "cpu" and query.shape[2] <= AT_ONCE
+    if _at_once(query, key) or (by_formula and query.shape[1] > key.shape[1]):
         folded = [_by_group(of, key) for of in (grad, query, merged, total)]
         of_query, of_key, of_value = _part_backward(
             *(folded[0], folded[1], key, value, folded[2], folded[3][..., 0], False, scale),
@@ -262,9 +263,11 @@ def _own_backward(
 
 
 def _at_once(query: Heads, key: Groups) -> bool:
-    """Whether the heads of a group attend at once, as if they were tokens of one sequence."""
-    shared = query.shape[1] > key.shape[1]
-    return shared and query.device.type == "cpu" and query.shape[2] <= AT_ONCE
+    """Whether the heads of a group attend at once, as if they were tokens of one sequence. One
+    token each needs no mask for it; of several, GPUs have no kernel that takes the mask."""
+    tokens = query.shape[2]
+    most = AT_ONCE if query.device.type == "cpu" else 1
+    return query.shape[1] > key.shape[1] and tokens <= most
 
 
 def _by_group(
@@ -333,7 +336,7 @@ def _part_backward(
             scale=scale,
         )
         return of_all
-    return gradients_by_formula(grad, query, key, value, merged, total, causal, scale)
+    return gradients_by_formula(grad, query, key, value, merged, total, causal, scale, mask)
 
 
 def part_by_formula(
@@ -353,9 +356,11 @@ def gradients_by_formula(
     total: Totals,
     causal: bool,
     scale: float,
+    mask: Tensor | None = None,
 ) -> tuple[Heads, Groups, Groups]:
     """Computes `_part_backward` from all scores, for devices without a kernel of it."""
-    p = (_scores(query, key, causal, scale) - total[..., None]).exp()
+    scores = _scores(query, key, causal, scale)
+    p = ((scores if mask is None else scores + mask) - total[..., None]).exp()
     grad, value = grad.float(), value.float()
     of_p = grad @ value.transpose(-1, -2)
     of_score = p * (of_p - (grad * merged.float()).sum(-1, keepdim=True)) * scale

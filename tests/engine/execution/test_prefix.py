@@ -217,6 +217,22 @@ def test_the_formulas_for_devices_without_a_kernel_equal_the_kernel(
         assert (one - two).abs().max() <= 1e-5
 
 
+def test_the_formula_of_gradients_takes_the_heads_of_a_group_at_once() -> None:
+    """So it is on a device without a kernel of it, where each head by itself costs a dozen."""
+    make = torch.Generator().manual_seed(0)
+    query, grad = (torch.randn(3, 6, 5, 16, generator=make) for _ in range(2))
+    key, value = (torch.randn(3, 2, 5, 16, generator=make) for _ in range(2))
+    out, total = partial_attention._own_part(query, key, value, True, 0.3)
+    wanted = partial_attention._own_backward(grad, query, key, value, out, total, True, 0.3)
+    folded = [partial_attention._by_group(of, key) for of in (grad, query, out, total)]
+    found = partial_attention.gradients_by_formula(
+        *(folded[0], folded[1], key, value, folded[2], folded[3][..., 0], False, 0.3),
+        partial_attention._mask(query, key, True),
+    )
+    for one, two in zip(wanted, found, strict=True):
+        assert (one - two.reshape(one.shape)).abs().max() <= 1e-5
+
+
 @given(bases=st.lists(st.integers(0, 5), min_size=1, max_size=40))
 def test_rows_are_dealt_to_at_most_twice_as_many_pieces_as_there_are_bases(
     bases: list[int],
