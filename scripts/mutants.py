@@ -260,8 +260,8 @@ MUTANTS = (
     ),
     Mutant(
         "engine/execution/answer_scores.py",
-        "logsumexp(dim=-1) - 2 * total",
-        "logsumexp(dim=-1) - total",
+        "/ total.square()",
+        "/ total",
         ("engine/execution/test_answer_scores.py",),
     ),
     Mutant(

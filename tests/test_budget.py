@@ -26,7 +26,7 @@ BUDGETS = {
     "engine": 6_500,
     "engine/attribution": 3_100,
     "engine/encoding": 5_200,
-    "engine/execution": 36_100,
+    "engine/execution": 36_400,
     "engine/featurizers": 8_600,
     "engine/loading": 9_800,
     "engine/networks": 18_100,

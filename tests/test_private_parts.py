@@ -132,7 +132,7 @@ PARTS = (
     PrivatePart(
         "torch",
         "_scaled_dot_product_flash_attention_for_cpu",
-        ("engine/execution/partial_attention.py",),
+        ("engine/execution/attention_kernels.py",),
         "attention with its log-sum-exps, which the public function keeps to itself",
         _has("torch:ops.aten._scaled_dot_product_flash_attention_for_cpu"),
         TORCH,
@@ -140,7 +140,7 @@ PARTS = (
     PrivatePart(
         "torch",
         "_scaled_dot_product_flash_attention_for_cpu_backward",
-        ("engine/execution/partial_attention.py",),
+        ("engine/execution/attention_kernels.py",),
         "attention with its log-sum-exps, which the public function keeps to itself",
         _has("torch:ops.aten._scaled_dot_product_flash_attention_for_cpu_backward"),
         TORCH,
@@ -148,7 +148,7 @@ PARTS = (
     PrivatePart(
         "torch",
         "_scaled_dot_product_flash_attention",
-        ("engine/execution/partial_attention.py",),
+        ("engine/execution/attention_kernels.py",),
         "attention with its log-sum-exps, which the public function keeps to itself",
         _has("torch:ops.aten._scaled_dot_product_flash_attention"),
         TORCH,
@@ -156,7 +156,7 @@ PARTS = (
     PrivatePart(
         "torch",
         "_scaled_dot_product_efficient_attention",
-        ("engine/execution/partial_attention.py",),
+        ("engine/execution/attention_kernels.py",),
         "attention with its log-sum-exps, which the public function keeps to itself",
         _has("torch:ops.aten._scaled_dot_product_efficient_attention"),
         TORCH,

@@ -13,7 +13,6 @@ gradient flows; keys and values are copied neither for rows nor for heads that s
 gets no gradient.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,13 +22,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from raysearch.engine.execution.attention_kernels import (
+    Groups,
+    Heads,
+    head_by_head,
+    of_groups,
+    part,
+    part_backward,
+    takes_groups,
+)
 from raysearch.engine.patching.rows import Indices
 
-Heads = Float[Tensor, "batch head query d_head"]
-Groups = Float[Tensor, "batch group own d_head"]
-"""Keys or values; consecutive heads share one group of them."""
-Totals = Float[Tensor, "batch head query"]
-"""Logs (float32) of the sums of the exponentials of scores."""
+__all__ = ["Groups", "Heads", "RowsByBase", "attend"]
 
 AT_ONCE = 128
 """Own tokens up to which the heads of a group attend at once on a CPU: 16 rows of 9 heads in 3
@@ -38,10 +42,6 @@ groups, 5 tokens after 19, take 0.6 ms in place of 0.7, with gradients 1.8 in pl
 it saves (66 ms, 46)."""
 QUERIES = 16
 """Most queries of a product with a prefix in half precision on a CPU, if one row has no more."""
-_CPU = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_CPU_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-_GPU_HALF = torch.ops.aten._scaled_dot_product_flash_attention
-_GPU = torch.ops.aten._scaled_dot_product_efficient_attention
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +172,7 @@ class _Merged(torch.autograd.Function):
     def backward(ctx: Any, grad: Heads) -> tuple[Tensor | None, ...]:
         query, key, value, keys, values, merged, total = ctx.saved_tensors
         rows, scale, (heads, tokens), groups = ctx.rows, ctx.scale, query.shape[1:3], keys.shape[1]
-        grad_folded, _, _ = _part_backward(
+        grad_folded, _, _ = part_backward(
             rows.fold(grad, groups),
             *(rows.fold(query, groups), keys, values),
             *(rows.fold(merged, groups), rows.fold(total, groups)[..., 0], False, scale),
@@ -202,17 +202,17 @@ def _prefix_part(
     scale: float,
 ) -> tuple[Float[Tensor, "piece group folded d_head"], Float[Tensor, "piece group folded"]]:
     """Returns the attention of folded rows to the prefix of their piece, and the log-sum-exp as
-    `_part` does: in products of `rows.rows_per_product` rows."""
+    `part` does: in products of `rows.rows_per_product` rows."""
     folded, products = rows.fold(query, keys.shape[1]), 1
     if rows.rows_per_product is not None:
         products = rows.order.shape[1] // rows.rows_per_product
     if products == 1:
-        return _part(folded, keys, values, False, scale)
+        return part(folded, keys, values, False, scale)
     out, total = torch.empty_like(folded), folded.new_empty(folded.shape[:3], dtype=torch.float32)
     for group in range(keys.shape[1]):  # the products are the kernel's heads, which share the keys
         key, value = (of[:, group, None].expand(-1, products, -1, -1) for of in (keys, values))
         parts = folded[:, group].reshape(len(folded), products, -1, folded.shape[-1])
-        some = _part(parts, key, value, False, scale)
+        some = part(parts, key, value, False, scale)
         out[:, group], total[:, group] = (of.flatten(1, 2) for of in some)
     return out, total
 
@@ -220,16 +220,14 @@ def _prefix_part(
 def _own_part(
     query: Heads, key: Groups, value: Groups, causal: bool, scale: float
 ) -> tuple[Heads, Float[Tensor, "batch head query 1"]]:
-    """Returns the attention to the rows' own keys, and the log-sum-exp as `_part` does."""
+    """Returns the attention to the rows' own keys, and the log-sum-exp as `part` does."""
     if _at_once(query, key):
         mask = _mask(query, key, causal)
-        out, total = _part(_by_group(query, key), key, value, False, scale, mask)
+        out, total = part(_by_group(query, key), key, value, False, scale, mask)
         return out.reshape(query.shape), total.reshape(*query.shape[:3], 1)
-    own = torch.empty_like(query, memory_format=torch.contiguous_format)
-    totals = query.new_empty(*query.shape[:3], 1, dtype=torch.float32)
-    for at in _of_groups(query.shape[1], key.shape[1]):
-        own[:, at], totals[:, at, :, 0] = _part(query[:, at], key, value, causal, scale)
-    return own, totals
+    one_kernel = query.shape[1] == key.shape[1] or takes_groups(query.device, query.dtype)
+    own, total = (part if one_kernel else head_by_head)(query, key, value, causal, scale)
+    return own, total[..., None]
 
 
 def _own_backward(
@@ -246,14 +244,14 @@ def _own_backward(
     by_formula = query.device.type != "cpu" and query.shape[2] <= AT_ONCE
     if _at_once(query, key) or (by_formula and query.shape[1] > key.shape[1]):
         folded = [_by_group(of, key) for of in (grad, query, merged, total)]
-        of_query, of_key, of_value = _part_backward(
+        of_query, of_key, of_value = part_backward(
             *(folded[0], folded[1], key, value, folded[2], folded[3][..., 0], False, scale),
             _mask(query, key, causal),
         )
         return of_query.reshape(query.shape), of_key, of_value
     grads = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-    for at in _of_groups(query.shape[1], key.shape[1]):
-        grads[0][:, at], of_key, of_value = _part_backward(
+    for at in of_groups(query.shape[1], key.shape[1]):
+        grads[0][:, at], of_key, of_value = part_backward(
             *(grad[:, at], query[:, at], key, value, merged[:, at], total[:, at, :, 0]),
             *(causal, scale),
         )
@@ -284,98 +282,3 @@ def _mask(query: Heads, key: Groups, causal: bool) -> Float[Tensor, "1 1 folded 
         return None
     later = query.new_full((tokens, tokens), -torch.inf).triu(1)
     return later.repeat(query.shape[1] // key.shape[1], 1)[None, None]
-
-
-def _of_groups(heads: int, groups: int) -> Iterator[slice]:
-    """Yields heads that attend to one group of keys each: the first of each group, the second,
-    ..."""
-    size = heads // groups
-    return (slice(first, None, size) for first in range(size))
-
-
-def _part(
-    query: Heads,
-    key: Groups,
-    value: Groups,
-    causal: bool,
-    scale: float,
-    mask: Tensor | None = None,
-) -> tuple[Heads, Totals]:
-    """Returns the attention to some of the keys, and the log (float32) of the sum of the
-    exponentials of their scores. `mask`: added to the scores, on a CPU alone. Raises: RuntimeError
-    for a shape that the device's kernel lacks."""
-    if query.device.type == "cpu":
-        out, total = _CPU(query, key, value, 0.0, causal, attn_mask=mask, scale=scale)
-    elif query.device.type == "cuda" and query.dtype.itemsize == 2:
-        out, total, *_ = _GPU_HALF(query, key, value, 0.0, causal, scale=scale)
-    elif query.device.type == "cuda":
-        out, total, *_ = _GPU(query, key, value, None, True, 0.0, causal, scale=scale)
-        total = total[..., : query.shape[2]]
-    else:
-        return part_by_formula(query, key, value, causal, scale)
-    return out, total
-
-
-def _part_backward(
-    grad: Heads,
-    query: Heads,
-    key: Groups,
-    value: Groups,
-    merged: Heads,
-    total: Totals,
-    causal: bool,
-    scale: float,
-    mask: Tensor | None = None,
-) -> tuple[Heads, Groups, Groups]:
-    """Returns the gradients of query, key and value through some of the keys. `merged`, `total`:
-    output and log-sum-exp over all keys; `mask`: as in `_part`."""
-    if query.device.type == "cpu":
-        of_all: tuple[Tensor, Tensor, Tensor] = _CPU_BACKWARD(
-            *(grad.contiguous(), query, key, value, merged, total.contiguous(), 0.0, causal),
-            attn_mask=mask,
-            scale=scale,
-        )
-        return of_all
-    return gradients_by_formula(grad, query, key, value, merged, total, causal, scale, mask)
-
-
-def part_by_formula(
-    query: Heads, key: Groups, value: Groups, causal: bool, scale: float
-) -> tuple[Heads, Totals]:
-    """Computes `_part` from all scores, for devices without a kernel of it."""
-    scores = _scores(query, key, causal, scale)
-    return scores.softmax(-1).to(value.dtype) @ value, scores.logsumexp(-1)
-
-
-def gradients_by_formula(
-    grad: Heads,
-    query: Heads,
-    key: Groups,
-    value: Groups,
-    merged: Heads,
-    total: Totals,
-    causal: bool,
-    scale: float,
-    mask: Tensor | None = None,
-) -> tuple[Heads, Groups, Groups]:
-    """Computes `_part_backward` from all scores, for devices without a kernel of it."""
-    scores = _scores(query, key, causal, scale)
-    p = ((scores if mask is None else scores + mask) - total[..., None]).exp()
-    grad, value = grad.float(), value.float()
-    of_p = grad @ value.transpose(-1, -2)
-    of_score = p * (of_p - (grad * merged.float()).sum(-1, keepdim=True)) * scale
-    return (
-        (of_score @ key.float()).to(query.dtype),
-        (of_score.transpose(-1, -2) @ query.float()).to(key.dtype),
-        (p.transpose(-1, -2) @ grad).to(key.dtype),
-    )
-
-
-def _scores(
-    query: Heads, key: Groups, causal: bool, scale: float
-) -> Float[Tensor, "batch head query own"]:
-    scores = query.float() @ key.float().transpose(-1, -2) * scale
-    if causal:
-        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-        scores = scores.masked_fill(later, -torch.inf)
-    return scores

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaConfig
 
-from raysearch.engine.execution import partial_attention
+from raysearch.engine.execution import attention_kernels, partial_attention
 from raysearch.engine.execution.partial_attention import RowsByBase, attend
 from raysearch.engine.execution.replay import Replay
 from raysearch.engine.execution.shared_prefix_attention import SharedLayers, is_causal
@@ -92,19 +92,46 @@ def test_heads_of_a_group_attend_at_once_as_one_by_one(
         given = grad, query, key, value, out, total, causal, 0.3
         return out, total, *partial_attention._own_backward(*given)
 
-    kernels, part = [], partial_attention._part
-    monkeypatch.setattr(
-        partial_attention, "_part", lambda *given: (kernels.append(1), part(*given))[1]
-    )
+    kernels, part = [], attention_kernels.part
+    for module in (partial_attention, attention_kernels):
+        monkeypatch.setattr(module, "part", lambda *given: (kernels.append(1), part(*given))[1])
+    attention_kernels.takes_groups(query.device, dtype)  # tries once
+    kernels.clear()
     at_once = found()
     assert len(kernels) == 1
     monkeypatch.setattr(partial_attention, "AT_ONCE", 0)
+    by_groups = found()
+    assert len(kernels) == 2
+    monkeypatch.setattr(partial_attention, "takes_groups", lambda *_: False)
     one_by_one = found()
-    assert len(kernels) == 1 + 3
+    assert len(kernels) == 2 + 3
+    assert all(torch.equal(a, b) for a, b in zip(by_groups, one_by_one, strict=True))
     if dtype == torch.float32:
         assert all(torch.equal(a, b) for a, b in zip(at_once[:3], one_by_one[:3], strict=True))
     off = torch.finfo(dtype).eps * 16
     assert all(torch.allclose(a, b, off, off) for a, b in zip(at_once, one_by_one, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_a_kernel_is_trusted_with_heads_that_share_a_group_where_it_gives_what_each_head_does(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = attention_kernels.part
+
+    def refuses(query: Tensor, key: Tensor, *more: Any) -> tuple[Tensor, Tensor]:
+        if query.shape[1] != key.shape[1]:
+            raise RuntimeError("heads and groups differ")
+        return part(query, key, *more)
+
+    def mixes(query: Tensor, key: Tensor, *more: Any) -> tuple[Tensor, Tensor]:
+        out, total = part(query, key, *more)
+        return out if query.shape[1] == key.shape[1] else out.flip(1), total
+
+    taken = attention_kernels.takes_groups.__wrapped__
+    assert taken(torch.device("cpu"), dtype)
+    for wrong in (refuses, mixes):
+        monkeypatch.setattr(attention_kernels, "part", wrong)
+        assert not taken(torch.device("cpu"), dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -147,14 +174,14 @@ def test_in_half_precision_each_product_with_a_prefix_has_equally_many_queries(
     heads: int, groups: int, tokens: int, gradient: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the number of rows and bases; unless gradients flow, where padding would cost."""
-    part, queries = partial_attention._part, set()
+    part, queries = attention_kernels.part, set()
 
     def counted(query: Tensor, key: Tensor, *more: Any, **named: Any) -> tuple[Tensor, Tensor]:
         if key.shape[2] == 40:
             queries.add(query.shape[2])
         return part(query, key, *more, **named)
 
-    monkeypatch.setattr(partial_attention, "_part", counted)
+    monkeypatch.setattr(partial_attention, "part", counted)
     of_bases = [torch.randn(5, groups, 40, 8).bfloat16() for _ in range(2)]
     for bases in ([0], [0, 0, 1], [0] * 50, [0, 1, 2, 3, 4], [3] * 7 + [1] * 40):
         of_rows = [
@@ -204,14 +231,14 @@ def test_the_formulas_for_devices_without_a_kernel_equal_the_kernel(
 ) -> None:
     (query, key, value), _, _ = given
     query = query[:, : key.shape[1]].contiguous()
-    out, total = partial_attention._part(query, key, value, causal, 0.3)
-    by_formula = partial_attention.part_by_formula(query, key, value, causal, 0.3)
+    out, total = attention_kernels.part(query, key, value, causal, 0.3)
+    by_formula = attention_kernels.part_by_formula(query, key, value, causal, 0.3)
     assert (out - by_formula[0]).abs().max() <= 2e-6
     assert (total - by_formula[1]).abs().max() <= 2e-6
     grads = torch.ones_like(out), query, key, value, out, total, causal, 0.3
     for one, two in zip(
-        partial_attention._part_backward(*grads),
-        partial_attention.gradients_by_formula(*grads),
+        attention_kernels.part_backward(*grads),
+        attention_kernels.gradients_by_formula(*grads),
         strict=True,
     ):
         assert (one - two).abs().max() <= 1e-5
@@ -225,7 +252,7 @@ def test_the_formula_of_gradients_takes_the_heads_of_a_group_at_once() -> None:
     out, total = partial_attention._own_part(query, key, value, True, 0.3)
     wanted = partial_attention._own_backward(grad, query, key, value, out, total, True, 0.3)
     folded = [partial_attention._by_group(of, key) for of in (grad, query, out, total)]
-    found = partial_attention.gradients_by_formula(
+    found = attention_kernels.gradients_by_formula(
         *(folded[0], folded[1], key, value, folded[2], folded[3][..., 0], False, 0.3),
         partial_attention._mask(query, key, True),
     )
