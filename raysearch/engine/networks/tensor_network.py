@@ -38,6 +38,7 @@ from raysearch.engine.networks.module_shapes import (
     patchable,
 )
 from raysearch.engine.networks.recurrent import steps_of, stepwise, unsteppable
+from raysearch.engine.networks.to_device import on_device
 from raysearch.errors import ModelError
 
 BLOCKS = (
@@ -185,7 +186,7 @@ class TensorNetwork:
 
     def stack(self, givens: Sequence[ModelInput]) -> Shaped[Tensor, "row ..."]:
         """Returns inputs of one batch key as one tensor, for `logits`."""
-        inputs = torch.stack([_tensor(given) for given in givens]).to(self.device)
+        inputs = on_device(torch.stack([_tensor(given) for given in givens]), self.device)
         return inputs.to(self._dtype) if inputs.is_floating_point() else inputs
 
     def logits(self, inputs: Shaped[Tensor, "row ..."]) -> Float[Tensor, "row class"]:
