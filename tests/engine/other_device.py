@@ -2,16 +2,15 @@
 host wait for a GPU, it counts.
 
 Its tensors say that they are on `DEVICE`, and hold a tensor of the CPU that computes. Registering
-it changes a process for good (torch.accelerator is there from then on), so a process that needs it
-imports this module before raysearch and does nothing else (`other_device_runs`).
+it changes a process for good (torch.accelerator is there from then on), so it has a process of its
+own (`other_device_runs`).
 
 - An operation on its tensors and one of the CPU with a dimension or more raises, as on a GPU; a
-  copy between the two, a number of the CPU, and an index that is on the CPU may be.
-- `.numpy()` of its tensors raises.
-- `found` counts by kind and by the line of raysearch: *waits*, which stop the host until the device
-  has done all it was given (a number is read, a tensor is copied to the host, a size depends on
-  numbers); and *uploads*, copies of pageable memory to the device: those that stop the host ("copy",
-  "list index", "index on the CPU") and those that do not ("copy, not waiting").
+  copy between the two, a number of the CPU, and an index on the CPU may be. `.numpy()` raises.
+- `found` counts *waits*, which stop the host until the device has done all it was given (a number
+  is read, a tensor is copied to the host, a size depends on numbers), and *uploads* of pageable
+  memory: those that stop the host too ("copy", "list index", "index on the CPU"), and others ("copy,
+  not waiting").
 
 It cannot show what CUDA kernels compute, streams and races, memory that is full, or code that asks
 for a device of type "cuda". torch.inference_mode is torch.no_grad here: a tensor subclass does not
@@ -47,14 +46,10 @@ INDEXED = aten.index.Tensor, aten.index_put.default, aten.index_put_.default
 SIZED_BY_NUMBERS = {
     aten.nonzero.default: "nonzero",
     aten.masked_select.default: "masked_select",
-    aten._unique2.default: "unique",
-    aten.unique_dim.default: "unique",
-    aten.repeat_interleave.Tensor: "repeat_interleave",
     aten.equal.default: "equal",
     aten.is_nonzero.default: "bool",
     aten._local_scalar_dense.default: "item",
 }
-CPU = torch.device("cpu")
 
 found: Counter[tuple[str, str]] = Counter()
 """How often, by (kind, "file:line" in raysearch)."""
@@ -93,9 +88,6 @@ class OtherTensor(Tensor):
         made.inner = inner
         return made
 
-    def __repr__(self) -> str:  # type: ignore[override]
-        return f"OtherTensor({self.inner})"
-
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _computed(func, args, kwargs or {})
@@ -120,8 +112,6 @@ class _Functions(TorchFunctionMode):
             kwargs.pop("device")
             return func(*args, **kwargs).to(DEVICE)
         if args and isinstance(args[0], OtherTensor):
-            if func is Tensor.new_tensor:
-                return torch.tensor(*args[1:], dtype=kwargs.get("dtype", args[0].dtype)).to(DEVICE)
             if func is Tensor.tolist:
                 _count("tolist")
                 return args[0].inner.tolist()
@@ -139,26 +129,24 @@ class _Functions(TorchFunctionMode):
 @contextmanager
 def in_use() -> Iterator[None]:
     """Makes the device usable within."""
-    entered, left = torch.inference_mode.__enter__, torch.inference_mode.__exit__
-    torch.inference_mode.__enter__, torch.inference_mode.__exit__ = _without_gradients()
+    mode = torch.inference_mode
+    kept = mode.__enter__, mode.__exit__
+    mode.__enter__, mode.__exit__ = _enter, _leave
     try:
         with _Functions(), _Operations():
             yield
     finally:
-        torch.inference_mode.__enter__, torch.inference_mode.__exit__ = entered, left
+        mode.__enter__, mode.__exit__ = kept
 
 
-def _without_gradients() -> tuple[Any, Any]:
-    """`torch.no_grad` in the place of `torch.inference_mode`, whose instances know their mode."""
+def _enter(self: Any) -> None:
+    """What torch.inference_mode does here: as torch.no_grad."""
+    self.before = torch.is_grad_enabled()
+    torch.set_grad_enabled(self.before and not self.mode)
 
-    def enter(self: Any) -> None:
-        self.before = torch.is_grad_enabled()
-        torch.set_grad_enabled(self.before and not self.mode)
 
-    def leave(self: Any, *_: object) -> None:
-        torch.set_grad_enabled(self.before)
-
-    return enter, leave
+def _leave(self: Any, *_: object) -> None:
+    torch.set_grad_enabled(self.before)
 
 
 def _computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -188,7 +176,7 @@ def _inner(of: Any, here: list[OtherTensor], on_cpu: list[Tensor]) -> Any:
     elif isinstance(of, list | tuple):
         return [_inner(one, here, on_cpu) for one in of]
     elif isinstance(of, torch.device) and of.type == NAME:
-        return CPU
+        return torch.device("cpu")
     return of
 
 
@@ -213,8 +201,7 @@ def _gru_cell(
 def _goes_to_cpu(func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
     if func is aten.copy_.default:
         return not isinstance(args[0], OtherTensor)
-    target = kwargs.get("device")
-    return target is not None and torch.device(target).type == "cpu"
+    return kwargs.get("device") is not None and not _is_here(kwargs["device"])
 
 
 def _look(
@@ -224,22 +211,21 @@ def _look(
     if func in COPIES:
         if to_cpu:
             _count("to the CPU")
-        elif on_cpu:
+        elif on_cpu and on_cpu[0].numel():
             waits = not (kwargs.get("non_blocking") or args[2:3] == (True,))
             _count("copy" if waits else "copy, not waiting")
         return
-    apart = [of for of in on_cpu if of.ndim]
+    indices: list[Any] = []
     if func in SIZED_BY_NUMBERS:
         _count(SIZED_BY_NUMBERS[func])
     elif func in INDEXED and isinstance(args[0], OtherTensor):
         indices = [of for of in args[1] if of is not None]
         if any(of.dtype == torch.bool for of in indices):
             _count("bool index")
-        if any(of is one for of in indices for one in apart):
+        if any(not isinstance(of, OtherTensor) and of.ndim for of in indices):
             _count("index on the CPU")
-        apart = [of for of in apart if all(of is not one for one in indices)]
-    if apart:
-        shapes = [tuple(of.shape) for of in apart]
+    shapes = [tuple(of.shape) for of in on_cpu if of.ndim and all(of is not i for i in indices)]
+    if shapes:
         raise RuntimeError(f"{func}: tensors of the shapes {shapes} are on the CPU, others not")
 
 
@@ -255,8 +241,6 @@ def _index(index: Any) -> Any:
 
 
 def _is_here(of: Any) -> bool:
-    if isinstance(of, str):
-        return of.partition(":")[0] == NAME
     if isinstance(of, list | tuple):
         return any(map(_is_here, of))
     return isinstance(of, OtherTensor) or (isinstance(of, torch.device) and of.type == NAME)
@@ -264,15 +248,9 @@ def _is_here(of: Any) -> bool:
 
 def _count(kind: str) -> None:
     """Counts one, at the innermost line of raysearch that runs."""
-    frame = sys._getframe()
-    while frame is not None and not _is_ours(frame.f_code.co_filename):
-        frame = frame.f_back
-    if frame is None:
-        found[kind, ELSEWHERE] += 1
-        return
-    file = Path(frame.f_code.co_filename).relative_to(SOURCES)
-    found[kind, f"{file}:{frame.f_lineno}"] += 1
-
-
-def _is_ours(file: str) -> bool:
-    return file.startswith(SOURCES) and not file.endswith(COPYING)
+    frame, place = sys._getframe(), ELSEWHERE
+    while frame is not None and place == ELSEWHERE:
+        file, frame, line = frame.f_code.co_filename, frame.f_back, frame.f_lineno
+        if file.startswith(SOURCES) and not file.endswith(COPYING):
+            place = f"{Path(file).relative_to(SOURCES)}:{line}"
+    found[kind, place] += 1

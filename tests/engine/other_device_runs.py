@@ -2,11 +2,12 @@
 
     python -m tests.engine.other_device_runs RUN ...
 
-A line for each run: {"run", "cpu", "other"}, what events say on both; of a run that counts,
-{"run", "other"}: by name, for each size, what the device found as [kind, place, count].
+A line for each run: {"run", "warned", "cpu", "other"}, what events say on both devices; of a run
+that counts, "other" alone: by name, for each size, what was found there as [kind, place, count].
 """
 
 import json
+import logging
 import sys
 import traceback
 from collections import Counter
@@ -143,7 +144,7 @@ def done(replica: Replica, kind: str, pairs: Sequence[Any], *asked: Any, **more:
 def swaps(family: str, dtype: str, device: torch.device) -> Any:
     """Screening, swaps of every kind with all scores, attribution, a lease."""
     pairs = random_pairs(1, 12, shortest=4, longest=6)
-    replica = replica_on(device, pairs, family, dtype, scores=tuple(SCORES))
+    replica = replica_on(device, pairs, family, dtype, scores=tuple(SCORES), tokens="auto")
     tests = tuple((LeasedTest("x", 0, 0, _EndsAfter(at)),) for at in (1, 5, 99))
     lease = Lease(tests, unfiltered=True, step=12, rows=10**6, seconds=1e9)
     leased = Task(1, "measure", tuple(interventions()[:3]), blocks_of(pairs, 4), lease=lease)
@@ -333,7 +334,7 @@ def steps(device: torch.device) -> Any:
     pairs = random_pairs(3, max(SIZES), shortest=5, longest=5)
     settings = {"components": ("residual",), "recipe": recipe, "rows": 1000}
     for kind, replica in (
-        ("llama", replica_on(device, pairs, "llama", **settings)),
+        ("gpt2", replica_on(device, pairs, "gpt2", **settings)),
         ("mlp", tensor_replica("mlp", len(pairs), device, recipe=recipe)),
     ):
         asked = [
@@ -412,10 +413,24 @@ COUNTED: dict[str, Run] = {
 }
 
 
+class _Warnings(logging.Handler):
+    """Keeps what is warned of: a wave that fails, a batch whose gradients are off."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.seen: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.seen.append(record.getMessage())
+
+
 def main(names: Sequence[str]) -> None:
     torch.set_num_threads(1)
+    warnings = _Warnings()
+    logging.getLogger("raysearch").addHandler(warnings)
     for name in names:
-        line: dict[str, Any] = {"run": name}
+        warnings.seen = []
+        line: dict[str, Any] = {"run": name, "warned": warnings.seen}
         try:
             if name in RUNS:
                 line["cpu"] = RUNS[name](CPU)

@@ -187,7 +187,7 @@ def chosen(
 def _items(
     tokens: Float[Tensor, "flat width"], vector: Int[Tensor, "feature"] | None, count: int
 ) -> Float[Tensor, "item token feature"]:
-    chosen = tokens if vector is None else tokens[:, vector.to(tokens.device)]
+    chosen = tokens if vector is None else tokens[:, vector]
     return chosen.reshape(-1, count, chosen.shape[-1])
 
 

@@ -61,6 +61,6 @@ class UnpatchedRuns:
             ids = on_device(torch.tensor([ids for _, *ids in wanted]), logits.device)
             losses.append(losses_of(self._loss, lines, ids[:, 0], ids[:, 1]))
             outputs.append(predictions_among(lines, [row.among for row, *_ in wanted]).ids)
-        every = [one for wanted, _ in rows for one in wanted]
-        outcomes = zip(torch.cat(losses).tolist(), torch.cat(outputs).tolist(), strict=True)
-        self._found |= zip(every, outcomes, strict=True)
+        every = (one for wanted, _ in rows for one in wanted)
+        found = (torch.cat(of).tolist() for of in (losses, outputs))
+        self._found |= zip(every, zip(*found, strict=True), strict=True)
