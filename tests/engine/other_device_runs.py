@@ -66,7 +66,7 @@ TRAINED = (
     Subspace("mask", 3, basis="pca"),
 )
 CLOSED = Subspace("pca", 2), Subspace("svd", 2), Subspace("mean_difference")
-STEPS = 2, 5
+STEPS = 2, 4
 """Steps of two trainings whose difference is counted."""
 SIZES = 6, 36
 """Pairs of two waves, or of the steps of two trainings, that are counted."""
@@ -221,16 +221,26 @@ class _OnDevice(tensors.Drawn):
 
 
 def tensor_replica(kind: str, pairs: int, device: torch.device, **settings: Any) -> Replica:
-    drawn = tensors.drawn(kind, pairs)
-    world = _OnDevice(kind, drawn.encoded)
+    encoded = tensors.drawn(kind, pairs).encoded
+    if kind != "mlp":
+        at = {**encoded[0].base_positions, "both": (0, 2)}
+        of_sources = {ONE_SOURCE: at}
+        encoded = tuple(replace(e, base_positions=at, source_positions=of_sources) for e in encoded)
+    world = _OnDevice(kind, encoded)
     object.__setattr__(world, "device", device)
     return tensors.replica_of(world, rows=1000, **settings)
+
+
+def tensor_interventions(kind: str) -> list[Intervention]:
+    """Those of the tests of networks on tensors; and of two time steps, or patches, as one unit."""
+    both = [Intervention((unit(0, position="both"),))] if kind != "mlp" else []
+    return tensors.interventions(kind) + both
 
 
 def of_tensors(kind: str, device: torch.device) -> Any:
     """Swaps and attribution of a network on tensors; training where its layers are no steps."""
     replica = tensor_replica(kind, 12, device, recipe=RECIPE)
-    asked = tensors.interventions(kind)
+    asked = tensor_interventions(kind)
     pairs, units = replica.opened.encoded, tuple(of.units[0] for of in asked[:2])
     found = {
         "path": replica.opened.facts.path,
@@ -254,7 +264,7 @@ def counted(do: Callable[[], object]) -> Counter[tuple[str, str]]:
 
 def without_near_ties(replica: Replica) -> Replica:
     """A replica none of whose rows is decided again."""
-    replica._runner.evaluator.near_tie = 0.0
+    replica._runner.near_tie = replica._runner.evaluator.near_tie = 0.0
     replica._runner.cache.set_tolerance(0.0)
     return replica
 
@@ -320,7 +330,7 @@ def tensor_waves(device: torch.device) -> Any:
         replica = without_near_ties(tensor_replica(kind, max(SIZES), device))
         asked = {
             f"{at} {of.control or of.kind}": of
-            for at, of in enumerate(tensors.interventions(kind))
+            for at, of in enumerate(tensor_interventions(kind))
             if of.control != "self_swap"  # nothing is run
         }
         _count_waves(found, replica, replica.opened.encoded, asked, f"{kind} ")
@@ -338,8 +348,8 @@ def steps(device: torch.device) -> Any:
         ("mlp", tensor_replica("mlp", len(pairs), device, recipe=recipe)),
     ):
         asked = [
-            Intervention((Unit(Site(layer, "residual", "last"), of),), variable="x")
-            for layer, of in product((0, 1), TRAINED)
+            Intervention((Unit(Site(at % 2, "residual", "last"), of),), variable="x")
+            for at, of in enumerate(TRAINED)
         ]
         seeds = tuple(Seed(of, at) for of, at in product(asked, (0, 1)))
         for size in SIZES:
@@ -348,6 +358,28 @@ def steps(device: torch.device) -> Any:
             fit(steps=(0, STEPS[0]))
             short, long = (counted(partial(fit, steps=(0, last))) for last in STEPS)
             found.setdefault(kind, []).append(listed(long - short))
+    return found
+
+
+def looks(device: torch.device) -> Any:
+    """What a fit with validation, every second of whose pairs has its base as its source, and an
+    attribution count, with so many pairs."""
+    found: dict[str, list[Any]] = {}
+    for size in SIZES:
+        pairs = tuple(
+            replace(p, sources={ONE_SOURCE: p.base}) if p.index % 2 else p
+            for p in random_pairs(3, size, shortest=5, longest=5)
+        )
+        recipe = NOTHING.model_copy(update={"steps": 2, "validation": 0.5, "evaluate": 2})
+        settings = {"components": ("residual",), "recipe": recipe, "rows": 1000}
+        replica = without_near_ties(replica_on(device, pairs, "gpt2", **settings))
+        asked = [Intervention((unit(0, position="last", subspace=TRAINED[0]),), variable="x")]
+        seeds = tuple(Seed(of, at) for of, at in product(asked, (0, 1)))
+        fit = partial(done, replica, "fit", pairs, *asked, seeds=seeds, steps=(0, 2))
+        units = tuple(unit(layer, position=at) for layer, at in product((0, 1), POSITIONS))
+        attribution = partial(done, replica, "attribute", pairs, units=units)
+        for name, do in (("fit", fit), ("attribution", attribution)):
+            found.setdefault(name, []).append(listed(counted(do)))
     return found
 
 
@@ -409,6 +441,7 @@ COUNTED: dict[str, Run] = {
     "waves": waves,
     "tensor waves": tensor_waves,
     "steps": steps,
+    "looks": looks,
     "rules": rules,
 }
 
