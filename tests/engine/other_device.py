@@ -9,8 +9,8 @@ own (`other_device_runs`).
   copy between the two, a number of the CPU, and an index on the CPU may be. `.numpy()` raises.
 - `found` counts *waits*, which stop the host until the device has done all it was given (a number
   is read, a tensor is copied to the host, a size depends on numbers), and *uploads* of pageable
-  memory: those that stop the host too ("copy", "list index", "index on the CPU"), and others ("copy,
-  not waiting").
+  memory: those that stop the host too ("copy", "list index", "index on the CPU"), and others
+  ("copy, not waiting").
 
 It cannot show what CUDA kernels compute, streams and races, memory that is full, or code that asks
 for a device of type "cuda". torch.inference_mode is torch.no_grad here: a tensor subclass does not

@@ -1,5 +1,5 @@
-"""The engine on a device that is not the CPU, in a process of its own (`other_device_runs`): results
-are those of the CPU, and a wave waits once for the device, a step of training never."""
+"""The engine on a device that is not the CPU, in a process of its own (`other_device_runs`):
+results are those of the CPU, and a wave waits once for the device, a step of training never."""
 
 import json
 import math
@@ -120,7 +120,8 @@ def test_a_wave_waits_once_for_the_device(run: str) -> None:
         few, many = (counts(of_size, WAITS) for of_size in found)
         assert few == many, "as often, whatever the rows"
         if not name.startswith(("scores", "three tokens")):
-            assert many == {"to the CPU at engine/execution/predict.py:76": 1}, name
+            assert list(many.values()) == [1], name
+            assert "to the CPU at engine/execution/predict.py" in next(iter(many))
             check_uploads(found)
 
 
