@@ -39,8 +39,7 @@ for each place that is patched."""
 SIZES, STEPS = (6, 36), 2
 """Rows of the two waves, or pairs of the steps, that are counted; the number of these steps."""
 NEAR_TIES = 0.1
-"""Share of results in bfloat16 that may differ, since the attention is computed in another order:
-0.06 were seen."""
+"""Share of results in bfloat16 that may differ, since the attention is computed in another order."""
 
 
 @cache
