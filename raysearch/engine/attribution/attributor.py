@@ -35,7 +35,9 @@ from raysearch.engine.execution.usage import UsageMeter
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import ModelInput, Network, batches, tokens_of
 from raysearch.engine.networks.point import Point
+from raysearch.engine.networks.to_device import on_device
 from raysearch.engine.patching.build import build_row
+from raysearch.engine.patching.edits import chosen
 from raysearch.engine.patching.rows import FeatureIndices, Patch
 from raysearch.errors import RaysearchError
 
@@ -181,13 +183,10 @@ class Attributor:
             rows = zip(comparisons, bases, strict=True)
             products[unit] = torch.stack(
                 [_product(of_pairs[t.pair.index], base, sources) for t, base in rows]
-            ).cpu()
-        columns = [
-            products[u] if features is None else products[u][:, list(features)]
-            for u, features in spans
-        ]
+            )
+        moves = [_sum_of(products[unit], features) for unit, features in spans]
         leads = torch.tensor([base.lead for base in bases], dtype=torch.float64)
-        return torch.stack([column.sum(1) for column in columns], dim=1), leads
+        return torch.stack([of.to(moves[0].device) for of in moves], dim=1).cpu(), leads
 
     def _sources(
         self,
@@ -274,20 +273,22 @@ def _product(
     """Multiplies gradient and difference elementwise and sums over tokens, in double precision
     because terms cancel."""
     (source,) = patch.sources
-    theirs = _taken(sources[source.run.base][source.point], source.tokens, source.features)
+    theirs = chosen(sources[source.run.base][source.point], source.tokens, source.features).double()
     ours, gradient = (
-        _taken(of[patch.point], patch.tokens, patch.features)
+        chosen(of[patch.point], patch.tokens, patch.features).double()
         for of in (base.activations, base.gradients)
     )
     product: Tensor = (gradient * (theirs.to(ours.device) - ours)).sum(0)
     return product
 
 
-def _taken(
-    seen: Float[Tensor, "token width"], tokens: Ids, features: FeatureIndices
-) -> Float[Tensor, "chosen feature"]:
-    chosen = seen[list(tokens)]
-    return (chosen if features is None else chosen[:, list(features)]).double()
+def _sum_of(
+    products: Float[Tensor, "comparison width"], features: FeatureIndices
+) -> Float[Tensor, "comparison"]:
+    """Sums the products of some features."""
+    if features is None:
+        return products.sum(1)
+    return products[:, on_device(features, products.device)].sum(1)
 
 
 def _sum(effects: Sequence[float]) -> float:

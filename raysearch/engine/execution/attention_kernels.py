@@ -41,7 +41,7 @@ def part(
         out, total, *_ = _GPU_HALF(query, key, value, 0.0, causal, scale=scale)
     elif query.device.type == "cuda":
         out, total, *_ = _GPU(query, key, value, None, True, 0.0, causal, scale=scale)
-        total = total[..., : query.shape[2]]
+        total = total.narrow(2, 0, query.shape[2])  # it is padded
     else:
         return part_by_formula(query, key, value, causal, scale)
     return out, total

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from raysearch.engine.execution.read_spans import ReadSpan
+from raysearch.engine.networks.to_device import on_device as on_device
 from raysearch.engine.patching.rows import Indices as Indices
 
 Layers = Tensor | Sequence[Tensor]
@@ -227,12 +228,6 @@ def _of_bases(stored: Tensor, rows: Indices, dimension: int) -> Tensor:
     if (np.diff(rows) == 1).all():
         return stored.narrow(dimension, int(rows[0]), len(rows))
     return stored.index_select(dimension, on_device(rows, stored.device))
-
-
-def on_device(numbers: Tensor | Indices, device: torch.device) -> Tensor:
-    """Returns numbers of the host on a device, without waiting for it."""
-    tensor = numbers if isinstance(numbers, Tensor) else torch.from_numpy(numbers)
-    return tensor.to(device, non_blocking=True)
 
 
 def _in_order(parts: Sequence[Tensor], places: Sequence[Indices], dimension: int) -> Tensor:

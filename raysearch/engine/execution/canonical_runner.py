@@ -26,7 +26,7 @@ from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.gradient_mode import without_gradients
 from raysearch.engine.networks.network import LanguageModel, ModelInput, Network, tokens_of
 from raysearch.engine.networks.point import Point
-from raysearch.engine.patching.edits import Replacements
+from raysearch.engine.patching.edits import Replacements, chosen
 from raysearch.engine.patching.operations import Featurized, Interchange
 from raysearch.engine.patching.oracle import LogitsOf, activations_in, oracle
 from raysearch.engine.patching.rows import Patch, Row, Source
@@ -94,8 +94,8 @@ class CanonicalRunner:
         return source == own or torch.equal(self._taken(source), self._taken(own))
 
     def _taken(self, source: Source) -> Float[Tensor, "token feature"]:
-        tokens = self._read_run(source.run, [source.point])[source.point][list(source.tokens)]
-        return tokens if source.features is None else tokens[:, list(source.features)]
+        seen = self._read_run(source.run, [source.point])[source.point]
+        return chosen(seen, source.tokens, source.features)
 
     def _rest_of(self, row: Row) -> LogitsOf | None:
         """Returns a function that runs the base of `row` from its first patched block on; None to

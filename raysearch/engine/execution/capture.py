@@ -14,6 +14,7 @@ from raysearch.engine.execution.capture_request import CaptureRequest
 from raysearch.engine.networks.components import Components, HookPoint, hook_at
 from raysearch.engine.networks.hooks import Activation, Hook, HookCall
 from raysearch.engine.networks.network import ModelInput, Network
+from raysearch.engine.networks.to_device import on_device
 from raysearch.engine.patching.rows import Row
 
 
@@ -91,10 +92,10 @@ class Capture:
         assert len(self._network.blocks) <= min(len(keys), len(values)), (
             "a model of which a layer stores no keys and values cannot be replayed"
         )
-        bases = torch.tensor(self._bases)
+        bases = {device: on_device(self._bases, device) for device in {t.device for t in keys}}
         some_keys, some_values = (
             stack_layers(
-                [t[:, :, :tokens].index_select(0, bases.to(t.device)) for t in layers[first:]]
+                [t[:, :, :tokens].index_select(0, bases[t.device]) for t in layers[first:]]
             )
             for layers in (keys, values)
         )

@@ -79,12 +79,17 @@ class Predictions:
 
 def predict(logits: Float[Tensor, "row vocab"], among: Sequence[Ids] = ()) -> list[Prediction]:
     """Returns the prediction of each row. `among`: ids to choose from, by row; empty: all."""
-    ids = choices_of(among, logits.device)
-    found = predictions_of(logits if ids is not None else mask_other_choices(logits, among), ids)
+    found = predictions_among(logits, among)
     return [
         Prediction(*row)
         for row in zip(found.ids.tolist(), found.gaps.tolist(), found.finite.tolist(), strict=True)
     ]
+
+
+def predictions_among(logits: Float[Tensor, "row vocab"], among: Sequence[Ids]) -> Predictions:
+    """Returns the predictions of rows, without waiting for the device. `among`: as in `predict`."""
+    ids = choices_of(among, logits.device)
+    return predictions_of(logits if ids is not None else mask_other_choices(logits, among), ids)
 
 
 def predictions_of(
@@ -119,11 +124,14 @@ def mask_other_choices(
     reported. `which`: the index in `among` of each row's ids (None: one of each for each row)."""
     if not any(among):
         return logits
-    out = torch.ones(len(among), logits.shape[1], dtype=torch.bool, device=logits.device)
-    for row, ids in enumerate(among):
-        out[row, list(ids) or slice(None)] = False
+    device = logits.device
+    own = [(row, id_) for row, ids in enumerate(among) for id_ in ids]
+    rows, ids = (on_device(numbers, device) for numbers in zip(*own, strict=True))
+    out = on_device(torch.tensor([[bool(ids)] for ids in among]), device)
+    out = out.repeat(1, logits.shape[1])
+    out[rows, ids] = False
     if which is not None:
-        out = out[torch.from_numpy(which).to(out.device)]
+        out = out[on_device(which, device)]
     return logits.masked_fill(out & logits.isfinite(), -torch.inf)
 
 

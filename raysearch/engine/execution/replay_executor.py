@@ -3,7 +3,6 @@
 from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from raysearch.engine.execution.wave import WaveShape, entry_of
 from raysearch.engine.execution.wave_executor import WaveExecutor
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import LanguageModel, tokens_of
+from raysearch.engine.networks.to_device import on_device
 from raysearch.engine.patching.build_swaps import swaps_of
 from raysearch.engine.patching.edits import Replacements, check_has_tokens
 from raysearch.engine.patching.rows import Row
@@ -78,7 +78,7 @@ class ReplayExecutor(WaveExecutor):
         order = np.lexsort((swaps.place, self._waves.entries(swaps)))
         among = [rows[at].among for at in order] if choices_only else []
         logits = self.swap_logits(swaps.take(order), choices_of(among, self._cache.device))
-        return logits[torch.from_numpy(np.argsort(order)).to(logits.device)]
+        return logits[on_device(np.argsort(order), logits.device)]
 
     def is_free(self, row: Row) -> bool:
         """Says whether an interchange changes nothing: equal positions after equal prefixes.

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from raysearch.engine.execution.cached_runs import Indices, RunTable, gather
+from raysearch.engine.execution.cached_runs import Indices, RunTable, gather, on_device
 from raysearch.engine.networks.components import Components, HookPoint
 from raysearch.engine.networks.hooks import Edit, HookSide
 from raysearch.engine.networks.network import tokens_of
@@ -107,12 +107,12 @@ class Group:
         """Returns what replaces the activation of each row. `found`: what its sets have."""
         patch, found = self.patch, found[:, : self.patch.tokens]
         if patch.source_features is not None:
-            found = found[..., list(patch.source_features)]
+            found = found[..., on_device(patch.source_features, found.device)]
         if patch.sources == 1:
             return found
         sets = torch.split(found.contiguous(), patch.sources)
         means = torch.stack([of_set.mean(0) for of_set in sets])  # one by one, as rows are
-        return means[torch.from_numpy(which).to(means.device)]
+        return means[on_device(which, means.device)]
 
 
 class Waves:

@@ -31,6 +31,7 @@ from raysearch.engine.networks.blocks import layers_of
 from raysearch.engine.networks.encoder import Encoder
 from raysearch.engine.networks.hooks import HookSide
 from raysearch.engine.networks.length_boundaries import Stretch, config_values, named_lengths
+from raysearch.engine.networks.to_device import on_device
 
 EXAMPLE = 3
 """Tokens in the example input. Several, so that a module that does not produce one vector for each
@@ -338,7 +339,7 @@ class LanguageModel:
             options["logits_to_keep"] = (
                 1  # the head at 12 tokens takes as long as the blocks of SmolLM2-135M
             )
-        ids = torch.tensor([_ids(given) for given in givens], device=self.device)
+        ids = on_device(torch.tensor([_ids(given) for given in givens]), self.device)
         return self.run(input_ids=ids, **options)[:, -1].float()
 
     def _takes(self, argument: str) -> bool:

@@ -37,6 +37,7 @@ from raysearch.engine.networks.module_shapes import (
     patchable,
 )
 from raysearch.engine.networks.recurrent import steps_of, stepwise, unsteppable
+from raysearch.engine.networks.to_device import on_device
 from raysearch.errors import ModelError
 
 BLOCKS = (
@@ -189,7 +190,7 @@ class TensorNetwork:
         first = _stimulus(givens[0])
         data = bytearray().join([of.data for of in givens if isinstance(of, Stimulus)])
         inputs = torch.frombuffer(data, dtype=_DTYPES[first.dtype])
-        inputs = inputs.view(len(givens), *first.shape).to(self.device)
+        inputs = on_device(inputs.view(len(givens), *first.shape), self.device)
         return inputs.to(self._dtype) if inputs.is_floating_point() else inputs
 
     def logits(self, inputs: Shaped[Tensor, "row ..."]) -> Float[Tensor, "row class"]:

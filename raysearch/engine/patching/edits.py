@@ -12,9 +12,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from raysearch.core.events import Ids
 from raysearch.engine.networks.components import Components, HookPoint
 from raysearch.engine.networks.hooks import Activation, Edit, HookCall, HookSide
 from raysearch.engine.networks.point import Point
+from raysearch.engine.networks.to_device import on_device
 from raysearch.engine.patching.operations import Operation
 from raysearch.engine.patching.rows import FeatureIndices, Indices, Patch, Row, Source
 from raysearch.errors import PositionError
@@ -116,13 +118,13 @@ def _write(edited: Float[Tensor, "row token width"], writes: Writes, first: int)
     if not now.all():
         rows, columns, tokens = rows[now], columns[now], 1
         if replacements is not None:
-            replacements = replacements.flatten(0, 1)[torch.from_numpy(now).to(device), None]
+            replacements = replacements.flatten(0, 1)[on_device(now.nonzero()[0], device), None]
         if not len(rows):
             return
-    where = tuple(torch.from_numpy(at).to(device, non_blocking=True) for at in (rows, columns))
+    where = tuple(on_device(at, device) for at in (rows, columns))
     vector = hook_columns(writes.hook_point, writes.features)
     if vector is not None:
-        vector = vector.to(device, non_blocking=True)
+        vector = on_device(vector, device)
     base = _items(edited[where], vector, tokens)
     new = writes.kind.forward(base, replacements).flatten(0, 1)
     if vector is None:
@@ -169,14 +171,21 @@ def _source_tokens(
     source: Source, seen: Float[Tensor, "token width"]
 ) -> Float[Tensor, "chosen feature"]:
     check_has_tokens(source, len(seen))
-    tokens = seen[list(source.tokens)]
-    return tokens if source.features is None else tokens[:, list(source.features)]
+    return chosen(seen, source.tokens, source.features)
+
+
+def chosen(
+    seen: Float[Tensor, "token width"], tokens: Ids, features: FeatureIndices
+) -> Float[Tensor, "chosen feature"]:
+    """Returns a copy of some features of some tokens, without waiting for the device."""
+    of_tokens = seen[on_device(tokens, seen.device)]
+    return of_tokens if features is None else of_tokens[:, on_device(features, seen.device)]
 
 
 def _items(
     tokens: Float[Tensor, "flat width"], vector: Int[Tensor, "feature"] | None, count: int
 ) -> Float[Tensor, "item token feature"]:
-    chosen = tokens if vector is None else tokens[:, vector.to(tokens.device)]
+    chosen = tokens if vector is None else tokens[:, vector]
     return chosen.reshape(-1, count, chosen.shape[-1])
 
 

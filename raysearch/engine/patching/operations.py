@@ -108,7 +108,7 @@ class Placebo:
         change = self.real.forward(base, source).flatten(1).float() - x
         digest = hashlib.sha256(self.seed.encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-        direction = torch.randn(x.shape[1], generator=generator).to(x)
+        direction = torch.randn(x.shape[1], generator=generator).to(x, non_blocking=True)
         placed: Tensor = x + change.norm(dim=1, keepdim=True) * direction / direction.norm()
         return placed.to(base.dtype).view_as(base)
 

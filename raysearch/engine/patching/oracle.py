@@ -16,7 +16,13 @@ from raysearch.engine.networks.components import Components, hook_at
 from raysearch.engine.networks.hooks import Activation, Edit, Hook, HookCall, owned_hooks
 from raysearch.engine.networks.network import ModelInput, Network
 from raysearch.engine.networks.point import Point
-from raysearch.engine.patching.edits import Replacements, hook_columns, replacement_of, sources_of
+from raysearch.engine.patching.edits import (
+    Replacements,
+    chosen,
+    hook_columns,
+    replacement_of,
+    sources_of,
+)
 from raysearch.engine.patching.operations import Collect
 from raysearch.engine.patching.rows import Patch, Row
 from raysearch.errors import PositionError
@@ -73,11 +79,7 @@ def collect(
     the other patches act."""
     reads = [patch for patch in row.patches if isinstance(patch.kind, Collect)]
     _, seen = _run(network, hook_points, row, tuple({patch.point for patch in reads}))
-    collected = []
-    for patch in reads:
-        tokens = seen[patch.point][list(patch.tokens)]
-        collected.append(tokens if patch.features is None else tokens[:, list(patch.features)])
-    return collected
+    return [chosen(seen[patch.point], patch.tokens, patch.features) for patch in reads]
 
 
 def edits(

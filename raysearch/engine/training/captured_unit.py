@@ -23,7 +23,7 @@ from raysearch.engine.networks.gradient_mode import without_gradients
 from raysearch.engine.networks.network import ModelInput, Network
 from raysearch.engine.networks.point import Point
 from raysearch.engine.patching.build import build_row
-from raysearch.engine.patching.edits import sources_of
+from raysearch.engine.patching.edits import chosen, sources_of
 from raysearch.engine.patching.operations import Collect
 from raysearch.engine.patching.oracle import collect
 from raysearch.engine.patching.rows import FeatureIndices, Patch, Row
@@ -123,7 +123,7 @@ def _vectors(
             runs = cache.runs([*(Row(row.base) for row in batch), *sources_of(batch)])
             both = [
                 [
-                    _chosen(cache.at(runs[Row(given)], point), tokens, features)
+                    chosen(cache.at(runs[Row(given)], point), tokens, features).flatten().float()
                     for given, point, tokens, features in of_row
                 ]
                 for of_row in reads
@@ -157,13 +157,6 @@ def _read_one(
         network, hook_points, Row(given, (Patch(point, tokens, (), Collect(), features),))
     )
     return seen.flatten().float().clone()
-
-
-def _chosen(
-    seen: Float[Tensor, "token width"], tokens: Ids, features: FeatureIndices
-) -> Float[Tensor, "flat"]:
-    chosen = seen[list(tokens)]
-    return (chosen if features is None else chosen[:, list(features)]).flatten().float()
 
 
 def inputs_of(rows: Sequence[Row]) -> dict[ModelInput, tuple[bool, int]]:

@@ -180,7 +180,7 @@ class RowRunner:
             near = [] if self._is_plain else near_ties(predictions, self._tolerance)
             for at in near:
                 losses[at], ids[at] = self._canonical(step, vectors, part[at])
-            slots = np.array([int(slot) for slot in _taken(step.slots, part)])
+            slots = _taken(step.slots, part).tolist()
             found.losses[slots], found.ids[slots] = losses, ids
 
         return found, self._run(step, run, self._limit)

@@ -12,9 +12,10 @@ from torch import Tensor
 from raysearch.core.option_names import Loss
 from raysearch.engine.execution.losses import losses_of
 from raysearch.engine.execution.memory import RowLimit, run_in_halves
-from raysearch.engine.execution.predict import predict
+from raysearch.engine.execution.predict import predictions_among
 from raysearch.engine.execution.usage import UsageMeter
 from raysearch.engine.networks.network import Network, batches, tokens_of
+from raysearch.engine.networks.to_device import on_device
 from raysearch.engine.patching.rows import Row
 
 Wanted = tuple[Row, int, int]
@@ -44,8 +45,7 @@ class UnpatchedRuns:
             for part in run_in_halves(
                 batch, lambda rows: list(zip(rows, self._logits(rows), strict=True)), self._limit
             ):
-                for row, logits in part:
-                    self._add(by_row[row], logits)
+                self._add([(by_row[row], logits) for row, logits in part])
         return [self._found[one] for one in wanted]
 
     @torch.inference_mode()
@@ -53,11 +53,14 @@ class UnpatchedRuns:
         self._meter.ran(sum(tokens_of(row.base) for row in rows))
         return self._network.batch([row.base for row in rows])
 
-    def _add(self, wanted: Sequence[Wanted], logits: Float[Tensor, "answer"]) -> None:
-        """Adds the outcomes of one row."""
-        lines = logits.expand(len(wanted), -1)
-        ids = torch.tensor([ids for _, *ids in wanted], device=logits.device)
-        losses = losses_of(self._loss, lines, ids[:, 0], ids[:, 1]).tolist()
-        predictions = predict(lines, [row.among for row, *_ in wanted])
-        for one, loss, prediction in zip(wanted, losses, predictions, strict=True):
-            self._found[one] = loss, prediction.id
+    def _add(self, rows: Sequence[tuple[Sequence[Wanted], Float[Tensor, "answer"]]]) -> None:
+        """Adds the outcomes of rows, with what is wanted of each; waits for the device twice."""
+        losses, outputs = [], []
+        for wanted, logits in rows:
+            lines = logits.expand(len(wanted), -1)
+            ids = on_device(torch.tensor([ids for _, *ids in wanted]), logits.device)
+            losses.append(losses_of(self._loss, lines, ids[:, 0], ids[:, 1]))
+            outputs.append(predictions_among(lines, [row.among for row, *_ in wanted]).ids)
+        every = (one for wanted, _ in rows for one in wanted)
+        found = (torch.cat(of).tolist() for of in (losses, outputs))
+        self._found |= zip(every, zip(*found, strict=True), strict=True)
