@@ -6,6 +6,7 @@ A line for each run: {"run", "warned", "cpu", "other"}, what events say on both 
 that counts, "other" alone: by name, for each size, what was found there as [kind, place, count].
 """
 
+import importlib.util
 import json
 import logging
 import sys
@@ -15,7 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
+from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -37,10 +40,12 @@ from raysearch.core.events import (
 from raysearch.core.fit_keys import FitKeys
 from raysearch.core.hypothesis import Intervention, Site, Subspace, Unit
 from raysearch.core.lease import Lease, LeasedTest
+from raysearch.core.model_source import ModelSource
 from raysearch.core.option_names import SCORES
 from raysearch.core.prompt_format import PromptFormat
 from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.execution.evaluate_swaps import TRIED
+from raysearch.engine.loading import load
 from raysearch.engine.loading.loaded_model import LoadedModel
 from raysearch.engine.networks.components import Components
 from raysearch.engine.networks.network import Encoder, LanguageModel
@@ -383,6 +388,29 @@ def looks(device: torch.device) -> Any:
     return found
 
 
+def loading(device: torch.device) -> Any:
+    """A model that is loaded onto the device, with accelerate and without it: where its weights are,
+    what they sum to, and how often a module was moved."""
+    found: dict[str, Any] = {}
+    to, find_spec = torch.nn.Module.to, importlib.util.find_spec
+    for name, is_there in (("straight", True), ("moved", False)):
+        with TemporaryDirectory() as folder:
+            model_of("llama").save_pretrained(folder)
+            word_tokenizer().save_pretrained(folder)
+            with (
+                patch.object(torch.nn.Module, "to", autospec=True, side_effect=to) as moves,
+                patch.object(load, "find_spec", find_spec if is_there else lambda _: None),
+            ):
+                model = load.load(ModelSource(folder, dtype="float32"), str(device)).model
+        weights = list(model.parameters())
+        found[name] = {
+            "devices": sorted({str(of.device) for of in (*weights, *model.buffers())}),
+            "sum": sum(float(weight.double().sum()) for weight in weights),
+            "moves": moves.call_count,
+        }
+    return found
+
+
 def rules(device: torch.device) -> Any:
     """What the device itself does with a tensor there and one of the CPU: what is counted, or the
     error."""
@@ -442,6 +470,7 @@ COUNTED: dict[str, Run] = {
     "tensor waves": tensor_waves,
     "steps": steps,
     "looks": looks,
+    "loading": loading,
     "rules": rules,
 }
 

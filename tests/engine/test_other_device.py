@@ -17,12 +17,16 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from raysearch.engine.execution import attention_kernels
+from tests.engine.worlds import model_of
 
 ROOT = Path(__file__).parents[2]
+ONE_THREAD = {"HF_DEACTIVATE_ASYNC_LOAD": "1"}
+"""Of the environment: transformers reads weights in the thread that asks; others do not know the
+other device."""
 QUICK = (
     *("swaps llama float32", "fits gpt2 float32"),
     *("generation llama float32", "tensors mlp", "tensors gru"),
-    *("waves", "tensor waves", "steps", "looks", "rules"),
+    *("waves", "tensor waves", "steps", "looks", "loading", "rules"),
 )
 """Runs of one process; the others have one each."""
 FAMILIES, DTYPES = ("llama", "gpt2", "gemma2"), ("float32", "bfloat16")
@@ -48,7 +52,7 @@ def ran(names: tuple[str, ...]) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-m", "tests.engine.other_device_runs", *names],
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | ONE_THREAD,
         capture_output=True,
         text=True,
         check=False,
@@ -147,6 +151,14 @@ def test_no_wait_for_the_device_is_of_a_row_where_many_are_looked_at(what: str) 
     few, many = (counts(found, WAITS | STOPPING_UPLOADS) for found in told("looks")["other"][what])
     grown = {place: count - few.get(place, 0) for place, count in many.items()}
     assert max(grown.values()) <= 3, grown
+
+
+def test_weights_are_read_straight_to_the_device_where_accelerate_is_installed() -> None:
+    found = told("loading")["other"]
+    here = sum(float(weight.double().sum()) for weight in model_of("llama").parameters())
+    assert [of["devices"] for of in found.values()] == [["other:0"]] * 2
+    assert [of["sum"] for of in found.values()] == pytest.approx([here, here])
+    assert (found["straight"]["moves"], found["moved"]["moves"]) == (0, 1)
 
 
 def test_the_device_refuses_and_counts_what_a_gpu_does() -> None:
