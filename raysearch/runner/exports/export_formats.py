@@ -154,8 +154,19 @@ def _of_one_token(run: RunFolder, row: Mapping[str, Any], job: Job) -> SavedInte
 
 
 def _task(job: Job) -> str:
-    """Returns the problem's name, or the name of the file of pairs."""
-    if job.problem.use is not None:
-        return re.split(r"[.:/]", job.problem.use)[-1]
+    """Returns the problem's name, or the name of the file of pairs.
+
+    Where that is a user's own object or function, a line says how the task is named otherwise.
+    """
+    use = job.problem.use
+    if use is not None:
+        name = re.sub(r"[^\w.-]+", "-", re.split(r"[.:/]", use.strip("<>"))[-1])
+        if job.problem.is_given or ":" in use:
+            _log.warning(
+                "the task is called %s, after %s; --task NAME (in Python task=...) calls it as "
+                "MIB does",
+                *(name, use),
+            )
+        return name
     assert job.problem.pairs is not None, "a job names a problem or a file of pairs"
     return Path(job.problem.pairs).stem
