@@ -207,7 +207,7 @@ class Model:
         if len(ours) != len(theirs):
             raise PositionError(
                 f"{base!r} has {len(ours)} tokens, {source!r} {len(theirs)}; a scan needs as many "
-                f"in both"
+                f"in both; Model.swap takes texts of two lengths, at positions that are named"
             )
         known = self._answers(base, source, answers)
         chosen = tuple(self._components.of(component) if layers is None else layers)

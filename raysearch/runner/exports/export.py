@@ -26,7 +26,7 @@ from raysearch.interventions.saved_intervention import (
 from raysearch.job import Job
 from raysearch.job.file_keys import is_beside
 from raysearch.report.population_text import population_words
-from raysearch.report.warnings import WARNINGS
+from raysearch.report.warnings import warning_words
 from raysearch.runner.exports.export_tensors import tensors
 from raysearch.runner.stored_run.find_hypothesis import find_hypothesis
 from raysearch.runner.stored_run.stored_job import job_of
@@ -82,7 +82,7 @@ def found_intervention(run: RunFolder, row: Mapping[str, Any], job: Job) -> Save
         k=run.info.k,
         population=population_words(job.model_dump(mode="json"), pa.Table.from_pylist([row])),
         score=None if job.test.score == "matches" else job.test.score,
-        warnings=tuple(WARNINGS[code] for code in (row["warnings"] or "").split(", ") if code),
+        warnings=tuple(warning_words(code) for code in (row["warnings"] or "").split(", ") if code),
         **{name: _finite(row[name]) for name in kept},
     )
     return SavedIntervention(
