@@ -415,6 +415,24 @@ def test_a_mistake_gets_one_line_that_says_where_and_what(
     assert "\n" not in str(e.value)
 
 
+def test_a_text_that_is_a_number_is_that_number_in_every_key_as_the_reference_says(
+    tmp_path: Path,
+) -> None:
+    def asked(layer: object, test: object, threshold: object, rate: object) -> dict[str, object]:
+        units = [[{"layer": layer, "position": "a", "source_site": {"layer": layer}}]]
+        return {
+            "space": {"layers": [layer], "components": ["residual"], "units": units},
+            "pairs": {"test": test},
+            "test": {"threshold": threshold},
+            "fit": {"learning_rate": rate},
+        }
+
+    as_text, as_numbers = asked("1", "48", "0.8", "1e-3"), asked(1, 48, 0.8, 0.001)
+    assert _load(tmp_path, as_text) == _load(tmp_path, as_numbers)
+    page = Path(__file__).parents[2] / "docs" / "reference" / "job-file.md"
+    assert "A text that is a number is read as that number" in page.read_text()
+
+
 @pytest.mark.parametrize(
     "name", ["", "..", "a/b", "../b", "/b", "-b", ".b", "a b", "a\n", "a" * 81]
 )
