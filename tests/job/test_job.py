@@ -719,3 +719,10 @@ def test_no_mapping_is_answered_with_anything_but_a_job_or_one_line(value: objec
         except JobError as e:
             lines = str(e).splitlines()
             assert len(lines) == 1, lines
+
+
+def test_the_reference_says_which_answers_resources_leave_alone_and_which_digits_not() -> None:
+    page = " ".join((ROOT / "docs" / "reference" / "job-file.md").read_text().split())
+    assert "Changes no answer" not in page
+    for said in ("change no answer, in half precision neither", "whose size `rows` and `tokens`"):
+        assert said in page
