@@ -102,9 +102,9 @@ def ablation_sources(
         if len(found) == count:
             break
     if not found:
-        at = ", ".join(f"{p} ({count})" for p, count in zip(positions, wanted, strict=True))
+        places = ", ".join(f"{p} ({n})" for p, n in zip(positions, wanted, strict=True))
         raise PairsError(
-            f"pair {pair.index}: no other base has as many tokens at {at}, as operation: "
+            f"pair {pair.index}: no other base has as many tokens at {places}, as operation: "
             f"{intervention.kind} needs"
         )
     return list(found.values())

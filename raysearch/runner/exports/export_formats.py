@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from raysearch.core.option_names import ExportFormat
+from raysearch.engine.loading.given_model import GivenModel
 from raysearch.errors import JobError, ModelError
 from raysearch.interventions.mib import read_mib, save_mib
 from raysearch.interventions.pyvene import save_pyvene
@@ -36,9 +37,11 @@ def export_as(
     to: Path,
     task: str | None = None,
     model_name: str | None = None,
+    model: GivenModel | None = None,
 ) -> list[Path]:
     """Writes the hypothesis (its id, or the beginning of it; with mib None: the whole alignment) to
-    the folder `to`; returns the folders that were written. `task`, `model_name`: as MIB calls them.
+    the folder `to`; returns the folders that were written. `task`, `model_name`: as MIB calls them;
+    `model`: as in `export`.
 
     Raises: JobError, ModelError, StoreError.
     """
@@ -49,7 +52,7 @@ def export_as(
     if form == "pyvene":
         export_pyvene(run, hypothesis, to)
     elif form == "raysearch":
-        export(run, hypothesis, to)
+        export(run, hypothesis, to, model)
     else:
         raise JobError(
             f"export: {form!r} is no format; it may be {', '.join(get_args(ExportFormat))}"

@@ -45,7 +45,7 @@ def tensors(run: RunFolder, job: Job, intervention: Intervention) -> Mapping[str
             f"intervention {intervention.id}: has {len(intervention.units)} units, one with a "
             f"{given[0].subspace.featurizer} subspace; only a single one can be exported"
         )
-    with _found(run, job) as here:
+    with job_here(run, job) as here:
         width = tokens_at(run, given[0]) * _width(run, here, given[0])
         return tensors_of(draw_featurizer(intervention, given[0], width, here.space.sae_paths))
 
@@ -78,12 +78,12 @@ def tokens_at(run: RunFolder, unit: Unit) -> int:
 def width_at(run: RunFolder, job: Job, unit: Unit) -> int:
     """Returns the number of features that one token has at the unit. Raises: ModelError where the
     run does not say it, and the model is not where the job has it."""
-    with _found(run, job) as here:
+    with job_here(run, job) as here:
         return _width(run, here, unit)
 
 
 @contextmanager
-def _found(run: RunFolder, job: Job) -> Iterator[Job]:
+def job_here(run: RunFolder, job: Job) -> Iterator[Job]:
     """Yields the job with the paths of its files as they are on this machine."""
     with files_of(run) as files:
         yield job if files is None else found_beside(job, files)
