@@ -69,7 +69,8 @@ def report_end(run: RunFolder, end: Snapshot, seconds: float, frontend: Frontend
     frontend.say(
         f"searched  {asked} in {seconds:.1f} s: {end.accepted} accepted, {end.rejected} rejected, "
         f"{end.undecided} undecided, {end.failed} failed; {pairs} evaluated"
-        + (f" ({late} of them came back after the verdict)" if late > 0 else "")
+        + f" ({late} of them came back after the verdict)"
+        * (late > 0)
     )
     again = cost.near_tie_share
     if again > MANY:
