@@ -20,7 +20,7 @@ from raysearch.cli.terminal import PlainTable, say
 from raysearch.core.featurizers import FULL
 from raysearch.report.row_sequence import Rows, TableRow
 from raysearch.report.unit_text import is_plain, unit_texts, words
-from raysearch.report.warnings import WARNINGS
+from raysearch.report.warnings import warning_words
 from raysearch.runner.stored_run.find_hypothesis import SHORTEST_ID
 from raysearch.visible_text import visible
 
@@ -259,8 +259,9 @@ class _Notes:
         """Prints each note, in the order of the numbers."""
         for text, number in self._texts.items():
             code = text.removeprefix("warning: ")
-            said = f"{text}: {WARNINGS[code]}" if code in WARNINGS else text
-            print_line(f"note {number}  {said}", console, "yellow" if code in WARNINGS else "")
+            is_warning = code != text
+            said = f"{text}: {warning_words(code)}" if is_warning else text
+            print_line(f"note {number}  {said}", console, "yellow" if is_warning else "")
 
 
 def _heading(title: str | None, said: Iterable[tuple[str, str]], rows: Sequence[TableRow]) -> str:

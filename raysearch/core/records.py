@@ -315,7 +315,8 @@ class Snapshot:
 
     Args:
         alive: hypotheses without a verdict.
-        pairs: evaluations so far (pairs x interventions).
+        pairs: evaluations that have come back so far (pairs x interventions), also after the
+            verdict.
         at_most: evaluations that may still come.
         queued: trials and groups that are ready to run.
         out: tasks that are running.

@@ -5,9 +5,10 @@ guessed.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from raysearch.causal import LAST
 from raysearch.core.events import Ids
@@ -15,6 +16,7 @@ from raysearch.core.hypothesis import Intervention
 from raysearch.engine.featurizers.construction import to_bytes
 from raysearch.engine.patching.subspace_operations import Featurizers
 from raysearch.errors import PairsError, PositionError
+from raysearch.interventions.constants import constants_of
 from raysearch.interventions.saved_intervention import SavedIntervention
 from raysearch.storage.digests_json import sha256
 
@@ -23,19 +25,42 @@ Positions = PositionSpec | Mapping[str, PositionSpec]
 """A position in a text (token index or piece of text), or several by name."""
 
 
-def prepare(saved: SavedIntervention, device: torch.device) -> tuple[Intervention, Featurizers]:
-    """Returns the intervention ready for building rows, and the cache that holds its featurizer.
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A saved intervention ready for building rows, and the cache that holds its featurizer.
 
-    Raises: StoreError if its tensors do not fit.
+    `constants`: of a mean ablation, what is put in at each unit, of shape (token, feature).
+    """
+
+    intervention: Intervention
+    featurizers: Featurizers
+    constants: tuple[Tensor, ...] | None = None
+
+    @property
+    def as_built(self) -> Intervention:
+        """The intervention by which rows are built: one that is given its constants needs no other
+        bases, and is built as an interchange."""
+        if self.constants is None:
+            return self.intervention
+        return replace(self.intervention, kind="interchange")
+
+
+def prepare(saved: SavedIntervention, device: torch.device) -> Prepared:
+    """Returns the intervention ready for building rows.
+
+    Raises: StoreError if its tensors do not fit, or lack the constant of a mean ablation.
     """
     featurizers = Featurizers(device)
+    if saved.intervention.kind == "mean":
+        found = constants_of(saved.intervention, saved.tensors)
+        return Prepared(saved.intervention, featurizers, tuple(c.to(device) for c in found))
     featurizer = saved.featurizer
     if featurizer is None:
-        return saved.intervention, featurizers
+        return Prepared(saved.intervention, featurizers)
     content = to_bytes(featurizer)
     digest = sha256(content)
     featurizers.take({digest: content}, [digest])
-    return replace(saved.intervention, fit=digest), featurizers
+    return Prepared(replace(saved.intervention, fit=digest), featurizers)
 
 
 def source_name(intervention: Intervention, default: str) -> str:
@@ -86,6 +111,6 @@ def locate_positions(
         else:
             raise PositionError(
                 f"where {name!r} stands in {text!r} is not said; give {key}: a token's index, or a "
-                f"piece of the text"
+                f"piece of a text"
             )
     return found

@@ -145,13 +145,14 @@ def read_mib(folder: str | Path) -> dict[str, SavedIntervention]:
 def _check_names(task: str, model_name: str) -> None:
     if not _TASK.fullmatch(task):
         raise JobError(
-            f"task {task!r}: is no name of a task; use letters, digits, _, . and -, such as "
-            f"4_answer_MCQA"
+            f"task {task!r}: is no name of a task; give task=NAME (--task NAME on the command "
+            f"line) of letters, digits, _, . and -, such as 4_answer_MCQA"
         )
     if not _MODEL.fullmatch(model_name):
         raise JobError(
-            f"model name {model_name!r}: use letters, digits, . and -, without _ (MIB splits at "
-            f"it), such as Qwen2ForCausalLM"
+            f"model name {model_name!r}: give model_name=NAME (--model-name NAME on the command "
+            f"line) of letters, digits, . and -, without _ (MIB splits at it), such as "
+            f"Qwen2ForCausalLM"
         )
 
 

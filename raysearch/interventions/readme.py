@@ -12,8 +12,10 @@ from pathlib import Path
 from raysearch.causal import LAST
 from raysearch.core.claims import ABLATION, INTERCHANGE
 from raysearch.core.featurizers import FULL, IDENTITY, featurizers
-from raysearch.core.hypothesis import Site, Unit
+from raysearch.core.hypothesis import Intervention, Site, Unit
+from raysearch.core.option_names import OPERATIONS
 from raysearch.interventions.card import Card, Finding, ModelOrigin
+from raysearch.job.placeholders import is_note_on_tensors
 from raysearch.markdown_text import literal, one_cell
 
 HUB_ID_PLACEHOLDER = "OWNER/NAME"
@@ -32,10 +34,10 @@ def readme_text(card: Card, shapes: Mapping[str, str]) -> str:
         _what_it_is(card),
         _claim(card.finding, card.intervention.is_ablation),
         "## Units",
-        _units(card.intervention.units),
+        _units(card.intervention),
         _subspaces(card.intervention.units),
         "## Load it",
-        _example(card),
+        _example(card, bool(shapes)),
         "`intervention.json` is the card, `intervention.safetensors` holds the parameters"
         + (
             f": {', '.join(f'{_code(n)} ({s})' for n, s in sorted(shapes.items()))}."
@@ -189,9 +191,9 @@ def _score_name(finding: Finding) -> str:
     return "IIA" if finding.score is None else f"mean {literal(finding.score.replace('_', ' '))}"
 
 
-def _units(units: tuple[Unit, ...]) -> str:
+def _units(intervention: Intervention) -> str:
     rows = ["| site in the base | subspace | taken from |", "|---|---|---|"]
-    for unit in units:
+    for unit in intervention.units:
         space = unit.subspace
         which = "all features" if space.features is None else f"{space.features} features"
         which = f"{literal(space.featurizer)}, {which}"
@@ -202,6 +204,9 @@ def _units(units: tuple[Unit, ...]) -> str:
             which = kept if which == FULL else f"{literal(space.featurizer)}, {kept}"
         source = f", source {_code(unit.source)}" if unit.source else ""
         site = _site(unit.source_site) if unit.source_site else "the same site of the source"
+        if intervention.is_ablation:
+            meaning = next(words for kind, words in OPERATIONS.items() if kind == intervention.kind)
+            site = f"no source; {meaning}"
         rows.append(f"| {_site(unit.site)} | {which} | {site}{source} |")
     return "\n".join(rows)
 
@@ -217,30 +222,40 @@ def _subspaces(units: tuple[Unit, ...]) -> str:
     )
 
 
-def _example(card: Card) -> str:
+def _example(card: Card, has_tensors: bool) -> str:
     """Returns a short example of use."""
-    # A model without a path has a placeholder; one that a function makes cannot be loaded by name.
-    is_named = card.model is not None and not card.model.path.startswith("<")
-    is_made = is_named and MADE.search(card.model.path) if card.model else None
-    model = (
-        json.dumps(one_cell(card.model.path))
-        if card.model is not None and is_named
-        else '"the model that it is of"'
-    )
-    lines = [
-        f"saved = raysearch.load_intervention({json.dumps(HUB_ID_PLACEHOLDER)})  # or this folder"
-    ]
-    if card.intervention.kind == "interchange" and not is_made:
-        named = dict.fromkeys(_positions_to_give(card.intervention.units), "its words")
-        meaning = '  # "its words": the text at that position, or the index of a token'
-        given = f", position={json.dumps(named)}){meaning}" if named else ")"
-        lines += [
-            f"model = raysearch.Model.load({model})",
-            f"model.swap(base, source, saved{given}",
-        ]
+    name = json.dumps(HUB_ID_PLACEHOLDER)
+    lines = [f"saved = raysearch.load_intervention({name})  # or this folder"]
+    kind = card.intervention.kind
+    if kind in ("interchange", "zero") or (kind == "mean" and has_tensors):
+        lines += _swap_lines(card)
     else:
         lines.append("print(saved.intervention.units, dict(saved.tensors))")
     return "\n".join(["```python", "import raysearch", "", *lines, "```"])
+
+
+def _swap_lines(card: Card) -> list[str]:
+    """Returns the lines that load the model, where that is by name, and make a swap."""
+    path = card.model.path if card.model is not None else "<a model>"
+    named = _positions_to_give(card.intervention.units)
+    if MADE.search(path) or is_note_on_tensors(path):
+        given = f", position={json.dumps(dict.fromkeys(named, 0))})" if named else ")"
+        meaning = "  # the index of a token; of one token, none is needed" if named else ""
+        return [
+            "model = raysearch.TensorModel(network)  # the torch.nn.Module that it is of",
+            f"model.swap(base, source, saved{given}{meaning}",
+        ]
+    # A model without a path has a placeholder.
+    is_named = not path.startswith("<")
+    model = json.dumps(one_cell(path)) if is_named else '"the model that it is of"'
+    words = json.dumps(dict.fromkeys(named, "its words"))
+    meaning = '  # "its words": the text at that position, or the index of a token'
+    return [
+        f"model = raysearch.Model.load({model})",
+        f"model.swap(base, source, saved, position={words}){meaning}"
+        if named
+        else "model.swap(base, source, saved)",
+    ]
 
 
 def _positions_to_give(units: tuple[Unit, ...]) -> list[str]:

@@ -17,7 +17,12 @@ OWN_KEYS = {"CPU": "cpus", "GPU": "gpus", "memory": "memory"}
 
 
 class ResourcesKeys(Keys):
-    """The resources of each replica, and the number of replicas. Changes no answer."""
+    """The resources of each replica, and the number of replicas. On one kind of processor they
+    change no answer, in half precision neither: where the rounding of a batch could turn an output,
+    it is decided again by itself. What is trained, effects of `attribution` and scores
+    (`answer.scores`) carry the rounding of their batch, whose size `rows` and `tokens` bound: their
+    last digits may differ, and with them a verdict that is close (docs/how-to/your-own-model.md).
+    """
 
     replicas: Literal["auto"] | Positive = Field(
         default="auto",

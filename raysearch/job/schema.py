@@ -25,7 +25,8 @@ check job files; the first line of a job then says
     # yaml-language-server: $schema=job.schema.json
 
 A key that is left out has its default. An unknown key is an error, which names the nearest known
-one.
+one. A text that is a number is read as that number wherever a number may stand (`'1'`, and `1e-3`,
+which YAML takes for a text); true and false are none.
 """
 
 

@@ -37,7 +37,9 @@ class SpaceKeys(Keys):
         default=None, description="Which variables of the causal model; null: all."
     )
     layers: Literal["all"] | Annotated[tuple[Count, ...], Field(min_length=1)] | LayerRange = Field(
-        default="all", description="Counted from 0: a list, or a range."
+        default="all",
+        description="Counted from 0: a list, or a range. A component that the network has once, in "
+        "no layer, is taken once, whatever is named here.",
     )
     components: tuple[Component, ...] = Field(
         default=("residual",),

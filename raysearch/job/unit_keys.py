@@ -34,9 +34,9 @@ _IN_AN_EDITOR = (
 is misspelt."""
 
 
-def _known_component(name: str) -> str:
+def component_name(name: str) -> str:
     """Lets a module's path of one name, without a dot, mean its output. Only the model knows
-    whether it has that module."""
+    whether it has that module. Raises: ValueError for what is neither."""
     if name in COMPONENTS:
         return name
     if not _MODULE_PATH.fullmatch(name):
@@ -56,7 +56,7 @@ def _known_component(name: str) -> str:
 
 Component = Annotated[
     str,
-    AfterValidator(_known_component),
+    AfterValidator(component_name),
     WithJsonSchema(
         {"anyOf": [{"enum": [*COMPONENTS]}, {"type": "string", "pattern": _IN_AN_EDITOR}]},
     ),

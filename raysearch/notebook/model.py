@@ -43,13 +43,15 @@ from raysearch.errors import JobError, PairsError, PositionError
 from raysearch.interventions.apply import (
     Positions,
     PositionSpec,
+    Prepared,
     locate_positions,
     prepare,
     source_name,
 )
+from raysearch.interventions.constants import check_constants
 from raysearch.interventions.saved_intervention import SavedIntervention
 from raysearch.notebook.prediction import NextTokens, make_prediction
-from raysearch.notebook.swap_rows import canonical_logits, logits_of_rows, tokens_at, unit_words
+from raysearch.notebook.swap_rows import canonical_logits, logits_of_rows, tokens_at, where_words
 from raysearch.notebook.views import Answers, Scan, Swap
 from raysearch.visible_text import visible
 
@@ -157,7 +159,8 @@ class Model:
         base's and the source's, whose logits are compared where that should not be what the model
         says next; what counts as a change they do not touch. Of a saved intervention the positions
         have names: `position` says where they stand (of several, a mapping from their names), but
-        for "last", which is the last token of each text.
+        for "last", which is the last token of each text. An ablation takes nothing from `source`,
+        whose answer is only compared with.
 
         Raises: PositionError for a position not there, or not said; ModelError for a layer,
         component or head not there; PairsError for answers of no token; StoreError, JobError for a
@@ -169,21 +172,18 @@ class Model:
                     f"the saved intervention {layer.intervention.id} names its sites; leave "
                     f"component and head out"
                 )
-            intervention, row = self._row_of_saved(base, source, layer, position, source_position)
+            made, row = self._row_of_saved(base, source, layer, position, source_position)
+            intervention, constants = made.intervention, made.constants
         else:
+            constants = None
             intervention = Intervention((Unit(Site(layer, component, _HERE, head)),))
             row = self._row_of(
                 base, source, intervention, -1 if position is None else position, source_position
             )
         known = self._answers(base, source, answers)
-        logits = canonical_logits(
-            self._network, CanonicalRunner(self._network, self._components), row
-        )
-        tokens = self.tokens(base)
-        where = "; ".join(
-            unit_words(unit, patch.tokens, tokens)
-            for unit, patch in zip(intervention.units, row.patches, strict=True)
-        )
+        canonical = CanonicalRunner(self._network, self._components)
+        logits = canonical_logits(self._network, canonical, row, constants)
+        where = where_words(intervention, row, self.tokens(base))
         before = known.difference(self._network.plain(row.base))
         token = int(logits.argmax())
         return Swap(where, known, self._word(token), token, before, known.difference(logits))
@@ -207,7 +207,7 @@ class Model:
         if len(ours) != len(theirs):
             raise PositionError(
                 f"{base!r} has {len(ours)} tokens, {source!r} {len(theirs)}; a scan needs as many "
-                f"in both"
+                f"in both; Model.swap takes texts of two lengths, at positions that are named"
             )
         known = self._answers(base, source, answers)
         chosen = tuple(self._components.of(component) if layers is None else layers)
@@ -312,11 +312,13 @@ class Model:
         saved: SavedIntervention,
         position: Positions | None,
         source_position: Positions | None,
-    ) -> tuple[Intervention, Row]:
-        intervention, featurizers = prepare(saved, self._network.device)
-        return intervention, self._row_of(
-            base, source, intervention, position, source_position, featurizers
-        )
+    ) -> tuple[Prepared, Row]:
+        made = prepare(saved, self._network.device)
+        if made.intervention.is_ablation:  # takes nothing from the source
+            source, source_position = base, position
+        row = self._row_of(base, source, made.as_built, position, source_position, made.featurizers)
+        check_constants(row, made.intervention, made.constants)
+        return made, row
 
     def _row_of(
         self,

@@ -7,7 +7,7 @@ shows its verdicts so far; nothing is written to it; no model is loaded.
 
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -114,6 +114,7 @@ class Run:
         task: str | None = None,
         model_name: str | None = None,
         force: bool = False,
+        model: Any = None,
     ) -> list[Path]:
         """Writes the intervention of a hypothesis (its id, or the beginning of it) to the folder
         `to`, as `raysearch export` does; returns the folders that were written.
@@ -121,9 +122,13 @@ class Run:
         `format`: "raysearch", which `rs.load_intervention` reads; "pyvene"; "mib", a submission of
         MIB's causal-variable track, of the whole alignment where `hypothesis` is None, with `task`
         and `model_name` as MIB calls them. `force`: files that are there may be written over.
+        `model`: the network itself, as `rs.run` takes it, for the constant of a mean ablation,
+        where the run's network was given as an object or is made by a function.
+
         Raises: JobError, ModelError, StoreError.
         """
-        from raysearch.runner.exports.export_formats import export_as  # torch
+        from raysearch.notebook.model_arguments import given_model  # torch
+        from raysearch.runner.exports.export_formats import export_as
 
         if not force and Path(to).is_dir() and any(Path(to).iterdir()):
             raise JobError(
@@ -131,7 +136,8 @@ class Run:
                 f"another folder, or force=True"
             )
 
-        return export_as(format, self._folder, hypothesis, Path(to), task, model_name)
+        given = None if model is None else given_model(model)
+        return export_as(format, self._folder, hypothesis, Path(to), task, model_name, given)
 
     def status(self) -> str:
         """Returns the state of the run by its journal: driver, stage, verdicts so far, its tracker.

@@ -75,12 +75,15 @@ class Summary:
 
     @property
     def claim(self) -> str:
-        """The meaning of an accept, and its limits."""
+        """The meaning of an accept, and its limits; first of all that there is none, if so."""
         job = self.job.model_dump()
         population = population_words(job, self.results)
         ablates = ablations(self.results["units"].to_pylist())
         name = population_name(job, self.results)
-        return claim_words(job, population, self.results.num_rows, ablates, self.continued, name)
+        verdicts = self.results["verdict"].to_pylist()
+        return claim_words(
+            *(job, population, self.results.num_rows, ablates, self.continued, name), verdicts
+        )
 
     @property
     def alignment(self) -> list[tuple[str, ...]]:
@@ -156,7 +159,7 @@ def _number(share: float | None) -> str:
 def _table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     body = "".join(_row("td", row) for row in rows)
     if not body:
-        return html("p", "No hypothesis was accepted.")
+        return ""
     return html(
         "table",
         html("thead", _row("th", columns), raw=True) + html("tbody", body, raw=True),

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from raysearch.core.events import Ids
-from raysearch.core.hypothesis import Unit
+from raysearch.core.hypothesis import Intervention, Unit
 from raysearch.engine.encoding.tokenized_texts import TokenizedText
 from raysearch.engine.execution.canonical_runner import CanonicalRunner
 from raysearch.engine.execution.memory import RowLimit, capture_bytes
@@ -17,7 +17,7 @@ from raysearch.engine.execution.selfcheck import select_executor
 from raysearch.engine.execution.selfcheck_rows import selfcheck_rows
 from raysearch.engine.model_runner import hold_copies
 from raysearch.engine.networks.components import Components
-from raysearch.engine.networks.network import LanguageModel
+from raysearch.engine.networks.network import LanguageModel, Network
 from raysearch.engine.patching.rows import Row
 from raysearch.errors import PositionError
 from raysearch.interventions.apply import PositionSpec
@@ -55,12 +55,20 @@ def tokens_at(text: str, tokens: TokenizedText, position: PositionSpec) -> Ids:
     return tokens.within((start, start + len(piece)))
 
 
-def canonical_logits(network: LanguageModel, canonical: CanonicalRunner, row: Row) -> "Tensor":
-    """Returns the logits of a row, of shape (token id), by the canonical computation.
+def canonical_logits(
+    network: Network,
+    canonical: CanonicalRunner,
+    row: Row,
+    constants: Sequence["Tensor"] | None = None,
+) -> "Tensor":
+    """Returns the logits of a row, of shape (answer), by the canonical computation; with what its
+    patches put in, where these are `constants`.
 
     Where every patch puts in what is there already, they are those of the base's own run, bit for
     bit.
     """
+    if constants is not None:
+        return canonical.logits(row, constants)
     if canonical.copies_own_activations(row):
         return network.plain(row.base)
     return canonical.logits(row)
@@ -96,8 +104,18 @@ def logits_of_rows(
     return found, executor.name
 
 
+def where_words(intervention: Intervention, row: Row, tokens: Sequence[str] = ()) -> str:
+    """Describes the units of a row's intervention, for the reader of a swap. `tokens`: the base's,
+    as text; none, where it is no text."""
+    ablation = f", {intervention.kind} ablation" if intervention.is_ablation else ""
+    return "; ".join(
+        unit_words(unit, patch.tokens, tokens) + ablation
+        for unit, patch in zip(intervention.units, row.patches, strict=True)
+    )
+
+
 def unit_words(unit: Unit, at: Ids, tokens: Sequence[str]) -> str:
-    """Describes a unit and the tokens that it stands at, for the reader of a swap."""
+    """Describes a unit and the tokens that it stands at."""
     site, subspace = unit.site, unit.subspace
     head = "" if site.head is None else f" head {site.head}"
     count = f" of {subspace.features} features" if subspace.features is not None else ""
@@ -107,4 +125,5 @@ def unit_words(unit: Unit, at: Ids, tokens: Sequence[str]) -> str:
 
 
 def _at(at: Ids, tokens: Sequence[str]) -> str:
-    return f"token {', '.join(map(str, at))} ({''.join(tokens[t] for t in at)!r})"
+    text = f" ({''.join(tokens[t] for t in at)!r})" if tokens else ""
+    return f"token {', '.join(map(str, at))}{text}"

@@ -3,13 +3,14 @@
 Invariants: population, threshold, error level and K stand in each; what was not shown does too.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from raysearch.core.claims import ABLATION, BEYOND, INTERCHANGE, mean_words, not_shown, operations
 from raysearch.core.population import PopulationName
 from raysearch.proposers.registry import family_words
-from raysearch.report.labels import score_label
+from raysearch.report.labels import VERDICT_WORDS, score_label
 from raysearch.report.population_text import population_name, population_words
 from raysearch.report.results_table import read_table
 from raysearch.report.run_facts import ChartFacts
@@ -36,16 +37,27 @@ def claim_words(
     ablates: Collection[bool] = (),
     continued: Mapping[str, int] | None = None,
     name: PopulationName = "sampler",
+    verdicts: Collection[str | None] = (),
 ) -> str:
     """Returns what an accept says, at which level, what it does not say, and what its intervals
-    are; arguments as in `claim_sentences`."""
+    are. `verdicts`: those of the hypotheses so far; empty: nothing is said of them. Other arguments
+    as in `claim_sentences`."""
     said = claim_sentences(job, population, hypotheses, ablates, continued, name)
+    intervals = "Intervals from low to high hold for each hypothesis by itself at 95 %"
+    if verdicts and "accept" not in verdicts:
+        return f"{_none_accepted(verdicts)} An accept would say: {' '.join(said)} {intervals}."
     return (
-        f"Accepted: {' '.join(said)} "
-        "Intervals from low to high hold for each hypothesis by itself at 95 %; of those from "
-        "fcr_low to fcr_high, corrected for the selection of what was accepted, at most 5 % are "
-        "expected to miss."
+        f"Accepted: {' '.join(said)} {intervals}; of those from fcr_low to fcr_high, corrected for "
+        "the selection of what was accepted, at most 5 % are expected to miss."
     )
+
+
+def _none_accepted(verdicts: Collection[str | None]) -> str:
+    """Says that nothing was accepted, and how many hypotheses have each other verdict."""
+    counts = Counter(verdicts)
+    others = [f"{counts[v]} {word}" for v, word in VERDICT_WORDS.items() if counts[v]]
+    so_far = "is accepted yet" if counts[None] else "was accepted"
+    return f"No hypothesis {so_far}: {', '.join(others)}."
 
 
 def claim_sentences(
@@ -140,12 +152,18 @@ def continued_words(continued: Mapping[str, int] | None) -> str:
 def read_claim(run: FolderLike) -> str:
     """Returns the claim of a run as its folder has it. Raises: StoreError."""
     folder = open_folder(run)
-    job, proposed = read_job(folder), read_table(run, "hypotheses", ("control", "units"))
-    verdicts = read_table(run, "verdicts", ("population", "population_size"))
+    job, table = read_job(folder), read_table(run, "hypotheses", ("hypothesis", "control", "units"))
+    verdicts = read_table(
+        run, "verdicts", ("hypothesis", "verdict", "population", "population_size")
+    )
     population, name = population_words(job, verdicts), population_name(job, verdicts)
-    units = [r["units"] for r in proposed.to_pylist() if r["control"] is None]
+    units = {r["hypothesis"]: r["units"] for r in table.to_pylist() if r["control"] is None}
     continued = RunFolder.open(folder).info.continued
-    return claim_words(job, population, len(units), ablations(units), continued, name)
+    reached = dict(zip(*(verdicts[c].to_pylist() for c in ("hypothesis", "verdict")), strict=True))
+    return claim_words(
+        *(job, population, len(units), ablations(units.values()), continued, name),
+        [reached.get(hypothesis) for hypothesis in units],
+    )
 
 
 def ablations(units: Iterable[str | None]) -> list[bool]:

@@ -111,17 +111,22 @@ def _source_text(unit: dict[str, Any]) -> str:
     if site is None:
         return f"from {name}" if name else ""
     head = "" if site.get("head") is None else f" {site['head']}"
-    step = _step(_layer(site), _layer(own))
-    return (
-        f"from {f'{name}, ' if name else ''}{step}{site['component']}{head} at {site['position']}"
-    )
+    place = f"{site['component']}{head} at {site['position']}"
+    depth = _source_depth(_layer(site), _layer(own))
+    return f"from {', '.join(filter(None, (name, place, depth)))}"
 
 
-def _step(theirs: int | None, own: int | None) -> str:
-    """Formats the step from the unit's own layer to that of its source site."""
+def _source_depth(theirs: int | None, own: int | None) -> str:
+    """Says in which layer the source site is: relative to the unit's own, if that has one.
+
+    "" for the same layer, and for a source site outside of all layers.
+    """
     if theirs is None or theirs == own:
         return ""
-    return f"layer {theirs}, " if own is None else f"{theirs - own:+d} "
+    if own is None:
+        return f"in layer {theirs}"
+    steps = abs(theirs - own)
+    return f"{steps} layer{'s' if steps > 1 else ''} {'above' if theirs > own else 'below'}"
 
 
 def _runs(numbers: list[int]) -> str:

@@ -45,8 +45,8 @@ WARNINGS: Mapping[str, str] = {
     "for this site",
     "not_above_baseline": "a policy that looks into no network is right on so many of the same "
     "pairs that it is not shown to do better",
-    "same_tokens": "another position of the job is the same token in every test pair, so that the "
-    "two are one site",
+    "same_tokens": "another position of the job, named in brackets, has the same tokens in every "
+    "test pair, so that the two are one site",
     "small_n": f"it rests on fewer than {SMALL_N} pairs; for a claim about new values only pairs "
     "that share no value count, a quarter of n",
     "few_distinct_holdout_pairs": "fewer than half of its holdout pairs are different ones: the "
@@ -56,11 +56,22 @@ WARNINGS: Mapping[str, str] = {
 """Each code in words, in the order in which they are shown."""
 
 
+def warning_words(code: str) -> str:
+    """Returns a code in words; what it names in brackets stands in the code itself."""
+    return WARNINGS[_kind(code)]
+
+
+def _kind(code: str) -> str:
+    """Returns a code without what it names in brackets."""
+    return code.partition("(")[0]
+
+
 def warnings_of(
     compared: ControlComparison, pairs: "PairFacts", used_before: bool = False
 ) -> list[str]:
-    """Returns the codes of an accepted hypothesis. Comparisons go by the paired test alone
-    (`control_comparison.py`).
+    """Returns the codes of an accepted hypothesis; `same_tokens(NAME)` names the other position.
+
+    Comparisons go by the paired test alone (`control_comparison.py`).
 
     Args:
         used_before: whether another run of the store tested on some of its pairs.
@@ -71,6 +82,7 @@ def warnings_of(
         # Each value is in a pair of each matching, and matchings of a block of two values repeat
         # its two pairs by design: both rules go by the pairs of one matching, which share no value.
         n /= MATCHINGS
+    same = pairs.same_tokens(row["position"])
     rules: Mapping[str, Callable[[], bool]] = {
         "copies_answer": lambda: compared.copies,
         "few_distinct_pairs": lambda: (row["distinct"] or n) < FEW * n,
@@ -79,7 +91,7 @@ def warnings_of(
         "pairs_used_before": lambda: used_before,
         "control_does_as_well": lambda: bool(compared.as_well),
         "not_above_baseline": lambda: compared.beats_policy is False,
-        "same_tokens": lambda: pairs.has_same_tokens(row["position"]),
+        "same_tokens": lambda: same is not None,
         "small_n": lambda: n < SMALL_N,
         "few_distinct_holdout_pairs": lambda: (
             None not in (held, different) and different < FEW * held
@@ -88,7 +100,13 @@ def warnings_of(
             None not in (row["holdout_high"], row["low"]) and row["holdout_high"] < row["low"]
         ),
     }
-    return [code for code in WARNINGS if rules[code]()]
+    codes = [code for code in WARNINGS if rules[code]()]
+    return [f"{c}({_joinable(same)})" if c == "same_tokens" and same else c for c in codes]
+
+
+def _joinable(name: str) -> str:
+    """Returns a name as it may stand in a list of codes, which are separated by ", "."""
+    return name.replace(", ", ",")
 
 
 def warning_lines(rows: Sequence[TableRow]) -> list[str]:
@@ -97,11 +115,13 @@ def warning_lines(rows: Sequence[TableRow]) -> list[str]:
     for row in rows:
         for code in (row["warnings"] or "").split(", "):
             having.setdefault(code, []).append(row["variable"])
+    having.pop("", None)
     lines = []
-    for code, words in WARNINGS.items():
-        if variables := having.get(code):
-            of = "1 accepted hypothesis" if len(variables) == 1 else f"{len(variables)} accepted"
-            lines.append(f"{code} ({of}, {_named(variables)}): {words}")
+    order = list(WARNINGS)
+    for code in sorted(having, key=lambda code: order.index(_kind(code))):
+        variables = having[code]
+        of = "1 accepted hypothesis" if len(variables) == 1 else f"{len(variables)} accepted"
+        lines.append(f"{code} ({of}, {_named(variables)}): {warning_words(code)}")
     return lines
 
 
@@ -128,20 +148,18 @@ class PairFacts:
         test = {content for p in self._test for content in _inputs(p)}
         return len(test & fit) / len(test) if test else 0.0
 
-    def has_same_tokens(self, position: str | None) -> bool:
-        """Says whether another named position has the same tokens of base and sources in every
-        pair."""
+    def same_tokens(self, position: str | None) -> str | None:
+        """Returns the name of another position that has the same tokens of base and sources in
+        every pair; None if there is none."""
         places = [
             {p["name"]: p["tokens"] for p in side or ()}
             for pair in self._test
             for side in (pair["base_positions"], *(s["positions"] for s in pair["sources"]))
         ]
         if position is None or not places or any(not at.get(position) for at in places):
-            return False
-        return any(
-            other != position and all(at.get(other) == at[position] for at in places)
-            for other in places[0]
-        )
+            return None
+        others = (name for name in places[0] if name != position)
+        return next((o for o in others if all(at.get(o) == at[position] for at in places)), None)
 
 
 def _inputs(pair: TableRow) -> list[Hashable]:

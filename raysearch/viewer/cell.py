@@ -14,7 +14,7 @@ from raysearch.report.row_sequence import TableRow
 from raysearch.report.run_data import RunData
 from raysearch.report.unit_text import words
 from raysearch.report.verdict_pairs import is_ablation
-from raysearch.report.warnings import WARNINGS
+from raysearch.report.warnings import warning_words
 from raysearch.viewer.observations import SplitObservations
 from raysearch.viewer.report_blocks import interval, share
 from raysearch.visible_text import visible
@@ -124,7 +124,7 @@ def _controls(cell: Cell) -> list[list[Any]]:
 def _warnings(cell: Cell) -> list[str]:
     codes = [code for code in (cell.row.get("warnings") or "").split(", ") if code]
     own = cell.compared.warning if cell.compared is not None else None
-    return [visible(line) for line in (own, *(f"{c}: {WARNINGS[c]}" for c in codes)) if line]
+    return [visible(line) for line in (own, *(f"{c}: {warning_words(c)}" for c in codes)) if line]
 
 
 def _interval(row: TableRow, prefix: str) -> list[Any] | None:

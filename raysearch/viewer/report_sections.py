@@ -338,8 +338,8 @@ def _cost(data: RunData) -> list[PageBlock]:
     return [
         facts(
             {
-                "pairs evaluated": f"{cost.pairs} (interventions × pairs, of blocks that were "
-                "counted)",
+                "pairs counted": f"{cost.pairs} (interventions × pairs; what came back after the "
+                "verdict is not among them)",
                 "rows that the model ran": cost.rows,
                 **{f"seconds on {device}": f"{s:.2f}" for device, s in cost.seconds.items()},
                 "workers": f"{len(workers)}"

@@ -175,4 +175,24 @@ def test_several_units_are_told_one_by_one() -> None:
     )
     assert asdict(lent)["subspace"]["coordinates"] == (0, 1, 2, 9)
     text = " ".join(" ".join(_printed([_row(RESIDUAL), _row(RESIDUAL, lent)])).split())
-    assert "3: residual at last + 5: head 2 at a, coordinates 0–2, 9, from +1 head 3 at a" in text
+    said = "5: head 2 at a, coordinates 0–2, 9, from head 3 at a, 1 layer above"
+    assert f"3: residual at last + {said}" in text
+
+
+@pytest.mark.parametrize(
+    ("layer", "source_layer", "said"),
+    [
+        (2, 1, "from x, residual at b, 1 layer below"),
+        (5, 2, "from x, residual at b, 3 layers below"),
+        (2, 2, "from x, residual at b"),
+    ],
+)
+def test_a_source_site_of_another_layer_is_said_in_words(
+    layer: int, source_layer: int, said: str
+) -> None:
+    crossed = Unit(
+        Site(layer, "residual", "a"), source_site=Site(source_layer, "residual", "b"), source="x"
+    )
+    text = " ".join(" ".join(_printed([_row(crossed)])).split())
+    assert f"{layer}: residual at a, {said}" in text
+    assert "from x, -" not in text

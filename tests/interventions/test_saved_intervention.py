@@ -215,7 +215,26 @@ def test_the_readme_loads_no_model_that_a_function_makes(tmp_path: Path) -> None
     save_intervention(_intervention(), tmp_path, model=ModelOrigin("my_nets.py:gru"))
     text = (tmp_path / "README.md").read_text()
     assert "Model.load" not in text
-    assert "print(saved.intervention.units" in text
+    assert "model = raysearch.TensorModel(network)" in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "tensors", "said"),
+    [
+        ("zero", {}, "model.swap(base, source, saved"),
+        ("mean", {"constant.0": torch.zeros(1, 4)}, "model.swap(base, source, saved"),
+        ("mean", {}, "print(saved.intervention.units"),
+        ("resample", {}, "print(saved.intervention.units"),
+    ],
+)
+def test_the_readme_applies_an_ablation_where_it_can_be_and_names_no_source(
+    kind: str, tensors: dict[str, torch.Tensor], said: str, tmp_path: Path
+) -> None:
+    ablation = Intervention((Unit(Site(1, "residual", "last")),), kind)
+    save_intervention(ablation, tmp_path, tensors=tensors)
+    text = (tmp_path / "README.md").read_text()
+    assert said in text
+    assert "| no source; an ablation: " in text
 
 
 def test_the_readme_names_population_level_distinct_pairs_and_what_was_not_shown(

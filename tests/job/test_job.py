@@ -415,6 +415,24 @@ def test_a_mistake_gets_one_line_that_says_where_and_what(
     assert "\n" not in str(e.value)
 
 
+def test_a_text_that_is_a_number_is_that_number_in_every_key_as_the_reference_says(
+    tmp_path: Path,
+) -> None:
+    def asked(layer: object, test: object, threshold: object, rate: object) -> dict[str, object]:
+        units = [[{"layer": layer, "position": "a", "source_site": {"layer": layer}}]]
+        return {
+            "space": {"layers": [layer], "components": ["residual"], "units": units},
+            "pairs": {"test": test},
+            "test": {"threshold": threshold},
+            "fit": {"learning_rate": rate},
+        }
+
+    as_text, as_numbers = asked("1", "48", "0.8", "1e-3"), asked(1, 48, 0.8, 0.001)
+    assert _load(tmp_path, as_text) == _load(tmp_path, as_numbers)
+    page = Path(__file__).parents[2] / "docs" / "reference" / "job-file.md"
+    assert "A text that is a number is read as that number" in page.read_text()
+
+
 @pytest.mark.parametrize(
     "name", ["", "..", "a/b", "../b", "/b", "-b", ".b", "a b", "a\n", "a" * 81]
 )
@@ -701,3 +719,10 @@ def test_no_mapping_is_answered_with_anything_but_a_job_or_one_line(value: objec
         except JobError as e:
             lines = str(e).splitlines()
             assert len(lines) == 1, lines
+
+
+def test_the_reference_says_which_answers_resources_leave_alone_and_which_digits_not() -> None:
+    page = " ".join((ROOT / "docs" / "reference" / "job-file.md").read_text().split())
+    assert "Changes no answer" not in page
+    for said in ("change no answer, in half precision neither", "whose size `rows` and `tokens`"):
+        assert said in page

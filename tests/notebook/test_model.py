@@ -130,6 +130,8 @@ def test_a_position_is_an_index_or_a_piece_of_the_text(tiny: rs.Model) -> None:
         tiny.swap(BASE, "w1 w2", 1, 4)
     with pytest.raises(PositionError, match="a scan needs as many"):
         tiny.scan(BASE, "w1 w2")
+    with pytest.raises(ModelError, match=r"layer '1' has no residual in .*; layers that have"):
+        tiny.swap(BASE, SOURCE, "1")  # type: ignore[arg-type]
 
 
 def test_components_heads_and_answers_can_be_named(tiny: rs.Model) -> None:

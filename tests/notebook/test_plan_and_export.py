@@ -1,6 +1,7 @@
 """A notebook plans, exports, syncs and looks at a run, as the command line does."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import raysearch as rs
 from raysearch.cli.plan import make_plan, plan_text
 from raysearch.errors import JobError, TrackingError
 from raysearch.job import Job
+from raysearch.problems import add_three
 from tests.cli.conftest import QUICKSTART
 
 SMALL = ("pairs.test=96", "pairs.holdout=4", "space.layers=[0, 1]")
@@ -69,6 +71,22 @@ def test_an_accepted_hypothesis_is_exported_in_each_format(
     if form == "raysearch":
         saved = rs.load_intervention(written[0])
         assert saved.intervention.id == accepted["intervention"][0]
+
+
+def test_a_task_called_after_a_users_object_says_how_it_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    space = {"variables": ["sum_ab"], "layers": [1], "positions": ["plus2"]}
+    given = replace(add_three.problem(), name="<my toy>")
+    run = rs.run(QUICKSTART, problem=given, space=space, store=tmp_path / "runs", quiet=True)
+    with caplog.at_level("WARNING", "raysearch"):
+        (unit,) = run.export(None, tmp_path / "it", "mib")
+    assert unit.parent.name == "my-toy_model_sum_ab"
+    said = "the task is called my-toy, after <my toy>; --task NAME (in Python task=...) calls it"
+    assert said in caplog.text
+    (unit,) = run.export(None, tmp_path / "named", "mib", task="sums")
+    assert unit.parent.name == "sums_model_sum_ab"
+    assert caplog.text.count("--task NAME") == 1
 
 
 def test_no_file_is_written_over_unless_that_is_said(run: rs.Run, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import raysearch as rs
 from raysearch.core.records import Snapshot
 from raysearch.errors import JobError, StoreError
 from raysearch.notebook.progress import CellProgress
+from raysearch.report.claim import read_claim
 from raysearch.runner.session.status import local_status
 from raysearch.storage.digests_json import Digests, write_digests
 from raysearch.storage.open_folder import open_folder
@@ -160,6 +161,17 @@ def test_a_run_shows_what_was_asked_and_what_was_found(searched: rs.Run, tmp_pat
             "sufficient under interchange, IIA above 0.8 on all pairs of this sampler that" in text
         )
         assert "any false accept is at most 0.05" in text
+
+
+def test_a_run_that_accepted_nothing_says_so_and_what_became_of_its_hypotheses(
+    tmp_path: Path,
+) -> None:
+    space = {"variables": ["a"], "layers": [3], "positions": ["b", "c"]}
+    run = rs.run(QUICKSTART, space=space, store=tmp_path, quiet=True)
+    said = "No hypothesis was accepted: 2 rejected. An accept would say: sufficient under"
+    for shown in (repr(run), run._repr_html_(), read_claim(run.place)):
+        assert said in shown
+        assert "Accepted: " not in shown
 
 
 def test_a_run_that_has_nothing_to_show_yet_says_so(searched: rs.Run, tmp_path: Path) -> None:

@@ -47,3 +47,15 @@ def test_a_claim_says_that_the_run_was_continued_and_by_how_many_pairs() -> None
     text = claim_words(JOB, "these pairs", 3, (), {"1": 40, "2": 300})
     assert " Continued 2 times, by up to 40, 300 further test pairs for each hypothesis" in text
     assert "Continued" not in claim_words(JOB, "these pairs", 3)
+
+
+def test_where_nothing_was_accepted_that_is_said_first_with_the_other_verdicts() -> None:
+    none = ["reject", "undecided", "reject", "failed"]
+    text = claim_words(JOB, "these pairs", 4, verdicts=none)
+    said = "No hypothesis was accepted: 2 rejected, 1 undecided, 1 failed. An accept would say: "
+    assert text.startswith(said)
+    assert "Accepted" not in text
+    assert "fcr_low" not in text
+    begun = claim_words(JOB, "these pairs", 4, verdicts=[*none, None])
+    assert begun.startswith("No hypothesis is accepted yet: 2 rejected, 1 undecided, 1 failed, 1 ")
+    assert claim_words(JOB, "these pairs", 4, verdicts=[*none, "accept"]).startswith("Accepted: ")

@@ -75,7 +75,7 @@ def test_an_accept_that_nothing_speaks_against_has_no_warning() -> None:
             {},
         ),
         ("control_does_as_well", {}, facts(), {"as_well": ("self_swap",)}),
-        ("same_tokens", {}, facts(other_at=3), {}),
+        ("same_tokens(there)", {}, facts(other_at=3), {}),
         ("small_n", {"n": 29, "distinct": 29}, facts(), {}),
         ("few_distinct_holdout_pairs", {"holdout_distinct": 19}, facts(), {}),
         ("holdout_below_interval", {"holdout_high": 0.85}, facts(), {}),
@@ -196,3 +196,13 @@ def test_a_site_that_matches_no_more_often_than_the_sources_answer_would_is_said
     assert found.copies is copies
     codes = results(run, accepted=True, variable="v").to_pylist()[0]["warnings"]
     assert ("copies_answer" in codes) is copies
+
+
+def test_a_position_of_the_same_tokens_is_named_wherever_the_warning_is_shown() -> None:
+    rows = [{"variable": "a", "warnings": "same_tokens(there), small_n"}]
+    said, _ = warning_lines(rows)
+    assert said == f"same_tokens(there) (1 accepted hypothesis, a): {WARNINGS['same_tokens']}"
+    comma = [pair(i, other_at=3) for i in range(9)]
+    for one in comma:
+        one["base_positions"][1]["name"] = "a, b"
+    assert warnings_of(compared({}), PairFacts(comma)) == ["same_tokens(a,b)"]

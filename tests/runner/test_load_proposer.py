@@ -231,6 +231,10 @@ def test_code_that_makes_no_proposer_is_refused_before_the_search(
             "has a kind, control or fit of its own",
         ),
         ("Site(self.layer", "Site(30", "unit 0: 30 is no layer of SmolLM2; it has 0..29"),
+        ("Site(self.layer", "Site('3'", r"unit 0: layer should be a whole number \(got '3'\)"),
+        ("Site(self.layer", "Site(True", r"unit 0: layer should be a whole number \(got True\)"),
+        ('"b", 2)', '"b", 2.0)', r"unit 0: head should be a whole number \(got 2.0\)"),
+        ("(0, 1)", "(0, '1')", r"unit 0: coordinate should be a whole number \(got '1'\)"),
         ('"b", 2)', '"b", 9)', "unit 0: 9 is no head of head in SmolLM2; it has 0..8"),
         (
             '"head", "b"',

@@ -57,7 +57,7 @@ class Components:
                 else "it has it once, in no layer: leave layer out"
             )
             raise ModelError(
-                f"layer {point.layer} has no {point.component} in {self._network.name}; {of}"
+                f"layer {point.layer!r} has no {point.component} in {self._network.name}; {of}"
             )
         return of_layers[point.layer]
 

@@ -102,9 +102,10 @@ def ablation_sources(
         if len(found) == count:
             break
     if not found:
+        places = ", ".join(f"{p} ({n})" for p, n in zip(positions, wanted, strict=True))
         raise PairsError(
-            f"pair {pair.index}: no other base has as many tokens at {', '.join(positions)}, as "
-            f"operation: {intervention.kind} needs"
+            f"pair {pair.index}: no other base has as many tokens at {places}, as operation: "
+            f"{intervention.kind} needs"
         )
     return list(found.values())
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from raysearch.core.hypothesis import layer_path
 from raysearch.engine.execution.prepared_rows import RunOrder
 from raysearch.engine.networks.network import ModelInput, tokens_of
 from raysearch.engine.networks.point import Point
@@ -69,8 +70,10 @@ class RowKind:
         return self.point.layer or 0
 
     def __str__(self) -> str:
-        layer = "" if self.point.layer is None else f" of layer {self.point.layer}"
-        return f"{one_line(self.point.component)}{layer}"
+        component, layer = self.point.component, self.point.layer
+        if layer is not None and "{layer}" not in component:
+            return f"{one_line(component)} of layer {layer}"
+        return one_line(layer_path(component, layer))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from raysearch.core.codec import from_json_values
 from raysearch.core.hypothesis import Intervention
+from raysearch.engine.loading.given_model import GivenModel
 from raysearch.errors import StoreError
 from raysearch.interventions.card import Finding, ModelOrigin
 from raysearch.interventions.saved_intervention import (
@@ -26,24 +27,31 @@ from raysearch.interventions.saved_intervention import (
 from raysearch.job import Job
 from raysearch.job.file_keys import is_beside
 from raysearch.report.population_text import population_words
-from raysearch.report.warnings import WARNINGS
+from raysearch.report.warnings import warning_words
+from raysearch.runner.exports.export_constants import constants
 from raysearch.runner.exports.export_tensors import tensors
 from raysearch.runner.stored_run.find_hypothesis import find_hypothesis
 from raysearch.runner.stored_run.stored_job import job_of
 from raysearch.store.run_folder import RunFolder
 
 
-def export(run: RunFolder, hypothesis: str, to: Path) -> SavedIntervention:
+def export(
+    run: RunFolder, hypothesis: str, to: Path, model: GivenModel | None = None
+) -> SavedIntervention:
     """Writes the intervention of the hypothesis (its id, or the beginning of it) to the folder
     `to`.
 
+    `model`: the run's network, for the constant of a mean ablation, where no file has it.
+
     Raises: JobError where no hypothesis, or several, begin so; StoreError where the run cannot be
-    read or the folder not be written; ModelError where a subspace is drawn for the model's width
-    and the model is not there.
+    read or the folder not be written; ModelError where the model is needed, for the width of a
+    drawn subspace or the constant of a mean ablation, and is not there or another one.
     """
-    return save_intervention(
-        found_intervention(run, find_hypothesis(run, hypothesis, {}), job_of(run)), to
-    )
+    job = job_of(run)
+    found = found_intervention(run, find_hypothesis(run, hypothesis, {}), job)
+    if found.intervention.kind == "mean":
+        found = replace(found, tensors=constants(run, job, found.intervention, model))
+    return save_intervention(found, to)
 
 
 def found_intervention(run: RunFolder, row: Mapping[str, Any], job: Job) -> SavedIntervention:
@@ -82,7 +90,7 @@ def found_intervention(run: RunFolder, row: Mapping[str, Any], job: Job) -> Save
         k=run.info.k,
         population=population_words(job.model_dump(mode="json"), pa.Table.from_pylist([row])),
         score=None if job.test.score == "matches" else job.test.score,
-        warnings=tuple(WARNINGS[code] for code in (row["warnings"] or "").split(", ") if code),
+        warnings=tuple(warning_words(code) for code in (row["warnings"] or "").split(", ") if code),
         **{name: _finite(row[name]) for name in kept},
     )
     return SavedIntervention(

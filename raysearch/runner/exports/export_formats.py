@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from raysearch.core.option_names import ExportFormat
+from raysearch.engine.loading.given_model import GivenModel
 from raysearch.errors import JobError, ModelError
 from raysearch.interventions.mib import read_mib, save_mib
 from raysearch.interventions.pyvene import save_pyvene
@@ -36,9 +37,11 @@ def export_as(
     to: Path,
     task: str | None = None,
     model_name: str | None = None,
+    model: GivenModel | None = None,
 ) -> list[Path]:
     """Writes the hypothesis (its id, or the beginning of it; with mib None: the whole alignment) to
-    the folder `to`; returns the folders that were written. `task`, `model_name`: as MIB calls them.
+    the folder `to`; returns the folders that were written. `task`, `model_name`: as MIB calls them;
+    `model`: as in `export`.
 
     Raises: JobError, ModelError, StoreError.
     """
@@ -49,7 +52,7 @@ def export_as(
     if form == "pyvene":
         export_pyvene(run, hypothesis, to)
     elif form == "raysearch":
-        export(run, hypothesis, to)
+        export(run, hypothesis, to, model)
     else:
         raise JobError(
             f"export: {form!r} is no format; it may be {', '.join(get_args(ExportFormat))}"
@@ -154,8 +157,19 @@ def _of_one_token(run: RunFolder, row: Mapping[str, Any], job: Job) -> SavedInte
 
 
 def _task(job: Job) -> str:
-    """Returns the problem's name, or the name of the file of pairs."""
-    if job.problem.use is not None:
-        return re.split(r"[.:/]", job.problem.use)[-1]
+    """Returns the problem's name, or the name of the file of pairs.
+
+    Where that is a user's own object or function, a line says how the task is named otherwise.
+    """
+    use = job.problem.use
+    if use is not None:
+        name = re.sub(r"[^\w.-]+", "-", re.split(r"[.:/]", use.strip("<>"))[-1])
+        if job.problem.is_given or ":" in use:
+            _log.warning(
+                "the task is called %s, after %s; --task NAME (in Python task=...) calls it as "
+                "MIB does",
+                *(name, use),
+            )
+        return name
     assert job.problem.pairs is not None, "a job names a problem or a file of pairs"
     return Path(job.problem.pairs).stem

@@ -20,6 +20,7 @@ from raysearch.errors import JobError, ModelError, StoreError, check_memory
 from raysearch.interventions.subspace_tensors import tensors_of
 from raysearch.job import Job
 from raysearch.job.job_files import found_beside
+from raysearch.runner.stored_run.reopen import stored_facts
 from raysearch.runner.stored_run.resume_checks import files_of
 from raysearch.storage.digests_json import read_checked
 from raysearch.storage.parquet import from_parquet
@@ -44,8 +45,8 @@ def tensors(run: RunFolder, job: Job, intervention: Intervention) -> Mapping[str
             f"intervention {intervention.id}: has {len(intervention.units)} units, one with a "
             f"{given[0].subspace.featurizer} subspace; only a single one can be exported"
         )
-    with _found(run, job) as here:
-        width = tokens_at(run, given[0]) * _width(here, given[0])
+    with job_here(run, job) as here:
+        width = tokens_at(run, given[0]) * _width(run, here, given[0])
         return tensors_of(draw_featurizer(intervention, given[0], width, here.space.sae_paths))
 
 
@@ -76,19 +77,37 @@ def tokens_at(run: RunFolder, unit: Unit) -> int:
 
 def width_at(run: RunFolder, job: Job, unit: Unit) -> int:
     """Returns the number of features that one token has at the unit. Raises: ModelError where the
-    model is not where the job has it."""
-    with _found(run, job) as here:
-        return _width(here, unit)
+    run does not say it, and the model is not where the job has it."""
+    with job_here(run, job) as here:
+        return _width(run, here, unit)
 
 
 @contextmanager
-def _found(run: RunFolder, job: Job) -> Iterator[Job]:
+def job_here(run: RunFolder, job: Job) -> Iterator[Job]:
     """Yields the job with the paths of its files as they are on this machine."""
     with files_of(run) as files:
         yield job if files is None else found_beside(job, files)
 
 
-def _width(job: Job, unit: Unit) -> int:
+def _width(run: RunFolder, job: Job, unit: Unit) -> int:
+    """Returns the width as the run's replicas saw it, else as the model's files say."""
+    return _stored_width(run, unit) or _inspected_width(job, unit)
+
+
+def _stored_width(run: RunFolder, unit: Unit) -> int:
+    """Returns the width by the facts of the run; 0 where these do not say it."""
+    site = unit.site
+    if run.info.facts is None:
+        return 0
+    named = {facts.name: facts for facts in stored_facts(run).components}
+    found = named.get(site.component)
+    if found is None or site.layer not in found.layers:
+        return 0
+    width = found.width_in(site.layer)
+    return width if site.head is None else width // max(found.heads, 1)
+
+
+def _inspected_width(job: Job, unit: Unit) -> int:
     site = unit.site
     if job.model.is_factory:
         raise ModelError(

@@ -5,7 +5,7 @@ fetched, no model looked for.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -39,10 +39,11 @@ def pairs_for_verdicts(run: RunFolder) -> int:
     """Returns how many further pairs decide what is undecided, if they match as often as those so
     far; at least as many as a test may use at first.
 
-    A hypothesis that would need more than ten times these is left out, unless all do.
+    A hypothesis that would need more than ten times these is left out.
 
     Raises:
-        ResumeError, PairsError, StoreError: the run cannot be continued; the text says why.
+        ResumeError, PairsError, StoreError: the run cannot be continued, or all would need more
+            than that, since they are at the threshold; the text says why.
     """
     check_version(run)
     job, stored = job_of(run), read_pairs(run.folder)
@@ -59,21 +60,35 @@ def pairs_for_verdicts(run: RunFolder) -> int:
         and (counts := counting.get(row["variable"], blocked))
     )
     most = min(job.test.most_pairs, job.pairs.test)
-    nearest = needs[0] if needs else 1
-    wanted = max(most, *(n for n in needs if n <= max(AT_ONCE * most, nearest)), 1)
+    wanted = max(most, *(n for n in needs if n <= AT_ONCE * most), 1)
     draws = job.problem.use is not None and not resolved.population.fixed
     if draws and wanted > at_hand:
         check_draws(run, resolved, NO_OBJECTS, at_hand)
+    if not draws and not at_hand:
+        raise PairsError(used_up(run, resolved))
+    nearest = needs[0] if needs else 1
+    if rows and all(row["n"] for row in rows) and (not needs or nearest > AT_ONCE * most):
+        raise PairsError(_at_threshold(run, job, rows, needs))
     if draws:
         return wanted
-    if not at_hand:
-        raise PairsError(used_up(run, resolved))
     if at_hand < nearest:
         raise PairsError(
             f"run {run.info.id}: {at_hand} further test pairs are at hand, and the nearest verdict "
             f"needs {nearest}; begin a new run with more pairs (a longer file, a larger pairs.test)"
         )
     return min(wanted, at_hand)
+
+
+def _at_threshold(run: RunFolder, job: Job, rows: Sequence[TableRow], needs: Sequence[int]) -> str:
+    """Says that no number of pairs that is worth drawing decides what is undecided, and why."""
+    shares = sorted({f"{row['iia']:.3f}" for row in rows})
+    shown = ", ".join([*shares[:4], *["..."] * (len(shares) > 4)])
+    return (
+        f"run {run.info.id}: what is undecided lies at the threshold {job.test.threshold:g} "
+        f"({shown}), so that "
+        + (f"a verdict needs {needs[0]:,} further pairs or more" if needs else "no pairs decide it")
+        + ", if they match as often; ask at another test.threshold"
+    )
 
 
 def _pairs(run: RunFolder, resolved: ResolvedJob, stored: PairsTable) -> tuple[int, int]:

@@ -97,6 +97,7 @@ def check_units(
         raise JobError("it proposed an intervention without units; name at least one")
     components = [c.name for c in facts.components]
     for i, unit in enumerate(units):
+        _check_whole_numbers(f"unit {i}", unit)
         for site in (unit.site, unit.source_site or unit.site):
             if site.component not in components:
                 raise JobError(
@@ -113,6 +114,20 @@ def check_units(
         model.check_subspace(f"unit {i}", unit.site, unit.subspace)
         if unit.source_site is not None:
             model.check_width(f"unit {i}", unit.source_site, unit.site)
+
+
+def _check_whole_numbers(key: str, unit: Unit) -> None:
+    """Raises: JobError for a layer, head or coordinate that is no int, such as '1', 1.0 or True."""
+    named: list[tuple[str, object]] = [
+        (name, getattr(site, name))
+        for site in (unit.site, unit.source_site)
+        if site is not None
+        for name in ("layer", "head")
+    ]
+    named += [("coordinate", number) for number in unit.subspace.coordinates or ()]
+    for name, given in named:
+        if given is not None and type(given) is not int:
+            raise JobError(f"{key}: {name} should be a whole number (got {given!r:.60})")
 
 
 @dataclass(frozen=True)

@@ -61,13 +61,18 @@ def report_screening(search: Search, frontend: Frontend) -> None:
 
 
 def report_end(run: RunFolder, end: Snapshot, seconds: float, frontend: Frontend) -> None:
-    """Says how many verdicts of each kind there are, and warns of many near-ties."""
+    """Says how many verdicts of each kind there are, how many pairs were evaluated for them and how
+    many of these came too late to count, and warns of many near-ties."""
     asked, pairs = number_of(end.decided, "hypothesis"), number_of(end.pairs, "pair")
+    cost = cost_of(run.folder)
+    late = end.pairs - cost.pairs
     frontend.say(
         f"searched  {asked} in {seconds:.1f} s: {end.accepted} accepted, {end.rejected} rejected, "
         f"{end.undecided} undecided, {end.failed} failed; {pairs} evaluated"
+        + f" ({late} of them came back after the verdict)"
+        * (late > 0)
     )
-    again = cost_of(run.folder).near_tie_share
+    again = cost.near_tie_share
     if again > MANY:
         frontend.say(
             f"near-ties {again:.0%} of outputs had two best logits too close to call in a batch "

@@ -291,6 +291,23 @@ def test_a_replica_with_wrong_gradients_trains_as_one_that_is_plain(
         assert one.losses == pytest.approx(other.losses, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("point", "said"),
+    [
+        (Point(1, "layers.{layer}.0.output"), "at layers.1.0.output)"),
+        (Point(1, "residual"), "at residual of layer 1)"),
+        (Point(None, "embed.output"), "at embed.output)"),
+    ],
+)
+def test_a_warning_names_the_module_of_its_layer(
+    point: Point, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    check = GradientCheck("a network", "replay", torch.float32)
+    check.settle(RowKind(point, is_last=False), [Compared(1.0, 1.0)])
+    (line,) = said_in(caplog)
+    assert said in line
+
+
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_gradient_that_is_no_number_is_wrong_whichever_row_has_it(order: int) -> None:
     check = GradientCheck("a network", "replay", torch.float32)
