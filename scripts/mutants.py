@@ -200,8 +200,8 @@ MUTANTS = (
     ),
     Mutant(
         "engine/patching/edits.py",
-        "tokens if source.features is None else tokens[:, list(source.features)]",
-        "tokens if source.features is None else tokens[:, : len(source.features)]",
+        "of_tokens[:, on_device(features, seen.device)]",
+        "of_tokens[:, : len(features)]",
         PATCHING,
     ),
     Mutant(
