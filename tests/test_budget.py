@@ -28,7 +28,7 @@ BUDGETS = {
     "engine/encoding": 5_200,
     "engine/execution": 36_500,
     "engine/featurizers": 8_600,
-    "engine/loading": 9_800,
+    "engine/loading": 9_900,
     "engine/networks": 18_200,
     "engine/patching": 12_400,
     "engine/training": 16_400,

@@ -88,7 +88,8 @@ def load(source: ModelSource, device: str = "cpu") -> LoadedModel:
         if adapter is not None:
             _refuse_adapter(source, config)
         tokenizer = _tokenizer(source, adapter, where, options)
-        _check_device(source.path, device)
+        with _in_one_line(source.path, device):
+            torch.empty(0, device=device)  # a device that is not here is told before all else
         spread = spread_of(source.device_map, method, device)
         if not spread and adapter is None and "gguf_file" not in options:
             spread = _straight_to(device)
@@ -101,7 +102,8 @@ def load(source: ModelSource, device: str = "cpu") -> LoadedModel:
             cast(model, before, dtype)
             check_vocabulary(source.path, model, tokenizer)
     if not spread:
-        model = model.to(device=device)  # no dtype: what transformers keeps in float32 stays so
+        with _in_one_line(source.path, device):
+            model = model.to(device=device)  # no dtype: what transformers keeps in float32 stays so
     model.eval().requires_grad_(False)
     speed_up(model)
     folder, commit = _files_of(source, ADAPTER if adapter is not None else "config.json")
@@ -115,14 +117,25 @@ def load(source: ModelSource, device: str = "cpu") -> LoadedModel:
     )
 
 
-def _check_device(path: str, device: str) -> None:
-    """Raises: ModelError for a device that is not here, before any weights are read."""
+@contextmanager
+def _in_one_line(path: str, device: str) -> Iterator[None]:
+    """Raises: ModelError for what a device refuses: it is not here, the model does not fit onto it,
+    quantised weights cannot be moved."""
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, ValueError) as e:  # no CUDA, no such device
+        yield
+    except torch.OutOfMemoryError as e:
+        raise _too_large(path, e) from e
+    except (RuntimeError, AssertionError, ValueError) as e:
         raise ModelError(
             f"{path}: cannot be put on device {device!r} ({one_line(e)}); try cpu"
         ) from e
+
+
+def _too_large(path: str, error: Exception) -> ModelError:
+    return ModelError(
+        f"{path}: does not fit onto the device ({one_line(error)}); take more GPUs for a replica "
+        "(model.device_map: auto, resources.gpus: 2), a dtype of half the size, or cpu"
+    )
 
 
 def _straight_to(device: str) -> dict[str, Any]:
@@ -270,6 +283,8 @@ def _read(
             output_loading_info=True,
             **options,
         )
+    except torch.OutOfMemoryError as e:
+        raise _too_large(source.path, e) from e
     except Exception as e:  # any error of transformers: OSError, SafetensorError, ...
         raise _unloadable(source, "model", e) from e
     return model, info

@@ -3,13 +3,14 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import gguf
 import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from raysearch.core.model_source import ModelSource
@@ -306,6 +307,24 @@ def test_code_from_a_models_folder_is_run_where_it_is_trusted_and_its_text_is_in
     assert inspect_model(trusted).layers == 4
     (folder / "own.py").write_text(OWN.format(sign="1"))
     assert loaded.digest != digest_of(folder, code=True)
+
+
+@pytest.mark.parametrize("where", ["read", "moved"])
+def test_a_model_that_does_not_fit_onto_its_device_is_one_line(
+    saved: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read straight to the device, or moved there."""
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20 GiB")
+
+    if where == "read":
+        monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", full)
+    else:
+        monkeypatch.setattr(torch.nn.Module, "to", full)
+    said = refused(ModelSource(str(saved)))
+    assert "does not fit onto the device" in said
+    assert "resources.gpus: 2" in said
 
 
 def test_an_unknown_dtype_or_device_is_one_line(saved: Path) -> None:
