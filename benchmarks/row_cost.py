@@ -7,12 +7,15 @@ A Llama of 4 layers of 64 with random weights, where the model itself costs litt
 tokens, every layer and position, in waves of 64 and of 1,024 rows. Sides take turns, `--repeats`
 times; medians of processor time are compared. `rows` is how the engine was before: `Replica.do`
 with each row as an object. Logits are stretched a hundredfold, so that no near-tie is decided again
-by itself. Outputs are compared. The last line is the smaller ratio.
+by itself. Outputs are compared. Then what a row costs, of waves of 1,024, where the job declares all
+scores, and where the task is leased. The last line is the smaller ratio.
 """
 
 import argparse
 import statistics
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from gpu_world import build, drawn, open_replica
@@ -20,6 +23,8 @@ from transformers import LlamaConfig
 
 import raysearch as rs
 from raysearch.core.events import Block, Event, Measured, Task
+from raysearch.core.lease import Lease, LeasedTest
+from raysearch.core.option_names import SCORES
 from raysearch.core.runner_settings import RunnerSettings
 from raysearch.engine.replica import Replica
 
@@ -59,20 +64,48 @@ def main() -> None:
             f"| {wave} | {count} | {1e6 * swaps / count:.0f} | {1e6 * rows / count:.0f} "
             f"| {rows / swaps:.2f} |"
         )
+    of_each = {"nothing more": {}, "scores": {"scores": SCORES}, "a lease": {"is_leased": True}}
+    for what, us in _further(of_each, pairs, repeats).items():
+        print(f"with {what}: {us:.0f} us a row")
     print(f"ratio: {min(ratios):.2f}")
 
 
-def _replica(wave: int, pairs: int) -> tuple[Replica, Task]:
+def _further(
+    of_each: Mapping[str, Mapping[str, Any]], pairs: int, repeats: int
+) -> dict[str, float]:
+    """Median microseconds of a row of each kind of task, in turns."""
+    made = {what: _replica(1024, pairs, **of) for what, of in of_each.items()}
+    taken: dict[str, list[float]] = {what: [] for what in made}
+    for turn in range(repeats + 1):  # the first captures
+        for what, (replica, task) in made.items():
+            seconds = _said(replica, task, True)[0]
+            if turn:
+                taken[what].append(1e6 * seconds / len(task.interventions) / pairs)
+    return {what: statistics.median(of) for what, of in taken.items()}
+
+
+class _Never:
+    """The rule of a test that no count ends."""
+
+    def ends(self, n: int, matches: int) -> bool:
+        return False
+
+
+def _replica(
+    wave: int, pairs: int, scores: tuple[str, ...] = (), is_leased: bool = False
+) -> tuple[Replica, Task]:
     model = build(LlamaConfig(**SHAPE), torch.device("cpu"), "float32")
     model.get_output_embeddings().weight.data *= 100
     encoded = drawn(SHAPE["vocab_size"], 24, pairs, AT, choices=())
-    replica = open_replica(model, "float32", encoded, RunnerSettings(rows=wave))
+    replica = open_replica(model, "float32", encoded, RunnerSettings(rows=wave, scores=scores))
     positions = tuple(encoded[0].base_positions)
     layers = range(SHAPE["num_hidden_layers"])
     sites = [rs.Site(layer, "residual", position) for layer in layers for position in positions]
     block = Block("test", 0, tuple(e.index for e in encoded))
-    task = Task(0, "measure", tuple(rs.Intervention((rs.Unit(site),)) for site in sites), (block,))
-    return replica, task
+    asked = tuple(rs.Intervention((rs.Unit(site),), variable="x") for site in sites)
+    tests = ((LeasedTest("x", 0, 0, _Never()),),) * len(asked)
+    lease = Lease(tests, False, 10**6, 10**6, 3600.0) if is_leased else None
+    return replica, Task(0, "measure", asked, (block,), lease=lease)
 
 
 def _said(replica: Replica, task: Task, by_swaps: bool) -> tuple[float, list[object]]:
