@@ -7,12 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 
 import raysearch
 from raysearch.cli.flags import pool
 from raysearch.core import control_kinds, option_names
-from raysearch.engine.execution.answer_scores import AnswerLogits
+from raysearch.engine.execution.answer_scores import AnswerColumns, Scoring
 from raysearch.engine.execution.predict import NEAR_TIE
 from raysearch.engine.execution.selfcheck import TRIED
 from raysearch.engine.loading.loaded_model import DTYPES
@@ -67,9 +68,11 @@ def test_a_key_takes_the_names_of_its_list_and_says_what_they_mean(path: str, wo
 
 
 def test_what_implements_a_list_has_every_name_of_it() -> None:
-    logits = AnswerLogits({1: 0.5, 2: -0.5}, 1.0, 0.6)
-    scores = {name: logits.score(name, 2, 1) for name in option_names.SCORES}
-    assert all(map(math.isfinite, scores.values()))
+    columns = AnswerColumns(np.array([2]), {"x": np.array([3])}, {"x": np.array([3])})
+    found = Scoring(option_names.SCORES).scores(columns, [(0.6, 1.0, 0.5, -0.5)])
+    assert found is not None
+    scores = {name: found[name]["x"] for name in option_names.SCORES}
+    assert all(math.isfinite(value) for (value,) in scores.values())
     assert len(set(scores.values())) == len(scores)
     assert set(FORMULAS) == set(option_names.OPERATIONS) >= set(option_names.OTHER_BASES)
     assert set(DTYPES) == set(NEAR_TIE) == set(TRIED) == set(get_args(option_names.Dtype))
