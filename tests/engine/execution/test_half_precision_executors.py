@@ -350,6 +350,25 @@ def test_a_mixture_of_experts_is_run_row_by_row_in_half_precision_and_says_why(
     assert [r.message for r in caplog.records if "discrete choices" in r.message]
 
 
+@pytest.mark.parametrize("chooses", ["short", "long"])
+def test_a_choice_that_texts_of_some_lengths_make_is_seen(
+    chooses: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A sparse attention chooses keys in long texts alone, for instance."""
+    world = world_of(model_of("llama").to(torch.bfloat16))
+
+    def choose(_module: object, _given: object, out: torch.Tensor) -> None:
+        if (out.shape[1] > 6) is (chooses == "long"):
+            out.topk(1)
+
+    world.network.layers[1].register_forward_hook(choose)
+    bases = (3, 4, 5, 6), tuple(range(3, 11)), (4, 5, 6, 7)
+    rows = selfcheck_rows([swap(base, base[::-1], 1, (1,)) for base in bases], world.layers)
+    with caplog.at_level(logging.WARNING):
+        select_executor(world.network, world.taps, rows, RowLimit(8), 2**28, "bfloat16")
+    assert "makes discrete choices on its way (topk)" in caplog.text
+
+
 @pytest.mark.slow_unless(dtype=["float32", "bfloat16"])
 @pytest.mark.parametrize("dtype", ["float32", *HALVES])
 def test_a_path_that_is_wrong_and_not_only_rounded_is_refused(
