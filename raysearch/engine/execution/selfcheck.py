@@ -244,6 +244,7 @@ class _Trial:
             AttributeError,
             AssertionError,
         ) as e:
+            log.debug("%s: the %s path fails", self.name, executor.name, exc_info=True)
             log.log(
                 level,
                 "%s: the %s path (%s) was tried, and this model's code stops there with an error "
