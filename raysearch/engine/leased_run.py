@@ -142,6 +142,7 @@ class _Compared:
         """Returns how many of the pairs that count have the counterfactual answer, or under an
         ablation another one than the base. It runs no Python of ours for a pair: a step has many
         interventions, and each has many pairs."""
+        assert len(answers) == len(self.counts), "each pair of a block has an output"
         counted = compress(answers, self.counts)
         if is_ablation:
             return sum(map(operator.ne, counted, self.base))

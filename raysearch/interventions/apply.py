@@ -79,13 +79,13 @@ def locate_positions(
     length: int,
     names: Iterable[str],
     given: Positions | None,
-    locate: Callable[[PositionSpec], Ids],
+    locate: Callable[[str, PositionSpec], Ids],
     default_positions: Mapping[str, Ids],
     key: str,
 ) -> dict[str, Ids]:
     """Returns the token indices of each of `names` in `text`, which has `length` tokens.
 
-    Args: given: the user's positions. locate: finds one of them in the text. default_positions:
+    Args: given: the user's positions. locate: finds that of a name in the text. default_positions:
     those of names that are not given. key: the argument to name in errors.
 
     Raises: PositionError for a position that is missing or unknown.
@@ -103,7 +103,7 @@ def locate_positions(
     found: dict[str, Ids] = {}
     for name in names:
         if name in given:
-            found[name] = locate(given[name])
+            found[name] = locate(name, given[name])
         elif name == LAST:
             found[name] = (length - 1,)
         elif name in default_positions:

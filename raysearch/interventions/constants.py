@@ -29,9 +29,14 @@ def mean_constants(
     """Returns the tensors of a mean ablation, one for each unit, on the CPU; `encoded` are all
     pairs of its run, in their order.
 
-    Raises: PairsError where its positions have not as many tokens in every base, so that it has no
-    one constant.
+    Raises: PairsError where its positions have not as many tokens in every base, or where a
+    continuation drew other bases, so that it has no one constant.
     """
+    if any(pair.added for pair in encoded):
+        raise PairsError(
+            f"intervention {intervention.id}: the run was continued on further pairs, and its mean "
+            f"may be another for the first ones"
+        )
     counts = {
         tuple(len(pair.base_positions.get(unit.site.position, ())) for unit in intervention.units)
         for pair in encoded

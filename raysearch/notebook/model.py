@@ -332,12 +332,12 @@ class Model:
         ours, theirs = self._texts[base], self._texts[source]
         at = locate_positions(
             base, len(ours.ids), (u.site.position for u in intervention.units), position,
-            lambda p: tokens_at(base, ours, p), {}, "position",
+            lambda _, p: tokens_at(base, ours, p), {}, "position",
         )  # fmt: skip
         theirs_at = locate_positions(
             source, len(theirs.ids),
             ((u.source_site or u.site).position for u in intervention.units), source_position,
-            lambda p: tokens_at(source, theirs, p), at, "source_position",
+            lambda _, p: tokens_at(source, theirs, p), at, "source_position",
         )  # fmt: skip
         highest = max(token for tokens in theirs_at.values() for token in tokens)
         if highest >= len(theirs.ids):

@@ -6,7 +6,7 @@ its index.
 
 from collections.abc import Sequence
 
-from raysearch.causal import Stimulus
+from raysearch.causal import LAST, Stimulus
 from raysearch.core.events import Encoded, Ids
 from raysearch.core.hypothesis import Site
 from raysearch.engine.execution.canonical_runner import CanonicalRunner
@@ -80,13 +80,16 @@ def _located(
     default_positions: dict[str, Ids],
     key: str,
 ) -> dict[str, Ids]:
-    """Returns the tokens of each site's position, among those that all sites have; where that is
-    one token, each position is that one."""
-    last = [components.last(Point(site.layer, site.component), given) or 0 for site in sites]
-    count, names = 1 + min(last), [site.position for site in sites]
+    """Returns the tokens of each site's position, among those that all sites of this position have;
+    where that is one token, the position is that one."""
+    counts: dict[str, int] = {}
+    for site in sites:
+        count = 1 + (components.last(Point(site.layer, site.component), given) or 0)
+        counts[site.position] = min(count, counts.get(site.position, count))
     shown = f"tensor of shape {list(given.shape)}"
 
-    def token(position: PositionSpec) -> Ids:
+    def token(name: str, position: PositionSpec) -> Ids:
+        count = counts[name]
         if isinstance(position, bool) or not isinstance(position, int):
             raise PositionError(f"{key}: {position!r:.60} is no token of a {shown}; give its index")
         if not -count <= position < count:
@@ -96,6 +99,8 @@ def _located(
             )
         return (position % count,)
 
-    if count == 1:
-        default_positions = dict.fromkeys(names, (0,)) | default_positions
-    return locate_positions(shown, count, names, positions, token, default_positions, key)
+    default_positions = default_positions | {
+        name: (0,) for name, count in counts.items() if count == 1
+    }
+    length = counts.get(LAST, 1)
+    return locate_positions(shown, length, counts, positions, token, default_positions, key)

@@ -4,6 +4,7 @@ Invariants: a code is a function of the tables of a run alone, so that it is the
 shown; a code is listed once, with its words.
 """
 
+import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
 
@@ -58,7 +59,7 @@ WARNINGS: Mapping[str, str] = {
 
 def warning_words(code: str) -> str:
     """Returns a code in words; what it names in brackets stands in the code itself."""
-    return WARNINGS[_kind(code)]
+    return WARNINGS.get(_kind(code), code)
 
 
 def _kind(code: str) -> str:
@@ -106,7 +107,7 @@ def warnings_of(
 
 def _joinable(name: str) -> str:
     """Returns a name as it may stand in a list of codes, which are separated by ", "."""
-    return name.replace(", ", ",")
+    return re.sub(r",\s+", ",", name)
 
 
 def warning_lines(rows: Sequence[TableRow]) -> list[str]:
@@ -117,8 +118,8 @@ def warning_lines(rows: Sequence[TableRow]) -> list[str]:
             having.setdefault(code, []).append(row["variable"])
     having.pop("", None)
     lines = []
-    order = list(WARNINGS)
-    for code in sorted(having, key=lambda code: order.index(_kind(code))):
+    order = {kind: number for number, kind in enumerate(WARNINGS)}
+    for code in sorted(having, key=lambda code: order.get(_kind(code), len(order))):
         variables = having[code]
         of = "1 accepted hypothesis" if len(variables) == 1 else f"{len(variables)} accepted"
         lines.append(f"{code} ({of}, {_named(variables)}): {warning_words(code)}")

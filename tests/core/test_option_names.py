@@ -7,13 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
 import pytest
 
 import raysearch
 from raysearch.cli.flags import pool
 from raysearch.core import control_kinds, option_names
-from raysearch.engine.execution.answer_scores import AnswerColumns, Scoring
+from raysearch.core.events import Encoded
+from raysearch.engine.execution.answer_scores import Scoring
 from raysearch.engine.execution.predict import NEAR_TIE
 from raysearch.engine.execution.selfcheck import TRIED
 from raysearch.engine.loading.loaded_model import DTYPES
@@ -68,8 +68,9 @@ def test_a_key_takes_the_names_of_its_list_and_says_what_they_mean(path: str, wo
 
 
 def test_what_implements_a_list_has_every_name_of_it() -> None:
-    columns = AnswerColumns(np.array([2]), {"x": np.array([3])}, {"x": np.array([3])})
-    found = Scoring(option_names.SCORES).scores(columns, [(0.6, 1.0, 0.5, -0.5)])
+    pair = Encoded(0, (5,), {}, {}, {}, {"base": (1,)}, {"x": (2,)})
+    scoring = Scoring(option_names.SCORES, [pair])
+    found = scoring.scores(scoring.columns([pair]), [(0.6, 1.0, 0.5, -0.5)])
     assert found is not None
     scores = {name: found[name]["x"] for name in option_names.SCORES}
     assert all(math.isfinite(value) for (value,) in scores.values())

@@ -1,6 +1,7 @@
 """What a run on a network of one's own found is exported with its tensors, and applied to tensors."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,15 @@ from click.testing import CliRunner
 from torch import nn
 
 import raysearch as rs
+from raysearch.causal import Stimulus
 from raysearch.cli.main import cli
+from raysearch.core.events import Encoded
+from raysearch.engine.networks.components import Components
+from raysearch.engine.networks.tensor_network import TensorNetwork
 from raysearch.engine.patching.subspace_operations import draw_featurizer
 from raysearch.errors import ModelError, PairsError, PositionError, StoreError
+from raysearch.interventions.constants import mean_constants
+from raysearch.notebook.tensor_swap import _located
 from raysearch.report.results_table import read_table
 from raysearch.storage.open_folder import open_folder
 from tests.cli.conftest import QUICKSTART
@@ -174,6 +181,33 @@ def test_a_patched_state_of_a_recurrent_network_carries_on_and_its_whole_output_
         model.swap(base, source, 0, 3)
     with pytest.raises(PositionError, match="'x' is no token of a tensor of shape"):
         model.swap(base, source, 0, "x")
+
+
+def test_each_position_is_located_among_the_tokens_of_its_own_sites() -> None:
+    """A site with one token does not make that of another one the first."""
+    given = Stimulus.of(torch.zeros(3, 4))
+    components = Components(TensorNetwork(Recurrent(), given))
+    sites = rs.Site(0, "residual", "x"), rs.Site(None, "out.output", "last")
+
+    def located(positions: dict[str, int] | None) -> dict[str, tuple[int, ...]]:
+        return _located(components, sites, given, positions, {}, "position")
+
+    assert located({"x": 1}) == {"x": (1,), "last": (0,)}
+    assert located({"x": -1}) == {"x": (2,), "last": (0,)}
+    with pytest.raises(PositionError, match="where 'x' stands"):
+        located(None)
+    with pytest.raises(PositionError, match=r"3 is no token of .*it has 0\.\.2"):
+        located({"x": 3})
+
+
+def test_a_mean_has_no_one_constant_after_a_continuation_which_draws_other_bases() -> None:
+    network = TensorNetwork(Stages(), Stimulus.of(BASE))
+    pair = Encoded(0, Stimulus.of(BASE), {}, {"last": (0,)}, {}, {"base": (0,)}, {"x": (1,)})
+    unit = rs.Unit(rs.Site(None, "embed", "last"))
+    with pytest.raises(PairsError, match="was continued on further pairs"):
+        mean_constants(
+            network, [pair, replace(pair, index=1, added=1)], rs.Intervention((unit,), kind="mean")
+        )
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from raysearch.core.events import Event, Screened, Task
 from raysearch.report.control_comparison import ControlComparison
 from raysearch.report.results_table import read_results, results
 from raysearch.report.run_results import compare_controls
-from raysearch.report.warnings import WARNINGS, PairFacts, warning_lines, warnings_of
+from raysearch.report.warnings import WARNINGS, PairFacts, _joinable, warning_lines, warnings_of
 from raysearch.search.pair_blocks import ExpectedAnswers
 from raysearch.stats.evidence import MATCHINGS, looks
 from raysearch.storage.open_folder import open_folder
@@ -206,3 +206,9 @@ def test_a_position_of_the_same_tokens_is_named_wherever_the_warning_is_shown() 
     for one in comma:
         one["base_positions"][1]["name"] = "a, b"
     assert warnings_of(compared({}), PairFacts(comma)) == ["same_tokens(a,b)"]
+
+
+def test_a_position_whose_name_has_commas_and_blanks_breaks_no_list_of_codes() -> None:
+    assert _joinable("a,  b, c") == "a,b,c"
+    lines = warning_lines([{"warnings": "same_tokens(a, b), small_n", "variable": "x"}])
+    assert len(lines) == 3, "a code that is not known, of an older table, is told as it stands"

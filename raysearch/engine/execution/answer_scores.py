@@ -132,7 +132,7 @@ class Scoring:
             return None
         arbitrary = intervention is not None and intervention.control_kind.arbitrary_labels
         answers = columns.arbitrary if arbitrary else columns.counterfactual
-        values = np.array(read, dtype=np.float64).reshape(len(columns.base), -1)
+        values = np.array(read, dtype=np.float64).reshape(len(columns.base), self.values)
         assert not np.isnan(values).any(), "a row on the base of a pair is read"
         return {
             name: {

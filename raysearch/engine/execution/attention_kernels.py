@@ -78,6 +78,8 @@ def takes_groups(device: torch.device, dtype: torch.dtype) -> bool:
     wanted = head_by_head(query, key, value, True, 0.125)
     try:
         found = part(query, key, value, True, 0.125)
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError:
         return False
     off = 8 * torch.finfo(dtype).eps

@@ -188,7 +188,9 @@ class TensorNetwork:
     def stack(self, givens: Sequence[ModelInput]) -> Shaped[Tensor, "row ..."]:
         """Returns inputs of one batch key as one tensor, for `logits`."""
         first = _stimulus(givens[0])
-        data = bytearray().join([of.data for of in givens if isinstance(of, Stimulus)])
+        given = [of for of in givens if isinstance(of, Stimulus)]
+        assert {of.shape for of in given} == {first.shape}, "inputs of one batch key"
+        data = bytearray().join([of.data for of in given])
         inputs = torch.frombuffer(data, dtype=_DTYPES[first.dtype])
         inputs = on_device(inputs.view(len(givens), *first.shape), self.device)
         return inputs.to(self._dtype) if inputs.is_floating_point() else inputs

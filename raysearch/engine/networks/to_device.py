@@ -19,6 +19,8 @@ def on_device(
     """Returns numbers of the host on a device, without waiting for it."""
     if isinstance(numbers, np.ndarray):
         tensor = torch.from_numpy(numbers)
+    elif isinstance(numbers, Tensor):
+        tensor = numbers
     else:
-        tensor = numbers if isinstance(numbers, Tensor) else torch.tensor(list(numbers))
+        tensor = torch.tensor(list(numbers), dtype=torch.int64)
     return tensor.to(device, non_blocking=True)

@@ -34,8 +34,8 @@ def constants(
     """Returns the constants of a mean ablation by name; none, with a warning that says why, where
     they cannot be told.
 
-    `given`: the network, where no file has it. Raises: ModelError for another network than the
-    run's.
+    `given`: the network, where no file has it. Raises: ModelError where that is another network
+    than the run's.
     """
     stored = read_pairs(run.folder)
     if given is None and (job.model.is_factory or job.model.is_given):
@@ -50,7 +50,9 @@ def constants(
         with _loaded(run, job, given) as loaded:
             network, _ = loaded.open(stored.pairs)
             return mean_constants(network, stored.encoded or (), intervention)
-    except PairsError as e:
+    except (PairsError, ModelError) as e:
+        if given is not None and isinstance(e, ModelError):
+            raise  # what was given is at hand, and another one
         _log.warning("the constant of a mean ablation is not exported: %s", e)
         return {}
 
