@@ -131,8 +131,8 @@ class LeasedRun:
 
 @dataclass(frozen=True, slots=True)
 class _Compared:
-    """What the answers of a block are compared with. `counts`: for each pair whether it counts;
-    `wanted`, `base`: of those that do, the counterfactual and the base's own answer."""
+    """The right answers to a block of pairs, for one variable. `counts`: whether each pair counts;
+    `wanted`, `base`: the counterfactual and the base's own answer of those that do."""
 
     counts: tuple[bool, ...]
     wanted: tuple[Ids, ...]

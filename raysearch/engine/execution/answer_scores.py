@@ -40,12 +40,12 @@ IDS = 2
 
 @dataclass(frozen=True, slots=True)
 class AnswerColumns:
-    """Where the answers to some pairs stand in the answer logits of their rows.
+    """The column of each pair's answers in its row of answer logits (`AnswerLogits`).
 
     Args:
-        base: of the base's own answer.
-        counterfactual: of the counterfactual answer, by variable.
-        arbitrary: of the answer that stands for it under arbitrary labels, by variable.
+        base: column of the base's own answer.
+        counterfactual: that of the counterfactual answer, by variable.
+        arbitrary: that of the answer in its place under arbitrary labels, by variable.
     """
 
     base: Int[Indices, "pair"]

@@ -31,6 +31,7 @@ from raysearch.engine.execution.attention_kernels import (
     part_backward,
     takes_groups,
 )
+from raysearch.engine.networks.to_device import on_device
 from raysearch.engine.patching.rows import Indices
 
 __all__ = ["Groups", "Heads", "RowsByBase", "attend"]
@@ -86,13 +87,10 @@ class RowsByBase:
         first_bases = np.array_equal(pieces, np.arange(len(pieces)))
         in_order = np.array_equal(place, np.arange(len(order)))
 
-        def there(numbers: Indices) -> Tensor:
-            return torch.from_numpy(numbers).to(device, non_blocking=True)
-
         return RowsByBase(
-            there(order.reshape(-1, most)),
-            None if in_order else there(place),
-            None if first_bases else there(pieces),
+            on_device(order.reshape(-1, most), device),
+            None if in_order else on_device(place, device),
+            None if first_bases else on_device(pieces, device),
             per_product,
         )
 

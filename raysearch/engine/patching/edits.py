@@ -185,8 +185,8 @@ def chosen(
 def _items(
     tokens: Float[Tensor, "flat width"], vector: Int[Tensor, "feature"] | None, count: int
 ) -> Float[Tensor, "item token feature"]:
-    chosen = tokens if vector is None else tokens[:, vector]
-    return chosen.reshape(-1, count, chosen.shape[-1])
+    features = tokens if vector is None else tokens[:, vector]
+    return features.reshape(-1, count, features.shape[-1])
 
 
 _Numbered = list[tuple[int, list[Patch]]]
