@@ -170,7 +170,8 @@ def sequences(family: str, dtype: str, device: torch.device) -> Any:
     replica = replica_on(device, pairs, family, dtype, answer=3, components=("residual", "head"))
     asked = [Intervention((unit(at, of),)) for at in (0, 1, 2) for of in ("residual", "head")]
     measured = [done(replica, "measure", pairs, *some) for some in (asked[:4], asked[3:])]
-    return {"path": replica.opened.facts.path, "measured": measured}
+    failed = replica.usage().failed_rows
+    return {"path": replica.opened.facts.path, "measured": measured, "failed": failed}
 
 
 def fits(family: str, dtype: str, device: torch.device) -> Any:
@@ -200,7 +201,8 @@ def fits(family: str, dtype: str, device: torch.device) -> Any:
         events = replica.do(Task(2, "measure", measured, some), tensors_of)
         found.append([event.outputs for event in events if isinstance(event, Measured)])
         assert len(found[-1]) == len(measured), events
-    return {"path": replica.opened.facts.path, "fits": found}
+    failed = replica.usage().failed_rows
+    return {"path": replica.opened.facts.path, "fits": found, "failed": failed}
 
 
 def generation(family: str, dtype: str, device: torch.device) -> Any:

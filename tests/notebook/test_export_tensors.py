@@ -1,5 +1,6 @@
 """What a run on a network of one's own found is exported with its tensors, and applied to tensors."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -286,7 +287,9 @@ def test_the_constant_of_a_language_models_ablation_is_exported_from_its_files(
 ) -> None:
     unit = {"layer": 1, "component": "residual", "position": "plus2", "operation": "mean"}
     space = {"variables": ["sum_ab"], "units": [[unit]], "components": []}
-    run = rs.run(QUICKSTART, space=space, store=tmp_path / "runs", quiet=True)
+    files = shutil.copytree(QUICKSTART.parent / "planted" / "model", tmp_path / "model")
+    of_files = {"path": str(files), "dtype": "float32"}
+    run = rs.run(QUICKSTART, space=space, model=of_files, store=tmp_path / "runs", quiet=True)
     (hypothesis,) = run.results()["hypothesis"]
     done = CliRunner().invoke(cli, ["export", run.place, hypothesis, "--to", str(tmp_path / "it")])
     assert done.exit_code == 0, done.output
@@ -307,3 +310,6 @@ def test_the_constant_of_a_language_models_ablation_is_exported_from_its_files(
         at = int(place["tokens"][0])
         swap = model.swap(pair["base_text"], pair["base_text"], saved, position=at)
         assert swap.token_id == output
+    shutil.move(files, tmp_path / "elsewhere")
+    alone = rs.load_intervention(run.export(hypothesis, tmp_path / "alone")[0])
+    assert not alone.tensors, "what is stored is exported where the model is not at hand"
